@@ -1,0 +1,1 @@
+"""What every room shares: errors, settings, journals, marks. Standard library and msgspec only; imports no other room."""

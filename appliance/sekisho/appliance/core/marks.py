@@ -1,0 +1,31 @@
+"""The bits of the netfilter mark, the one vocabulary shared by the rule generator, Suricata and the gate.
+
+Packet marks live for one packet's way through the box; the bits in `SAVED` are copied into the
+connection's mark so that later packets of the flow carry them too.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+BYPASS: Final = 0x2
+"""Suricata has nothing more to see here (TLS after its handshake): the kernel forwards alone."""
+REPLY: Final = 0x8
+"""Packet only: conntrack says this packet travels from the server to the client."""
+HTTP: Final = 0x10
+"""The flow is HTTP/1: files travel to the client, uploads to the server."""
+MAIL: Final = 0x20
+"""The flow is SMTP: files travel to the server and are refused with a 5xx reply."""
+FTPDATA: Final = 0x40
+"""The flow is an FTP data connection: one file, in either direction, ended by FIN."""
+CUT: Final = 0x80
+"""The flow was cut for a malicious file: both ends are answered with RST."""
+NOBODY: Final = 0x100
+"""Packet only: an HTTP response that carries no body (1xx, 204, 304): nothing to hold."""
+DEEP: Final = 0x200
+"""The response stream is past Suricata's depth: packets to the client go to the gate alone."""
+SPREAD: Final = 0x10000
+"""HMARK's offset: 0x10000 + queue index, so that both directions of a flow meet the same worker."""
+
+FILES: Final = HTTP | MAIL | FTPDATA
+SAVED: Final = BYPASS | FILES | CUT | DEEP

@@ -1,0 +1,253 @@
+"""The box's settings: one strict TOML file. An unknown key or a wrong type is an error that names it.
+
+`load` reads and checks; nothing here touches the network or the kernel (that is `preflight`).
+`DEFAULTS` is the commented file an owner starts from; a test keeps it equal to the types below.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from sekisho.appliance.core.errors import RejectedInput
+
+MAX_SETTINGS_BYTES = 256 << 10
+
+Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
+
+
+class Bridge(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Where the two cables go."""
+
+    lan: str = "eth-lan"
+    wan: str = "eth-wan"
+    name: str = "br0"
+    addresses: list[str] = []
+    """The box's own addresses with prefix length; empty = the box has none and cannot reach the centre."""
+    gateways: list[str] = []
+
+
+class Inspection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What is looked at and what happens when looking is not possible."""
+
+    mode: Literal["block", "detect"] = "block"
+    fail_mode: Literal["open", "closed"] = "open"
+    home_networks: list[str] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
+    queues: Annotated[int, msgspec.Meta(ge=0, le=16)] = 0
+    """Inspection queues, one engine thread each; 0 = one per processor core."""
+    scan_limit_mb: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
+    scan_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 10.0
+    scan_workers: Annotated[int, msgspec.Meta(ge=1, le=8)] = 2
+    memory_mb: Annotated[int, msgspec.Meta(ge=16, le=4096)] = 192
+    """Upper bound of file bytes kept in memory while they wait for their verdict."""
+    on_unscanned: Literal["release", "block"] = "release"
+    """What happens to a file that could not be scanned (too large, time-out, damaged)."""
+
+
+class Quarantine(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How long what was stopped is kept."""
+
+    keep_days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 90
+    max_mb: Annotated[int, msgspec.Meta(ge=1)] = 1024
+
+
+class Signatures(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Where rule sets come from; empty = the set that ships with the product."""
+
+    rules_dir: str = ""
+    yara_dir: str = ""
+
+
+class Telemetry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How the box reaches the monitoring centre."""
+
+    host: str = ""
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8883
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    spool_mb: Annotated[int, msgspec.Meta(ge=1)] = 512
+
+
+class Paths(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    run: str = "/run/sekisho"
+    state: str = "/var/lib/sekisho"
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Everything an owner or the centre can set on one box."""
+
+    box: str
+    tenant: str = "default"
+    bridge: Bridge = Bridge()
+    inspection: Inspection = Inspection()
+    quarantine: Quarantine = Quarantine()
+    signatures: Signatures = Signatures()
+    telemetry: Telemetry = Telemetry()
+    paths: Paths = Paths()
+
+    @property
+    def run(self) -> Path:
+        return Path(self.paths.run)
+
+    @property
+    def state(self) -> Path:
+        return Path(self.paths.state)
+
+    @property
+    def eve(self) -> Path:
+        """Suricata's alerts and metadata, one JSON line each, on tmpfs."""
+        return self.run / "eve" / "eve.json"
+
+    @property
+    def files_log(self) -> Path:
+        """Suricata's `fileinfo` lines once more, in a file: what inspect reads after its own restart."""
+        return self.run / "eve" / "files.json"
+
+    @property
+    def files_socket(self) -> Path:
+        """Unix datagram socket on which inspect hears of a completed file before its packet arrives."""
+        return self.run / "inspect" / "files.sock"
+
+    @property
+    def filestore(self) -> Path:
+        """tmpfs directory into which Suricata extracts files."""
+        return self.run / "filestore"
+
+    @property
+    def control_socket(self) -> Path:
+        """Suricata's command socket."""
+        return self.run / "suricata" / "command.sock"
+
+    @property
+    def gate_beat(self) -> Path:
+        """inspect's heartbeat: 8 bytes, CLOCK_MONOTONIC in ms, little endian, rewritten in place every 100 ms."""
+        return self.run / "inspect" / "beat"
+
+    @property
+    def inspect_socket(self) -> Path:
+        """Unix stream socket: JSON request line in, JSON reply line out (status, reload)."""
+        return self.run / "inspect" / "control.sock"
+
+    @property
+    def sets(self) -> Path:
+        """Compiled, proven signature sets and the `current` link."""
+        return self.state / "signatures"
+
+    @property
+    def journals(self) -> Path:
+        """Directory of `NAME.jsonl` journals (core.journal) that telemetry reads: inspect, appliance."""
+        return self.state / "journal"
+
+    @property
+    def quarantine_dir(self) -> Path:
+        return self.state / "quarantine"
+
+    @property
+    def spool(self) -> Path:
+        return self.state / "telemetry" / "spool.db"
+
+    @property
+    def inventory(self) -> Path:
+        """LAN devices by IP, JSON {"ip": "mac"}, rewritten atomically by appliance, read by telemetry."""
+        return self.run / "inventory.json"
+
+
+DEFAULTS = """\
+# sekisho box settings. Lines starting with # show the value that is used when the line is absent.
+# 設定ファイル: 行頭の # を外して値を変えます。 `sekisho box check` で確認できます。
+
+box = "{box}"                   # this box's name at the monitoring centre, as in its certificate
+# tenant = "default"
+
+[bridge]
+# lan = "eth-lan"               # the port towards the office
+# wan = "eth-wan"               # the port towards the internet
+# name = "br0"
+# addresses = []                # the box's own addresses, e.g. ["192.168.1.2/24"]
+# gateways = []                 # e.g. ["192.168.1.1"]
+
+[inspection]
+# mode = "block"                # "detect" looks and reports, stops nothing
+# fail_mode = "open"            # "closed": no traffic while inspection is not running
+# home_networks = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
+# queues = 0                    # 0 = one per processor core
+# scan_limit_mb = 64            # files larger than this are released, and said to be
+# scan_timeout_s = 10.0
+# scan_workers = 2
+# memory_mb = 192               # file bytes kept in memory while they wait
+# on_unscanned = "release"      # "block": what could not be scanned does not pass
+
+[quarantine]
+# keep_days = 90
+# max_mb = 1024
+
+[signatures]
+# rules_dir = ""                # empty = the rules that ship with the product
+# yara_dir = ""
+
+[telemetry]
+# host = ""                     # the monitoring centre's broker; empty = events are kept, not sent
+# port = 8883
+# ca = ""
+# cert = ""
+# key = ""
+# spool_mb = 512
+
+[paths]
+# run = "/run/sekisho"
+# state = "/var/lib/sekisho"
+"""
+
+
+def parse(text: str, source: str = "settings") -> Settings:
+    """Settings from TOML text.
+
+    Raises:
+        RejectedInput: not TOML, an unknown key, a wrong type or an impossible value; the message names it.
+    """
+    try:
+        settings = msgspec.convert(tomllib.loads(text), Settings)
+        _check(settings)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as err:
+        raise RejectedInput(f"{source}: {err}.", "The settings in force were kept.") from err
+    return settings
+
+
+def load(path: Path) -> Settings:
+    """Settings from a file of at most `MAX_SETTINGS_BYTES`.
+
+    Raises:
+        RejectedInput: unreadable, too large, or `parse` refused it.
+    """
+    try:
+        with path.open("rb") as source:
+            data = source.read(MAX_SETTINGS_BYTES + 1)
+        if len(data) > MAX_SETTINGS_BYTES:
+            raise RejectedInput(f"{path}: larger than {MAX_SETTINGS_BYTES} bytes.")
+        text = data.decode()
+    except OSError as err:
+        raise RejectedInput(f"{path}: {err.strerror}.") from err
+    except UnicodeDecodeError as err:
+        raise RejectedInput(f"{path}: not UTF-8 text.") from err
+    return parse(text, str(path))
+
+
+def _check(settings: Settings) -> None:
+    for name in (settings.box, settings.tenant):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+            raise ValueError(f"{name!r} is not a name of letters, digits, '.', '_', '-' (at most 64)")
+    for iface in (settings.bridge.lan, settings.bridge.wan, settings.bridge.name):
+        if not re.fullmatch(r"[^\s/]{1,15}", iface):
+            raise ValueError(f"{iface!r} is not an interface name")
+    for address in settings.bridge.addresses:
+        ipaddress.ip_interface(address)
+    for gateway in settings.bridge.gateways:
+        ipaddress.ip_address(gateway)
+    for network in settings.inspection.home_networks:
+        ipaddress.ip_network(network)
