@@ -11,6 +11,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
 
     Raises:
         OSError: disk full or read-only; the old content is untouched.
+
     """
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)

@@ -37,6 +37,7 @@ class JournalWriter:
 
         Raises:
             DeviceFault: the disk refused it (full, read-only); the caller keeps the finding and retries.
+
         """
         try:
             self._append(line + b"\n")

@@ -27,9 +27,9 @@ class Bridge(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     lan: str = "eth-lan"
     wan: str = "eth-wan"
     name: str = "br0"
-    addresses: list[str] = []
+    addresses: tuple[str, ...] = ()
     """The box's own addresses with prefix length; empty = the box has none and cannot reach the centre."""
-    gateways: list[str] = []
+    gateways: tuple[str, ...] = ()
 
 
 class Inspection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -37,7 +37,7 @@ class Inspection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     mode: Literal["block", "detect"] = "block"
     fail_mode: Literal["open", "closed"] = "open"
-    home_networks: list[str] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
+    home_networks: tuple[str, ...] = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
     queues: Annotated[int, msgspec.Meta(ge=0, le=16)] = 0
     """Inspection queues, one engine thread each; 0 = one per processor core."""
     scan_limit_mb: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
@@ -116,7 +116,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     @property
     def filestore(self) -> Path:
-        """tmpfs directory into which Suricata extracts files."""
+        """Tmpfs directory into which Suricata extracts files."""
         return self.run / "filestore"
 
     @property
@@ -126,7 +126,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     @property
     def gate_beat(self) -> Path:
-        """inspect's heartbeat: 8 bytes, CLOCK_MONOTONIC in ms, little endian, rewritten in place every 100 ms."""
+        """Inspect's heartbeat: 8 bytes, CLOCK_MONOTONIC in ms, little endian, rewritten in place every 100 ms."""
         return self.run / "inspect" / "beat"
 
     @property
@@ -210,6 +210,7 @@ def parse(text: str, source: str = "settings") -> Settings:
 
     Raises:
         RejectedInput: not TOML, an unknown key, a wrong type or an impossible value; the message names it.
+
     """
     try:
         settings = msgspec.convert(tomllib.loads(text), Settings)
@@ -224,6 +225,7 @@ def load(path: Path) -> Settings:
 
     Raises:
         RejectedInput: unreadable, too large, or `parse` refused it.
+
     """
     try:
         with path.open("rb") as source:
