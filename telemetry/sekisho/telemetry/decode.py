@@ -1,0 +1,196 @@
+"""One line from Suricata or from a room's journal becomes one typed event, or is refused.
+
+Owns the mapping EVE -> events and the join with the LAN inventory. Reads no file but the inventory,
+keeps nothing. Callers count `RejectedInput` and go on: a bad line never stops the flow.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.telemetry import events
+from sekisho.telemetry.eve import EveLine, decode_line
+from sekisho.telemetry.events import Alert, Dns, Event, Flow, Mail, Tls, Web
+from sekisho.telemetry.privacy import tidy
+
+LINE_CAP: Final = 256 << 10
+INVENTORY_CAP: Final = 1 << 20
+STEERING: Final = range(9000000, 9000100)
+"""Rule numbers that only steer packets (marks, bypass): their alerts are no findings."""
+
+_decode_inventory = msgspec.json.Decoder(dict[str, str]).decode
+
+
+class Inventory:
+    """LAN devices by address, from the file appliance rewrites; the last good content stays in force."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp = (0, 0)
+        self._macs: dict[str, str] = {}
+
+    def refresh(self) -> None:
+        """Read the file again if it was replaced; absent, too large or damaged files change nothing."""
+        try:
+            stat = self._path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_ino)
+            if stamp == self._stamp:
+                return
+            self._stamp = stamp
+            if stat.st_size <= INVENTORY_CAP:
+                self._macs = _decode_inventory(self._path.read_bytes()[:INVENTORY_CAP])
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return
+
+    def mac(self, src_ip: str, dst_ip: str) -> str:
+        return self._macs.get(src_ip) or self._macs.get(dst_ip, "")
+
+
+def decode_eve(line: bytes, inventory: Inventory) -> Event | None:
+    """The event in one EVE line; None for record types and steering rules that are not reported.
+
+    Raises:
+        RejectedInput: too long, not UTF-8, not JSON, or a field of the wrong type.
+
+    """
+    if len(line) > LINE_CAP:
+        raise RejectedInput("An EVE line is longer than its cap.")
+    try:
+        eve = decode_line(line)
+        event = _event(eve, inventory)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, OverflowError) as err:
+        raise RejectedInput(f"An EVE line was refused: {type(err).__name__}.") from err
+    return tidy(event) if event else None
+
+
+def decode_journal(line: bytes, inventory: Inventory) -> Event:
+    """The event in one line of a room's journal, with the LAN device's MAC filled in where it is known.
+
+    Raises:
+        RejectedInput: too long, not UTF-8, or not one of the event types.
+
+    """
+    if len(line) > LINE_CAP:
+        raise RejectedInput("A journal line is longer than its cap.")
+    try:
+        event = tidy(events.decode(line))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
+        raise RejectedInput(f"A journal line was refused: {type(err).__name__}.") from err
+    flow: Flow | None = getattr(event, "flow", None)
+    if flow and not flow.mac:
+        mac = inventory.mac(flow.src_ip, flow.dst_ip)
+        if mac:
+            return msgspec.structs.replace(event, flow=msgspec.structs.replace(flow, mac=mac))
+    return event
+
+
+def _event(eve: EveLine, inventory: Inventory) -> Event | None:
+    make = _MAKERS.get(eve.event_type)
+    if make is None:
+        return None
+    flow = Flow(
+        eve.src_ip,
+        eve.src_port,
+        eve.dest_ip,
+        eve.dest_port,
+        eve.proto,
+        inventory.mac(eve.src_ip, eve.dest_ip),
+    )
+    return make(eve, _utc(eve.timestamp), flow)
+
+
+def _utc(stamp: str) -> str:
+    """Suricata's local time with offset as UTC, always with microseconds."""
+    if stamp.endswith("+0000") and len(stamp) == 31:
+        dt.datetime.fromisoformat(stamp)
+        return stamp[:26] + "Z"
+    parsed = dt.datetime.fromisoformat(stamp)
+    if parsed.tzinfo is None:
+        raise ValueError("time without offset")
+    return parsed.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _alert(eve: EveLine, at: str, flow: Flow) -> Event | None:
+    alert = eve.alert
+    if alert is None or alert.signature_id in STEERING:
+        return None
+    return Alert(
+        at=at,
+        flow=flow,
+        sid=alert.signature_id,
+        rev=alert.rev,
+        signature=alert.signature,
+        category=alert.category,
+        severity=alert.severity,
+        action="blocked" if alert.action == "blocked" else "allowed",
+        app=eve.app_proto,
+        url=eve.http.url if eve.http else "",
+        host=eve.http.hostname if eve.http else "",
+        sni=eve.tls.sni if eve.tls else eve.quic.sni if eve.quic else "",
+        dns_name=_question(eve)[0],
+        mail_from=_address(eve.smtp.mail_from) if eve.smtp else "",
+        mail_to=[_address(to) for to in eve.smtp.rcpt_to] if eve.smtp else [],
+        mail_subject=eve.email.subject if eve.email else "",
+        file_name=eve.files[0].filename if eve.files else "",
+    )
+
+
+def _web(eve: EveLine, at: str, flow: Flow) -> Event | None:
+    http = eve.http
+    if http is None:
+        return None
+    return Web(
+        at=at,
+        flow=flow,
+        method=http.http_method,
+        host=http.hostname,
+        url=http.url,
+        status=http.status,
+        length=http.length,
+    )
+
+
+def _tls(eve: EveLine, at: str, flow: Flow) -> Event | None:
+    return Tls(at=at, flow=flow, sni=eve.tls.sni, version=eve.tls.version) if eve.tls else None
+
+
+def _quic(eve: EveLine, at: str, flow: Flow) -> Event | None:
+    return Tls(at=at, flow=flow, sni=eve.quic.sni, version=f"QUIC {eve.quic.version}") if eve.quic else None
+
+
+def _dns(eve: EveLine, at: str, flow: Flow) -> Event | None:
+    """Questions only: an answer repeats the name and adds what nobody asked for."""
+    if eve.dns is None or eve.dns.type not in ("query", "request"):
+        return None
+    name, rrtype = _question(eve)
+    return Dns(at=at, flow=flow, name=name, rrtype=rrtype)
+
+
+def _smtp(eve: EveLine, at: str, flow: Flow) -> Event | None:
+    smtp = eve.smtp
+    if smtp is None or not (smtp.mail_from or smtp.rcpt_to):
+        return None
+    return Mail(at=at, flow=flow, mail_from=_address(smtp.mail_from), mail_to=[_address(to) for to in smtp.rcpt_to])
+
+
+def _question(eve: EveLine) -> tuple[str, str]:
+    if eve.dns is None:
+        return "", ""
+    if eve.dns.rrname:
+        return eve.dns.rrname, eve.dns.rrtype
+    for question in (*eve.dns.query, *eve.dns.queries):
+        if question.rrname:
+            return question.rrname, question.rrtype
+    return "", ""
+
+
+def _address(text: str) -> str:
+    return text.strip().removeprefix("<").removesuffix(">")
+
+
+_MAKERS = {"alert": _alert, "http": _web, "tls": _tls, "quic": _quic, "dns": _dns, "smtp": _smtp}

@@ -1,0 +1,86 @@
+"""What a string loses before it may leave the box: length, credentials, form content.
+
+Every event passes `tidy`, whichever room made it. Applying a function here twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from sekisho.telemetry.events import Event
+
+URL_CAP = 2048
+STRING_CAP = 256
+LIST_CAP = 16
+MASK = "…"
+
+_USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
+_PATH_PARAM = re.compile(r"(;[^=;/?]*=)[^;/?]+")
+_KEY = re.compile(r"[A-Za-z0-9_.\-\[\]%]{1,64}")
+
+
+def mask_url(url: str) -> str:
+    """The URL without user, password and fragment; of the query (and `;` parameters) only the keys.
+
+    A query part without `=` may itself be a secret and is masked whole, as is a key no form would have.
+    """
+    if len(url) > 4 * URL_CAP:
+        url = url[: 4 * URL_CAP]
+    url = _USERINFO.sub("", url.partition("#")[0])
+    path, mark, query = url.partition("?")
+    path = _PATH_PARAM.sub(r"\1" + MASK, path)
+    return (path + mark + "&".join(map(_mask_pair, query.split("&"))) if query else path + mark)[:URL_CAP]
+
+
+def _mask_pair(pair: str) -> str:
+    key, equals, value = pair.partition("=")
+    if not equals or not value.strip("=") or not _KEY.fullmatch(key):
+        return MASK if pair else ""
+    return f"{key}={MASK}"
+
+
+def file_name(name: str) -> str:
+    """A file's name without the query that an HTTP file's name may drag along."""
+    return name.partition("?")[0][:STRING_CAP]
+
+
+def host_name(name: str) -> str:
+    """A Host header without the user information it must not have."""
+    return name.rpartition("@")[2][:STRING_CAP]
+
+
+_RULES = {"url": mask_url, "file_name": file_name, "host": host_name}
+
+
+def tidy(event: Event) -> Event:
+    """The event with every string, list and URL cut to what may leave the box."""
+    changed = _changes(event)
+    return msgspec.structs.replace(event, **changed) if changed else event
+
+
+def _changes(struct: msgspec.Struct) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    for name in struct.__struct_fields__:
+        old = getattr(struct, name)
+        new = _tidy_value(name, old)
+        if new is not old and new != old:
+            changed[name] = new
+    return changed
+
+
+def _tidy_value(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return _RULES.get(name, _cut)(value)
+    if isinstance(value, list):
+        return [_cut(item) for item in value[:LIST_CAP]]
+    if isinstance(value, msgspec.Struct):
+        inner = _changes(value)
+        return msgspec.structs.replace(value, **inner) if inner else value
+    return value
+
+
+def _cut(text: str) -> str:
+    return text[:STRING_CAP]
