@@ -1,0 +1,143 @@
+"""Proves Suricata rules by the installed Suricata itself, in a child with time and memory limits.
+
+A tester that is absent, killed or out of time proves nothing, and so refuses. The variables are
+those the running engine gets; its own reload is proved once more by rule counts (appliance).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.signatures.model import TESTER_BYTES, TESTER_SECONDS, Refused, Rule
+
+_OUTPUT_BYTES = 16 << 20
+_FAILED = re.compile(r'error parsing signature "(.*)$', re.MULTILINE)
+_LINE = re.compile(r'" from file \S+ at line (\d+)$')
+_WHY = re.compile(r"^E: (?:detect[\w-]*|[\w-]+): (.*)$")
+
+_GROUPS = {
+    "HOME_NET": "[10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7]",
+    "EXTERNAL_NET": "!$HOME_NET",
+    "AIM_SERVERS": "$EXTERNAL_NET",
+} | dict.fromkeys(
+    (
+        *("HTTP_SERVERS", "SMTP_SERVERS", "SQL_SERVERS", "DNS_SERVERS", "TELNET_SERVERS", "DC_SERVERS"),
+        *("DNP3_SERVER", "DNP3_CLIENT", "MODBUS_CLIENT", "MODBUS_SERVER", "ENIP_CLIENT", "ENIP_SERVER"),
+    ),
+    "$HOME_NET",
+)
+_PORTS = {
+    "HTTP_PORTS": "80",
+    "SHELLCODE_PORTS": "!80",
+    "ORACLE_PORTS": "1521",
+    "SSH_PORTS": "22",
+    "DNP3_PORTS": "20000",
+    "MODBUS_PORTS": "502",
+    "FILE_DATA_PORTS": "[$HTTP_PORTS,110,143]",
+    "FTP_PORTS": "21",
+    "GENEVE_PORTS": "6081",
+    "VXLAN_PORTS": "4789",
+    "TEREDO_PORTS": "3544",
+}
+_CONFIG = {
+    "vars": {"address-groups": _GROUPS, "port-groups": _PORTS},
+    "logging": {"default-log-level": "notice", "outputs": [{"console": {"enabled": True}}]},
+    "app-layer": {
+        "protocols": {
+            name: {"enabled": True}
+            for name in ("http", "http2", "tls", "smtp", "ftp", "smb", "ssh", "quic", "krb5", "snmp", "sip", "rdp")
+        }
+        | {"dns": {"tcp": {"enabled": True}, "udp": {"enabled": True}}, "modbus": {"enabled": True}}
+    },
+    "classification-file": "/etc/suricata/classification.config",
+    "reference-config-file": "/etc/suricata/reference.config",
+}
+
+
+def suricata_version() -> str:
+    """The installed Suricata in its own words.
+
+    Raises:
+        DeviceFault: it is not installed or does not start.
+
+    """
+    try:
+        done = subprocess.run(["suricata", "-V"], capture_output=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError) as err:
+        raise DeviceFault("Suricata is not installed or does not start.", "Install Suricata 7.0.10 or later.") from err
+    return done.stdout.decode(errors="replace").strip()
+
+
+def prove_rules(rules: list[Rule], work: Path) -> tuple[list[Rule], list[Refused]]:
+    """The rules the engine takes, and those it refuses. Blocks for seconds with large sets.
+
+    Raises:
+        RejectedInput: the tester could not say (absent, out of time or memory), or refuses what is left.
+
+    """
+    refused: list[Refused] = []
+    for _attempt in range(3):
+        output = _test(rules, work)
+        if output is None:
+            return rules, refused
+        failed = _failed(output, rules)
+        if not failed:
+            last = [line for line in output.splitlines() if line.startswith("E:")][-3:]
+            raise RejectedInput(f"Suricata refuses the rule set: {' '.join(last)[:500] or 'it gave no reason'}.")
+        refused += [Refused(rules[index].sid, rules[index].where, why) for index, why in failed.items()]
+        rules = [rule for index, rule in enumerate(rules) if index not in failed]
+        if not rules:
+            raise RejectedInput(f"Suricata refuses every rule; the first is {refused[0].where}: {refused[0].why}.")
+    raise RejectedInput("Suricata still refuses rules after the broken ones were left out.")
+
+
+def _test(rules: list[Rule], work: Path) -> str | None:
+    """None when the engine takes all rules, otherwise what it printed."""
+    path = work / "suricata.rules"
+    path.write_text("".join(rule.text + "\n" for rule in rules))
+    config = work / "test.yaml"
+    paths = {"default-log-dir": str(work), "default-rule-path": str(work), "rule-files": [str(path)]}
+    config.write_text("%YAML 1.1\n---\n" + json.dumps(_CONFIG | paths))
+    limits = ["prlimit", f"--cpu={TESTER_SECONDS}", f"--as={TESTER_BYTES}", f"--fsize={1 << 30}", "--core=0", "--"]
+    argv = [*limits, "suricata", "-T", "-c", str(config), "-l", str(work)]
+    log = work / "test.log"
+    try:
+        with log.open("wb") as out:
+            code = subprocess.run(
+                argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=TESTER_SECONDS, check=False
+            ).returncode
+        with log.open("rb") as written:
+            output = written.read(_OUTPUT_BYTES).decode(errors="replace")
+    except subprocess.TimeoutExpired as err:
+        raise RejectedInput(f"Testing the rule set took longer than {TESTER_SECONDS} s.") from err
+    except OSError as err:
+        raise RejectedInput(f"The rule set could not be tested: {err}.") from err
+    if code == 0:
+        return None
+    if code < 0 or code > 1:
+        raise RejectedInput(f"Testing the rule set ended with code {code} (out of memory or time, or not installed).")
+    return output
+
+
+def _failed(output: str, rules: list[Rule]) -> dict[int, str]:
+    """Index and reason of each rule the engine named; its message may be cut, so the rule's own text counts too."""
+    failed: dict[int, str] = {}
+    why = ""
+    for line in output.splitlines():
+        found = _FAILED.search(line)
+        if not found:
+            reason = _WHY.match(line)
+            why = reason[1] if reason else why
+            continue
+        number = _LINE.search(line)
+        if number and 0 < int(number[1]) <= len(rules):
+            failed[int(number[1]) - 1] = why[:200]
+        else:
+            start = found[1][:1000]
+            failed |= {index: why[:200] for index, rule in enumerate(rules) if rule.text.startswith(start)}
+        why = ""
+    return failed
