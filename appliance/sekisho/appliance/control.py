@@ -1,0 +1,87 @@
+"""Suricata's command socket: one JSON request, one JSON answer, with a time limit and a size cap."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from sekisho.appliance.core.errors import PeerError
+
+MAX_REPLY_BYTES: Final = 1 << 20
+PROTOCOL: Final = "0.2"
+
+
+class Reply(msgspec.Struct):
+    """Suricata's answer; `message` depends on the command."""
+
+    result: str = msgspec.field(name="return")
+    message: Any = None
+
+
+class RuleStats(msgspec.Struct):
+    """What the running engine has loaded, from `ruleset-stats`."""
+
+    rules_loaded: int
+    rules_failed: int
+
+
+def ask(path: Path, command: str, timeout_s: float = 2.0) -> Reply:
+    """Send one command and return the answer.
+
+    Raises:
+        PeerError: nobody answers in time, or what comes back is not an answer. The command may have been carried out.
+
+    """
+    deadline = time.monotonic() + timeout_s
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+            sock.settimeout(timeout_s)
+            sock.connect(str(path))
+            for request in ({"version": PROTOCOL}, {"command": command}):
+                sock.sendall(msgspec.json.encode(request) + b"\n")
+                reply = _receive(sock, deadline)
+                if reply.result != "OK":
+                    break
+            return reply
+    except OSError as err:
+        raise PeerError(f"The inspection engine does not answer: {err}.") from err
+
+
+def _receive(sock: socket.socket, deadline: float) -> Reply:
+    data = b""
+    while len(data) <= MAX_REPLY_BYTES:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        sock.settimeout(left)
+        chunk = sock.recv(65536)
+        if not chunk:
+            raise ConnectionResetError("closed the connection")
+        data += chunk
+        if data.endswith(b"\n"):
+            try:
+                return msgspec.json.decode(data, type=Reply)
+            except msgspec.ValidationError as err:
+                raise PeerError(f"The inspection engine's answer is not understood: {err}.") from err
+            except msgspec.DecodeError:
+                continue  # a newline inside a longer answer
+    raise PeerError("The inspection engine's answer is too long.")
+
+
+def ruleset_stats(path: Path) -> RuleStats:
+    """How many rules are loaded and how many failed, over all detection engines.
+
+    Raises:
+        PeerError: as `ask`.
+
+    """
+    reply = ask(path, "ruleset-stats")
+    try:
+        tenants = msgspec.convert(reply.message, list[RuleStats])
+    except msgspec.ValidationError as err:
+        raise PeerError(f"The inspection engine's answer is not understood: {reply.message!r:.200}.") from err
+    return RuleStats(sum(t.rules_loaded for t in tenants), sum(t.rules_failed for t in tenants))
