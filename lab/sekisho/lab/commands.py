@@ -1,0 +1,96 @@
+"""`sekisho lab …`: bring a lab up, look at it, work in it, remove it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+import msgspec
+
+from sekisho.appliance.core.errors import PeerError
+from sekisho.lab.lab import Lab
+from sekisho.lab.layout import PLACES
+from sekisho.lab.program import Running
+
+
+def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the group `lab` to the program."""
+    group = sub.add_parser("lab", help="an office, its box, the internet and the centre in network namespaces")
+    does = group.add_subparsers(required=True, metavar="WHAT")
+    up = _action(does, "up", "build it and start everything")
+    up.add_argument("--bare", action="store_true", help="a plain bridge instead of the product")
+    up.add_argument("--stopped", action="append", default=[], metavar="PROGRAM", help="leave this one for `lab start`")
+    up.set_defaults(func=_up)
+    _action(does, "down", "remove it without a trace").set_defaults(func=_down)
+    _action(does, "status", "what runs").set_defaults(func=_status)
+    for name, func in (("start", _start), ("stop", _stop)):
+        one = _action(does, name, f"{name} one of its programs")
+        one.add_argument("program")
+        one.set_defaults(func=func)
+    inside = _action(does, "exec", "run a command in one of its namespaces")
+    inside.add_argument("place", choices=PLACES)
+    inside.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND …")
+    inside.set_defaults(func=_exec)
+
+
+def _action(does: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str) -> argparse.ArgumentParser:
+    parser = does.add_parser(name, help=text)
+    parser.add_argument("--name", default="sk", help="which lab (default: sk)")
+    parser.add_argument("--json", action="store_true", help="print facts as JSON")
+    return parser
+
+
+def _up(options: argparse.Namespace) -> int:
+    lab = Lab(options.name)
+    if not lab.is_up():
+        lab.up(with_product=not options.bare, stopped=options.stopped)
+    return _status(options)
+
+
+def _down(options: argparse.Namespace) -> int:
+    Lab(options.name).down()
+    return 0
+
+
+def _start(options: argparse.Namespace) -> int:
+    lab = Lab(options.name)
+    lab.start(options.program)
+    lab.wait_ready()
+    return _status(options)
+
+
+def _stop(options: argparse.Namespace) -> int:
+    Lab(options.name).stop(options.program)
+    return _status(options)
+
+
+def _status(options: argparse.Namespace) -> int:
+    """0 when everything that is wanted is ready, 1 when not, or when there is no such lab."""
+    try:
+        running = Lab(options.name).status()
+    except PeerError as err:
+        print("[]" if options.json else err)
+        return 1
+    if options.json:
+        print(msgspec.json.encode(running).decode())
+    else:
+        _table(running)
+    return 0 if all(program.state in ("ready", "stopped") for program in running) else 1
+
+
+def _table(running: list[Running]) -> None:
+    print(f"{'PROGRAM':<12} {'PLACE':<8} {'STATE':<10} {'PID':>8} {'STARTS':>6}")
+    for program in running:
+        print(f"{program.name:<12} {program.place:<8} {program.state:<10} {program.pid:>8} {program.starts:>6}")
+
+
+def _exec(options: argparse.Namespace) -> int:
+    lab = Lab(options.name)
+    argv = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
+    if not argv:
+        print("sekisho lab exec: which command?", file=sys.stderr)
+        return 2
+    lab.status()
+    command = lab.inside(options.place, argv)
+    os.execvpe(command[0], command, lab.env())  # noqa: S606 - the owner's own command, on purpose
