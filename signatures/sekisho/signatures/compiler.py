@@ -25,7 +25,7 @@ from sekisho.appliance.core.fsio import sync_directory, write_atomic
 from sekisho.appliance.core.settings import Settings
 from sekisho.signatures.model import MAX_NAMED, MAX_REFUSED_SHARE, SetInfo, Source
 from sekisho.signatures.sources import SHIPPED, parse_rules, read_directory
-from sekisho.signatures.tester import prove_rules, suricata_version
+from sekisho.signatures.tester import engine_config, prove_rules, suricata_version
 from sekisho.signatures.yara_compile import compile_yara
 
 _CANARY = "sekisho-canary.yar"
@@ -34,6 +34,7 @@ _FORMAT = "sekisho set 1"
 
 class _Candidate(msgspec.Struct, frozen=True):
     id: str
+    settings: Settings
     rules: list[Source]
     yara: list[Source]
 
@@ -55,7 +56,7 @@ def ensure(settings: Settings) -> SetInfo:
     last = current(settings)
     if last is None:
         try:
-            last = _install(settings, _candidate(SHIPPED / "suricata", SHIPPED / "yara"))
+            last = _install(settings, _candidate(settings, SHIPPED / "suricata", SHIPPED / "yara"))
         except RejectedInput as err:
             raise DeviceFault(f"No rule set can be loaded on this machine: {err}") from err
     return msgspec.structs.replace(last, rejection=f"{rejection} The set in force was kept.")
@@ -69,7 +70,7 @@ def apply(settings: Settings) -> SetInfo:
         DeviceFault: the disk refused the set, or Suricata is absent.
 
     """
-    return _install(settings, _candidate(*_directories(settings)))
+    return _install(settings, _candidate(settings, *_directories(settings)))
 
 
 def check(settings: Settings) -> SetInfo:
@@ -81,7 +82,7 @@ def check(settings: Settings) -> SetInfo:
 
     """
     with tempfile.TemporaryDirectory(prefix="sekisho-check-") as work:
-        return _build(_candidate(*_directories(settings)), Path(work))
+        return _build(_candidate(settings, *_directories(settings)), Path(work))
 
 
 def current(settings: Settings) -> SetInfo | None:
@@ -94,15 +95,16 @@ def _directories(settings: Settings) -> tuple[Path, Path]:
     return Path(wanted.rules_dir or SHIPPED / "suricata"), Path(wanted.yara_dir or SHIPPED / "yara")
 
 
-def _candidate(rules_dir: Path, yara_dir: Path) -> _Candidate:
+def _candidate(settings: Settings, rules_dir: Path, yara_dir: Path) -> _Candidate:
     rules = read_directory(rules_dir, (".rules",))
     yara = [source for source in read_directory(yara_dir, (".yar", ".yara")) if source.name != _CANARY]
     yara.append(Source(_CANARY, (SHIPPED / "yara" / _CANARY).read_bytes()))
-    digest = hashlib.sha256(f"{_FORMAT}\n{suricata_version()}\nyara-python {version('yara-python')}\n".encode())
+    provers = f"{suricata_version()}\nyara-python {version('yara-python')}\n{engine_config(settings, Path('/'))}"
+    digest = hashlib.sha256(f"{_FORMAT}\n{provers}\n".encode())
     for kind, sources in (("rules", rules), ("yara", yara)):
         for source in sources:
             digest.update(f"{kind} {source.name!r} {len(source.data)}\n".encode() + source.data)
-    return _Candidate(digest.hexdigest(), rules, yara)
+    return _Candidate(digest.hexdigest(), settings, rules, yara)
 
 
 def _install(settings: Settings, candidate: _Candidate) -> SetInfo:
@@ -139,7 +141,7 @@ def _build_into(sets: Path, candidate: _Candidate) -> SetInfo:
 
 def _build(candidate: _Candidate, work: Path) -> SetInfo:
     rules, refused = parse_rules(candidate.rules)
-    proved, failed = prove_rules(rules, work)
+    proved, failed = prove_rules(rules, engine_config(candidate.settings, work), work)
     refused += failed
     if len(refused) >= max(1, (len(proved) + len(refused)) * MAX_REFUSED_SHARE):
         first = refused[0]

@@ -1,4 +1,4 @@
-"""Reads rule and YARA directories under caps, and splits rule files into rules. Follows nothing outside the directory."""
+"""Reads rule and YARA directories under caps, and splits rule files into rules. Looks into no folder below them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_directory(directory: Path, suffixes: tuple[str, ...]) -> list[Source]:
 
     """
     try:
-        names = sorted(name for name in os.listdir(directory) if name.endswith(suffixes) and not name.startswith("."))
+        names = sorted(path.name for path in directory.iterdir() if path.suffix in suffixes and path.name[0] != ".")
     except OSError as err:
         raise RejectedInput(f"{directory}: {err.strerror}.") from err
     if not names:

@@ -1,17 +1,20 @@
 """Proves Suricata rules by the installed Suricata itself, in a child with time and memory limits.
 
-A tester that is absent, killed or out of time proves nothing, and so refuses. The variables are
-those the running engine gets; its own reload is proved once more by rule counts (appliance).
+A tester that is absent, killed or out of time proves nothing, and so refuses. The configuration is
+the running engine's; its own reload is proved once more by rule counts (appliance).
 """
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from pathlib import Path
 
+import msgspec
+
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.appliance.core.settings import Paths, Settings
+from sekisho.appliance.suricata import model
 from sekisho.signatures.model import TESTER_BYTES, TESTER_SECONDS, Refused, Rule
 
 _OUTPUT_BYTES = 16 << 20
@@ -19,43 +22,11 @@ _FAILED = re.compile(r'error parsing signature "(.*)$', re.MULTILINE)
 _LINE = re.compile(r'" from file \S+ at line (\d+)$')
 _WHY = re.compile(r"^E: (?:detect[\w-]*|[\w-]+): (.*)$")
 
-_GROUPS = {
-    "HOME_NET": "[10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7]",
-    "EXTERNAL_NET": "!$HOME_NET",
-    "AIM_SERVERS": "$EXTERNAL_NET",
-} | dict.fromkeys(
-    (
-        *("HTTP_SERVERS", "SMTP_SERVERS", "SQL_SERVERS", "DNS_SERVERS", "TELNET_SERVERS", "DC_SERVERS"),
-        *("DNP3_SERVER", "DNP3_CLIENT", "MODBUS_CLIENT", "MODBUS_SERVER", "ENIP_CLIENT", "ENIP_SERVER"),
-    ),
-    "$HOME_NET",
-)
-_PORTS = {
-    "HTTP_PORTS": "80",
-    "SHELLCODE_PORTS": "!80",
-    "ORACLE_PORTS": "1521",
-    "SSH_PORTS": "22",
-    "DNP3_PORTS": "20000",
-    "MODBUS_PORTS": "502",
-    "FILE_DATA_PORTS": "[$HTTP_PORTS,110,143]",
-    "FTP_PORTS": "21",
-    "GENEVE_PORTS": "6081",
-    "VXLAN_PORTS": "4789",
-    "TEREDO_PORTS": "3544",
-}
-_CONFIG = {
-    "vars": {"address-groups": _GROUPS, "port-groups": _PORTS},
-    "logging": {"default-log-level": "notice", "outputs": [{"console": {"enabled": True}}]},
-    "app-layer": {
-        "protocols": {
-            name: {"enabled": True}
-            for name in ("http", "http2", "tls", "smtp", "ftp", "smb", "ssh", "quic", "krb5", "snmp", "sip", "rdp")
-        }
-        | {"dns": {"tcp": {"enabled": True}, "udp": {"enabled": True}}, "modbus": {"enabled": True}}
-    },
-    "classification-file": "/etc/suricata/classification.config",
-    "reference-config-file": "/etc/suricata/reference.config",
-}
+
+def engine_config(settings: Settings, work: Path) -> str:
+    """The running engine's own configuration, with every path it writes to moved below `work`."""
+    moved = msgspec.structs.replace(settings, paths=Paths(run=str(work / "run"), state=str(work / "state")))
+    return model(moved, [work / "suricata.rules"]).render()
 
 
 def suricata_version() -> str:
@@ -72,13 +43,16 @@ def suricata_version() -> str:
     return done.stdout.decode(errors="replace").strip()
 
 
-def prove_rules(rules: list[Rule], work: Path) -> tuple[list[Rule], list[Refused]]:
+def prove_rules(rules: list[Rule], config: str, work: Path) -> tuple[list[Rule], list[Refused]]:
     """The rules the engine takes, and those it refuses. Blocks for seconds with large sets.
 
     Raises:
         RejectedInput: the tester could not say (absent, out of time or memory), or refuses what is left.
 
     """
+    (work / "test.yaml").write_text(config)
+    for folder in ("run/eve", "run/suricata", "run/inspect", "run/filestore"):
+        (work / folder).mkdir(parents=True, exist_ok=True)
     refused: list[Refused] = []
     for _attempt in range(3):
         output = _test(rules, work)
@@ -99,11 +73,8 @@ def _test(rules: list[Rule], work: Path) -> str | None:
     """None when the engine takes all rules, otherwise what it printed."""
     path = work / "suricata.rules"
     path.write_text("".join(rule.text + "\n" for rule in rules))
-    config = work / "test.yaml"
-    paths = {"default-log-dir": str(work), "default-rule-path": str(work), "rule-files": [str(path)]}
-    config.write_text("%YAML 1.1\n---\n" + json.dumps(_CONFIG | paths))
     limits = ["prlimit", f"--cpu={TESTER_SECONDS}", f"--as={TESTER_BYTES}", f"--fsize={1 << 30}", "--core=0", "--"]
-    argv = [*limits, "suricata", "-T", "-c", str(config), "-l", str(work)]
+    argv = [*limits, "suricata", "-T", "-c", str(work / "test.yaml"), "-l", str(work)]
     log = work / "test.log"
     try:
         with log.open("wb") as out:

@@ -1,7 +1,8 @@
-"""Child process: compiles YARA sources and tries the result on samples. Run by `yara_compile`, never imported by a daemon.
+"""Child process: compiles YARA sources and tries the result on samples.
 
-Each file is a namespace of its own, so that public files may repeat rule names. `include` is off:
-a rule file reads no other file. Says what happened in one JSON line; a broken file is named with its line.
+Run by `yara_compile`, never imported by a daemon. Each file is a namespace of its own, so that public
+files may repeat rule names. `include` is off: a rule file reads no other file. Says what happened in one
+JSON line; a broken file is named with its line.
 """
 
 from __future__ import annotations
