@@ -1,0 +1,33 @@
+# make demo    everything in network namespaces, real traffic, a table that fills; ONCE=1 ends by itself
+# make test    every check and every test
+# make bench   the figures of docs/acceptance.md on this machine
+# Each does its own set-up first (root; Debian 12 or 13). Nothing here starts a service of the machine.
+
+PY := .venv/bin/python
+.PHONY: demo test bench setup lint lock clean
+
+demo: setup
+	@.venv/bin/sekisho lab demo $(if $(ONCE),--once)
+
+test: lint
+	@$(PY) -m pytest
+
+bench: setup
+	@.venv/bin/sekisho bench
+
+lint: setup
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+setup:
+	@setup/apt.sh
+	@setup/venv.sh
+
+lock:
+	@setup/lock.sh
+
+clean:
+	rm -rf artifacts build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .venv
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
