@@ -1,0 +1,202 @@
+"""The centre's process: broker -> judge -> store -> acknowledge, group-committed.
+
+A message is acknowledged to the broker, and its rows to the box, only after the transaction that
+stores them. Both sides may repeat anything at any time. The MQTT client's thread only queues; the
+queue is bounded by the broker's window of unacknowledged messages (64 of at most 256 KiB).
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import logging
+import secrets
+import signal
+import socket
+import ssl
+import sys
+import time
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from sekisho.appliance.core import sdnotify
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.center import ingest, settings
+from sekisho.center.settings import CenterSettings
+from sekisho.center.store import BoxState, Store
+
+IDLE_S: Final = 0.5
+GROUP_MESSAGES: Final = 64
+WATCHDOG_S: Final = 2.0
+RETRY_S: Final = 1.0
+
+log = logging.getLogger(__name__)
+
+_Key = tuple[str, str, str]
+"""Tenant, box, epoch."""
+
+
+class Center:
+    """Takes messages in groups; one store, one connection."""
+
+    def __init__(self, config: CenterSettings) -> None:
+        self._config = config
+        self._store = Store(Path(config.store))
+        self._inbox: SimpleQueue[mqtt.MQTTMessage | None] = SimpleQueue()
+        self._session = ""
+        self._stopped = False
+        self._client = self._make_client()
+
+    def run(self) -> None:
+        """Work until `stop`."""
+        link = self._config.broker
+        self._client.connect_async(link.host, link.port, keepalive=30)
+        self._client.loop_start()
+        sdnotify.notify("READY=1")
+        beat = 0.0
+        while not self._stopped:
+            if time.monotonic() >= beat:
+                beat = time.monotonic() + WATCHDOG_S
+                sdnotify.notify("WATCHDOG=1")
+            group = self._group()
+            while group and not self._stopped:
+                try:
+                    self._take(group)
+                    break
+                except DeviceFault as err:
+                    log.error("%s Nothing was acknowledged; trying again.", err)
+                    sdnotify.notify("WATCHDOG=1")
+                    time.sleep(RETRY_S)
+        self._client.disconnect()
+        self._store.close()
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def _make_client(self) -> mqtt.Client:
+        link = self._config.broker
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=link.client,
+            clean_session=False,
+            protocol=mqtt.MQTTv311,
+            manual_ack=True,
+        )
+        try:
+            context = ssl.create_default_context(cafile=link.ca)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context.load_cert_chain(link.cert, link.key)
+        except (OSError, ValueError) as err:
+            raise RejectedInput(f"The centre's certificate cannot be used ({link.cert}): {err}.") from err
+        client.tls_set_context(context)
+        client.reconnect_delay_set(1, 5)
+        client.on_socket_open = _no_delay
+        client.on_connect = self._on_connect
+        client.on_disconnect = _on_disconnect
+        client.on_message = lambda _c, _u, message: self._inbox.put(message)
+        return client
+
+    def _on_connect(self, client: mqtt.Client, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
+        if reason.is_failure:
+            log.warning("the broker refused the connection: %s", reason)
+            return
+        client.subscribe([("sk/1/+/+/ev/+", 1), ("sk/1/+/+/state", 1)])
+        log.info("connected to the broker")
+        self._inbox.put(None)
+
+    def _group(self) -> list[mqtt.MQTTMessage]:
+        """The first message and all that wait behind it: while one group is being committed the next one gathers."""
+        group: list[mqtt.MQTTMessage] = []
+        try:
+            while len(group) < GROUP_MESSAGES:
+                message = self._inbox.get(timeout=0.0 if group else IDLE_S)
+                if message is None:
+                    self._greet()
+                else:
+                    group.append(message)
+        except Empty:
+            pass
+        return group
+
+    def _greet(self) -> None:
+        """After each connection tell every box where we are: what was under way may be gone with the broker."""
+        self._session = secrets.token_hex(4)
+        newest = {stream.box: stream for stream in self._store.streams()}
+        for stream in newest.values():
+            self._acknowledge((stream.tenant, stream.box, stream.epoch), stream.upto, [])
+
+    def _take(self, group: list[mqtt.MQTTMessage]) -> None:
+        """Store a group in one transaction, then acknowledge it to boxes and broker."""
+        runs: dict[_Key, list[tuple[int, int, int]]] = {}
+        now = _utc_now()
+        with self._store.transaction():
+            for message in group:
+                self._take_message(message, now, runs)
+            upto = {key: self._store.advance(key[1], key[2]) for key in runs}
+        for key, of_key in runs.items():
+            self._acknowledge(key, upto[key], of_key)
+        for message in group:
+            self._client.ack(message.mid, message.qos)
+
+    def _take_message(self, message: mqtt.MQTTMessage, now: str, runs: dict[_Key, list[tuple[int, int, int]]]) -> None:
+        try:
+            topic = ingest.parse_topic(message.topic)
+            if topic.lane is None:
+                state = ingest.parse_state(bytes(message.payload))
+                self._store.set_state(
+                    BoxState(topic.box, topic.tenant, state.st, state.bd, state.epoch, state.next, now)
+                )
+                return
+            batch = ingest.parse_batch(topic.lane, bytes(message.payload))
+        except RejectedInput as err:
+            log.warning("%s: %s", message.topic[:200], err)
+            return
+        if batch.rejected:
+            log.warning("%s: %d rows were no events", message.topic, batch.rejected)
+        self._store.add(topic.tenant, topic.box, batch.epoch, batch.rows, now)
+        runs.setdefault((topic.tenant, topic.box, batch.epoch), []).append(batch.run)
+
+    def _acknowledge(self, key: _Key, upto: int, runs: list[tuple[int, int, int]]) -> None:
+        tenant, box, epoch = key
+        payload = ingest.make_ack(epoch, upto, runs, self._session)
+        self._client.publish(f"sk/1/{tenant}/{box}/ack", payload, qos=1, retain=True)
+
+
+def _no_delay(_c: mqtt.Client, _u: Any, sock: Any) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _on_disconnect(_c: mqtt.Client, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
+    log.warning("not connected to the broker: %s", reason)
+
+
+def _utc_now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until SIGTERM; 2 when the settings are refused, 3 when the store cannot be opened."""
+    parser = argparse.ArgumentParser(prog="sekisho.center.daemon")
+    parser.add_argument("--settings", type=Path, required=True)
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        center = Center(settings.load(args.settings))
+    except RejectedInput as err:
+        log.error("%s", err)
+        return 2
+    except DeviceFault as err:
+        log.error("%s", err)
+        return 3
+    signal.signal(signal.SIGTERM, lambda *_: center.stop())
+    signal.signal(signal.SIGINT, lambda *_: center.stop())
+    center.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

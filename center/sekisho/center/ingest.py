@@ -1,0 +1,152 @@
+"""A batch from a box becomes rows to store and an acknowledgement to send: parsing and judging, no I/O.
+
+The box is the one in the topic (the broker's ACL ties it to the certificate); nothing in the payload
+may say otherwise. A row that is no valid event is counted and accounted for, so that the box does not
+repeat it for ever; a batch that is not one at all is refused whole and not acknowledged.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import msgspec
+
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.center.store import REJECTED, NewRow
+from sekisho.telemetry import events
+from sekisho.telemetry.events import Gap
+
+MESSAGE_CAP: Final = 256 << 10
+ROWS_CAP: Final = 5000
+ACK_RUNS: Final = 256
+
+_TOPIC = re.compile(r"sk/1/([A-Za-z0-9][A-Za-z0-9._-]{0,63})/([A-Za-z0-9][A-Za-z0-9._-]{0,63})/(ev/[012]|state)")
+
+_Seq = Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
+_Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+_Epoch = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+
+
+class _Header(msgspec.Struct, frozen=True):
+    v: int
+    e: _Epoch
+    n: Annotated[int, msgspec.Meta(ge=1, le=ROWS_CAP)]
+
+
+class StateMessage(msgspec.Struct, frozen=True):
+    """A box's birth ("on") or last will ("lost")."""
+
+    st: Annotated[str, msgspec.Meta(pattern="^(on|lost)$")]
+    bd: _Number
+    epoch: Annotated[str, msgspec.Meta(max_length=16)] = ""
+    next: _Number = 0
+
+
+class AckMessage(msgspec.Struct, frozen=True):
+    """What the centre has: everything to `upto`, and whole runs (lane, first, last) beyond it."""
+
+    e: str
+    upto: int
+    have: list[tuple[int, int, int]]
+    s: str
+
+
+_header = msgspec.json.Decoder(_Header).decode
+_line = msgspec.json.Decoder(tuple[_Seq, Annotated[int, msgspec.Meta(ge=0, le=2)], msgspec.Raw]).decode
+_state = msgspec.json.Decoder(StateMessage).decode
+
+
+@dataclass(frozen=True)
+class Topic:
+    """Where a message came from: tenant, box, and `lane` (None for a state message)."""
+
+    tenant: str
+    box: str
+    lane: int | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One message of events, judged row by row."""
+
+    epoch: str
+    rows: list[NewRow]
+    run: tuple[int, int, int]
+    """(lane, first, last): what an acknowledgement of this batch says."""
+    rejected: int
+
+
+def parse_topic(topic: str) -> Topic:
+    """The parts of a topic of ours.
+
+    Raises:
+        RejectedInput: not one of the topics a box may write.
+
+    """
+    match = _TOPIC.fullmatch(topic)
+    if not match:
+        raise RejectedInput("A message came on a topic that is none of ours.")
+    tenant, box, kind = match.groups()
+    return Topic(tenant, box, None if kind == "state" else int(kind[-1]))
+
+
+def parse_state(payload: bytes) -> StateMessage:
+    """A birth or a last will.
+
+    Raises:
+        RejectedInput: too large or malformed.
+
+    """
+    try:
+        if len(payload) > 4096:
+            raise ValueError("too large")
+        return _state(payload)
+    except (msgspec.DecodeError, ValueError, RecursionError) as err:
+        raise RejectedInput(f"A state message was refused: {err}.") from err
+
+
+def parse_batch(lane: int, payload: bytes) -> Batch:
+    """The rows of one message on the topic of `lane`.
+
+    Raises:
+        RejectedInput: too large, wrong version, torn, or rows that are not numbered rows of this lane.
+
+    """
+    try:
+        if len(payload) > MESSAGE_CAP:
+            raise ValueError("larger than its cap")
+        first, *lines = payload.rstrip(b"\n").split(b"\n", ROWS_CAP + 1)
+        header = _header(first)
+        if header.v != 1 or header.n != len(lines):
+            raise ValueError("not a whole batch of version 1")
+        rows = [_row(lane, line) for line in lines]
+    except (msgspec.DecodeError, ValueError, RecursionError) as err:
+        raise RejectedInput(f"A batch was refused: {err}.") from err
+    numbers = [row.seq for row in rows]
+    rejected = sum(row.type == REJECTED for row in rows)
+    return Batch(header.e, rows, (lane, min(numbers), max(numbers)), rejected)
+
+
+def _row(lane: int, line: bytes) -> NewRow:
+    seq, row_lane, raw = _line(line)
+    if row_lane != lane:
+        raise ValueError("a row of another lane")
+    body = bytes(raw)
+    try:
+        event = events.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return NewRow(seq, lane, REJECTED, "", b"")
+    gap = None
+    if isinstance(event, Gap):
+        if not 1 <= event.first <= event.last < seq:
+            return NewRow(seq, lane, REJECTED, "", b"")
+        gap = (event.first, event.last, event.count, event.why)
+    return NewRow(seq, lane, str(event.__struct_config__.tag), event.at, body, gap)
+
+
+def make_ack(epoch: str, upto: int, runs: list[tuple[int, int, int]], session: str) -> bytes:
+    """The acknowledgement: the newest runs that `upto` does not cover yet, at most `ACK_RUNS`."""
+    have = [run for run in runs if run[2] > upto][-ACK_RUNS:]
+    return msgspec.json.encode(AckMessage(epoch, upto, have, session))

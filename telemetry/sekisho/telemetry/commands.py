@@ -1,0 +1,79 @@
+"""`sekisho telemetry ...`: what waits on the box, and exactly what was sent (REQUIREMENTS B6)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+
+from sekisho.appliance.core import settings
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.telemetry.spool_view import LaneStatus, SpoolView
+
+DEFAULT_SETTINGS = Path("/etc/sekisho/box.toml")
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The spool as it is now."""
+
+    box: str
+    epoch: str
+    next_seq: int
+    connected: bool
+    lanes: list[LaneStatus]
+
+
+def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the `telemetry` group to the command line."""
+    group = sub.add_parser("telemetry", help="what the box reports to the monitoring centre").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    status = group.add_parser("status", help="what waits to be sent")
+    status.set_defaults(func=_status)
+    sent = group.add_parser("sent", help="the last events the centre has received, exactly as they were sent")
+    sent.add_argument("--limit", type=int, default=1000)
+    sent.set_defaults(func=_sent)
+    for parser in (status, sent):
+        parser.add_argument("--settings", type=Path, default=DEFAULT_SETTINGS)
+        parser.add_argument("--json", action="store_true")
+
+
+def _status(args: argparse.Namespace) -> int:
+    try:
+        config = settings.load(args.settings)
+        with closing(SpoolView(config.spool)) as spool:
+            status = Status(config.box, spool.epoch(), spool.next_seq(), spool.connected(), spool.waiting())
+    except (RejectedInput, DeviceFault) as err:
+        return _fail(err)
+    if args.json:
+        _say(msgspec.json.encode(status).decode())
+        return 0
+    _say(f"box {status.box}   epoch {status.epoch}   next event {status.next_seq}")
+    _say("connected to the centre" if status.connected else "NOT connected to the centre: events are kept")
+    _say(f"{'lane':<6}{'waiting':>9}{'bytes':>12}  oldest")
+    for lane in status.lanes:
+        _say(f"{lane.lane:<6}{lane.rows:>9}{lane.bytes:>12}  {lane.oldest or '-'}")
+    return 0
+
+
+def _sent(args: argparse.Namespace) -> int:
+    try:
+        with closing(SpoolView(settings.load(args.settings).spool)) as spool:
+            rows = spool.sent(max(0, args.limit))
+    except (RejectedInput, DeviceFault) as err:
+        return _fail(err)
+    for row in rows:
+        _say(msgspec.json.encode(row).decode() if args.json else f"{row.seq:>10}  {bytes(row.event).decode()}")
+    return 0
+
+
+def _fail(err: RejectedInput | DeviceFault) -> int:
+    sys.stderr.write(f"{err}\n")
+    return 2 if isinstance(err, RejectedInput) else 3
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
