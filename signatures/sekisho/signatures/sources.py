@@ -96,14 +96,14 @@ def _lines(source: Source) -> list[tuple[str, str]]:
         if held and not held.startswith("#"):
             found.append((f"{source.name}:{begin}", held))
         held = ""
-    if held:
-        raise RejectedInput(f"{source.name}:{begin}: the file ends in the middle of a rule.")
-    return found
+    return found + [(f"{source.name}:{begin}", held)] * bool(held)
 
 
 def _rule(where: str, line: str) -> Rule | Refused:
     if not _ACTION.match(line) or "(" not in line:
         raise RejectedInput(f"{where}: this is not a Suricata rule: {line[:60]!r}.")
+    if not line.endswith(")"):
+        raise RejectedInput(f"{where}: this rule is cut off: {line[-60:]!r}.", "Was the file copied completely?")
     sid = _SID.search(line)
     number = int(sid[1]) if sid else 0
     if not 0 < number < 1 << 32:

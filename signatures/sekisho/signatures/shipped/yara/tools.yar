@@ -42,9 +42,9 @@ rule reverse_shell_one_liner : backdoor
         confidence = "medium"
     strings:
         $bash = /\b(ba)?sh\s+-i\s*(>&|&>|>)\s*\/dev\/tcp\/[0-9A-Za-z.-]{4,64}\/\d{2,5}\s+0>&1/
-        $nc = /\bmkfifo\s+(\/\S{1,40})\s*;\s*(nc|cat)\b.{0,80}\|\s*\/bin\/(ba)?sh\s+-i\s+2>&1\s*\|\s*nc\s/
-        $python = /socket\.socket\(.{0,200}os\.dup2\(\w{1,10}\.fileno\(\),\s*0\).{0,200}\/bin\/(ba)?sh/ 
-        $ps = /New-Object\s+(System\.)?Net\.Sockets\.TCPClient\(.{0,400}\.GetStream\(\).{0,800}\biex\b/ nocase
+        $nc = /\bmkfifo\s+(\/\S{1,40})\s*;\s*(nc|cat)\b.{0,80}\|\s*\/bin\/(ba)?sh\s+-i\s+2>&1\s*\|\s*nc\s/s
+        $python = /socket\.socket\(.{0,200}os\.dup2\(\w{1,10}\.fileno\(\),\s*0\).{0,200}\/bin\/(ba)?sh/s
+        $ps = /New-Object\s+(System\.)?Net\.Sockets\.TCPClient\(.{0,400}\.GetStream\(\).{0,800}\biex\b/s nocase
     condition:
         any of them and filesize < 256KB
 }
