@@ -82,7 +82,12 @@ def up(settings: Settings) -> None:
             route.link("add", ifname=wanted.name, kind="bridge", br_stp_state=0, br_forward_delay=0)
         bridge = _index(route, wanted.name)
         route.link(
-            "set", index=bridge, kind="bridge", br_stp_state=0, br_mcast_snooping=0, br_group_fwd_mask=FORWARD_ALL_GROUPS
+            "set",
+            index=bridge,
+            kind="bridge",
+            br_stp_state=0,
+            br_mcast_snooping=0,
+            br_group_fwd_mask=FORWARD_ALL_GROUPS,
         )
         _quiet(wanted.name, disable=False)
         for name in (wanted.lan, wanted.wan):
@@ -129,9 +134,7 @@ def _address(route: Any, settings: Settings, bridge: int | None) -> None:
     # A reset sent in a stranger's name is dropped by a kernel that has no way back to the stranger, even on a
     # bridge port where the way is already known. This route of last resort is that way.
     for family in (socket.AF_INET, socket.AF_INET6):
-        _ignore_existing(
-            route.route, "add", dst="default", oif=bridge, family=family, priority=LAST_RESORT, scope=253
-        )
+        _ignore_existing(route.route, "add", dst="default", oif=bridge, family=family, priority=LAST_RESORT, scope=253)
 
 
 def _ignore_existing(call: Any, *args: Any, **kwargs: Any) -> None:

@@ -95,9 +95,7 @@ def _look(queues: int, fail_closed: bool, mode: Mode) -> list[str]:
             "-A SK_LOOK -j HMARK --hmark-tuple src,dst,sport,dport "
             f"--hmark-mod {queues} --hmark-offset {marks.SPREAD:#x} --hmark-rnd 7"
         )
-        lines += [
-            f"-A SK_LOOK -m mark --mark {marks.SPREAD + i:#x} -j SK_Q{i}" for i in range(1, queues)
-        ]
+        lines += [f"-A SK_LOOK -m mark --mark {marks.SPREAD + i:#x} -j SK_Q{i}" for i in range(1, queues)]
     lines.append("-A SK_LOOK -j SK_Q0")
     for i in range(queues):
         # The spread value's low bits would read as BYPASS or REPLY further on: wiped before the engine adds its own.

@@ -80,13 +80,22 @@ def _port(route: Any, role: str, name: str, bridge: str) -> list[Problem]:
             problems.append(Problem("in_use", f"{text} {name} は別のブリッジで使用中です。"))
     # An unpowered port knows nothing of its cable: `box up` switches it on and looks again.
     if link["flags"] & 1 and not link.get_attr("IFLA_CARRIER"):
-        text = f"No link on {name}, the {role} port; plug in the cable and switch on what is at its other end."
-        problems.append(Problem("no_link", f"{text} {name} のケーブルがつながっていません。", waits=True))
+        problems.append(_no_link(role, name))
     for feature in merging(name):
         text = f"{name} merges packets ({feature}) before they can be inspected; switch it off with: "
         text += f"ethtool -K {name} gro off lro off."
         problems.append(Problem("merging", f"{text} {name} の {feature} を無効にしてください。"))
     return problems
+
+
+def no_link(settings: Settings, name: str) -> Problem:
+    """The refusal for a port of this box without a link."""
+    return _no_link("office (LAN)" if name == settings.bridge.lan else "internet (WAN)", name)
+
+
+def _no_link(role: str, name: str) -> Problem:
+    text = f"No link on {name}, the {role} port; plug in the cable and switch on what is at its other end."
+    return Problem("no_link", f"{text} {name} のケーブルがつながっていません。", waits=True)
 
 
 def merging(name: str) -> list[str]:

@@ -26,11 +26,11 @@ PROTOCOLS: Final = (
 """Enabled with nothing but their defaults: a rule for a protocol that is off would be refused."""
 
 
-class _Kebab(msgspec.Struct, rename="kebab", omit_defaults=False, kw_only=True):
+class _Kebab(msgspec.Struct, rename="kebab"):
     pass
 
 
-class Nfq(_Kebab):
+class Nfq(_Kebab, kw_only=True):
     """Accept mode: `repeat` loses its mark with batches. A full queue passes traffic when we fail open."""
 
     mode: str = "accept"
@@ -40,7 +40,7 @@ class Nfq(_Kebab):
     fail_open: bool = True
 
 
-class Reassembly(_Kebab):
+class Reassembly(_Kebab, kw_only=True):
     memcap: str = "128mb"
     memcap_policy: str
     depth: str = "1mb"
@@ -50,7 +50,7 @@ class Reassembly(_Kebab):
     randomize_chunk_size: bool = False
 
 
-class Stream(_Kebab):
+class Stream(_Kebab, kw_only=True):
     memcap: str = "64mb"
     memcap_policy: str
     checksum_validation: bool = False
@@ -65,12 +65,12 @@ class Stream(_Kebab):
     reassembly: Reassembly
 
 
-class Capped(_Kebab):
+class Capped(_Kebab, kw_only=True):
     memcap: str
     memcap_policy: str
 
 
-class Outputs(_Kebab):
+class Outputs(_Kebab, kw_only=True):
     """The engine's three outputs and the file store; nothing else is written."""
 
     eve: str
@@ -106,7 +106,7 @@ class Outputs(_Kebab):
         ]
 
 
-class Config(_Kebab):
+class Config(_Kebab, kw_only=True):
     """One engine configuration; `render` gives the file's text."""
 
     home_networks: tuple[str, ...]
@@ -222,7 +222,10 @@ def _protocols() -> dict[str, Any]:
         "http": {"enabled": True, "libhtp": {"default-config": libhtp}},
         "smtp": {"enabled": True, "raw-extraction": False, "mime": mime, "inspected-tracker": tracker},
         "ftp": {"enabled": True, "memcap": "64mb"},
-        "dns": {"tcp": {"enabled": True, "detection-ports": {"dp": 53}}, "udp": {"enabled": True, "detection-ports": {"dp": 53}}},
+        "dns": {
+            "tcp": {"enabled": True, "detection-ports": {"dp": 53}},
+            "udp": {"enabled": True, "detection-ports": {"dp": 53}},
+        },
     }
 
 

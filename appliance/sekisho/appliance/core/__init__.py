@@ -1,1 +1,4 @@
-"""What every room shares: errors, settings, journals, marks. Standard library and msgspec only; imports no other room."""
+"""What every room shares: errors, settings, journals, marks.
+
+Standard library and msgspec only; imports no other room.
+"""

@@ -18,9 +18,8 @@ from sekisho.appliance.core.errors import DeviceFault
 class JournalWriter:
     """Appends findings durably. One writer per file; safe against kill -9 at any instant."""
 
-    def __init__(self, path: Path, *, durable: bool = True, roll_bytes: int = 8 << 20) -> None:
+    def __init__(self, path: Path, *, roll_bytes: int = 8 << 20) -> None:
         self.path = path
-        self._durable = durable
         self._roll_bytes = roll_bytes
         self._fd = -1
         self._open()
@@ -32,27 +31,27 @@ class JournalWriter:
         if size and os.pread(self._fd, 1, size - 1) != b"\n":
             os.write(self._fd, b"\n")
 
-    def append(self, line: bytes) -> None:
-        """Write one finding (JSON without newline) and return when it is on disk.
+    def append(self, line: bytes, *, durable: bool = True) -> None:
+        """Write one finding (JSON without newline) and return when it is on disk (`durable`) or with the kernel.
 
         Raises:
             DeviceFault: the disk refused it (full, read-only); the caller keeps the finding and retries.
 
         """
         try:
-            self._append(line + b"\n")
+            self._append(line + b"\n", durable)
         except OSError as err:
             raise DeviceFault(
                 f"Cannot write {self.path}: {err.strerror}.", "Free space on the data partition."
             ) from err
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, data: bytes, durable: bool) -> None:
         start = os.fstat(self._fd).st_size
         written = os.write(self._fd, data)
         if written != len(data):
             os.ftruncate(self._fd, start)
             raise OSError(28, "No space left on device")
-        if self._durable:
+        if durable:
             os.fdatasync(self._fd)
         if start + written >= self._roll_bytes:
             self._roll()

@@ -1,0 +1,155 @@
+"""`sekisho box …`: the owner's view of the box and the switches for its kernel state."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from sekisho.appliance import bridge, netfilter, preflight, status, suricata
+from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
+from sekisho.appliance.core.settings import DEFAULTS, load
+from sekisho.appliance.process import EngineProcess
+
+DEFAULT_SETTINGS: Final = Path("/etc/sekisho/box.toml")
+RELOAD_WAIT_S: Final = 180.0
+
+
+def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the `box` group."""
+    box = sub.add_parser("box", help="the box itself: bridge, packet rules, inspection engine")
+    verbs = box.add_subparsers(dest="verb", required=True)
+    table = (
+        ("check", _check, "are the settings valid and the machine fit?"),
+        ("up", _up, "build the bridge and load the packet rules"),
+        ("run", _run, "run the box's daemon in the foreground"),
+        ("down", _down, "remove rules and bridge, restore what was found"),
+        ("status", _status, "is traffic inspected now?"),
+        ("reload", _reload, "load the current rule set live and prove it"),
+        ("defaults", _defaults, "print the commented settings file"),
+    )
+    for verb, func, text in table:
+        parser = verbs.add_parser(verb, help=text)
+        parser.add_argument("--settings", type=Path, default=DEFAULT_SETTINGS, metavar="FILE")
+        parser.add_argument("--json", action="store_true", help="print facts as JSON")
+        if verb == "check":
+            parser.add_argument("--settings-only", action="store_true", help="do not look at the machine")
+        if verb == "defaults":
+            parser.add_argument("--box", default="my-box", help="the box's name")
+        parser.set_defaults(func=func)
+
+
+def _say(args: argparse.Namespace, facts: Any, lines: list[str]) -> None:
+    text = msgspec.json.encode(facts).decode() if args.json else "\n".join(lines)
+    sys.stdout.write(text + "\n")
+
+
+def _check(args: argparse.Namespace) -> int:
+    settings = load(args.settings)
+    problems = [] if args.settings_only else preflight.check(settings)
+    facts = {"ok": not problems, "box": settings.box, "problems": problems}
+    _say(args, facts, [p.text for p in problems] or [f"{settings.box}: ready. 準備ができています。"])
+    return 3 if problems else 0
+
+
+def _up(args: argparse.Namespace) -> int:
+    settings = load(args.settings)
+    problems = preflight.check(settings)
+    if not problems:
+        bridge.up(settings)
+        problems = [preflight.no_link(settings, name) for name in bridge.wait_for_link(settings)]
+        if problems:
+            bridge.down(settings)
+        else:
+            closed = settings.inspection.fail_mode == "closed"
+            netfilter.install(netfilter.plan(suricata.queue_count(settings), closed))
+    facts = {"ok": not problems, "bridge": settings.bridge.name, "problems": problems}
+    ready = f"{settings.bridge.name}: {settings.bridge.lan} <-> {settings.bridge.wan} is up."
+    _say(args, facts, [p.text for p in problems] or [ready])
+    return 3 if problems else 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    from sekisho.appliance import daemon
+
+    return daemon.main(["--settings", str(args.settings)])
+
+
+def _down(args: argparse.Namespace) -> int:
+    settings = load(args.settings)
+    now = status.try_read(settings)
+    if now is not None and now.fresh and _alive(now.pid):
+        raise RejectedInput("The box's daemon is running.", "Stop it first: systemctl stop sekisho-appliance.")
+    engine_dir = settings.control_socket.parent
+    left = EngineProcess.try_adopt(engine_dir / "suricata.yaml", engine_dir / "suricata.pid")
+    if left is not None:
+        left.stop()
+    netfilter.remove()
+    undone = bridge.down(settings)
+    line = "The bridge is down; ports are as they were found." if undone else "There was no bridge of ours."
+    _say(args, {"ok": True, "undone": undone}, [line])
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    settings = load(args.settings)
+    now = status.try_read(settings)
+    if now is None or not (now.fresh and _alive(now.pid)):
+        line = "The box's daemon is not running: traffic is not watched. 見守りは停止しています。"
+        _say(args, {"running": False, "status": now}, [line])
+        return 1
+    at = time.monotonic()
+    parts = {"engine": now.engine_bypass, "gate": now.gate_bypass}
+    seconds = {name: round(part.seconds(at), 1) for name, part in parts.items()}
+    inspecting = not any(part.reason for part in parts.values())
+    proven = now.engine.rules_loaded == now.engine.rules_expected and not now.engine.rules_failed
+    facts = {
+        "running": True, "inspecting": inspecting, "mode": now.mode, "fail_mode": now.fail_mode,
+        "bypass_seconds": seconds, "bypass_now": {name: part.reason for name, part in parts.items()},
+        "engine": now.engine, "queues": now.queues, "devices": now.devices, "pid": now.pid,
+    }  # fmt: skip
+    lines = [
+        f"inspecting  {'yes' if inspecting else 'NO'} ({now.mode}, fail {now.fail_mode})",
+        f"engine      {now.engine.phase}, {now.engine.rules_loaded} of {now.engine.rules_expected} rules, "
+        f"{now.engine.starts} starts {now.engine.refused}".rstrip(),
+        *(f"bypass      {name}: {seconds[name]} s in all {part.reason}".rstrip() for name, part in parts.items()),
+        *(
+            f"queue {number:<5} {q.waiting} waiting, {q.done} done, {q.dropped} dropped"
+            for number, q in now.queues.items()
+        ),
+        f"devices     {now.devices}",
+    ]
+    _say(args, facts, lines)
+    return 0 if inspecting and proven else 1
+
+
+def _alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def _reload(args: argparse.Namespace) -> int:
+    settings = load(args.settings)
+    before = status.try_read(settings)
+    if before is None or not before.fresh:
+        raise DeviceFault("The box's daemon is not running.", "Start it: systemctl start sekisho-appliance.")
+    os.kill(before.pid, signal.SIGHUP)
+    deadline = time.monotonic() + RELOAD_WAIT_S
+    while time.monotonic() < deadline:
+        now = status.try_read(settings)
+        if now is not None and now.engine.reloads > before.engine.reloads:
+            line = now.engine.refused or f"{now.engine.rules_loaded} rules are in force."
+            _say(args, {"ok": not now.engine.refused, "engine": now.engine}, [line])
+            return 1 if now.engine.refused else 0
+        time.sleep(0.1)
+    raise PeerError("The inspection engine did not finish reloading in time.")
+
+
+def _defaults(args: argparse.Namespace) -> int:
+    sys.stdout.write(DEFAULTS.format(box=args.box))
+    return 0

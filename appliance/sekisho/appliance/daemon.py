@@ -1,0 +1,185 @@
+"""The box's own daemon: puts the bridge and the rules up, then runs three threads until SIGTERM.
+
+Main thread: the bypass watchdog, ten looks a second, never blocked by the others. `engine`: Suricata's life.
+`inventory`: the LAN's devices. SIGHUP chooses the rule set anew. When the daemon ends the bridge and its rules
+stay: traffic goes on, uninspected where the engine ended with it. A thread that fails unexpectedly ends the
+daemon, which the service manager starts again; a killed daemon's engine goes on and is adopted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from sekisho.appliance import bridge, netfilter, preflight, status, suricata
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
+from sekisho.appliance.core.sdnotify import notify
+from sekisho.appliance.core.settings import Settings, load
+from sekisho.appliance.engine import Engine, RuleSet
+from sekisho.appliance.findings import Findings, utc_now
+from sekisho.appliance.inventory import Listener
+from sekisho.appliance.watchdog import BypassWatchdog, Part, Report, RestartEngine, SetMode, observe
+from sekisho.signatures import compiler
+from sekisho.telemetry.events import Bypass
+
+LOOK_S: Final = 0.1
+PUBLISH_S: Final = 1.0
+
+log = logging.getLogger(__name__)
+
+
+def choose_rules(settings: Settings) -> RuleSet:
+    """The signature set to load, built first where its sources are newer."""
+    chosen = compiler.ensure(settings)
+    return RuleSet(chosen.id, chosen.suricata_file, chosen.suricata_rules, chosen.rejection)
+
+
+class Daemon:
+    """Joins the watchdog, the engine and the inventory."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.findings = Findings(settings.journals / "appliance.jsonl")
+        self.engine = Engine(settings, lambda: choose_rules(settings), self.findings.report)
+        self.listener = Listener(
+            settings.bridge.lan, settings.inventory, settings.state / "inventory.json", self.findings.report
+        )
+        self.queues = suricata.queue_count(settings)
+        self.closed = settings.inspection.fail_mode == "closed"
+        self.watchdog = BypassWatchdog(self.queues, self.closed, self._saved_accounts())
+        self.stop = threading.Event()
+        self.failed = False
+
+    def _saved_accounts(self) -> tuple[Part, ...]:
+        try:
+            last = status.try_read(self.settings)
+        except RejectedInput as err:
+            log.warning("%s", err)
+            last = None
+        return (last.engine_bypass, last.gate_bypass) if last is not None else ()
+
+    def up(self) -> None:
+        """Bridge and rules, as they must be before anything is watched.
+
+        Raises:
+            DeviceFault: the machine is not fit; the message is for the owner.
+
+        """
+        problems = preflight.check(self.settings)
+        for problem in problems:
+            log.warning("preflight: %s", problem.text)
+        if fatal := [problem.text for problem in problems if not problem.waits]:
+            raise DeviceFault(" ".join(fatal))
+        bridge.up(self.settings)
+        netfilter.install(netfilter.plan(self.queues, self.closed, self.watchdog.mode))
+
+    def run(self) -> int:
+        """Watch until stopped; the exit code."""
+        threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=name)
+            for name, work in (("engine", self.engine.run), ("inventory", self.listener.run))
+        ]
+        for thread in threads:
+            thread.start()
+        notify("READY=1")
+        published = 0.0
+        try:
+            while not self.stop.wait(LOOK_S):
+                now = time.monotonic()
+                self.look(now)
+                if now - published >= PUBLISH_S:
+                    published = now
+                    self._publish(now)
+        finally:
+            notify("STOPPING=1")
+            self.stop.set()
+            for thread in threads:
+                thread.join()
+            self._publish(time.monotonic())
+        return 1 if self.failed else 0
+
+    def look(self, now: float) -> None:
+        """One look of the watchdog and what follows from it."""
+        for command in self.watchdog.handle(observe(self.settings.gate_beat), now):
+            match command:
+                case SetMode(mode):
+                    self._set_mode(mode)
+                case RestartEngine():
+                    self.engine.request_restart()
+                case Report(part, state, reason, seconds, total):
+                    log.warning("%s bypass %s: %s (%.1f s, %.1f s in all)", part, state, reason, seconds, total)
+                    self.findings.report(
+                        Bypass(
+                            at=utc_now(),
+                            part=part,
+                            state=state,
+                            reason=reason,
+                            seconds=round(seconds, 3),
+                            total_seconds=round(total, 3),
+                        )
+                    )
+
+    def _set_mode(self, mode: netfilter.Mode) -> None:
+        try:
+            netfilter.apply(netfilter.plan(self.queues, self.closed, mode))
+        except DeviceFault as err:
+            log.error("%s", err)
+            self.watchdog.retry_mode()
+
+    def _publish(self, now: float) -> None:
+        notify("WATCHDOG=1")
+        self.findings.flush()
+        mode = self.watchdog.mode
+        words = [w for w, on in (("engine_bypass", mode.engine_bypass), ("gate_bypass", mode.gate_bypass)) if on]
+        seen = observe(self.settings.gate_beat)
+        try:
+            status.write(
+                self.settings,
+                status.Status(
+                    pid=os.getpid(), at_mono=now, mode="+".join(words) or "normal",
+                    fail_mode=self.settings.inspection.fail_mode, engine=self.engine.state,
+                    engine_bypass=self.watchdog.engine, gate_bypass=self.watchdog.gate, queues=seen.queues,
+                    devices=self.listener.count,
+                ),
+            )  # fmt: skip
+        except OSError as err:
+            log.warning("status not written: %s", err)
+
+    def _guarded(self, work: Callable[[threading.Event], None]) -> None:
+        try:
+            work(self.stop)
+        except Exception:  # the boundary: a broken thread ends the daemon, which is started afresh
+            log.exception("%s failed", threading.current_thread().name)
+            self.failed = True
+            self.stop.set()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the daemon; 2 for settings that were refused, 3 for a machine that is not fit."""
+    parser = argparse.ArgumentParser(prog="sekisho.appliance.daemon")
+    parser.add_argument("--settings", type=Path, default=Path("/etc/sekisho/box.toml"))
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        daemon = Daemon(load(args.settings))
+        signal.signal(signal.SIGTERM, lambda *_: daemon.stop.set())
+        signal.signal(signal.SIGINT, lambda *_: daemon.stop.set())
+        signal.signal(signal.SIGHUP, lambda *_: daemon.engine.request_reload())
+        daemon.up()
+        return daemon.run()
+    except SekishoError as err:
+        log.error("%s", err)
+        notify(f"STATUS={err}")
+        return 2 if isinstance(err, RejectedInput) else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

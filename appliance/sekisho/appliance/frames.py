@@ -1,0 +1,89 @@
+"""Reads who speaks from the three kinds of frames a device cannot avoid sending: ARP, neighbour discovery, DHCP.
+
+Frames come from machines that may be hostile: every offset is checked, nothing is followed, and what
+does not fit is simply nobody.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from typing import Final, NamedTuple
+
+MAX_FRAME_BYTES: Final = 1600
+ETHERNET: Final = 14
+ARP: Final = 0x0806
+IPV4: Final = 0x0800
+IPV6: Final = 0x86DD
+LINK_LAYER_OPTION: Final = {133: 1, 135: 1, 136: 2}
+"""ND message type -> the option that names the speaker's own address (RFC 4861 4.6.1)."""
+ND_OPTIONS_AT: Final = {133: 8, 135: 24, 136: 24}
+
+
+class Sighting(NamedTuple):
+    """A device that spoke; `ip` is empty where it has no address yet."""
+
+    mac: str
+    ip: str
+
+
+def parse_frame(frame: bytes) -> Sighting | None:
+    """The device that sent `frame`, or None when the frame does not say so consistently."""
+    if not ETHERNET <= len(frame) <= MAX_FRAME_BYTES:
+        return None
+    source, kind, body = frame[6:12], int.from_bytes(frame[12:14], "big"), frame[ETHERNET:]
+    if source[0] & 1 or source == bytes(6):
+        return None
+    if kind == ARP:
+        return _arp(source, body)
+    if kind == IPV4:
+        return _dhcp(source, body)
+    return _neighbour(source, body) if kind == IPV6 else None
+
+
+def _sighting(mac: bytes, packed: bytes) -> Sighting | None:
+    address = ipaddress.ip_address(packed)
+    if address.is_multicast or address.is_loopback or packed == b"\xff" * 4:
+        return None
+    return Sighting(mac.hex(":"), "" if address.is_unspecified else str(address))
+
+
+def _arp(source: bytes, body: bytes) -> Sighting | None:
+    if len(body) < 28 or body[:6] != b"\x00\x01\x08\x00\x06\x04" or body[8:14] != source:
+        return None  # not Ethernet/IPv4, or speaking in another's name
+    return _sighting(source, body[14:18])
+
+
+def _dhcp(source: bytes, body: bytes) -> Sighting | None:
+    if len(body) < 20 or body[0] >> 4 != 4 or body[9] != 17 or int.from_bytes(body[6:8], "big") & 0x1FFF:
+        return None
+    udp = body[(body[0] & 15) * 4 :]
+    if len(udp) < 8 + 240 or udp[2:4] != b"\x00\x43" or udp[8:11] != b"\x01\x01\x06":
+        return None
+    message = udp[8:]
+    return _sighting(source, message[12:16]) if message[28:34] == source else None
+
+
+def _neighbour(source: bytes, body: bytes) -> Sighting | None:
+    if len(body) < 48 or body[6] != 58 or body[7] != 255:
+        return None  # a hop limit below 255 came through a router (RFC 4861 7.1)
+    sender, message = body[8:24], body[40:]
+    kind = message[0]
+    if kind not in LINK_LAYER_OPTION or len(message) < ND_OPTIONS_AT[kind]:
+        return None
+    named = _option(message[ND_OPTIONS_AT[kind] :], LINK_LAYER_OPTION[kind])
+    if named is not None and named != source:
+        return None
+    # An advertisement names the address it speaks of; the others speak from it (:: while it is being tried).
+    return _sighting(source, message[8:24] if kind == 136 else sender)
+
+
+def _option(options: bytes, wanted: int) -> bytes | None:
+    while len(options) >= 8:
+        kind, length = struct.unpack_from("!BB", options)
+        if length == 0:
+            return None
+        if kind == wanted and length == 1:
+            return options[2:8]
+        options = options[length * 8 :]
+    return None

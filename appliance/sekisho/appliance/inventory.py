@@ -1,0 +1,216 @@
+"""The devices of the office: who is there, under which addresses, since when.
+
+`Inventory` is the pure account; `Listener` is the thread that feeds it from the LAN port, through a kernel filter
+that lets only ARP, neighbour discovery and DHCP requests up. Writes `run/inventory.json` ({"ip": "mac"}, which
+telemetry and inspect read) at every change and `state/inventory.json` (the whole account) from time to time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sekisho.appliance.core.fsio import write_atomic
+from sekisho.appliance.findings import utc_now
+from sekisho.appliance.frames import MAX_FRAME_BYTES, Sighting, parse_frame
+from sekisho.telemetry.events import Device
+
+MAX_DEVICES: Final = 4096
+MAX_ADDRESSES: Final = 16
+"""Per device and family; temporary IPv6 addresses come and go, the oldest goes."""
+MAX_STATE_BYTES: Final = 16 << 20
+EVENTS_PER_MINUTE: Final = 600
+"""A machine that invents addresses fills the account's cap, not the line to the centre."""
+SAVE_S: Final = 60.0
+PUBLISH_S: Final = 0.2
+SO_ATTACH_FILTER: Final = 26
+ETH_P_ALL: Final = 0x0003
+
+log = logging.getLogger(__name__)
+
+
+class Known(msgspec.Struct):
+    """One device."""
+
+    first_seen: str
+    last_seen: str
+    ipv4: list[str] = []
+    ipv6: list[str] = []
+
+
+class Inventory:
+    """The account, capped in every direction; the device unseen for longest makes room."""
+
+    def __init__(self, devices: dict[str, Known] | None = None) -> None:
+        self.devices = dict(list((devices or {}).items())[-MAX_DEVICES:])
+        self.by_ip = {ip: mac for mac, known in self.devices.items() for ip in (*known.ipv4, *known.ipv6)}
+
+    def handle(self, seen: Sighting, at: str) -> Device | None:
+        """Enter a sighting; the event when the device or the address is new."""
+        known = self.devices.pop(seen.mac, None)
+        is_new = known is None
+        if known is None:
+            known = Known(at, at)
+            if len(self.devices) >= MAX_DEVICES:
+                self._forget(next(iter(self.devices)))
+        self.devices[seen.mac] = known  # at the end: the order is by last sighting
+        known.last_seen = at
+        if seen.ip and self.by_ip.get(seen.ip) != seen.mac:
+            self._assign(seen)
+            is_new = True
+        if not is_new:
+            return None
+        return Device(
+            at=at, mac=seen.mac, ipv4=list(known.ipv4), ipv6=list(known.ipv6), first_seen=known.first_seen, last_seen=at
+        )
+
+    def _assign(self, seen: Sighting) -> None:
+        former = self.devices.get(self.by_ip.get(seen.ip, ""))
+        if former is not None:
+            self._list(former, seen.ip).remove(seen.ip)
+        addresses = self._list(self.devices[seen.mac], seen.ip)
+        addresses.append(seen.ip)
+        if len(addresses) > MAX_ADDRESSES:
+            self.by_ip.pop(addresses.pop(0), None)
+        self.by_ip[seen.ip] = seen.mac
+
+    @staticmethod
+    def _list(known: Known, ip: str) -> list[str]:
+        return known.ipv6 if ":" in ip else known.ipv4
+
+    def _forget(self, mac: str) -> None:
+        known = self.devices.pop(mac)
+        for ip in (*known.ipv4, *known.ipv6):
+            self.by_ip.pop(ip, None)
+
+
+def load(path: Path) -> Inventory:
+    """The saved account; an empty one when there is none or it is damaged."""
+    try:
+        if path.stat().st_size <= MAX_STATE_BYTES:
+            return Inventory(msgspec.json.decode(path.read_bytes(), type=dict[str, Known]))
+    except FileNotFoundError:
+        pass
+    except (OSError, msgspec.MsgspecError) as err:
+        log.warning("the saved inventory is not usable, starting afresh: %s", err)
+    return Inventory()
+
+
+class Listener:
+    """Feeds the account from one port; `run` is a thread of the daemon."""
+
+    def __init__(self, port: str, published: Path, saved: Path, report: Callable[[Device], None]) -> None:
+        self._port = port
+        self._published = published
+        self._saved = saved
+        self._report = report
+        self._inventory = load(saved)
+        self._changed = True
+        self._published_at = 0.0
+        self._saved_at = time.monotonic()
+        self._minute = 0
+        self._events = 0
+
+    @property
+    def count(self) -> int:
+        return len(self._inventory.devices)
+
+    def run(self, stop: threading.Event) -> None:
+        """Listen until `stop`; a port that goes away is waited for."""
+        while not stop.is_set():
+            try:
+                with listen(self._port) as sock:
+                    while not stop.is_set():
+                        self._hear(sock)
+                        self._write(time.monotonic())
+            except OSError as err:
+                log.warning("inventory: %s: %s", self._port, err)
+                stop.wait(1.0)
+        self._save()
+
+    def _hear(self, sock: socket.socket) -> None:
+        try:
+            frame = sock.recv(MAX_FRAME_BYTES + 1)
+        except TimeoutError:
+            return
+        seen = parse_frame(frame)
+        if seen is None:
+            return
+        device = self._inventory.handle(seen, utc_now())
+        if device is not None:
+            self._changed = True
+            if self._may_report():
+                self._report(device)
+
+    def _may_report(self) -> bool:
+        minute = int(time.monotonic() // 60)
+        if minute != self._minute:
+            self._minute, self._events = minute, 0
+        self._events += 1
+        return self._events <= EVENTS_PER_MINUTE
+
+    def _write(self, now: float) -> None:
+        if self._changed and now - self._published_at >= PUBLISH_S:
+            self._changed, self._published_at = False, now
+            self._try_write(self._published, self._inventory.by_ip, 0o644)
+        if now - self._saved_at >= SAVE_S:
+            self._saved_at = now
+            self._save()
+
+    def _save(self) -> None:
+        self._try_write(self._saved, self._inventory.devices, 0o600)
+
+    @staticmethod
+    def _try_write(path: Path, content: object, mode: int) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, msgspec.json.encode(content), mode)
+        except OSError as err:
+            log.warning("inventory not written: %s", err)
+
+
+def _filter() -> bytes:
+    """Classic BPF: frames that arrive (not leave) and are ARP, ICMPv6 133-136 or UDP to port 67."""
+    load_word, load_half, load_byte, load_half_x, header_length = 0x20, 0x28, 0x30, 0x48, 0xB1
+    equal, at_least, any_bit, give = 0x15, 0x35, 0x45, 0x06
+    packet_type = 0xFFFFF000 + 4
+    program = [
+        (load_word, 0, 0, packet_type), (equal, 18, 0, socket.PACKET_OUTGOING),
+        (load_half, 0, 0, 12), (equal, 15, 0, 0x0806), (equal, 0, 8, 0x0800),
+        (load_byte, 0, 0, 23), (equal, 0, 13, 17), (load_half, 0, 0, 20), (any_bit, 11, 0, 0x1FFF),
+        (header_length, 0, 0, 14), (load_half_x, 0, 0, 16), (equal, 7, 8, 67), (give, 0, 0, 0),
+        (equal, 0, 6, 0x86DD), (load_byte, 0, 0, 20), (equal, 0, 4, 58), (load_byte, 0, 0, 54),
+        (at_least, 0, 2, 133), (0x25, 1, 0, 136),
+        (give, 0, 0, MAX_FRAME_BYTES), (give, 0, 0, 0),
+    ]  # fmt: skip
+    return b"".join(struct.pack("=HBBI", *step) for step in program)
+
+
+def listen(port: str) -> socket.socket:
+    """A raw socket on `port` behind the filter, with a short time-out.
+
+    Raises:
+        OSError: no such port, or not root.
+
+    """
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+    try:
+        program = ctypes.create_string_buffer(_filter())
+        steps = len(_filter()) // 8
+        fprog = struct.pack("HP", steps, ctypes.addressof(program))
+        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
+        sock.settimeout(0.2)
+        sock.bind((port, ETH_P_ALL))
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,189 @@
+"""Decides, from what the kernel's queues and the gate's heartbeat show, whether to lead traffic around an inspector.
+
+Pure: `handle(observation, now)` returns commands; `observe` is the adapter that reads the two places.
+A dead inspector's queue is unbound and the kernel passes (or, failing closed, drops) by itself; a hung one's
+queue fills and nothing leaves it: only then are the rules flipped, and only in fail-open mode. Either way
+the time is counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from sekisho.appliance.netfilter import GATE_QUEUE, Mode
+
+HUNG_S: Final = 0.4
+BEAT_HUNG_S: Final = 0.7
+RESTART_HUNG_S: Final = 30.0
+QUEUES_PATH: Final = Path("/proc/net/netfilter/nfnetlink_queue")
+MAX_QUEUES_BYTES: Final = 64 << 10
+
+PartName = Literal["engine", "gate"]
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """One bound NFQUEUE."""
+
+    waiting: int
+    sequence: int
+    dropped: int = 0
+
+    @property
+    def done(self) -> int:
+        return self.sequence - self.waiting
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one look showed: the bound queues by number, and the gate's last beat on the monotonic clock."""
+
+    queues: dict[int, Queue]
+    beat_at: float | None
+
+
+@dataclass(frozen=True)
+class SetMode:
+    mode: Mode
+
+
+@dataclass(frozen=True)
+class RestartEngine:
+    """It has hung too long to come back by itself."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A bypass began or ended; `seconds` is this one's length, `total` all of this part's."""
+
+    part: PartName
+    state: Literal["began", "ended"]
+    reason: str
+    seconds: float
+    total: float
+
+
+Command = SetMode | RestartEngine | Report
+
+
+class Part(msgspec.Struct):
+    """One inspector's bypass account; survives the daemon's own restart."""
+
+    name: PartName
+    reason: str = ""
+    """Empty while it inspects; absent or hung otherwise ("stopped_…" when fail-closed stops the traffic)."""
+    since: float = 0.0
+    total: float = 0.0
+
+    def seconds(self, now: float) -> float:
+        """All bypass so far, the running one included."""
+        return self.total + (max(0.0, now - self.since) if self.reason else 0.0)
+
+
+class BypassWatchdog:
+    """Keeps the account of both inspectors and the rules' mode in step with what is observed."""
+
+    def __init__(self, queues: int, fail_closed: bool, saved: tuple[Part, ...] = ()) -> None:
+        accounts = {part.name: part for part in saved}
+        self.engine = accounts.get("engine") or Part("engine")
+        self.gate = accounts.get("gate") or Part("gate")
+        self._numbers = range(queues)
+        self._closed = fail_closed
+        self._last_done: dict[int, int] = {}
+        self._stuck_since: dict[int, float] = {}
+        self._beatless_since: float | None = None
+        self._restart_asked = False
+        self.mode = self._wanted()
+        self._loaded: Mode | None = self.mode
+
+    def handle(self, seen: Observation, now: float) -> list[Command]:
+        """What to do about `seen`; call it about ten times a second."""
+        commands: list[Command] = []
+        commands += self._account(self.engine, self._engine_reason(seen, now), now)
+        commands += self._account(self.gate, self._gate_reason(seen, now), now)
+        self.mode = self._wanted()
+        if self.mode != self._loaded:
+            self._loaded = self.mode
+            commands.insert(0, SetMode(self.mode))
+        hung = self.engine.reason.endswith("hung")
+        if hung and now - self.engine.since > RESTART_HUNG_S and not self._restart_asked:
+            self._restart_asked = True
+            commands.append(RestartEngine())
+        if not hung:
+            self._restart_asked = False
+        return commands
+
+    def retry_mode(self) -> None:
+        """The last `SetMode` could not be carried out: ask for it again at the next look."""
+        self._loaded = None
+
+    def _engine_reason(self, seen: Observation, now: float) -> str:
+        if any(number not in seen.queues for number in self._numbers):
+            self._stuck_since.clear()
+            return "absent"
+        hung = False
+        for number in self._numbers:
+            queue = seen.queues[number]
+            moved = queue.done != self._last_done.get(number)
+            self._last_done[number] = queue.done
+            if moved or not queue.waiting:
+                self._stuck_since.pop(number, None)
+            elif now - self._stuck_since.setdefault(number, now) >= HUNG_S:
+                hung = True
+        # After a restart of ours the account says hung before we have watched long enough to say so again.
+        still = self.engine.reason.endswith("hung") and bool(self._stuck_since)
+        return "hung" if hung or still else ""
+
+    def _gate_reason(self, seen: Observation, now: float) -> str:
+        if GATE_QUEUE not in seen.queues:
+            self._beatless_since = None
+            return "absent"
+        if seen.beat_at is None:
+            self._beatless_since = now if self._beatless_since is None else self._beatless_since
+            return "hung" if now - self._beatless_since > BEAT_HUNG_S else ""
+        self._beatless_since = None
+        return "hung" if now - seen.beat_at > BEAT_HUNG_S else ""
+
+    def _account(self, part: Part, reason: str, now: float) -> list[Command]:
+        if reason and self._closed:
+            reason = f"stopped_{reason}"
+        if reason == part.reason:
+            return []
+        commands: list[Command] = []
+        if part.reason:
+            seconds = max(0.0, now - part.since)
+            part.total += seconds
+            commands.append(Report(part.name, "ended", part.reason, seconds, part.total))
+        part.reason, part.since = reason, now
+        if reason:
+            commands.append(Report(part.name, "began", reason, 0.0, part.total))
+        return commands
+
+    def _wanted(self) -> Mode:
+        return Mode(engine_bypass=self.engine.reason == "hung", gate_bypass=self.gate.reason == "hung")
+
+
+def observe(beat: Path, queues: Path = QUEUES_PATH) -> Observation:
+    """Read the kernel's queue table and the gate's heartbeat (8 bytes, monotonic ms)."""
+    try:
+        with beat.open("rb") as source:
+            data = source.read(8)
+        beat_at = int.from_bytes(data, "little") / 1000 if len(data) == 8 else None
+    except OSError:
+        beat_at = None
+    with queues.open("rb") as source:
+        return Observation(parse_queues(source.read(MAX_QUEUES_BYTES).decode("ascii", "replace")), beat_at)
+
+
+def parse_queues(text: str) -> dict[int, Queue]:
+    """The table of /proc/net/netfilter/nfnetlink_queue: number, owner, waiting, …, dropped, dropped, sequence."""
+    found = {}
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) >= 8 and all(field.isdecimal() for field in fields[:8]):
+            dropped = int(fields[5]) + int(fields[6])
+            found[int(fields[0])] = Queue(int(fields[2]), int(fields[7]), dropped)
+    return found
