@@ -1,0 +1,401 @@
+"""The inspect daemon: wires gate, engine events, scan workers, recorder. One loop, one thread for packets.
+
+    gate.run -> (engine datagrams, worker results, notes) -> HoldEngine -> commands -> gate, pool, recorder
+
+The loop never touches a disk or waits for anything but the gate; outcomes go to the recorder's thread.
+Every 100 ms it writes its heartbeat; appliance bypasses the gate when that stops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from sekisho.appliance.core import marks, sdnotify
+from sekisho.appliance.core.errors import SekishoError
+from sekisho.appliance.core.journal import JournalWriter
+from sekisho.appliance.core.settings import Settings, load
+from sekisho.inspect import eve, gate, hold
+from sekisho.inspect.quarantine import Quarantine
+from sekisho.inspect.recorder import Record, Recorder, utc
+from sekisho.inspect.scan import Pool
+from sekisho.inspect.worker import Job, Result
+from sekisho.telemetry import events
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 0.1
+DEPTH = 1 << 20
+"""Bytes of a response stream that Suricata reassembles (appliance.suricata sets the same)."""
+REPLAY_BYTES = 4 << 20
+REPLY = b"554 5.7.1 Refused by sekisho: the attachment is malicious and was not delivered.\r\n"
+KINDS = {"http": marks.HTTP, "smtp": marks.MAIL, "ftp-data": marks.FTPDATA}
+
+
+class Inspect:
+    """Everything the daemon owns; `step` is one turn of the loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        inspection = settings.inspection
+        self.engine = hold.HoldEngine(
+            block=inspection.mode == "block", block_unscanned=inspection.on_unscanned == "block"
+        )
+        self.quarantine = Quarantine(
+            settings.quarantine_dir,
+            max_bytes=settings.quarantine.max_mb << 20,
+            keep_days=settings.quarantine.keep_days,
+        )
+        journal = settings.journals / "inspect.jsonl"
+        told = _told(journal)
+        self.recorder = Recorder(JournalWriter(journal), self.quarantine, settings.inventory)
+        self.rules = settings.sets / "current" / "yara.compiled"
+        self.pool = Pool(inspection.scan_workers, 512, self._rules_file())
+        self.files = _bind(settings.files_socket, socket.SOCK_DGRAM)
+        self.control = _bind(settings.inspect_socket, socket.SOCK_STREAM)
+        self.beat = _Beat(settings.gate_beat)
+        self.gate: gate.Gate | None = None
+        self._fds: dict[int, int] = {}
+        self._paths: dict[int, str] = {}
+        self._lengths: dict[int, int] = {}
+        self._forms: dict[int, str] = {}
+        self._housekeeping = 0.0
+        self._late = eve.missed(settings.files_log, told, cap_bytes=REPLAY_BYTES)
+        self.stopping = False
+
+    def _rules_file(self) -> Path:
+        """The compiled rules of the set in force, through the link, so that a new set is a new path."""
+        return self.rules.resolve()
+
+    def open_gate(self) -> None:
+        """Bind the queue; from here on packets wait for us."""
+        inspection = self.settings.inspection
+        config = gate.Config(
+            queue=gate.QUEUE,
+            fail_open=inspection.fail_mode == "open",
+            max_flows=16384,
+            max_held=16384,
+            spool_limit=inspection.scan_limit_mb << 20,
+            spool_total=inspection.memory_mb << 20,
+            depth=DEPTH,
+            deadline_ms=int(inspection.scan_timeout_s * 1000),
+            pause_us=3000,
+        )
+        self.gate = gate.Gate(config)
+
+    def step(self) -> None:
+        """Move packets for at most a heartbeat and act on what came up."""
+        now = time.monotonic()
+        if now - self._housekeeping >= BEAT_S:
+            self._housekeeping = now
+            self._keep_house()
+        if self.gate is None:
+            if self.pool.ready:
+                self.open_gate()
+                self._replay()
+                sdnotify.notify("READY=1")
+                log.info("the gate is open")
+            else:
+                self._wait_for_workers()
+            return
+        fds = [self.files.fileno(), self.control.fileno(), *self.pool.fds()]
+        ready, notes = self.gate.run(fds, BEAT_S)
+        if fds[0] in ready:
+            self._hear()
+        if fds[1] in ready:
+            self._answer()
+        for fd in ready:
+            self.pool.handle(fd)
+        self._collect()
+        for note in notes:
+            ends = None if note.kind is gate.Kind.GONE else self.gate.ends(note.flow)
+            self._do(self.engine.handle(hold.NoteRaised(note, ends), time.monotonic()))
+
+    def _wait_for_workers(self) -> None:
+        if not self.pool.fds():
+            time.sleep(0.05)
+        for fd in self.pool.fds():
+            self.pool.handle(fd)
+        time.sleep(0.01)
+
+    def _keep_house(self) -> None:
+        self.beat.write()
+        sdnotify.notify("WATCHDOG=1")
+        current = self._rules_file()
+        if current != self.pool.rules:
+            self.pool.rules = current
+            self.engine.forget_verdicts()
+        self.pool.tick()
+
+    def _hear(self) -> None:
+        """Take every datagram that is there: what the engine said before it let the staged packets go."""
+        while True:
+            try:
+                line = self.files.recv(eve.MAX_LINE + 1)
+            except BlockingIOError:
+                return
+            file = eve.parse(line)
+            if file is not None:
+                self._file(file)
+
+    def _file(self, file: eve.File) -> None:
+        if self.gate is None:
+            return
+        meta = file.meta
+        try:
+            flow, direction = self.gate.find(meta.src, meta.src_port, meta.dst, meta.dst_port, KINDS.get(meta.app, 0))
+        except ValueError:
+            return
+        deep = bool(flow) and self.gate.is_deep(flow, direction)
+        self._seen(file, flow, direction, deep=deep, late=False)
+
+    def _seen(self, file: eve.File, flow: int, direction: int, *, deep: bool, late: bool) -> None:
+        path = ""
+        if file.stored and file.sha256:
+            path = str(self.settings.filestore / file.sha256[:2] / file.sha256)
+        seen = hold.FileSeen(
+            flow, direction, file.meta, file.state, file.stored, file.sha256, file.size, path, deep, late
+        )
+        token = self.engine.next_token
+        if path:
+            self._paths[token] = path
+        self._do(self.engine.handle(seen, time.monotonic()))
+
+    def _replay(self) -> None:
+        """Files that completed while nobody was at the gate: too late to stop, not too late to say so."""
+        for file in self._late:
+            if file.sha256:
+                self._seen(file, 0, 0, deep=False, late=True)
+        self._late = []
+
+    def _collect(self) -> None:
+        for result in self.pool.results():
+            self._do(self.engine.handle(hold.ScanDone(result.id, result), time.monotonic()))
+
+    def _do(self, commands: list[hold.Command]) -> None:
+        if self.gate is None:
+            return
+        for command in commands:
+            match command:
+                case hold.Hold():
+                    self.gate.pending(command.flow, command.dir)
+                case hold.Resolve():
+                    self.gate.resolve(command.flow, command.dir)
+                case hold.Release():
+                    self.gate.release(command.flow, command.dir, command.upto, command.finished)
+                case hold.Expect():
+                    self.gate.expect(command.flow, command.dir, command.end)
+                case hold.Pass():
+                    self.gate.pass_(command.flow, command.dir)
+                case hold.Scan():
+                    self._scan(command)
+                case hold.Keep():
+                    self._keep(command.token)
+                case hold.Cut():
+                    self._cut(command)
+                case hold.Report():
+                    self._report(command)
+                case hold.Done():
+                    self._done(command.token)
+
+    def _scan(self, scan: hold.Scan) -> None:
+        if self.gate is None:
+            return
+        fd, length = -1, scan.length
+        if scan.what == "file":
+            with contextlib.suppress(OSError):
+                fd = os.open(scan.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                length = os.fstat(fd).st_size
+        else:
+            spool, there = self.gate.spool(scan.flow, scan.dir)
+            length = min(length, there)
+            if spool >= 0:
+                fd = os.dup(spool)
+        if fd < 0:
+            error = Result(scan.token, error="not_stored" if scan.what == "file" else "")
+            self._do(self.engine.handle(hold.ScanDone(scan.token, error), time.monotonic()))
+            return
+        self._fds[scan.token] = os.dup(fd)
+        self._lengths[scan.token] = length
+        self._forms[scan.token] = "file" if scan.what == "file" else "transfer"
+        inspection = self.settings.inspection
+        self.pool.submit(
+            Job(
+                scan.token,
+                scan.what,
+                length,
+                scan.http,
+                max(1, int(inspection.scan_timeout_s)),
+                inspection.scan_limit_mb << 20,
+                scan.name,
+            ),
+            fd,
+        )
+
+    def _keep(self, token: int) -> None:
+        """Make sure the content survives the cut: from here on a descriptor holds it."""
+        if token not in self._fds and token in self._paths:
+            with contextlib.suppress(OSError):
+                fd = os.open(self._paths[token], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                self._fds[token] = fd
+                self._lengths[token] = os.fstat(fd).st_size
+                self._forms[token] = "file"
+
+    def _cut(self, cut: hold.Cut) -> None:
+        if self.gate is None:
+            return
+        ends = self.gate.ends(cut.flow)
+        mail = ends is not None and ends.kind & marks.MAIL and cut.dir == gate.TO_SERVER
+        withheld = self.gate.cut(cut.flow, cut.dir, REPLY if mail else b"")
+        self._do(self.engine.handle(hold.CutDone(cut.token, withheld), time.monotonic()))
+
+    def _report(self, report: hold.Report) -> None:
+        meta = report.meta
+        verdict = events.FileVerdict(
+            at=utc(),
+            flow=events.Flow(meta.src, meta.src_port, meta.dst, meta.dst_port, "TCP"),
+            outcome=report.outcome,
+            reason=report.reason,
+            rules=list(report.rules),
+            file_name=meta.file_name,
+            sha256=report.sha256,
+            size=report.size,
+            app=meta.app,
+            url=meta.url,
+            host=meta.host,
+            mail_from=meta.mail_from if report.rules else "",
+            mail_to=list(meta.mail_to) if report.rules else [],
+            mail_subject=meta.mail_subject if report.rules else "",
+            held_ms=round(report.held_ms, 2),
+        )
+        keep = report.rules and report.outcome in ("blocked", "delivered_then_found")
+        fd = self._fds.pop(report.token, -1) if keep else -1
+        self.recorder.put(Record(verdict, fd, self._lengths.get(report.token, 0), self._forms.get(report.token, "")))
+
+    def _done(self, token: int) -> None:
+        fd = self._fds.pop(token, -1)
+        if fd >= 0:
+            os.close(fd)
+        self._lengths.pop(token, None)
+        self._forms.pop(token, None)
+        path = self._paths.pop(token, "")
+        if path and path not in self._paths.values():
+            with contextlib.suppress(OSError):
+                Path(path).unlink()
+
+    def status(self) -> dict[str, object]:
+        """Facts for `sekisho box status` and tests."""
+        stats = self.gate.stats() if self.gate else gate.Stats()
+        facts: dict[str, object] = {field[0]: getattr(stats, field[0]) for field in gate.Stats._fields_}
+        return facts | {
+            "open": self.gate is not None,
+            "workers": self.pool.pids(),
+            "workers_ready": self.pool.ready,
+            "workers_lost": self.pool.lost,
+            "rules": str(self.pool.rules),
+            "open_cases": len(self.engine.cases),
+        }
+
+    def _answer(self) -> None:
+        try:
+            peer, _ = self.control.accept()
+        except OSError:
+            return
+        with peer:
+            peer.settimeout(0.05)
+            with contextlib.suppress(OSError):
+                peer.sendall(json.dumps(self.status()).encode() + b"\n")
+
+    def close(self) -> None:
+        """Release what is held, write what waits."""
+        if self.gate is not None:
+            self.gate.close()
+        self.pool.close()
+        self.recorder.close()
+        self.settings.files_socket.unlink(missing_ok=True)
+        self.settings.inspect_socket.unlink(missing_ok=True)
+
+
+class _Beat:
+    """CLOCK_MONOTONIC in ms, 8 bytes little endian, rewritten in place."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self.write()
+
+    def write(self) -> None:
+        os.pwrite(self._fd, struct.pack("<Q", int(time.monotonic() * 1000)), 0)
+
+
+def _bind(path: Path, kind: int) -> socket.socket:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE: an unheard file is an unscanned one
+    sock.bind(str(path))
+    path.chmod(0o660)
+    if kind == socket.SOCK_STREAM:
+        sock.listen(8)
+    return sock
+
+
+def _told(journal: Path) -> set[tuple[str, str, int, str, int]]:
+    """What the last part of the journal already says, so that a restart does not say it twice."""
+    told = set()
+    for path in (journal.with_name(journal.name + ".1"), journal):
+        with contextlib.suppress(OSError), path.open("rb") as source:
+            size = source.seek(0, os.SEEK_END)
+            source.seek(max(0, size - REPLAY_BYTES * 2))
+            for line in source:
+                try:
+                    event = events.decode(line)
+                except msgspec.MsgspecError:
+                    continue
+                if isinstance(event, events.FileVerdict):
+                    flow = event.flow
+                    told.add((event.sha256, flow.src_ip, flow.src_port, flow.dst_ip, flow.dst_port))
+    return told
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="sekisho.inspect.daemon")
+    parser.add_argument("--settings", type=Path, default=Path("/etc/sekisho/box.toml"))
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        inspect = Inspect(load(options.settings))
+    except SekishoError as err:
+        log.error("%s", err)
+        return 2
+
+    def stop(signum: int, frame: object) -> None:
+        inspect.stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        while not inspect.stopping:
+            inspect.step()
+    except SekishoError as err:
+        log.error("%s", err)
+        return 3
+    finally:
+        inspect.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

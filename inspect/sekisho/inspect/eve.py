@@ -1,0 +1,105 @@
+"""Reads Suricata's `fileinfo` events, from the socket (before the packet leaves) or the log (after a restart)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from sekisho.inspect.hold import Meta
+from sekisho.telemetry.privacy import mask_url
+
+MAX_LINE = 64 << 10
+
+
+class _Http(msgspec.Struct):
+    hostname: str = ""
+    url: str = ""
+
+
+class _Smtp(msgspec.Struct):
+    mail_from: str = ""
+    rcpt_to: list[str] = []
+
+
+class _Email(msgspec.Struct):
+    subject: str = ""
+
+
+class _Info(msgspec.Struct):
+    filename: str = ""
+    state: str = ""
+    stored: bool = False
+    sha256: str = ""
+    size: int = 0
+
+
+class _Line(msgspec.Struct):
+    src_ip: str
+    dest_ip: str
+    fileinfo: _Info
+    src_port: int = 0
+    dest_port: int = 0
+    app_proto: str = ""
+    http: _Http = _Http()
+    smtp: _Smtp = _Smtp()
+    email: _Email = _Email()
+
+
+class File(msgspec.Struct):
+    """One completed file, as the engine tells it."""
+
+    meta: Meta
+    state: str
+    stored: bool
+    sha256: str
+    size: int
+
+
+_decoder = msgspec.json.Decoder(_Line)
+
+
+def parse(line: bytes) -> File | None:
+    """The file of one EVE line; None for anything that is not a sound fileinfo event."""
+    if len(line) > MAX_LINE:
+        return None
+    try:
+        event = _decoder.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    info = event.fileinfo
+    if info.sha256 and (len(info.sha256) != 64 or not info.sha256.isalnum()):
+        return None
+    meta = Meta(
+        src=event.src_ip,
+        src_port=event.src_port,
+        dst=event.dest_ip,
+        dst_port=event.dest_port,
+        app=event.app_proto[:32],
+        file_name=info.filename.rpartition("/")[2].partition("?")[0][:256],
+        url=mask_url(event.http.url),
+        host=event.http.hostname[:256],
+        mail_from=event.smtp.mail_from[:256],
+        mail_to=tuple(to[:256] for to in event.smtp.rcpt_to[:16]),
+        mail_subject=event.email.subject[:256],
+    )
+    return File(meta, info.state, info.stored, info.sha256.lower(), info.size)
+
+
+def missed(log: Path, told: set[tuple[str, str, int, str, int]], *, cap_bytes: int) -> list[File]:
+    """Files in the last `cap_bytes` of the log whose (sha256, src, port, dst, port) is not in `told`."""
+    try:
+        with log.open("rb") as source:
+            size = source.seek(0, os.SEEK_END)
+            source.seek(max(0, size - cap_bytes))
+            lines = source.read(cap_bytes).split(b"\n")
+    except OSError:
+        return []
+    files = [file for line in lines if line and (file := parse(line)) is not None]
+    return [file for file in files if key(file.sha256, file.meta) not in told]
+
+
+def key(sha256: str, meta: Meta) -> tuple[str, str, int, str, int]:
+    """What makes an outcome about the same delivery."""
+    return sha256, meta.src, meta.src_port, meta.dst, meta.dst_port

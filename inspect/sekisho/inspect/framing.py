@@ -1,0 +1,160 @@
+"""Finds the objects in a raw server-to-client stream: HTTP/1 responses, or one object (FTP data).
+
+Runs in a scan worker on hostile bytes. It is lenient on purpose: where a reader could see content,
+content is reported, because it is only ever *scanned*. It never decides that something is safe to skip;
+what it cannot parse is reported raw. Bounded by `limit` decoded bytes and `MAX_OBJECTS`.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+MAX_HEAD = 64 << 10
+MAX_OBJECTS = 1024
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_CHUNK = re.compile(rb"[ \t]*(?:0[xX])?([0-9a-fA-F]{1,15})[^\n]*\n")
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One object. `end` is the stream offset behind it, 0 while unknown; `body` its decoded bytes so far."""
+
+    start: int
+    end: int
+    complete: bool
+    body: bytes | memoryview
+    raw: memoryview
+    """The body as it travels; the same object as `body` when nothing had to be decoded."""
+
+
+def objects(stream: memoryview, *, http: bool, limit: int) -> Iterator[Found]:
+    """Objects in `stream`, in order; the last may be incomplete."""
+    at = 0
+    if not http:
+        yield Found(0, 0, False, stream, stream)
+        return
+    for _ in range(MAX_OBJECTS):
+        if at >= len(stream):
+            return
+        found = _response(stream, at, limit)
+        yield found
+        if not found.complete:
+            return
+        at = found.end
+
+
+def expected_end(stream: memoryview, *, http: bool) -> int:
+    """Stream offset at which the first unfinished object ends by its own declared length; 0 = not declared."""
+    at = 0
+    while http and at < len(stream):
+        head = _head(stream, at)
+        if head is None:
+            return 0
+        body_at, status, fields = head
+        if _bodyless(status):
+            at = body_at
+            continue
+        length = _length(fields)
+        if length is None or b"chunked" in fields.get(b"transfer-encoding", b""):
+            return 0
+        if body_at + length > len(stream):
+            return body_at + length
+        at = body_at + length
+    return 0
+
+
+def _head(stream: memoryview, at: int) -> tuple[int, bytes, dict[bytes, bytes]] | None:
+    window = bytes(stream[at : at + MAX_HEAD])
+    if not window.lstrip(b"\r\n")[:5].upper() == b"HTTP/":
+        return None
+    end = _HEAD_END.search(window, len(window) - len(window.lstrip(b"\r\n")))
+    if end is None:
+        return None
+    lines = window[: end.start()].strip().split(b"\n")
+    status = lines[0].split(None, 2)[1] if len(lines[0].split(None, 2)) > 1 else b""
+    fields: dict[bytes, bytes] = {}
+    for line in lines[1:]:
+        name, _, value = line.partition(b":")
+        key = name.strip().lower()
+        fields[key] = (fields[key] + b"," if key in fields else b"") + value.strip().lower()
+    return at + end.end(), status, fields
+
+
+def _bodyless(status: bytes) -> bool:
+    return status in (b"204", b"304") or (status[:1] == b"1" and len(status) == 3)
+
+
+def _length(fields: dict[bytes, bytes]) -> int | None:
+    values = {v.strip() for v in fields.get(b"content-length", b"").split(b",")}
+    value = values.pop() if len(values) == 1 else b""
+    return int(value) if value.isdigit() and len(value) < 16 else None
+
+
+def _response(stream: memoryview, at: int, limit: int) -> Found:
+    head = _head(stream, at)
+    if head is None:
+        return Found(at, 0, False, stream[at:], stream[at:])
+    body_at, status, fields = head
+    if _bodyless(status):
+        return Found(at, body_at, True, b"", stream[body_at:body_at])
+    coding = fields.get(b"content-encoding", b"")
+    length = _length(fields)
+    body: bytes | memoryview
+    if b"chunked" in fields.get(b"transfer-encoding", b""):
+        body, end, complete = _dechunk(stream, body_at)
+        raw = stream[body_at:end]
+    else:
+        end = len(stream) if length is None else body_at + length
+        complete = length is not None and end <= len(stream)
+        raw = body = stream[body_at:end]
+        end = end if length is not None else 0
+    if b"gzip" in coding or b"deflate" in coding or bytes(body[:2]) == b"\x1f\x8b":
+        body = _inflate(body, limit)
+    return Found(at, end, complete, body, raw)
+
+
+def _dechunk(stream: memoryview, at: int) -> tuple[bytes, int, bool]:
+    """(content, offset behind the last byte understood, whether the final chunk was seen)."""
+    parts: list[memoryview] = []
+    while True:
+        line = _CHUNK.match(bytes(stream[at : at + 256]))
+        if line is None:
+            parts.append(stream[at:])
+            return b"".join(parts), len(stream), False
+        size = int(line.group(1), 16)
+        at += line.end()
+        if size == 0:
+            return _trailer(stream, at, parts)
+        parts.append(stream[at : at + size])
+        at += size
+        if at >= len(stream):
+            return b"".join(parts), len(stream), False
+        separator = bytes(stream[at : at + 2])
+        at += 2 if separator == b"\r\n" else 1 if separator[:1] == b"\n" else 0
+
+
+def _trailer(stream: memoryview, at: int, parts: list[memoryview]) -> tuple[bytes, int, bool]:
+    tail = bytes(stream[at : at + MAX_HEAD])
+    if tail.startswith((b"\r\n", b"\n")):
+        return b"".join(parts), at + (2 if tail[:1] == b"\r" else 1), True
+    end = _HEAD_END.search(tail)
+    if end is None:
+        return b"".join(parts), len(stream), False
+    return b"".join(parts), at + end.end(), True
+
+
+def _inflate(body: bytes | memoryview, limit: int) -> bytes:
+    """As much as can be decoded of gzip, zlib or raw deflate data, at most `limit` bytes."""
+    for bits in (_GZIP, zlib.MAX_WBITS, -zlib.MAX_WBITS):
+        decoder = zlib.decompressobj(bits)
+        try:
+            out = decoder.decompress(body, limit)
+        except zlib.error:
+            continue
+        if out:
+            return out
+    return b""

@@ -1,0 +1,1168 @@
+/* See gate.h for the contract and docs/decisions/0002-the-gate.md for why it is like this. */
+#define _GNU_SOURCE
+#include "gate.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <libmnl/libmnl.h>
+#include <libnetfilter_queue/libnetfilter_queue.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nfnetlink_queue.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    MARK_REPLY = 0x8,
+    MARK_HTTP = 0x10,
+    MARK_MAIL = 0x20,
+    MARK_FTPDATA = 0x40,
+    MARK_CUT = 0x80,
+    MARK_NOBODY = 0x100,
+    MARK_DEEP = 0x200,
+    MARK_FILES = MARK_HTTP | MARK_MAIL | MARK_FTPDATA,
+
+    BATCH = 64,
+    PACKET_MAX = 65536 + 512,
+    HEADER_MAX = 192,
+    HOLES = 6,
+    REPLY_MAX = 512,
+    NOTES = 512,
+    FLOW_IDLE_US = 180 * 1000000,
+    SINK_IDLE_US = 1000000,
+    PAUSE_MAX_US = 1000000,
+    SHED_PAUSE_US = 200000,
+    SPOOL_FIRST = 65536,
+};
+
+enum { FIN = 0x01, SYN = 0x02, RST = 0x04, PSH = 0x08, ACK = 0x10 };
+enum { OPEN, SINK, CUT };
+
+struct packet { /* a parsed view into a received buffer */
+    uint32_t id, mark;
+    const uint8_t *data;
+    uint32_t length;  /* L3 bytes */
+    uint32_t l4;      /* offset of the TCP header */
+    uint32_t payload; /* offset of the payload */
+    uint32_t plen;
+    uint32_t seq, ack;
+    uint8_t flags;
+    struct gate_key key;
+    uint32_t dir;
+};
+
+struct held {
+    struct held *next;
+    uint32_t id, seq, ack, plen, length, l4, payload;
+    uint8_t flags, header_length;
+    uint8_t last[5]; /* the payload's last bytes, for the end of DATA */
+    uint8_t header[HEADER_MAX];
+    int64_t since;
+};
+
+struct span {
+    uint64_t from, to;
+};
+
+struct direction {
+    uint8_t seen, idle, pass, deep, shed, checking, noted_expired, noted_big, deep_noted, holes, eod, fin;
+    uint32_t base;      /* sequence number of spool offset 0 */
+    uint64_t contig;    /* contiguous bytes from base */
+    int64_t sent;       /* offset up to which the receiver may have everything */
+    uint64_t expect;    /* offset at which the object ends, 0 = unknown */
+    uint64_t stream;    /* contiguous bytes before base, since the flow was first seen */
+    uint32_t pending;
+    struct span hole[HOLES]; /* data beyond contig, unordered and disjoint from it */
+    struct held *head, *tail;
+    int64_t tail_since;
+    int fd;
+    uint8_t *map;
+    uint64_t capacity;
+};
+
+struct flow {
+    struct gate_key key;
+    uint32_t generation, next_hash, kind;
+    uint8_t used, state, waiting, replied, force, closing;
+    uint32_t wait_index;
+    int64_t touched;
+    struct direction dir[2];
+    uint32_t c_max, s_ack, s_seq; /* SINK: what the client sent, what the server has, the server's next */
+    uint8_t last[5];
+    struct held *ammo;
+    char *reply;
+    uint32_t reply_length;
+};
+
+struct gate {
+    struct gate_config config;
+    struct mnl_socket *nl;
+    int fd;
+    int64_t now;
+    struct flow *flows;
+    uint32_t *hash;
+    uint32_t hash_mask, free_head, high_water; /* unused flow slots, most recently freed first */
+    uint32_t *waiting; /* flows with something held */
+    uint32_t waiting_count;
+    struct held *pool, *pool_free;
+    struct gate_stats stats;
+    struct gate_note notes[NOTES];
+    int note_count;
+    uint8_t *buffers;
+    struct mmsghdr messages[BATCH];
+    struct iovec vectors[BATCH];
+    int staged;
+    uint8_t tx[BATCH * 256 + PACKET_MAX];
+    uint32_t tx_length;
+    int64_t swept;
+    uint32_t sweep_at;
+    int dry;
+    struct gate_verdict *verdicts;
+    int verdict_count, verdict_room;
+};
+
+static int64_t clock_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static uint32_t get32(const uint8_t *p) { return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3]; }
+static uint16_t get16(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }
+static void put32(uint8_t *p, uint32_t v) { p[0] = v >> 24; p[1] = v >> 16; p[2] = v >> 8; p[3] = v; }
+static void put16(uint8_t *p, uint32_t v) { p[0] = v >> 8; p[1] = v; }
+
+/* ---- parsing ------------------------------------------------------------------------------------ */
+
+/* Locate TCP inside an IP packet. 0 on success; anything else is not ours to judge and is let through. */
+static int parse(struct packet *p) {
+    const uint8_t *d = p->data;
+    uint32_t n = p->length, at, end;
+    const uint8_t *src, *dst;
+    uint32_t alen;
+    if (n < 20) return -1;
+    memset(&p->key, 0, sizeof p->key);
+    if (d[0] >> 4 == 4) {
+        at = (d[0] & 15) * 4u;
+        end = get16(d + 2);
+        if (at < 20 || end > n || end < at || d[9] != IPPROTO_TCP || (get16(d + 6) & 0x3fff)) return -1;
+        src = d + 12, dst = d + 16, alen = 4;
+    } else if (d[0] >> 4 == 6) {
+        if (n < 40) return -1;
+        uint8_t next = d[6];
+        at = 40;
+        end = 40u + get16(d + 4);
+        if (end > n) return -1;
+        for (int hops = 0; next == 0 || next == 43 || next == 60; hops++) {
+            if (hops == 8 || at + 8 > end) return -1;
+            next = d[at];
+            at += (d[at + 1] + 1u) * 8;
+        }
+        if (next != IPPROTO_TCP) return -1;
+        src = d + 8, dst = d + 24, alen = 16;
+    } else {
+        return -1;
+    }
+    if (at + 20 > end || at + 20 > HEADER_MAX) return -1;
+    uint32_t thl = (d[at + 12] >> 4) * 4u;
+    if (thl < 20 || at + thl > end || at + thl > HEADER_MAX) return -1;
+    p->length = end;
+    p->l4 = at;
+    p->payload = at + thl;
+    p->plen = end - p->payload;
+    p->seq = get32(d + at + 4);
+    p->ack = get32(d + at + 8);
+    p->flags = d[at + 13];
+    p->dir = p->mark & MARK_REPLY ? GATE_TO_CLIENT : GATE_TO_SERVER;
+    p->key.family = alen == 4 ? 4 : 6;
+    int reply = p->dir == GATE_TO_CLIENT;
+    memcpy(reply ? p->key.server : p->key.client, src, alen);
+    memcpy(reply ? p->key.client : p->key.server, dst, alen);
+    *(reply ? &p->key.server_port : &p->key.client_port) = get16(d + at);
+    *(reply ? &p->key.client_port : &p->key.server_port) = get16(d + at + 2);
+    return 0;
+}
+
+static uint16_t fold(uint32_t sum) {
+    while (sum >> 16) sum = (sum & 0xffff) + (sum >> 16);
+    return (uint16_t)~sum;
+}
+
+static uint32_t add(uint32_t sum, const uint8_t *p, uint32_t n) {
+    for (; n > 1; p += 2, n -= 2) sum += get16(p);
+    return n ? sum + ((uint32_t)p[0] << 8) : sum;
+}
+
+/* Lengths and checksums (RFC 9293 3.1, RFC 8200 8.1) of a packet rebuilt in place. */
+static void finish_packet(uint8_t *d, uint32_t l4, uint32_t length) {
+    uint32_t tcp = length - l4, sum = IPPROTO_TCP + tcp;
+    put16(d + l4 + 16, 0);
+    if (d[0] >> 4 == 4) {
+        put16(d + 2, length);
+        put16(d + 10, 0);
+        put16(d + 10, fold(add(0, d, (d[0] & 15) * 4u)));
+        sum = add(sum, d + 12, 8);
+    } else {
+        put16(d + 4, length - 40);
+        sum = add(sum, d + 8, 32);
+    }
+    put16(d + l4 + 16, fold(add(sum, d + l4, tcp)));
+}
+
+/* ---- verdicts ----------------------------------------------------------------------------------- */
+
+static void flush(struct gate *g) {
+    if (g->tx_length && g->nl) {
+        if (mnl_socket_sendto(g->nl, g->tx, g->tx_length) < 0) g->stats.overruns++;
+    }
+    g->tx_length = 0;
+}
+
+static void decide(struct gate *g, uint32_t id, uint32_t verdict, uint32_t mark, const uint8_t *packet, uint32_t length) {
+    if (verdict == NF_ACCEPT) g->stats.released++;
+    else g->stats.dropped++;
+    if (g->dry) {
+        if (g->verdict_count == g->verdict_room) {
+            int room = g->verdict_room ? g->verdict_room * 2 : 64;
+            void *more = realloc(g->verdicts, (size_t)room * sizeof *g->verdicts);
+            if (!more) return;
+            g->verdicts = more;
+            g->verdict_room = room;
+        }
+        struct gate_verdict *v = &g->verdicts[g->verdict_count++];
+        v->id = id, v->verdict = verdict, v->mark = mark, v->length = length;
+        if (packet) memcpy(v->packet, packet, length < sizeof v->packet ? length : sizeof v->packet);
+        return;
+    }
+    if (g->tx_length + 256 + length > sizeof g->tx) flush(g);
+    struct nlmsghdr *nlh = nfq_nlmsg_put((char *)g->tx + g->tx_length, NFQNL_MSG_VERDICT, g->config.queue);
+    nfq_nlmsg_verdict_put(nlh, (int)id, (int)verdict);
+    if (mark) nfq_nlmsg_verdict_put_mark(nlh, mark);
+    if (packet) nfq_nlmsg_verdict_put_pkt(nlh, packet, length);
+    g->tx_length += NLMSG_ALIGN(nlh->nlmsg_len);
+}
+
+static void note(struct gate *g, struct flow *f, uint32_t dir, uint32_t kind) {
+    if (g->note_count == NOTES) return;
+    struct gate_note *n = &g->notes[g->note_count++];
+    n->kind = kind;
+    n->dir = dir;
+    n->flow = (uint64_t)f->generation << 32 | (uint32_t)(f - g->flows + 1);
+    n->length = f->dir[dir].contig;
+}
+
+/* ---- flows -------------------------------------------------------------------------------------- */
+
+static uint32_t hash_key(const struct gate_key *k) {
+    uint64_t h = 1469598103934665603u;
+    const uint8_t *p = (const uint8_t *)k;
+    for (size_t i = 0; i < offsetof(struct gate_key, pad); i++) h = (h ^ p[i]) * 1099511628211u;
+    return (uint32_t)(h ^ h >> 32);
+}
+
+static int same_key(const struct gate_key *a, const struct gate_key *b) {
+    return !memcmp(a, b, offsetof(struct gate_key, pad));
+}
+
+static struct gate_key turned(const struct gate_key *key) {
+    struct gate_key other = *key;
+    memcpy(other.client, key->server, 16);
+    memcpy(other.server, key->client, 16);
+    other.client_port = key->server_port;
+    other.server_port = key->client_port;
+    return other;
+}
+
+static struct flow *lookup(struct gate *g, const struct gate_key *key) {
+    uint32_t i = g->hash[hash_key(key) & g->hash_mask];
+    for (; i; i = g->flows[i - 1].next_hash)
+        if (same_key(&g->flows[i - 1].key, key)) return &g->flows[i - 1];
+    return NULL;
+}
+
+static struct flow *by_handle(struct gate *g, uint64_t handle) {
+    uint32_t i = (uint32_t)handle;
+    if (!i || i > g->config.max_flows) return NULL;
+    struct flow *f = &g->flows[i - 1];
+    return f->used && f->generation == handle >> 32 ? f : NULL;
+}
+
+static struct flow *create(struct gate *g, const struct gate_key *key, uint32_t kind) {
+    struct flow *f;
+    if (g->free_head) {
+        f = &g->flows[g->free_head - 1];
+        g->free_head = f->next_hash;
+    } else if (g->high_water < g->config.max_flows) {
+        f = &g->flows[g->high_water++];
+    } else {
+        g->stats.shed++;
+        return NULL;
+    }
+    uint32_t generation = f->generation + 1;
+    memset(f, 0, sizeof *f);
+    f->generation = generation;
+    f->used = 1;
+    f->key = *key;
+    f->kind = kind;
+    f->touched = g->now;
+    f->dir[0].fd = f->dir[1].fd = -1;
+    uint32_t *slot = &g->hash[hash_key(key) & g->hash_mask];
+    f->next_hash = *slot;
+    *slot = (uint32_t)(f - g->flows) + 1;
+    g->stats.flows++;
+    return f;
+}
+
+static void spool_free(struct gate *g, struct direction *d) {
+    if (d->map) munmap(d->map, d->capacity);
+    if (d->fd >= 0) close(d->fd);
+    g->stats.spooled -= d->capacity;
+    d->map = NULL;
+    d->fd = -1;
+    d->capacity = 0;
+}
+
+static struct held *pop(struct gate *g, struct direction *d) {
+    struct held *h = d->head;
+    if (h) {
+        d->head = h->next;
+        if (!d->head) d->tail = NULL;
+        g->stats.holding--;
+    }
+    return h;
+}
+
+static void give_back(struct gate *g, struct held *h) {
+    h->next = g->pool_free;
+    g->pool_free = h;
+}
+
+static void wait_off(struct gate *g, struct flow *f) {
+    if (!f->waiting || f->dir[0].head || f->dir[1].head || f->ammo) return;
+    f->waiting = 0;
+    uint32_t last = g->waiting[--g->waiting_count];
+    g->waiting[f->wait_index] = last;
+    g->flows[last].wait_index = f->wait_index;
+}
+
+static void wait_on(struct gate *g, struct flow *f) {
+    if (f->waiting) return;
+    f->waiting = 1;
+    f->wait_index = g->waiting_count;
+    g->waiting[g->waiting_count++] = (uint32_t)(f - g->flows);
+}
+
+static void drop_held(struct gate *g, struct direction *d) {
+    for (struct held *h; (h = pop(g, d));) {
+        decide(g, h->id, NF_DROP, 0, NULL, 0);
+        give_back(g, h);
+    }
+}
+
+static void destroy(struct gate *g, struct flow *f) {
+    for (int i = 0; i < 2; i++) {
+        drop_held(g, &f->dir[i]);
+        spool_free(g, &f->dir[i]);
+    }
+    if (f->ammo) {
+        decide(g, f->ammo->id, NF_DROP, 0, NULL, 0);
+        give_back(g, f->ammo);
+        f->ammo = NULL;
+        g->stats.holding--;
+    }
+    wait_off(g, f);
+    note(g, f, 0, GATE_GONE);
+    uint32_t self = (uint32_t)(f - g->flows) + 1;
+    uint32_t *slot = &g->hash[hash_key(&f->key) & g->hash_mask];
+    while (*slot != self) slot = &g->flows[*slot - 1].next_hash;
+    *slot = f->next_hash;
+    free(f->reply);
+    f->reply = NULL;
+    f->used = 0;
+    f->next_hash = g->free_head;
+    g->free_head = self;
+    g->stats.flows--;
+}
+
+/* ---- the spool: what the receiver is about to have ------------------------------------------------ */
+
+static int spool_grow(struct gate *g, struct direction *d, uint64_t need) {
+    uint64_t capacity = d->capacity ? d->capacity : SPOOL_FIRST;
+    while (capacity < need) capacity *= 2;
+    if (g->stats.spooled + capacity - d->capacity > g->config.spool_total) return -1;
+    if (d->fd < 0) d->fd = memfd_create("spool", MFD_CLOEXEC);
+    if (d->fd < 0 || ftruncate(d->fd, (off_t)capacity)) return -1;
+    void *map = d->map ? mremap(d->map, d->capacity, capacity, MREMAP_MAYMOVE)
+                       : mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_SHARED, d->fd, 0);
+    if (map == MAP_FAILED) return -1;
+    g->stats.spooled += capacity - d->capacity;
+    d->map = map;
+    d->capacity = capacity;
+    return 0;
+}
+
+/* The first copy of a byte wins, as it does at a receiver that already has it. */
+static void spool_put(struct gate *g, struct direction *d, int64_t offset, const uint8_t *data, uint32_t n) {
+    uint64_t from = offset < (int64_t)d->contig ? d->contig : (uint64_t)offset, to = (uint64_t)(offset + n);
+    if (offset + (int64_t)n <= (int64_t)d->contig || to > g->config.spool_limit + (4u << 20)) return;
+    if (d->shed) {
+        if (from == d->contig) d->contig = to;
+        return;
+    }
+    if (to > d->capacity && spool_grow(g, d, to)) {
+        d->shed = 1;
+        g->stats.shed++;
+        spool_free(g, d);
+        d->holes = 0;
+        if (from == d->contig) d->contig = to;
+        return;
+    }
+    memcpy(d->map + from, data + (from - (uint64_t)offset), to - from);
+    if (from > d->contig) {
+        if (d->holes < HOLES) d->hole[d->holes++] = (struct span){from, to};
+        return;
+    }
+    d->contig = to;
+    for (int again = 1; again;) {
+        again = 0;
+        for (int i = 0; i < d->holes; i++) {
+            if (d->hole[i].from > d->contig) continue;
+            if (d->hole[i].to > d->contig) d->contig = d->hole[i].to;
+            d->hole[i] = d->hole[--d->holes];
+            again = 1;
+            break;
+        }
+    }
+}
+
+/* Forget the first n spooled bytes: the next object starts behind them. */
+static void spool_cut(struct gate *g, struct direction *d, uint64_t n) {
+    if (n > d->contig) n = d->contig;
+    if (!n && !d->contig) return;
+    if (d->map && d->contig > n) memmove(d->map, d->map + n, d->contig - n);
+    d->base += (uint32_t)n;
+    d->contig -= n;
+    d->stream += n;
+    d->sent = d->sent > (int64_t)n ? d->sent - (int64_t)n : 0;
+    d->expect = d->expect > n ? d->expect - n : 0;
+    d->holes = 0;
+    d->idle = !d->contig;
+    d->noted_big = d->deep_noted = 0;
+    if (!d->contig) {
+        d->shed = 0;
+        if (d->capacity > 1u << 20) spool_free(g, d);
+    }
+}
+
+/* ---- holding and releasing ------------------------------------------------------------------------ */
+
+static int tail_held(const struct flow *f, uint32_t dir) {
+    return f->kind & MARK_FTPDATA || (f->kind & MARK_HTTP && dir == GATE_TO_CLIENT);
+}
+
+static void sent_up_to(struct direction *d, uint32_t seq, uint32_t plen) {
+    int64_t end = (int32_t)(seq + plen - d->base);
+    if (d->seen && end > d->sent) d->sent = end;
+}
+
+static void pass_packet(struct gate *g, struct flow *f, uint32_t dir, const struct packet *p) {
+    struct direction *d = &f->dir[dir];
+    sent_up_to(d, p->seq, p->plen);
+    uint32_t mark = d->deep && tail_held(f, dir) ? p->mark | MARK_DEEP : 0;
+    decide(g, p->id, NF_ACCEPT, mark, NULL, 0);
+}
+
+static void release_first(struct gate *g, struct flow *f, uint32_t dir) {
+    struct direction *d = &f->dir[dir];
+    struct held *h = pop(g, d);
+    sent_up_to(d, h->seq, h->plen);
+    decide(g, h->id, NF_ACCEPT, d->deep && tail_held(f, dir) ? f->kind | MARK_REPLY | MARK_DEEP : 0, NULL, 0);
+    give_back(g, h);
+}
+
+static void release_all(struct gate *g, struct flow *f, uint32_t dir) {
+    while (f->dir[dir].head) release_first(g, f, dir);
+    f->dir[dir].checking = f->dir[dir].noted_expired = 0;
+    wait_off(g, f);
+}
+
+static struct held *remember(struct gate *g, const struct packet *p) {
+    struct held *h = g->pool_free;
+    if (!h) return NULL;
+    g->pool_free = h->next;
+    memset(h, 0, offsetof(struct held, header));
+    h->id = p->id, h->seq = p->seq, h->ack = p->ack, h->plen = p->plen, h->length = p->length;
+    h->l4 = p->l4, h->payload = p->payload, h->flags = p->flags, h->since = g->now;
+    memcpy(h->header, p->data, p->payload);
+    uint32_t n = p->plen < 5 ? p->plen : 5;
+    memcpy(h->last + 5 - n, p->data + p->length - n, n);
+    g->stats.holding++;
+    g->stats.held++;
+    return h;
+}
+
+static void hold(struct gate *g, struct flow *f, uint32_t dir, const struct packet *p) {
+    struct direction *d = &f->dir[dir];
+    struct held *h = remember(g, p);
+    if (!h) { /* the pool is the memory cap: what cannot be held is let through and counted */
+        g->stats.shed++;
+        release_all(g, f, dir);
+        pass_packet(g, f, dir, p);
+        return;
+    }
+    if (d->tail) d->tail->next = h;
+    else d->head = h;
+    d->tail = h;
+    d->tail_since = g->now;
+    wait_on(g, f);
+}
+
+/* ---- cutting -------------------------------------------------------------------------------------- */
+
+static uint32_t rebuild(const struct held *h, uint8_t *out, uint32_t plen) {
+    memcpy(out, h->header, h->payload);
+    memset(out + h->payload, 0, plen);
+    return h->payload + plen;
+}
+
+/* Turn the packet into a RST at its own place in the stream. Its length stays, so that an
+ * encapsulation with a length of its own (PPPoE) stays right; a RST may carry bytes (RFC 9293 3.5.2). */
+static void reset_with(struct gate *g, struct flow *f, const struct held *h, uint32_t seq) {
+    static uint8_t out[PACKET_MAX];
+    uint32_t length = rebuild(h, out, h->plen);
+    put32(out + h->l4 + 4, seq);
+    out[h->l4 + 13] = RST | ACK;
+    finish_packet(out, h->l4, length);
+    f->state = CUT;
+    f->closing = 7;
+    g->stats.cut++;
+    decide(g, h->id, NF_ACCEPT, MARK_CUT | f->kind, out, length);
+}
+
+/* A segment of bytes the server already has makes it acknowledge at once (RFC 9293 3.10.7.4):
+ * that acknowledgement is the packet in which the client finds our reply. */
+static void probe_with(struct gate *g, struct flow *f, const struct held *h) {
+    static uint8_t out[PACKET_MAX];
+    uint32_t length = rebuild(h, out, h->plen);
+    put32(out + h->l4 + 4, f->s_ack - h->plen);
+    out[h->l4 + 13] = ACK;
+    finish_packet(out, h->l4, length);
+    decide(g, h->id, NF_ACCEPT, 0, out, length);
+}
+
+static void fire_ammo(struct gate *g, struct flow *f) {
+    if (!f->ammo) return;
+    probe_with(g, f, f->ammo);
+    give_back(g, f->ammo);
+    g->stats.holding--;
+    f->ammo = NULL;
+    wait_off(g, f);
+}
+
+/* SINK: the client's remaining DATA is swallowed (and acknowledged through the probes) until its end. */
+static void sink_client(struct gate *g, struct flow *f, struct held *h) {
+    if (f->replied) {
+        if (h->plen || h->flags & FIN) {
+            reset_with(g, f, h, f->s_ack);
+        } else {
+            decide(g, h->id, NF_DROP, 0, NULL, 0);
+        }
+        give_back(g, h);
+        g->stats.holding--;
+        return;
+    }
+    if (!h->plen) {
+        if (h->flags & (FIN | RST)) f->force = 1;
+        decide(g, h->id, NF_DROP, 0, NULL, 0);
+        give_back(g, h);
+        g->stats.holding--;
+        return;
+    }
+    if ((int32_t)(h->seq - f->c_max) <= 0 && (int32_t)(h->seq + h->plen - f->c_max) > 0) {
+        uint32_t fresh = h->seq + h->plen - f->c_max;
+        uint32_t n = fresh < 5 ? fresh : 5;
+        memmove(f->last, f->last + n, 5 - n);
+        memcpy(f->last + 5 - n, h->last + 5 - n, n);
+        f->c_max = h->seq + h->plen;
+        if (!memcmp(f->last, "\r\n.\r\n", 5)) f->force = 1;
+    }
+    fire_ammo(g, f);
+    f->ammo = h;
+    h->since = g->now;
+    wait_on(g, f);
+    if (f->force) fire_ammo(g, f);
+}
+
+static void sink_server(struct gate *g, struct flow *f, const struct packet *p) {
+    static uint8_t out[PACKET_MAX];
+    if (p->flags & (RST | SYN)) {
+        decide(g, p->id, NF_ACCEPT, 0, NULL, 0);
+        f->state = CUT;
+        return;
+    }
+    memcpy(out, p->data, p->length);
+    uint32_t length = p->length;
+    put32(out + p->l4 + 8, f->c_max);
+    if (f->force && !p->plen) {
+        length = p->payload + f->reply_length;
+        memcpy(out + p->payload, f->reply, f->reply_length);
+        put32(out + p->l4 + 4, f->s_seq);
+        out[p->l4 + 13] = FIN | PSH | ACK;
+        f->replied = 1;
+    } else if ((int32_t)(p->seq + p->plen - f->s_seq) > 0) {
+        f->s_seq = p->seq + p->plen;
+    }
+    finish_packet(out, p->l4, length);
+    decide(g, p->id, NF_ACCEPT, 0, out, length);
+}
+
+/* ---- one packet ----------------------------------------------------------------------------------- */
+
+static void after_cut(struct gate *g, struct flow *f, const struct packet *p) {
+    if (f->state == SINK && p->dir == GATE_TO_CLIENT) {
+        sink_server(g, f, p);
+        return;
+    }
+    struct held *h = p->flags & RST ? NULL : remember(g, p);
+    if (!h) {
+        decide(g, p->id, p->flags & RST ? NF_ACCEPT : NF_DROP, 0, NULL, 0);
+    } else if (f->state == SINK) {
+        sink_client(g, f, h);
+    } else { /* CUT: whatever still comes is answered with a reset at its own place */
+        reset_with(g, f, h, h->seq);
+        give_back(g, h);
+        g->stats.holding--;
+    }
+}
+
+static void consider_notes(struct gate *g, struct flow *f, uint32_t dir) {
+    struct direction *d = &f->dir[dir];
+    if (!d->deep && d->stream + d->contig >= g->config.depth) d->deep = 1;
+    if (d->deep && !d->deep_noted && d->contig) {
+        d->deep_noted = 1;
+        note(g, f, dir, GATE_DEEP);
+    }
+    if (!d->noted_big && d->contig > g->config.spool_limit) {
+        d->noted_big = d->checking = 1;
+        note(g, f, dir, GATE_TOO_BIG);
+        return;
+    }
+    if (d->checking || d->shed || d->pending) return;
+    int ended = d->fin || (d->expect && d->contig >= d->expect);
+    if (!ended && d->deep && d->map && d->contig > 5) ended = !memcmp(d->map + d->contig - 5, "0\r\n\r\n", 5);
+    if (ended && d->contig) {
+        d->checking = 1;
+        note(g, f, dir, GATE_COMPLETE);
+    }
+}
+
+static void data_packet(struct gate *g, struct flow *f, const struct packet *p) {
+    uint32_t dir = p->dir;
+    struct direction *d = &f->dir[dir];
+    int tail = tail_held(f, dir);
+    if (!d->seen) {
+        d->seen = d->idle = 1;
+        d->base = p->seq;
+    }
+    if (p->flags & FIN) d->fin = 1;
+    int64_t offset = (int32_t)(p->seq - d->base), end = offset + p->plen;
+    if (d->pass) {
+        if (d->expect && end > (int64_t)d->expect) {
+            d->stream += d->contig;
+            d->contig = 0;
+            d->base = p->seq;
+            d->sent = 0;
+            d->expect = d->pass = d->shed = 0;
+            d->idle = 1;
+            offset = 0, end = p->plen;
+        } else {
+            if (end > (int64_t)d->contig) d->contig = (uint64_t)end;
+            pass_packet(g, f, dir, p);
+            return;
+        }
+    }
+    if (tail && p->plen) {
+        if (p->mark & MARK_NOBODY && d->idle) {
+            d->base = p->seq + p->plen;
+            d->stream += p->plen;
+            d->sent = 0;
+            pass_packet(g, f, dir, p);
+            return;
+        }
+        if (end <= d->sent && !(p->flags & FIN)) { /* the receiver has had these bytes before */
+            pass_packet(g, f, dir, p);
+            return;
+        }
+        if (end <= (int64_t)d->contig && d->head && !(p->flags & FIN)) { /* a copy of what is held */
+            decide(g, p->id, NF_DROP, 0, NULL, 0);
+            return;
+        }
+        d->idle = 0;
+        if (offset > -65536) spool_put(g, d, offset, p->data + p->payload, p->plen);
+    }
+    if (d->pending || d->checking) {
+        hold(g, f, dir, p);
+    } else if (tail && !(d->idle && p->flags & FIN)) {
+        if (p->plen)
+            while (d->head) release_first(g, f, dir);
+        hold(g, f, dir, p);
+    } else {
+        pass_packet(g, f, dir, p);
+        return;
+    }
+    if (tail) consider_notes(g, f, dir);
+}
+
+/* The same ports again after the flow ended: a new connection with unrelated sequence numbers. */
+static int is_another(const struct flow *f, const struct packet *p) {
+    const struct direction *d = &f->dir[p->dir];
+    int64_t offset = (int32_t)(p->seq - d->base);
+    return f->closing && d->seen && (offset < -(16 << 20) || offset > (int64_t)d->contig + (16 << 20));
+}
+
+static void handle(struct gate *g, struct packet *p) {
+    g->stats.packets++;
+    if (parse(p) || !(p->mark & MARK_FILES)) {
+        decide(g, p->id, NF_ACCEPT, 0, NULL, 0);
+        return;
+    }
+    struct flow *f = lookup(g, &p->key);
+    if (!f) { /* made from an engine event, which knows sender and receiver but not who connected */
+        struct gate_key other = turned(&p->key);
+        f = lookup(g, &other);
+        if (f) {
+            p->dir = !p->dir;
+            p->key = other;
+        }
+    }
+    if (f && is_another(f, p)) {
+        destroy(g, f);
+        f = NULL;
+    }
+    if (!f) f = create(g, &p->key, p->mark & MARK_FILES);
+    if (!f) {
+        decide(g, p->id, NF_ACCEPT, 0, NULL, 0);
+        return;
+    }
+    f->touched = g->now;
+    f->kind |= p->mark & MARK_FILES;
+    if (f->state != OPEN) {
+        after_cut(g, f, p);
+    } else if (p->flags & RST) {
+        decide(g, p->id, NF_ACCEPT, 0, NULL, 0);
+        drop_held(g, &f->dir[p->dir]);
+        f->closing = 1;
+        wait_off(g, f);
+    } else if (p->plen || p->flags & FIN) {
+        data_packet(g, f, p);
+        if (p->flags & FIN) f->closing |= p->dir == GATE_TO_CLIENT ? 2 : 4;
+    } else {
+        decide(g, p->id, NF_ACCEPT, 0, NULL, 0);
+    }
+}
+
+/* ---- time ----------------------------------------------------------------------------------------- */
+
+static int64_t pause_after(const struct gate *g, const struct direction *d) {
+    if (d->shed) return SHED_PAUSE_US;
+    /* Looking costs about 5 us per kilobyte: wait three times that, so that looking stays a fraction. */
+    int64_t wait = (int64_t)(d->contig / 1024 * 15);
+    if (wait < g->config.pause_us) wait = g->config.pause_us;
+    return wait > PAUSE_MAX_US ? PAUSE_MAX_US : wait;
+}
+
+static int64_t tick(struct gate *g) {
+    int64_t next = 1000000;
+    for (uint32_t i = 0; i < g->waiting_count; i++) {
+        struct flow *f = &g->flows[g->waiting[i]];
+        if (f->ammo) {
+            if (g->now - f->ammo->since >= SINK_IDLE_US) {
+                f->force = 1;
+                fire_ammo(g, f);
+            } else {
+                next = next < 50000 ? next : 50000;
+            }
+            continue;
+        }
+        for (uint32_t dir = 0; dir < 2 && g->note_count < NOTES - 4; dir++) {
+            struct direction *d = &f->dir[dir];
+            if (!d->head) continue;
+            int64_t age = g->now - d->head->since;
+            if (age >= (int64_t)g->config.deadline_ms * 1000 && !d->noted_expired) {
+                d->noted_expired = 1;
+                note(g, f, dir, GATE_EXPIRED);
+            }
+            if (d->pending || d->checking) {
+                next = next < 50000 ? next : 50000;
+                continue;
+            }
+            int64_t left = d->tail_since + pause_after(g, d) - g->now;
+            if (left > 0) {
+                next = left < next ? left : next;
+            } else if (d->shed) {
+                note(g, f, dir, GATE_SHED);
+                release_all(g, f, dir);
+                i = i ? i - 1 : 0;
+            } else {
+                d->checking = 1;
+                note(g, f, dir, GATE_PAUSE);
+            }
+        }
+    }
+    if (g->now - g->swept > 1000000) {
+        g->swept = g->now;
+        for (uint32_t n = 0; n < g->high_water && g->note_count < NOTES - 4; n++) {
+            struct flow *f = &g->flows[n];
+            if (!f->used || f->waiting || f->dir[0].pending || f->dir[1].pending) continue;
+            int64_t idle = g->now - f->touched;
+            int over = f->closing == 1 || f->closing == 6 || f->closing == 7;
+            if (idle > FLOW_IDLE_US || (over && idle > 2000000)) destroy(g, f);
+        }
+    }
+    return next;
+}
+
+/* ---- the queue ------------------------------------------------------------------------------------ */
+
+static int receive(struct gate *g) {
+    int n = recvmmsg(g->fd, g->messages, BATCH, MSG_DONTWAIT, NULL);
+    if (n < 0) {
+        if (errno == ENOBUFS) g->stats.overruns++;
+        n = 0;
+    }
+    g->staged = n;
+    return n;
+}
+
+static int each_attr(const struct nlattr *attr, void *data) {
+    const struct nlattr **table = data;
+    if (mnl_attr_type_valid(attr, NFQA_MAX) >= 0) table[mnl_attr_get_type(attr)] = attr;
+    return MNL_CB_OK;
+}
+
+static void process(struct gate *g) {
+    g->now = clock_us();
+    for (int i = 0; i < g->staged; i++) {
+        const struct nlmsghdr *nlh = g->vectors[i].iov_base;
+        if (!mnl_nlmsg_ok(nlh, (int)g->messages[i].msg_len) || nlh->nlmsg_type < NLMSG_MIN_TYPE) continue;
+        const struct nlattr *attr[NFQA_MAX + 1] = {0};
+        if (mnl_attr_parse(nlh, sizeof(struct nfgenmsg), each_attr, attr) < 0 || !attr[NFQA_PACKET_HDR]) continue;
+        const struct nfqnl_msg_packet_hdr *ph = mnl_attr_get_payload(attr[NFQA_PACKET_HDR]);
+        struct packet p = {.id = ntohl(ph->packet_id)};
+        if (attr[NFQA_MARK]) p.mark = ntohl(mnl_attr_get_u32(attr[NFQA_MARK]));
+        if (attr[NFQA_PAYLOAD]) {
+            p.data = mnl_attr_get_payload(attr[NFQA_PAYLOAD]);
+            p.length = mnl_attr_get_payload_len(attr[NFQA_PAYLOAD]);
+        }
+        handle(g, &p);
+    }
+    g->staged = 0;
+    flush(g);
+}
+
+static int hand_over(struct gate *g, struct gate_note *notes, int max_notes) {
+    int n = g->note_count < max_notes ? g->note_count : max_notes;
+    memcpy(notes, g->notes, (size_t)n * sizeof *notes);
+    memmove(g->notes, g->notes + n, (size_t)(g->note_count - n) * sizeof *notes);
+    g->note_count -= n;
+    return n;
+}
+
+int gate_run(struct gate *g, const int *fds, int nfds, uint32_t *ready, struct gate_note *notes, int max_notes,
+             int64_t timeout_us) {
+    struct pollfd polls[33];
+    int64_t deadline = clock_us() + timeout_us;
+    *ready = 0;
+    flush(g); /* what release and cut decided since the last call */
+    for (int i = 0; i < nfds && i < 32; i++) polls[i + 1] = (struct pollfd){.fd = fds[i], .events = POLLIN};
+    polls[0] = (struct pollfd){.fd = g->fd, .events = POLLIN};
+    if (g->staged) process(g);
+    for (;;) {
+        g->now = clock_us();
+        int64_t next = tick(g);
+        flush(g);
+        if (g->note_count) return hand_over(g, notes, max_notes);
+        int64_t left = deadline - g->now;
+        if (left <= 0) return 0;
+        if (next < left) left = next;
+        struct timespec wait = {left / 1000000, left % 1000000 * 1000};
+        if (ppoll(polls, (nfds_t)nfds + 1, &wait, NULL) < 0) return 0;
+        if (polls[0].revents && receive(g)) {
+            /* The engine speaks before it lets a packet go: hear it first, then judge the packet. */
+            poll(polls + 1, (nfds_t)nfds, 0);
+        }
+        for (int i = 0; i < nfds; i++)
+            if (polls[i + 1].revents) *ready |= 1u << i;
+        if (*ready) return 0;
+        if (g->staged) process(g);
+    }
+}
+
+/* ---- answers -------------------------------------------------------------------------------------- */
+
+static uint64_t handle_of(struct gate *g, struct flow *f) {
+    return (uint64_t)f->generation << 32 | (uint32_t)(f - g->flows + 1);
+}
+
+uint64_t gate_find(struct gate *g, const struct gate_key *key, uint32_t kind, uint32_t *dir) {
+    struct gate_key other = turned(key);
+    struct flow *f = lookup(g, key);
+    *dir = GATE_TO_SERVER;
+    if (!f && (f = lookup(g, &other))) *dir = GATE_TO_CLIENT;
+    if (!f && kind) {
+        int sender_is_server = kind != MARK_MAIL && key->client_port < key->server_port;
+        g->now = clock_us();
+        f = create(g, sender_is_server ? &other : key, kind);
+        *dir = sender_is_server ? GATE_TO_CLIENT : GATE_TO_SERVER;
+    }
+    return f ? handle_of(g, f) : 0;
+}
+
+int gate_key_of(struct gate *g, uint64_t flow, struct gate_key *key, uint32_t *kind) {
+    struct flow *f = by_handle(g, flow);
+    if (!f) return -1;
+    *key = f->key;
+    *kind = f->kind;
+    return 0;
+}
+
+int gate_is_deep(struct gate *g, uint64_t flow, uint32_t dir) {
+    struct flow *f = by_handle(g, flow);
+    if (!f || dir > 1) return 0;
+    struct direction *d = &f->dir[dir];
+    /* The engine's own count includes headers it has not shown us and stops a segment early. */
+    return tail_held(f, dir) && !(f->kind & MARK_FTPDATA) && d->stream + d->contig + 4096 >= g->config.depth;
+}
+
+void gate_pending(struct gate *g, uint64_t flow, uint32_t dir) {
+    struct flow *f = by_handle(g, flow);
+    if (f && dir < 2) f->dir[dir].pending++;
+}
+
+void gate_resolve(struct gate *g, uint64_t flow, uint32_t dir) {
+    struct flow *f = by_handle(g, flow);
+    if (!f || dir > 1 || !f->dir[dir].pending) return;
+    struct direction *d = &f->dir[dir];
+    if (--d->pending) return;
+    if (f->state != OPEN) return;
+    int had = d->head != NULL;
+    release_all(g, f, dir);
+    /* Nothing was held yet: the completing packet is still on its way, and ends as a pause does. */
+    if (had && tail_held(f, dir)) spool_cut(g, d, d->contig);
+}
+
+void gate_release(struct gate *g, uint64_t flow, uint32_t dir, uint64_t upto, uint64_t finished) {
+    struct flow *f = by_handle(g, flow);
+    if (!f || dir > 1 || f->state != OPEN) return;
+    struct direction *d = &f->dir[dir];
+    d->checking = 0;
+    if (d->pending) return;
+    while (d->head && (int32_t)(d->head->seq + d->head->plen - d->base) <= (int64_t)upto) release_first(g, f, dir);
+    d->noted_expired = 0;
+    wait_off(g, f);
+    if (finished) spool_cut(g, d, finished);
+    g->now = clock_us();
+    d->tail_since = g->now;
+}
+
+void gate_expect(struct gate *g, uint64_t flow, uint32_t dir, uint64_t end) {
+    struct flow *f = by_handle(g, flow);
+    if (!f || dir > 1) return;
+    f->dir[dir].expect = end;
+    consider_notes(g, f, dir);
+}
+
+void gate_pass(struct gate *g, uint64_t flow, uint32_t dir) {
+    struct flow *f = by_handle(g, flow);
+    if (!f || dir > 1 || f->state != OPEN) return;
+    struct direction *d = &f->dir[dir];
+    d->pass = tail_held(f, dir);
+    d->pending = 0;
+    spool_free(g, d);
+    d->shed = 1;
+    release_all(g, f, dir);
+}
+
+int64_t gate_cut(struct gate *g, uint64_t flow, uint32_t dir, const char *reply, uint32_t reply_length) {
+    struct flow *f = by_handle(g, flow);
+    if (!f || dir > 1 || f->state != OPEN) return 0;
+    struct direction *d = &f->dir[dir];
+    int64_t withheld = 0;
+    for (struct held *h = d->head; h; h = h->next) withheld += h->plen + (h->flags & FIN);
+    int sink = reply && d->head && f->kind & MARK_MAIL && dir == GATE_TO_SERVER && reply_length <= REPLY_MAX;
+    g->now = clock_us();
+    d->pending = d->checking = 0;
+    if (sink) {
+        f->reply = malloc(reply_length);
+        if (!f->reply) sink = 0;
+    }
+    if (sink) {
+        memcpy(f->reply, reply, reply_length);
+        f->reply_length = reply_length;
+        f->state = SINK;
+        f->s_ack = f->c_max = d->head->seq;
+        f->s_seq = d->head->ack;
+        g->stats.cut++;
+        for (struct held *h; (h = pop(g, d));) {
+            g->stats.holding++;
+            if ((int32_t)(h->ack - f->s_seq) > 0) f->s_seq = h->ack;
+            sink_client(g, f, h);
+        }
+        return withheld;
+    }
+    f->state = CUT;
+    for (struct held *h; (h = pop(g, d));) {
+        if (f->state == CUT && withheld >= 0 && (h->plen || h->flags & FIN) && !f->replied) {
+            reset_with(g, f, h, h->seq);
+            f->replied = 1;
+        } else {
+            decide(g, h->id, NF_DROP, 0, NULL, 0);
+        }
+        give_back(g, h);
+    }
+    spool_free(g, &f->dir[0]);
+    spool_free(g, &f->dir[1]);
+    wait_off(g, f);
+    return withheld;
+}
+
+int gate_spool(struct gate *g, uint64_t flow, uint32_t dir, uint64_t *length) {
+    struct flow *f = by_handle(g, flow);
+    *length = 0;
+    if (!f || dir > 1 || !f->dir[dir].map) return -1;
+    *length = f->dir[dir].contig;
+    return f->dir[dir].fd;
+}
+
+void gate_get_stats(struct gate *g, struct gate_stats *stats) { *stats = g->stats; }
+
+/* ---- opening -------------------------------------------------------------------------------------- */
+
+struct gate *gate_open_dry(const struct gate_config *config) {
+    struct gate *g = calloc(1, sizeof *g);
+    if (!g) return NULL;
+    g->config = *config;
+    g->dry = 1;
+    g->fd = -1;
+    uint32_t slots = 1024;
+    while (slots < config->max_flows) slots *= 2;
+    g->hash_mask = slots - 1;
+    g->hash = calloc(slots, sizeof *g->hash);
+    g->flows = calloc(config->max_flows, sizeof *g->flows);
+    g->waiting = calloc(config->max_flows, sizeof *g->waiting);
+    g->pool = calloc(config->max_held, sizeof *g->pool);
+    if (!g->hash || !g->flows || !g->waiting || !g->pool) {
+        gate_close(g);
+        return NULL;
+    }
+    for (uint32_t i = 0; i < config->max_held; i++) give_back(g, &g->pool[i]);
+    return g;
+}
+
+static int configure(struct gate *g, uint32_t type, uint32_t value) {
+    char buffer[512];
+    struct nlmsghdr *nlh = nfq_nlmsg_put(buffer, NFQNL_MSG_CONFIG, g->config.queue);
+    switch (type) {
+    case NFQA_CFG_CMD:
+        nfq_nlmsg_cfg_put_cmd(nlh, AF_INET, (uint8_t)value);
+        break;
+    case NFQA_CFG_PARAMS:
+        nfq_nlmsg_cfg_put_params(nlh, NFQNL_COPY_PACKET, 0xffff);
+        break;
+    case NFQA_CFG_QUEUE_MAXLEN:
+        nfq_nlmsg_cfg_put_qmaxlen(nlh, value);
+        break;
+    default:
+        mnl_attr_put_u32(nlh, NFQA_CFG_FLAGS, htonl(value));
+        mnl_attr_put_u32(nlh, NFQA_CFG_MASK, htonl(value));
+    }
+    nlh->nlmsg_flags |= NLM_F_ACK;
+    if (mnl_socket_sendto(g->nl, nlh, nlh->nlmsg_len) < 0) return -1;
+    ssize_t n = recv(g->fd, buffer, sizeof buffer, 0);
+    const struct nlmsghdr *answer = (const struct nlmsghdr *)buffer;
+    if (n < (ssize_t)NLMSG_LENGTH(sizeof(struct nlmsgerr)) || answer->nlmsg_type != NLMSG_ERROR) return 0;
+    errno = -((const struct nlmsgerr *)NLMSG_DATA(answer))->error;
+    return errno ? -1 : 0;
+}
+
+struct gate *gate_open(const struct gate_config *config, int *error) {
+    struct gate *g = gate_open_dry(config);
+    if (!g) {
+        *error = ENOMEM;
+        return NULL;
+    }
+    g->dry = 0;
+    g->nl = mnl_socket_open(NETLINK_NETFILTER);
+    if (!g->nl || mnl_socket_bind(g->nl, 0, MNL_SOCKET_AUTOPID) < 0) goto failed;
+    g->fd = mnl_socket_get_fd(g->nl);
+    int on = 1, room = 32 << 20;
+    setsockopt(g->fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room);
+    setsockopt(g->fd, SOL_NETLINK, NETLINK_NO_ENOBUFS, &on, sizeof on);
+    g->buffers = mmap(NULL, (size_t)BATCH * PACKET_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (g->buffers == MAP_FAILED) {
+        g->buffers = NULL;
+        goto failed;
+    }
+    for (int i = 0; i < BATCH; i++) {
+        g->vectors[i] = (struct iovec){g->buffers + (size_t)i * PACKET_MAX, PACKET_MAX};
+        g->messages[i].msg_hdr = (struct msghdr){.msg_iov = &g->vectors[i], .msg_iovlen = 1};
+    }
+    if (configure(g, NFQA_CFG_QUEUE_MAXLEN, 16384) && errno != ENODEV) goto failed;
+    if (configure(g, NFQA_CFG_CMD, NFQNL_CFG_CMD_BIND) || configure(g, NFQA_CFG_PARAMS, 0) ||
+        configure(g, NFQA_CFG_QUEUE_MAXLEN, 16384))
+        goto failed;
+    if (config->fail_open && configure(g, NFQA_CFG_FLAGS, NFQA_CFG_F_FAIL_OPEN)) goto failed;
+    return g;
+failed:
+    *error = errno;
+    gate_close(g);
+    return NULL;
+}
+
+void gate_close(struct gate *g) {
+    if (!g) return;
+    if (g->flows)
+        for (uint32_t i = 0; i < g->high_water; i++)
+            if (g->flows[i].used) {
+                for (uint32_t dir = 0; dir < 2; dir++) /* a planned stop withholds nothing */
+                    if (g->flows[i].state == OPEN) release_all(g, &g->flows[i], dir);
+                destroy(g, &g->flows[i]);
+                g->note_count = 0;
+            }
+    flush(g);
+    if (g->nl) mnl_socket_close(g->nl);
+    if (g->buffers) munmap(g->buffers, (size_t)BATCH * PACKET_MAX);
+    free(g->hash);
+    free(g->flows);
+    free(g->waiting);
+    free(g->pool);
+    free(g->verdicts);
+    free(g);
+}
+
+/* ---- test surface --------------------------------------------------------------------------------- */
+
+void gate_feed(struct gate *g, uint32_t id, uint32_t mark, const uint8_t *packet, uint32_t length, int64_t now_us) {
+    struct packet p = {.id = id, .mark = mark, .data = packet, .length = length};
+    g->now = now_us;
+    handle(g, &p);
+}
+
+void gate_tick(struct gate *g, int64_t now_us) {
+    g->now = now_us;
+    tick(g);
+}
+
+int gate_take_notes(struct gate *g, struct gate_note *notes, int max_notes) { return hand_over(g, notes, max_notes); }
+
+int gate_take_verdicts(struct gate *g, struct gate_verdict *verdicts, int max) {
+    int n = g->verdict_count < max ? g->verdict_count : max;
+    memcpy(verdicts, g->verdicts, (size_t)n * sizeof *verdicts);
+    memmove(g->verdicts, g->verdicts + n, (size_t)(g->verdict_count - n) * sizeof *verdicts);
+    g->verdict_count -= n;
+    return n;
+}

@@ -1,0 +1,103 @@
+/* The gate: the packet path of the hold (docs/decisions/0002-the-gate.md).
+ *
+ * One netfilter queue, one thread. Python (sekisho.inspect.gate) calls gate_run(), which moves
+ * packets until something needs a decision, and answers with gate_release() or gate_cut().
+ * The gate parses IP and TCP headers only; payload is copied into a spool, never interpreted.
+ * Everything here is bounded: flows, held packets, spooled bytes.
+ */
+#ifndef SEKISHO_GATE_H
+#define SEKISHO_GATE_H
+#include <stddef.h>
+#include <stdint.h>
+
+enum { GATE_TO_SERVER = 0, GATE_TO_CLIENT = 1 };
+
+enum gate_note_kind {
+    GATE_PAUSE = 1,    /* the tail of an unfinished object waits and nothing followed: look at the spool */
+    GATE_DEEP = 2,     /* the stream passed the engine's depth: framing is ours from here on */
+    GATE_COMPLETE = 3, /* the expected end (gate_expect, or a final chunk) is in the spool */
+    GATE_TOO_BIG = 4,  /* the object passed the scan limit */
+    GATE_EXPIRED = 5,  /* a packet waited longer than the verdict deadline */
+    GATE_SHED = 6,     /* no memory for this object's spool; its tail is not held */
+    GATE_GONE = 7      /* the flow ended; its handle is no longer valid */
+};
+
+struct gate_config {
+    uint32_t queue;
+    uint32_t fail_open;
+    uint32_t max_flows;
+    uint32_t max_held;        /* packets, all flows together */
+    uint64_t spool_limit;     /* bytes per object */
+    uint64_t spool_total;     /* bytes, all flows together */
+    uint64_t depth;           /* bytes of a response stream the engine reassembles */
+    uint32_t deadline_ms;     /* longest wait of one packet */
+    uint32_t pause_us;        /* shortest silence that counts as a pause */
+};
+
+struct gate_key {
+    uint8_t client[16], server[16]; /* network order; IPv4 in the first four bytes, the rest zero */
+    uint16_t client_port, server_port; /* host order */
+    uint8_t family;                    /* 4 or 6 */
+    uint8_t pad[3];
+};
+
+struct gate_note {
+    uint32_t kind;
+    uint32_t dir;
+    uint64_t flow;
+    uint64_t length; /* contiguous bytes in the spool */
+};
+
+struct gate_stats {
+    uint64_t packets, held, released, dropped, cut, shed, flows, spooled, overruns, holding;
+};
+
+struct gate;
+
+struct gate *gate_open(const struct gate_config *config, int *error);
+/* As gate_open, without a kernel queue: verdicts are recorded instead of sent. For tests and fuzzing. */
+struct gate *gate_open_dry(const struct gate_config *config);
+void gate_close(struct gate *gate);
+
+/* Move packets until a note is made, one of `fds` is readable or `timeout_us` passed. Packets that were
+ * read together with a readable fd are staged and processed at the *next* call, so that what the engine
+ * said about them is heard first. Returns the number of notes; *ready has bit i set for fds[i]. */
+int gate_run(struct gate *gate, const int *fds, int nfds, uint32_t *ready, struct gate_note *notes, int max_notes,
+             int64_t timeout_us);
+
+/* The flow between these two ends, whichever of them is the client, made if `kind` (HTTP, MAIL, FTPDATA bits
+ * of the mark) is not 0; *dir tells which way `key->client` sends. 0 when unknown or the table is full. */
+uint64_t gate_find(struct gate *gate, const struct gate_key *key, uint32_t kind, uint32_t *dir);
+/* 0 and the flow's ends; -1 when the handle is stale. */
+int gate_key_of(struct gate *gate, uint64_t flow, struct gate_key *key, uint32_t *kind);
+/* Whether this direction is past the engine's depth, where the engine's own file events end early. */
+int gate_is_deep(struct gate *gate, uint64_t flow, uint32_t dir);
+
+/* A file in this direction is complete and waits for its verdict: hold what comes. */
+void gate_pending(struct gate *gate, uint64_t flow, uint32_t dir);
+/* One pending verdict is clean. When it was the last, everything held goes on and the object ends here. */
+void gate_resolve(struct gate *gate, uint64_t flow, uint32_t dir);
+/* The first `upto` spooled bytes were found clean: packets within them go on. `finished` bytes of them
+ * belong to complete objects and leave the spool. */
+void gate_release(struct gate *gate, uint64_t flow, uint32_t dir, uint64_t upto, uint64_t finished);
+/* Say that the current object ends at this spool offset. */
+void gate_expect(struct gate *gate, uint64_t flow, uint32_t dir, uint64_t end);
+/* Stop looking at this direction: up to the expected end if known, else for the rest of the flow. */
+void gate_pass(struct gate *gate, uint64_t flow, uint32_t dir);
+/* Withhold what is held and reset both ends; for mail, answer the client with `reply` (CRLF-terminated)
+ * first. Returns how many payload bytes (FIN counts one) the receiver will never get; 0 = it had all. */
+int64_t gate_cut(struct gate *gate, uint64_t flow, uint32_t dir, const char *reply, uint32_t reply_length);
+/* The spool's file descriptor (stays the gate's) and contiguous length; -1 when there is none. */
+int gate_spool(struct gate *gate, uint64_t flow, uint32_t dir, uint64_t *length);
+void gate_get_stats(struct gate *gate, struct gate_stats *stats);
+
+/* Test surface: feed one packet as the queue would, read back what was decided. */
+struct gate_verdict {
+    uint32_t id, verdict, mark, length;
+    uint8_t packet[4096];
+};
+void gate_feed(struct gate *gate, uint32_t id, uint32_t mark, const uint8_t *packet, uint32_t length, int64_t now_us);
+void gate_tick(struct gate *gate, int64_t now_us);
+int gate_take_notes(struct gate *gate, struct gate_note *notes, int max_notes);
+int gate_take_verdicts(struct gate *gate, struct gate_verdict *verdicts, int max);
+#endif

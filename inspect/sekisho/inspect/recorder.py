@@ -1,0 +1,136 @@
+"""Writes outcomes and keeps quarantine, on a thread of its own: disks are slow, packets are not.
+
+Order per file: content into quarantine, then its outcome into the journal. When the disk refuses, the
+outcome waits (bounded) and is tried again; the newest clean outcomes go first when the bound is hit,
+and how many were lost is itself recorded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from sekisho.appliance.core.errors import SekishoError
+from sekisho.appliance.core.journal import JournalWriter
+from sekisho.inspect.quarantine import Entry, Quarantine
+from sekisho.telemetry import events
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 20_000
+MAX_INVENTORY = 1 << 20
+
+
+@dataclass(slots=True)
+class Record:
+    """One outcome, with the content to keep (`fd` is the recorder's to close) or -1."""
+
+    verdict: events.FileVerdict
+    fd: int = -1
+    length: int = 0
+    form: str = "file"
+
+
+class Recorder:
+    """A queue and its thread. `put` never blocks."""
+
+    def __init__(self, journal: JournalWriter, quarantine: Quarantine, inventory: Path) -> None:
+        self._journal = journal
+        self._quarantine = quarantine
+        self._inventory = inventory
+        self._macs: dict[str, str] = {}
+        self._macs_at = 0.0
+        self._queue: queue.Queue[Record | events.Health | None] = queue.Queue(MAX_WAITING)
+        self._lost = 0
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def put(self, record: Record | events.Health) -> None:
+        """Record soon; overflow drops this record and counts it."""
+        try:
+            self._queue.put_nowait(record)
+        except queue.Full:
+            self._lost += 1
+            if isinstance(record, Record) and record.fd >= 0:
+                os.close(record.fd)
+
+    def close(self) -> None:
+        """Write what waits, then stop."""
+        self._queue.put(None)
+        self._thread.join(10)
+        self._journal.close()
+
+    def _run(self) -> None:
+        while (record := self._queue.get()) is not None:
+            if self._lost:
+                lost, self._lost = self._lost, 0
+                self._write(events.Health(at=utc(), part="inspect", state="lost_outcomes", detail=str(lost)))
+            if isinstance(record, events.Health):
+                self._write(record)
+            else:
+                self._record(record)
+
+    def _record(self, record: Record) -> None:
+        verdict = record.verdict
+        flow = msgspec.structs.replace(verdict.flow, mac=self._mac(verdict.flow.src_ip, verdict.flow.dst_ip))
+        verdict = msgspec.structs.replace(verdict, flow=flow)
+        if record.fd >= 0:
+            try:
+                entry = self._quarantine.put(record.fd, record.length, _entry(verdict, record.form))
+                verdict = msgspec.structs.replace(verdict, quarantine=entry.id)
+            except SekishoError as err:
+                log.error("not quarantined: %s", err)
+                self._write(events.Health(at=utc(), part="quarantine", state="failed", detail=str(err)[:200]))
+            finally:
+                os.close(record.fd)
+        self._write(verdict)
+
+    def _write(self, event: events.Event) -> None:
+        line = events.encode(event)
+        while True:
+            try:
+                self._journal.append(line, durable=events.lane_of(event) < 2)
+                return
+            except SekishoError as err:
+                log.error("%s", err)
+                time.sleep(1)
+
+    def _mac(self, src: str, dst: str) -> str:
+        try:
+            changed = self._inventory.stat().st_mtime
+            if changed != self._macs_at:
+                with self._inventory.open("rb") as source:
+                    self._macs = msgspec.json.decode(source.read(MAX_INVENTORY), type=dict[str, str])
+                self._macs_at = changed
+        except (OSError, msgspec.MsgspecError):
+            return self._macs.get(src) or self._macs.get(dst) or ""
+        return self._macs.get(src) or self._macs.get(dst) or ""
+
+
+def utc() -> str:
+    """Now, RFC 3339 with microseconds."""
+    now = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
+
+
+def _entry(verdict: events.FileVerdict, form: str) -> Entry:
+    return Entry(
+        id="",
+        at=verdict.at,
+        sha256=verdict.sha256,
+        size=verdict.size,
+        file_name=verdict.file_name,
+        rules=verdict.rules,
+        app=verdict.app,
+        url=verdict.url,
+        src=verdict.flow.src_ip,
+        dst=verdict.flow.dst_ip,
+        form=form,
+    )
