@@ -19,12 +19,12 @@ is() { [ "$(cat "$1" 2>/dev/null)" = "$2" ]; }
 deps="$version $(sum requirements.lock)"
 is .venv/.sekisho-deps "$deps" || {
   echo "Installing locked Python packages"
-  .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+  .venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
   echo "$deps" >.venv/.sekisho-deps
 }
 project="$PWD $(sum pyproject.toml inspect/build_gate.py inspect/sekisho/inspect/gate.c inspect/sekisho/inspect/gate.h)"
 is .venv/.sekisho-project "$project" && [ -e inspect/sekisho/inspect/_gate.so ] || {
   echo "Building and installing sekisho"
-  .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+  .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
   echo "$project" >.venv/.sekisho-project
 }

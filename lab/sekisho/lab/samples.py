@@ -10,7 +10,7 @@ import random
 from pathlib import Path
 from typing import Final
 
-EICAR: Final = b"".join((rb"X5O!P%@AP[4\PZX54(P^)7CC)7}", b"$EICAR-STANDARD", b"-ANTIVIRUS-TEST-FILE!", b"$H+H*"))
+EICAR: Final = b"".join((b"X5O!P%@AP", rb"[4\PZX54(P^)7CC)7}", b"$EICAR-STANDARD", b"-ANTIVIRUS-TEST-FILE!", b"$H+H*"))
 SIZES: Final = {"1k": 1_000, "300k": 300_000, "1m": 1_000_000, "20m": 20_000_000}
 BULK_BYTES: Final = 256 << 20
 

@@ -1,0 +1,86 @@
+"""The units are clean, hardened and restart for ever; nothing in them needs a running systemd to be checked."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "systemd" / "system"
+SERVICES = sorted(FOLDER.glob("*.service"))
+DAEMONS = {path.parent.name for path in ROOT.glob("*/sekisho/*/daemon.py")}
+MAX_EXPOSURE = 3.0
+INSTALLED = "/opt/sekisho/venv/bin"
+
+
+def unit(path: Path) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",))
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # systemd's keys have capitals
+    parser.read(path)
+    return parser
+
+
+def test_every_daemon_has_a_unit_and_every_unit_a_daemon() -> None:
+    assert {path.stem for path in SERVICES} == {f"sekisho-{room}" for room in DAEMONS}
+
+
+def test_units_verify_clean(tmp_path: Path) -> None:
+    for path in FOLDER.iterdir():
+        text = path.read_text().replace(INSTALLED, str(Path(sys.executable).parent))
+        (tmp_path / path.name).write_text(re.sub(r"^Documentation=.*\n", "", text, flags=re.M))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *map(str, tmp_path.iterdir())], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.stem)
+def test_exposure_is_low(path: Path) -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = re.search(r"Overall exposure level for .*: ([0-9.]+)", done.stdout)
+    assert found
+    assert float(found[1]) <= MAX_EXPOSURE, done.stdout
+
+
+@pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.stem)
+def test_a_daemon_is_isolated_watched_and_always_comes_back(path: Path) -> None:
+    service = unit(path)["Service"]
+    room = path.stem.removeprefix("sekisho-")
+    assert service["ExecStart"].startswith(f"{INSTALLED}/python -I -m sekisho.{room}.daemon --settings /etc/")
+    assert (service["Type"], service["Restart"]) == ("notify", "always")
+    assert float(service["WatchdogSec"].removesuffix("s")) >= 20
+    assert unit(path)["Unit"]["StartLimitIntervalSec"] == "0"
+
+
+def test_every_daemon_is_its_own_user_and_none_is_root() -> None:
+    users = [unit(path)["Service"]["User"] for path in SERVICES]
+    assert len(set(users)) == len(users)
+    assert "root" not in users
+    declared = (ROOT / "systemd" / "sysusers.d" / "sekisho.conf").read_text()
+    assert all(re.search(rf"^u {user} ", declared, re.M) for user in users)
+
+
+def test_capabilities_are_the_least() -> None:
+    held = {path.stem: set(unit(path)["Service"]["CapabilityBoundingSet"].split()) for path in SERVICES}
+    assert held == {
+        "sekisho-appliance": {"CAP_NET_ADMIN", "CAP_NET_RAW"},
+        "sekisho-inspect": {"CAP_NET_ADMIN"},
+        "sekisho-telemetry": set(),
+        "sekisho-center": set(),
+    }
+
+
+def test_every_writable_path_is_made_before() -> None:
+    made = set(re.findall(r"^d (\S+)", (ROOT / "systemd" / "tmpfiles.d" / "sekisho.conf").read_text(), re.M))
+    for path in SERVICES:
+        assert set(unit(path)["Service"].get("ReadWritePaths", "").split()) <= made
