@@ -150,6 +150,9 @@ class Center:
                 self._store.set_state(
                     BoxState(topic.box, topic.tenant, state.st, state.bd, state.epoch, state.next, now)
                 )
+                if state.st == "on" and not message.retain:
+                    # A box that has just connected waits for our word before it repeats anything.
+                    runs.setdefault((topic.tenant, topic.box, state.epoch), [])
                 return
             batch = ingest.parse_batch(topic.lane, bytes(message.payload))
         except RejectedInput as err:

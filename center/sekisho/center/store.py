@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault
+from sekisho.appliance.core.fsio import sync_directory
 
 REJECTED = "rejected"
 """Type of a row whose body was no valid event: the number is accounted for, the content is not kept."""
@@ -120,11 +121,11 @@ class Store:
                 self._db.execute("SELECT 1 FROM event LIMIT 1")
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                _create(path)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
-            self._db.executescript(_SCHEMA)
-            path.chmod(0o600)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -165,13 +166,15 @@ class Store:
 
     def advance(self, box: str, epoch: str) -> int:
         """Move the stream's `upto` over what is stored or declared by now, inside a `transaction`; returns it."""
-        (old,) = self._db.execute("SELECT upto FROM stream WHERE box = ? AND epoch = ?", (box, epoch)).fetchone()
-        upto = old
+        row = self._db.execute("SELECT upto FROM stream WHERE box = ? AND epoch = ?", (box, epoch)).fetchone()
+        if row is None:
+            return 0
+        upto = old = int(row[0])
         while (further := self._over_gaps(box, epoch, self._over_rows(box, epoch, upto))) > upto:
             upto = further
         if upto > old:
             self._db.execute("UPDATE stream SET upto = ? WHERE box = ? AND epoch = ?", (upto, box, epoch))
-        return int(upto)
+        return upto
 
     def _over_rows(self, box: str, epoch: str, upto: int) -> int:
         query = "SELECT seq FROM event WHERE box = ? AND epoch = ? AND seq > ? ORDER BY seq"
@@ -240,7 +243,7 @@ class Store:
             " WHERE id > ? AND (? = '' OR box = ?) AND type != ? ORDER BY id LIMIT ?"
         )
         rows = self._rows(query, since_id, box, box, REJECTED, limit)
-        return [Stored(*fields, event=msgspec.Raw(body)) for *fields, body in rows]
+        return [Stored(i, b, e, s, lane, at, msgspec.Raw(body)) for i, b, e, s, lane, at, body in rows]
 
     def close(self) -> None:
         self._db.close()
@@ -248,6 +251,17 @@ class Store:
     def _rows(self, query: str, *args: object) -> list[tuple]:  # type: ignore[type-arg]  # rows of any shape
         with _faults(self.path):
             return self._db.execute(query, args).fetchall()
+
+
+def _create(path: Path) -> None:
+    """Make the store aside and rename it: whoever reads it finds it whole or not at all."""
+    made = path.with_name(f".{path.name}.new")
+    made.unlink(missing_ok=True)
+    with closing(sqlite3.connect(made, isolation_level=None)) as db:
+        db.executescript(_SCHEMA)
+    made.chmod(0o600)
+    made.rename(path)
+    sync_directory(path.parent)
 
 
 @contextmanager

@@ -1,0 +1,148 @@
+"""A whole telemetry path on loopback: real Mosquitto with TLS, the real centre, one real box's telemetry."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sekisho.center import broker, pki
+from sekisho.center.store import Store, Stored
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _line(event_type: str, **fields: object) -> bytes:
+    line = {
+        "timestamp": "2026-01-02T03:04:05.000006+0000",
+        "event_type": event_type,
+        "src_ip": "10.77.0.10",
+        "dest_ip": "10.77.0.1",
+        "proto": "TCP",
+        **fields,
+    }
+    return json.dumps(line).encode() + b"\n"
+
+
+class Site:
+    """One broker, one centre, one box; each can be started and killed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.port = free_port()
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.pki = root / "pki"
+        pki.create_ca(self.pki)
+        server = pki.issue(self.pki, "broker", "server", ("127.0.0.1", "localhost"))
+        self.center = pki.issue(self.pki, "center")
+        self.box = pki.issue(self.pki, "box-1")
+        self.conf = broker.write_config(broker.Broker(root / "broker", server, "127.0.0.1", self.port))
+        self.store_path = root / "events.db"
+        (root / "run" / "eve").mkdir(parents=True)
+        self.eve = root / "run" / "eve" / "eve.json"
+        self._write_settings()
+
+    def _write_settings(self) -> None:
+        link = f'host = "127.0.0.1"\nport = {self.port}\nca = "{self.pki}/ca.crt"\n'
+        self.center_toml = self.root / "center.toml"
+        self.center_toml.write_text(
+            f'store = "{self.store_path}"\n[broker]\n{link}cert = "{self.center.cert}"\nkey = "{self.center.key}"\n'
+        )
+        self.box_toml = self.root / "box.toml"
+        self.box_toml.write_text(
+            f'box = "box-1"\ntenant = "t1"\n[telemetry]\n{link}cert = "{self.box.cert}"\nkey = "{self.box.key}"\n'
+            f'[paths]\nrun = "{self.root}/run"\nstate = "{self.root}/state"\n'
+        )
+
+    def start(self, *names: str) -> None:
+        argv = {
+            "broker": [shutil.which("mosquitto") or "/usr/sbin/mosquitto", "-c", str(self.conf)],
+            "center": [sys.executable, "-I", "-m", "sekisho.center.daemon", "--settings", str(self.center_toml)],
+            "box": [sys.executable, "-I", "-m", "sekisho.telemetry.daemon", "--settings", str(self.box_toml)],
+        }
+        for name in names:
+            with (self.root / f"{name}.log").open("ab") as log:
+                self.processes[name] = subprocess.Popen(argv[name], stdout=log, stderr=log)
+            if name == "broker":
+                self.wait(self._broker_listens)
+
+    def _broker_listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def pid(self, name: str) -> int:
+        return self.processes[name].pid
+
+    def kill(self, name: str, sig: int = signal.SIGKILL) -> None:
+        process = self.processes.pop(name)
+        process.send_signal(sig)
+        process.wait(10)
+
+    @staticmethod
+    def alert(number: int) -> bytes:
+        """An EVE alert that can be told from the others by its rule number."""
+        return _line("alert", alert={"signature_id": number, "signature": "test", "action": "blocked"})
+
+    @staticmethod
+    def dns(number: int) -> bytes:
+        return _line("dns", dns={"type": "query", "rrname": f"n{number}.example", "rrtype": "A"})
+
+    def write(self, data: bytes) -> None:
+        fd = os.open(self.eve, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+
+    def events(self) -> list[Stored]:
+        if not self.store_path.exists():
+            return []
+        store = Store(self.store_path, read_only=True)
+        try:
+            return store.events(limit=1_000_000)
+        finally:
+            store.close()
+
+    def sids(self) -> list[int]:
+        decoded = [json.loads(bytes(stored.event)) for stored in self.events()]
+        return [event["sid"] for event in decoded if event["type"] == "alert"]
+
+    def wait_alerts(self, count: int) -> None:
+        self.wait(lambda: len(self.sids()) >= count)
+
+    def wait_more(self, than: int) -> None:
+        self.wait(lambda: len(self.events()) > than, 45)
+
+    def wait(self, fact: Callable[[], object], timeout_s: float = 30.0) -> None:
+        until = time.monotonic() + timeout_s
+        while not fact():
+            assert time.monotonic() < until, f"waited {timeout_s} s in vain; logs:\n{self.logs()}"
+            time.sleep(0.02)
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {p.name}\n{p.read_text()[-3000:]}" for p in sorted(self.root.glob("*.log")))
+
+    def stop(self) -> None:
+        for name in list(self.processes):
+            self.kill(name)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    if not shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin"):
+        pytest.skip("mosquitto is not installed")
+    made = Site(tmp_path)
+    yield made
+    made.stop()

@@ -1,0 +1,179 @@
+"""From a line in EVE to a row at the centre: exactly once, whatever dies on the way."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import random
+import socket
+import sqlite3
+import ssl
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from sekisho.center import pki
+from sekisho.center.store import Store
+
+if TYPE_CHECKING:
+    from tests.center.conftest import Site
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def _spooled(site: Site) -> int:
+    with sqlite3.connect(f"file:{site.root}/state/telemetry/spool.db?mode=ro", uri=True) as db:
+        return int(db.execute("SELECT COUNT(*) FROM event").fetchone()[0])
+
+
+def _missing(site: Site) -> list[object]:
+    store = Store(site.store_path, read_only=True)
+    try:
+        return list(store.missing())
+    finally:
+        store.close()
+
+
+def _client(site: Site, who: pki.Credentials, client_id: str) -> mqtt.Client:
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv311)
+    context = ssl.create_default_context(cafile=str(who.ca))
+    context.load_cert_chain(who.cert, who.key)
+    client.tls_set_context(context)
+    client.connect("127.0.0.1", site.port)
+    client.loop_start()
+    return client
+
+
+def _batch(*rows: bytes, epoch: str = "00000000000000aa") -> bytes:
+    return b"\n".join([json.dumps({"v": 1, "e": epoch, "n": len(rows)}).encode(), *rows]) + b"\n"
+
+
+def test_an_alert_arrives_once_within_half_a_second_and_leaves_the_spool(site: Site) -> None:
+    site.start("broker", "center", "box")
+    site.write(site.alert(1))
+    site.wait(lambda: site.sids() == [1])
+    written: dict[int, dt.datetime] = {}
+    for number in range(2, 102):
+        written[number] = dt.datetime.now(dt.UTC)
+        site.write(site.alert(number))
+        site.wait_alerts(number)
+    late = []
+    for stored in site.events():
+        sid = json.loads(bytes(stored.event))["sid"]
+        if sid in written:
+            late.append((dt.datetime.fromisoformat(stored.received_at) - written[sid]).total_seconds())
+    assert sorted(late)[98] < 0.5, f"p99 {sorted(late)[98]:.3f} s"
+    site.wait(lambda: _spooled(site) == 0)
+    rss_kb = int(Path(f"/proc/{site.pid('box')}/status").read_text().split("VmRSS:")[1].split()[0])
+    assert rss_kb < 45 * 1024
+
+
+def test_nothing_is_lost_or_doubled_when_broker_centre_and_box_are_killed(site: Site) -> None:
+    dice = random.Random(7)
+    site.start("broker", "center", "box")
+    number = 0
+    for victim in ["broker", "center", "box", "broker", "box", "center"]:
+        for _ in range(dice.randrange(5, 60)):
+            number += 1
+            site.write(site.alert(number))
+            number += 1
+            site.write(site.dns(number) + site.alert(number))
+        site.wait_more(len(site.events()))
+        site.kill(victim)
+        number += 1
+        site.write(site.alert(number))
+        site.start(victim)
+    site.wait(lambda: len(site.sids()) >= number, 60)
+    assert sorted(site.sids()) == list(range(1, number + 1))
+    site.wait(lambda: _spooled(site) == 0, 60)
+    assert _missing(site) == []
+    assert len({stored.epoch for stored in site.events()}) == 1
+
+
+def test_after_an_outage_alerts_come_before_metadata(site: Site) -> None:
+    site.start("box")
+    for number in range(1, 301):
+        site.write(site.dns(number) + site.alert(number))
+    site.wait(lambda: (site.root / "state/telemetry/spool.db").exists() and _spooled(site) == 600)
+    site.start("broker", "center")
+    site.wait(lambda: len(site.events()) >= 600)
+    lanes = [stored.lane for stored in site.events()]
+    assert lanes == sorted(lanes)
+    assert sorted(site.sids()) == list(range(1, 301))
+    assert _missing(site) == []
+
+
+def test_another_boxs_topics_are_closed_and_its_name_cannot_be_taken(site: Site) -> None:
+    site.start("broker", "center", "box")
+    site.write(site.alert(1))
+    site.wait(lambda: site.sids() == [1])
+    intruder = _client(site, pki.issue(site.pki, "box-2"), client_id="box-1")
+    heard: list[bytes] = []
+    intruder.on_message = lambda _c, _u, message: heard.append(bytes(message.payload))
+    intruder.subscribe("sk/1/+/box-1/ack", qos=1)
+    row = b'[1,1,{"type":"alert","at":"2026-01-02T03:04:05Z","sid":666}]'
+    intruder.publish("sk/1/t1/box-1/ev/1", _batch(row), qos=1)
+    intruder.publish("sk/1/t1/box-1/state", b'{"st":"lost","bd":99999999999}', qos=1, retain=True)
+    intruder.publish("sk/1/t1/box-2/ev/1", _batch(row), qos=1)
+    site.wait(lambda: any(stored.box == "box-2" for stored in site.events()))
+    site.write(site.alert(2))
+    site.wait(lambda: 2 in site.sids())
+    intruder.disconnect()
+    intruder.loop_stop()
+    assert [stored.box for stored in site.events() if b"666" in bytes(stored.event)] == ["box-2"]
+    assert heard == []
+    assert "already connected" not in (site.root / "broker.log").read_text()
+    store = Store(site.store_path, read_only=True)
+    assert [(box.box, box.state) for box in store.boxes()] == [("box-1", "on")]
+    store.close()
+
+
+def test_a_client_without_certificate_is_refused(site: Site) -> None:
+    site.start("broker")
+    context = ssl.create_default_context(cafile=str(site.pki / "ca.crt"))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with (
+        socket.create_connection(("127.0.0.1", site.port)) as raw,
+        pytest.raises((ssl.SSLError, ConnectionResetError)),
+        context.wrap_socket(raw, server_hostname="127.0.0.1") as tls,
+    ):
+        tls.recv(1)
+
+
+def test_a_row_that_is_no_event_is_accounted_for_and_acknowledged(site: Site) -> None:
+    site.start("broker", "center")
+    client = _client(site, site.box, client_id="box-1")
+    acks: list[dict[str, object]] = []
+    client.on_message = lambda _c, _u, message: acks.append(json.loads(message.payload))
+    client.subscribe("sk/1/t1/box-1/ack", qos=1)
+    good = b'[1,1,{"type":"alert","at":"2026-01-02T03:04:05Z","sid":1}]'
+    bad = b'[2,1,{"type":"alert","at":5,"password":"x"}]'
+    payload = _batch(good, bad)
+
+    def acknowledged() -> bool:
+        client.publish("sk/1/t1/box-1/ev/1", payload, qos=1)
+        client.publish("sk/1/t1/box-1/ev/1", b"not a batch", qos=1)
+        time.sleep(0.05)
+        return any(ack["upto"] == 2 for ack in acks)
+
+    site.wait(acknowledged)
+    client.disconnect()
+    client.loop_stop()
+    assert site.sids() == [1]
+    assert b"password" not in site.store_path.read_bytes()
+
+
+def test_a_broken_certificate_keeps_the_events_on_the_box(site: Site) -> None:
+    site.box.cert.write_text("no certificate")
+    site.start("broker", "center", "box")
+    site.write(site.alert(1))
+    site.wait(lambda: (site.root / "state/telemetry/spool.db").exists() and _spooled(site) == 2)
+    assert "cannot be used" in (site.root / "box.log").read_text()
+    site.kill("box")
+    pki.issue(site.pki, "box-1")
+    site.start("box")
+    site.wait(lambda: site.sids() == [1])
