@@ -9,6 +9,7 @@ import sys
 import msgspec
 
 from sekisho.appliance.core.errors import PeerError
+from sekisho.lab import demo
 from sekisho.lab.lab import Lab
 from sekisho.lab.layout import PLACES
 from sekisho.lab.program import Running
@@ -28,6 +29,9 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         one = _action(does, name, f"{name} one of its programs")
         one.add_argument("program")
         one.set_defaults(func=func)
+    shown = _action(does, "demo", "play every scene on real traffic and show it")
+    shown.add_argument("--once", action="store_true", help="end by itself; exit code 0 when all was as promised")
+    shown.set_defaults(func=_demo)
     inside = _action(does, "exec", "run a command in one of its namespaces")
     inside.add_argument("place", choices=PLACES)
     inside.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND …")
@@ -83,6 +87,10 @@ def _table(running: list[Running]) -> None:
     print(f"{'PROGRAM':<12} {'PLACE':<8} {'STATE':<10} {'PID':>8} {'STARTS':>6}")
     for program in running:
         print(f"{program.name:<12} {program.place:<8} {program.state:<10} {program.pid:>8} {program.starts:>6}")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    return demo.run(options.name, once=options.once)
 
 
 def _exec(options: argparse.Namespace) -> int:
