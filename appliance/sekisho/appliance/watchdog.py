@@ -127,7 +127,7 @@ class BypassWatchdog:
         hung = False
         for number in self._numbers:
             queue = seen.queues[number]
-            moved = queue.done != self._last_done.get(number)
+            moved = queue.done != self._last_done.get(number, queue.done)
             self._last_done[number] = queue.done
             if moved or not queue.waiting:
                 self._stuck_since.pop(number, None)

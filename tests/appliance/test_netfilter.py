@@ -1,0 +1,105 @@
+"""The rule generator as text; what the kernel makes of it is in test_netfilter_lab."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sekisho.appliance.core import marks
+from sekisho.appliance.netfilter import GATE_QUEUE, Mode, plan
+
+GOLDEN = """\
+*mangle
+:SK_LOOK - [0:0]
+:SK_KEEP - [0:0]
+:SK_Q0 - [0:0]
+:SK_Q1 - [0:0]
+-A SK_LOOK -m connmark --mark 0x2/0x2 -j RETURN
+-A SK_LOOK -m connmark --mark 0x80/0x80 -j RETURN
+-A SK_LOOK -m connmark --mark 0x200/0x200 -m conntrack --ctdir REPLY -j RETURN
+-A SK_LOOK -j HMARK --hmark-tuple src,dst,sport,dport --hmark-mod 2 --hmark-offset 0x10000 --hmark-rnd 7
+-A SK_LOOK -m mark --mark 0x10001 -j SK_Q1
+-A SK_LOOK -j SK_Q0
+-A SK_Q0 -j MARK --set-mark 0x0
+-A SK_Q0 -j NFQUEUE --queue-num 0 --queue-bypass
+-A SK_Q1 -j MARK --set-mark 0x0
+-A SK_Q1 -j NFQUEUE --queue-num 1 --queue-bypass
+-A SK_KEEP -m mark --mark 0x80/0x80 -j CONNMARK --or-mark 0x80
+-A SK_KEEP -m mark --mark 0x200/0x200 -j CONNMARK --or-mark 0x200
+COMMIT
+*filter
+:SK_GATE - [0:0]
+:SK_SAVE - [0:0]
+:SK_FILES - [0:0]
+-A SK_GATE -m connmark --mark 0x2/0x2 -j RETURN
+-A SK_GATE -m mark ! --mark 0x0/0x72 -j SK_SAVE
+-A SK_GATE -p tcp -m connmark --mark 0x80/0x80 -j REJECT --reject-with tcp-reset
+-A SK_GATE -p tcp -m connmark ! --mark 0x0/0x70 -j SK_FILES
+-A SK_SAVE -m mark --mark 0x2/0x2 -j CONNMARK --or-mark 0x2
+-A SK_SAVE -m mark --mark 0x10/0x10 -j CONNMARK --or-mark 0x10
+-A SK_SAVE -m mark --mark 0x20/0x20 -j CONNMARK --or-mark 0x20
+-A SK_SAVE -m mark --mark 0x40/0x40 -j CONNMARK --or-mark 0x40
+-A SK_FILES -m connmark --mark 0x10/0x10 -j MARK --or-mark 0x10
+-A SK_FILES -m connmark --mark 0x20/0x20 -j MARK --or-mark 0x20
+-A SK_FILES -m connmark --mark 0x40/0x40 -j MARK --or-mark 0x40
+-A SK_FILES -m connmark --mark 0x200/0x200 -j MARK --or-mark 0x200
+-A SK_FILES -m conntrack --ctdir REPLY -j MARK --or-mark 0x8
+-A SK_FILES -j NFQUEUE --queue-num 64 --queue-bypass
+COMMIT
+"""
+
+modes = st.builds(Mode, engine_bypass=st.booleans(), gate_bypass=st.booleans())
+
+
+def queue_rules(text: str) -> dict[int, str]:
+    return {int(m[1]): m[0] for m in re.finditer(r"-j NFQUEUE --queue-num (\d+)[^\n]*", text)}
+
+
+def test_the_plan_for_two_queues_is_the_published_one() -> None:
+    assert plan(2, False) == GOLDEN
+
+
+@given(st.integers(1, 16), st.booleans(), modes)
+def test_every_plan_queues_exactly_where_its_mode_says(queues: int, closed: bool, mode: Mode) -> None:
+    text = plan(queues, closed, mode)
+    expected = set() if mode.engine_bypass else set(range(queues))
+    expected |= set() if mode.gate_bypass else {GATE_QUEUE}
+    rules = queue_rules(text)
+    assert set(rules) == expected
+    assert all(("--queue-bypass" in rule) is not closed for rule in rules.values())
+
+
+@given(st.integers(1, 16), st.booleans(), modes)
+def test_every_plan_stays_in_its_own_chains_and_ends_both_tables(queues: int, closed: bool, mode: Mode) -> None:
+    lines = plan(queues, closed, mode).splitlines()
+    declared = {line[1:].split()[0] for line in lines if line.startswith(":")}
+    assert all(name.startswith("SK_") for name in declared)
+    for line in lines:
+        if line.startswith("-A "):
+            assert line.split()[1] in declared
+            jump = line.split(" -j ")[1].split()[0]
+            assert jump in declared or jump in {"RETURN", "HMARK", "MARK", "CONNMARK", "NFQUEUE", "REJECT"}
+    assert [line for line in lines if line.startswith("*")] == ["*mangle", "*filter"]
+    assert lines.count("COMMIT") == 2
+
+
+@given(st.integers(2, 16))
+def test_the_spread_value_is_wiped_before_the_engine_sees_the_packet(queues: int) -> None:
+    lines = plan(queues, False).splitlines()
+    for number in range(queues):
+        wipe = lines.index(f"-A SK_Q{number} -j MARK --set-mark 0x0")
+        assert lines[wipe + 1].startswith(f"-A SK_Q{number} -j NFQUEUE")
+
+
+def test_the_marks_do_not_overlap() -> None:
+    bits = [marks.BYPASS, marks.REPLY, marks.HTTP, marks.MAIL, marks.FTPDATA, marks.CUT, marks.NOBODY, marks.DEEP]
+    assert sum(bits) == 0x2 | 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | 0x100 | 0x200
+    assert all(bit.bit_count() == 1 for bit in bits) and sum(bits) < marks.SPREAD
+
+
+@pytest.mark.parametrize("queues", [0, 17])
+def test_a_number_of_queues_that_cannot_be_is_our_own_mistake(queues: int) -> None:
+    with pytest.raises(ValueError, match="queues"):
+        plan(queues, False)
