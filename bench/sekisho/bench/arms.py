@@ -1,0 +1,123 @@
+"""What is compared: the product, the bare bridge, and the packaged Suricata configuration in NFQUEUE mode.
+
+All three stand side by side, each in a lab of its own, and only the one being measured has work to do.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from sekisho.appliance.core.errors import DeviceFault
+from sekisho.lab import layout, samples
+from sekisho.lab.lab import Lab
+
+SCANNED_MB = 60
+"""Size of the clear-text file: below the box's scan limit, so every byte of it is scanned."""
+_PACKAGED = Path("/etc/suricata/suricata.yaml")
+_RULES_READY_S = 180
+
+
+class Arms(msgspec.Struct):
+    """The labs of one run."""
+
+    product: Lab
+    bare: Lab
+    packaged: Lab
+    engine: int
+    """Process id of the packaged Suricata."""
+    rules: int
+    """Rules that both engines run."""
+
+
+@contextmanager
+def standing(name: str, rules_dir: str) -> Iterator[Arms]:
+    """Bring the three labs up and take them down again, whatever happens.
+
+    Raises:
+        DeviceFault: a lab or an engine did not get ready.
+
+    """
+    with Lab(f"{name}-product") as product, Lab(f"{name}-bare") as bare, Lab(f"{name}-packaged") as packaged:
+        product.up({"signatures": {"rules_dir": rules_dir}}, timeout_s=_RULES_READY_S)
+        for lab in (bare, packaged):
+            lab.up(with_product=False)
+        for lab in (product, bare, packaged):
+            _offer(lab)
+        _bridge_calls(bare, "0")
+        rules = product.lay.box_state / "signatures" / "current" / "suricata.rules"
+        with _packaged_engine(packaged, rules) as engine:
+            yield Arms(product, bare, packaged, engine, rules.read_bytes().count(b"\n"))
+
+
+def _offer(lab: Lab) -> None:
+    name = f"{SCANNED_MB}m.bin"
+    (lab.lay.www / "clean" / name).write_bytes(samples.clean(SCANNED_MB * 1_000_000))
+
+
+def _bridge_calls(lab: Lab, value: str) -> None:
+    keys = [f"net.bridge.bridge-nf-call-{table}={value}" for table in ("iptables", "ip6tables")]
+    lab.run("box", ["sysctl", "-q", "-w", *keys, "net.bridge.bridge-nf-call-arptables=0"], check=True)
+
+
+@contextmanager
+def _packaged_engine(lab: Lab, rules: Path) -> Iterator[int]:
+    """The distribution's configuration as it is, told only where its files are."""
+    _bridge_calls(lab, "1")
+    work = lab.lay.root / "packaged"
+    work.mkdir()
+    settings = {
+        "default-rule-path": str(rules.parent),
+        "rule-files.0": rules.name,
+        "unix-command.enabled": "no",
+        "vars.address-groups.HOME_NET": f"[{','.join(layout.HOME_NETWORKS)}]",
+    }
+    argv = ["suricata", "-c", str(_PACKAGED), "-q", "0", "-l", str(work), "--pidfile", str(work / "pid")]
+    argv += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    with (work / "log").open("wb") as log:
+        engine = subprocess.Popen(
+            lab.inside("box", argv), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=lab.env(), cwd=work
+        )
+    try:
+        lab.wait(lambda: engine.poll() is not None or _queue_bound(engine.pid), "Suricata is not ready", _RULES_READY_S)
+        if engine.poll() is not None:
+            raise DeviceFault(f"The packaged Suricata ended: {(work / 'log').read_text()[-500:]}")
+        for tool in ("iptables", "ip6tables"):
+            rule = ["-A", "FORWARD", "-j", "NFQUEUE", "--queue-num", "0", "--queue-bypass"]
+            lab.run("box", [tool, *rule], check=True)
+        yield engine.pid
+    finally:
+        engine.kill()
+        engine.wait()
+
+
+def _queue_bound(pid: int) -> bool:
+    """The engine binds its queue only after its rules are loaded. `pid` became Suricata by exec, in its namespace."""
+    try:
+        return bool(Path(f"/proc/{pid}/net/netfilter/nfnetlink_queue").read_text().strip())
+    except OSError:
+        return False
+
+
+@contextmanager
+def gate_bypassed(lab: Lab) -> Iterator[None]:
+    """While inside, files of this lab's box are looked at by Suricata but not held for YARA."""
+    _gate(lab, bypass=True)
+    try:
+        yield
+    finally:
+        _gate(lab, bypass=False)
+
+
+def _gate(lab: Lab, *, bypass: bool) -> None:
+    queues = min(os.cpu_count() or 1, 16)
+    code = (
+        f"from sekisho.appliance import netfilter as n;n.apply(n.plan({queues}, False, n.Mode(gate_bypass={bypass})))"
+    )
+    lab.run("box", [sys.executable, "-I", "-c", code], check=True)

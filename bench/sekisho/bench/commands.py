@@ -1,0 +1,36 @@
+"""`sekisho bench`: measure, print a table or JSON, keep `artifacts/bench.json`; 1 when a figure missed its bound."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from sekisho.appliance.core.errors import DeviceFault
+from sekisho.bench import figures, run
+
+PUBLIC_RULES = Path("../shared/data/rules/et-open-2020-04.rules.xz")
+
+
+def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the `bench` group."""
+    parser = sub.add_parser("bench", help="measure the promised figures in the lab (root)")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    parser.add_argument("--only", action="append", default=[], choices=list(run.MEASUREMENTS), help="just this one")
+    parser.add_argument("--rules", type=Path, help=f"Suricata rules, also .xz (default: {PUBLIC_RULES} if present)")
+    parser.add_argument("--name", default="bench", help="prefix of the labs' names")
+    parser.add_argument("--out", type=Path, default=Path("artifacts/bench.json"), help="where the JSON is kept")
+    parser.set_defaults(func=_bench)
+
+
+def _bench(args: argparse.Namespace) -> int:
+    if os.geteuid() != 0:
+        raise DeviceFault("The benches need root, for network namespaces.")
+    rules: Path | None = args.rules or (PUBLIC_RULES if PUBLIC_RULES.exists() else None)
+    report = run.run(args.name, rules, args.only, lambda text: print(f"bench: {text}", file=sys.stderr, flush=True))
+    run.write(report, args.out)
+    print(msgspec.json.encode(report).decode() if args.json else figures.table(report))
+    return 0 if report.held else 1

@@ -1,0 +1,88 @@
+"""Time: what the hold adds to a clean file, what the box adds to a round trip, and from an alert to the centre."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from datetime import datetime
+from typing import Any
+
+from sekisho.appliance.core.errors import DeviceFault
+from sekisho.bench.arms import Arms, gate_bypassed
+from sekisho.bench.figures import Figure, median, percentile
+from sekisho.lab import layout
+from sekisho.lab.lab import Lab
+from sekisho.telemetry.events import Alert
+
+BLOCKS, FETCHES = 10, 20
+PINGS = 1000
+BEACONS = 100
+
+
+def hold(arms: Arms) -> list[Figure]:
+    """200 downloads of a clean 1 MB file with the hold, without it, and over the bare bridge, in turn."""
+    seconds: dict[str, list[float]] = {"held": [], "gate bypassed": [], "bare bridge": []}
+    for _block in range(BLOCKS):
+        seconds["held"] += _fetch(arms.product)
+        with gate_bypassed(arms.product):
+            seconds["gate bypassed"] += _fetch(arms.product)
+        seconds["bare bridge"] += _fetch(arms.bare)
+    detail: dict[str, float] = {}
+    for name, values in seconds.items():
+        detail |= {f"{name} p50 ms": median(values) * 1e3, f"{name} p99 ms": percentile(values, 99) * 1e3}
+    added = detail["held p99 ms"] - detail["gate bypassed p99 ms"]
+    return [Figure("hold", "the hold's own part of a clean 1 MB file, p99", added, "ms", 5.0, "at most", detail)]
+
+
+def round_trip(arms: Arms) -> list[Figure]:
+    """Pings through the box and over the bare bridge, in turn."""
+    times: dict[str, list[float]] = {"product": [], "bare": []}
+    for _block in range(4):
+        times["product"] += _ping(arms.product)
+        times["bare"] += _ping(arms.bare)
+    detail: dict[str, float] = {}
+    for name, values in times.items():
+        detail |= {f"{name} p50 ms": median(values), f"{name} p99 ms": percentile(values, 99)}
+    added = detail["product p99 ms"] - detail["bare p99 ms"]
+    return [Figure("ping", "round trip, added to the bare bridge's p99", added, "ms", 0.3, "at most", detail)]
+
+
+def alert(arms: Arms) -> list[Figure]:
+    """From the instant a forbidden request leaves the client to the centre's own time stamp of the stored alert."""
+    lab = arms.product
+    path = "/sk-c2/checkin"
+    sent: dict[str, float] = _client(lab, "beacon", path, BEACONS)["sent"]
+    arrived: dict[str, float] = {}
+
+    def all_there() -> bool:
+        for row in lab.events():
+            if isinstance(row.event, Alert) and row.event.url in sent:
+                arrived.setdefault(row.event.url, datetime.fromisoformat(row.received_at).timestamp())
+        return len(arrived) == len(sent)
+
+    lab.wait(all_there, "not every alert reached the centre", 30)
+    delays = [(arrived[url] - sent[url]) * 1e3 for url in sent]
+    detail = {"p50 ms": median(delays), "worst ms": max(delays)}
+    return [Figure("alert", "alert to centre, p99", percentile(delays, 99), "ms", 500, "at most", detail)]
+
+
+def _fetch(lab: Lab) -> list[float]:
+    got = _client(lab, "fetch", "/clean/1m.bin", FETCHES)
+    if got["short"]:
+        raise DeviceFault(f"{got['short']} of {FETCHES} clean downloads were cut in {lab.lay.name}.")
+    return list(got["seconds"])
+
+
+def _client(lab: Lab, what: str, path: str, count: int) -> dict[str, Any]:
+    argv = [sys.executable, "-I", "-m", "sekisho.bench.client", what, layout.SERVER4, path, str(count)]
+    return dict(json.loads(lab.run("lan", argv, timeout_s=120, check=True).stdout))
+
+
+def _ping(lab: Lab) -> list[float]:
+    argv = ["ping", "-n", "-i", "0.003", "-c", str(PINGS), layout.SERVER4]
+    output = lab.run("lan", argv, timeout_s=60).stdout.decode()
+    times = [float(found) for found in re.findall(r"time=([\d.]+) ms", output)]
+    if len(times) < PINGS * 0.99:
+        raise DeviceFault(f"{PINGS - len(times)} of {PINGS} pings were lost in {lab.lay.name}.")
+    return times

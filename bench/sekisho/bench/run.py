@@ -1,0 +1,71 @@
+"""One run: the arms stand, each measurement is taken, the report is written."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.bench import latency, memory, throughput
+from sekisho.bench.arms import Arms, standing
+from sekisho.bench.figures import Figure, Report
+from sekisho.signatures.sources import SHIPPED
+
+MEASUREMENTS: Final[dict[str, Callable[[Arms], list[Figure]]]] = {
+    "ping": latency.round_trip,
+    "hold": latency.hold,
+    "alert": latency.alert,
+    "tls": throughput.bulk_tls,
+    "http": throughput.clear_http,
+    "memory": memory.memory,
+}
+_MAX_RULES_BYTES = 64 << 20
+
+
+def run(name: str, rules: Path | None, only: list[str], say: Callable[[str], None]) -> Report:
+    """Measure what `only` names (empty: everything) with the given rules (None: those that ship).
+
+    Raises:
+        RejectedInput: the rules cannot be read.
+        DeviceFault: a lab did not come up, or a measurement could not be taken.
+
+    """
+    notes = [] if rules else ["Measured with the few shipped rules only: the large public rule set is not here."]
+    with tempfile.TemporaryDirectory(prefix="sekisho-bench-") as folder:
+        if rules:
+            (Path(folder) / "bench.rules").write_bytes(_unpacked(rules))
+            shutil.copy(SHIPPED / "suricata" / "sekisho.rules", folder)  # the alert measurement needs its test rule
+        say("bringing the labs up")
+        with standing(name, folder if rules else "") as arms:
+            figures = []
+            for key, measure in MEASUREMENTS.items():
+                if not only or key in only:
+                    say(f"measuring {key}")
+                    figures += measure(arms)
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            return Report(now, os.cpu_count() or 1, arms.rules, figures, notes)
+
+
+def write(report: Report, path: Path) -> None:
+    """Keep the report as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        with lzma.open(path) if path.suffix == ".xz" else path.open("rb") as source:
+            data = source.read(_MAX_RULES_BYTES + 1)
+    except (OSError, lzma.LZMAError) as err:
+        raise RejectedInput(f"{path}: {err}.") from err
+    if len(data) > _MAX_RULES_BYTES:
+        raise RejectedInput(f"{path}: larger than {_MAX_RULES_BYTES >> 20} MB.")
+    return data
