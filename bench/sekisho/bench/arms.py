@@ -15,6 +15,8 @@ from pathlib import Path
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault
+from sekisho.appliance.core.settings import load
+from sekisho.appliance.status import try_read
 from sekisho.lab import layout, samples
 from sekisho.lab.lab import Lab
 
@@ -48,12 +50,25 @@ def standing(name: str, rules_dir: str) -> Iterator[Arms]:
         product.up({"signatures": {"rules_dir": rules_dir}}, timeout_s=_RULES_READY_S)
         for lab in (bare, packaged):
             lab.up(with_product=False)
+        product.wait(lambda: _inspecting(product), "the box does not inspect", _RULES_READY_S)
         for lab in (product, bare, packaged):
             _offer(lab)
         _bridge_calls(bare, "0")
         rules = product.lay.box_state / "signatures" / "current" / "suricata.rules"
         with _packaged_engine(packaged, rules) as engine:
             yield Arms(product, bare, packaged, engine, rules.read_bytes().count(b"\n"))
+
+
+def _inspecting(lab: Lab) -> bool:
+    """The engine runs with all its rules and neither inspector is led around."""
+    status = try_read(load(lab.lay.box_settings))
+    return (
+        status is not None
+        and status.fresh
+        and status.engine.phase == "running"
+        and not status.engine_bypass.reason
+        and not status.gate_bypass.reason
+    )
 
 
 def _offer(lab: Lab) -> None:

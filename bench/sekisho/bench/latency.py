@@ -21,12 +21,13 @@ BEACONS = 100
 
 
 def hold(arms: Arms) -> list[Figure]:
-    """200 downloads of a clean 1 MB file with the hold, without it, and over the bare bridge, in turn."""
-    seconds: dict[str, list[float]] = {"held": [], "gate bypassed": [], "bare bridge": []}
+    """200 downloads of a clean 1 MB file with the hold, without it, and through the other arms, in turn."""
+    seconds: dict[str, list[float]] = {"held": [], "gate bypassed": [], "packaged": [], "bare bridge": []}
     for _block in range(BLOCKS):
         seconds["held"] += _fetch(arms.product)
         with gate_bypassed(arms.product):
             seconds["gate bypassed"] += _fetch(arms.product)
+        seconds["packaged"] += _fetch(arms.packaged)
         seconds["bare bridge"] += _fetch(arms.bare)
     detail: dict[str, float] = {}
     for name, values in seconds.items():
@@ -76,7 +77,10 @@ def _fetch(lab: Lab) -> list[float]:
 
 def _client(lab: Lab, what: str, path: str, count: int) -> dict[str, Any]:
     argv = [sys.executable, "-I", "-m", "sekisho.bench.client", what, layout.SERVER4, path, str(count)]
-    return dict(json.loads(lab.run("lan", argv, timeout_s=120, check=True).stdout))
+    done = lab.run("lan", argv, timeout_s=120)
+    if done.returncode:
+        raise DeviceFault(f"{what} {path} failed in {lab.lay.name}: {done.stderr.decode()[-500:].strip()}")
+    return dict(json.loads(done.stdout))
 
 
 def _ping(lab: Lab) -> list[float]:
