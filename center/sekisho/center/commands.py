@@ -109,7 +109,7 @@ def _gaps(args: argparse.Namespace) -> int:
         _say(msgspec.json.encode(gaps).decode())
     else:
         _table("missing", [f"{m.box}  {m.epoch}  {m.first}-{m.last}" for m in gaps.missing])
-        _table("declared dropped", [f"{d.box}  {d.epoch}  {d.first}-{d.last}  {d.why}" for d in gaps.declared])
+        _table("declared dropped", [f"{d.box}  {d.epoch}  {d.first}-{d.last}" for d in gaps.declared])
     return 1 if gaps.missing else 0
 
 

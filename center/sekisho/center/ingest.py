@@ -138,12 +138,10 @@ def _row(lane: int, line: bytes) -> NewRow:
         event = events.decode(body)
     except (msgspec.DecodeError, RecursionError):
         return NewRow(seq, lane, REJECTED, "", b"")
-    gap = None
-    if isinstance(event, Gap):
-        if not 1 <= event.first <= event.last < seq:
-            return NewRow(seq, lane, REJECTED, "", b"")
-        gap = (event.first, event.last, event.count, event.why)
-    return NewRow(seq, lane, str(event.__struct_config__.tag), event.at, body, gap)
+    dropped = event.dropped() if isinstance(event, Gap) else []
+    if len(dropped) > events.GAP_RUNS or not all(1 <= first <= last < seq for first, last in dropped):
+        return NewRow(seq, lane, REJECTED, "", b"")
+    return NewRow(seq, lane, str(event.__struct_config__.tag), event.at, body, dropped)
 
 
 def make_ack(epoch: str, upto: int, runs: list[tuple[int, int, int]], session: str) -> bytes:

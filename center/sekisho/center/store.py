@@ -27,8 +27,8 @@ CREATE TABLE IF NOT EXISTS event(
   lane INTEGER NOT NULL, type TEXT NOT NULL, at TEXT NOT NULL, received_at TEXT NOT NULL, body BLOB NOT NULL,
   UNIQUE(box, epoch, seq));
 CREATE TABLE IF NOT EXISTS gap(
-  box TEXT NOT NULL, epoch TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, count INTEGER NOT NULL,
-  why TEXT NOT NULL, PRIMARY KEY(box, epoch, first, last)) WITHOUT ROWID;
+  box TEXT NOT NULL, epoch TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+  PRIMARY KEY(box, epoch, first, last)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS stream(
   box TEXT NOT NULL, epoch TEXT NOT NULL, tenant TEXT NOT NULL, upto INTEGER NOT NULL DEFAULT 0,
   last_at TEXT NOT NULL, PRIMARY KEY(box, epoch)) WITHOUT ROWID;
@@ -59,7 +59,8 @@ class NewRow:
     type: str
     at: str
     body: bytes
-    gap: tuple[int, int, int, str] | None = None
+    dropped: Sequence[tuple[int, int]] = ()
+    """The runs a Gap event declares."""
 
 
 class Stream(msgspec.Struct, frozen=True):
@@ -88,8 +89,6 @@ class Declared(msgspec.Struct, frozen=True):
     epoch: str
     first: int
     last: int
-    count: int
-    why: str
 
 
 class BoxState(msgspec.Struct, frozen=True):
@@ -155,7 +154,7 @@ class Store:
         )
         new = self._db.total_changes - before
         self._db.executemany(
-            "INSERT OR IGNORE INTO gap VALUES (?, ?, ?, ?, ?, ?)", [(box, epoch, *r.gap) for r in rows if r.gap]
+            "INSERT OR IGNORE INTO gap VALUES (?, ?, ?, ?)", [(box, epoch, *run) for r in rows for run in r.dropped]
         )
         self._db.execute(
             "INSERT INTO stream(box, epoch, tenant, last_at) VALUES (?, ?, ?, ?)"

@@ -158,11 +158,19 @@ class Gap(_Event, tag="gap", frozen=True):
     first: int = 0
     last: int = 0
     count: int = 0
+    """Rows dropped between `first` and `last`."""
+    runs: list[tuple[int, int]] = []
+    """Where rows between them survive: the runs (first, last) in which none does, at most `GAP_RUNS`."""
     why: str = ""
+
+    def dropped(self) -> list[tuple[int, int]]:
+        """Runs of numbers of which none waits on the box any more: each was delivered or dropped."""
+        return self.runs or [(self.first, self.last)]
 
 
 Event = Alert | FileVerdict | Bypass | Health | Device | Web | Tls | Dns | Mail | Gap
 LANES = 3
+GAP_RUNS = 256
 
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Event).decode

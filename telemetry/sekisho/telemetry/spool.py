@@ -208,8 +208,9 @@ class Spool:
         for lane in reversed(range(events.LANES)):
             if self._bytes > target:
                 dropped += self._drop_oldest(lane, target)
-        for first, last, count in self._join(sorted(dropped)):
-            gap = Gap(at=at, first=first, last=last, count=count, why="spool_full")
+        runs = self._join(sorted(dropped))
+        for start in range(0, len(runs), events.GAP_RUNS):
+            gap = _gap(at, runs[start : start + events.GAP_RUNS])
             self._insert(gap.lane, at, events.encode(gap))
 
     def _drop_oldest(self, lane: int, target: int) -> list[_Run]:
@@ -223,7 +224,8 @@ class Spool:
                 upto = seq
                 dropped.append((seq, seq, 1))
                 if lane == Gap.lane and isinstance(gap := events.decode(body), Gap):
-                    dropped.append((gap.first, gap.last, gap.count))
+                    dropped += [(first, last, 0) for first, last in gap.dropped()]
+                    dropped.append((gap.first, gap.dropped()[0][1], gap.count))
                 self._bytes -= len(body) + ROW_OVERHEAD
         self._db.execute("DELETE FROM event WHERE lane = ? AND seq <= ?", (lane, upto))
         return dropped
@@ -268,6 +270,17 @@ class Spool:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+
+
+def _gap(at: str, runs: list[_Run]) -> Gap:
+    return Gap(
+        at=at,
+        first=runs[0][0],
+        last=runs[-1][1],
+        count=sum(count for _, _, count in runs),
+        runs=[(first, last) for first, last, _ in runs] if len(runs) > 1 else [],
+        why="spool_full",
+    )
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -1,0 +1,151 @@
+"""Stored once, counted exactly, and nothing missing goes unnoticed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sekisho.appliance.core.errors import DeviceFault
+from sekisho.center.store import BoxState, Missing, NewRow, Store
+from sekisho.telemetry.events import Alert, Dns, Event, Gap, decode, encode
+from sekisho.telemetry.spool import Spool
+
+NOW = "2026-01-02T03:04:05.000006Z"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(tmp_path / "events.db")
+    yield made
+    made.close()
+
+
+def put(store: Store, *seqs: int, dropped: tuple[tuple[int, int], ...] = (), box: str = "b", epoch: str = "e") -> int:
+    rows = [NewRow(seq, 1, "alert", NOW, encode(Alert(at=NOW, sid=seq)), dropped) for seq in seqs]
+    with store.transaction():
+        store.add("t", box, epoch, rows, NOW)
+        return store.advance(box, epoch)
+
+
+def missing(store: Store) -> list[tuple[int, int]]:
+    return [(hole.first, hole.last) for hole in store.missing()]
+
+
+def test_a_row_is_stored_once_however_often_it_comes(store: Store) -> None:
+    put(store, 1, 2)
+    put(store, 2, 1, 1)
+    put(store, 1, box="other")
+    put(store, 1, epoch="later")
+    assert [(row.box, row.epoch, row.seq) for row in store.events()] == [
+        ("b", "e", 1),
+        ("b", "e", 2),
+        ("other", "e", 1),
+        ("b", "later", 1),
+    ]
+
+
+def test_upto_stops_at_a_hole_and_goes_on_when_it_is_filled(store: Store) -> None:
+    assert put(store, 1, 2, 5, 6, 9) == 2
+    assert missing(store) == [(3, 4), (7, 8)]
+    assert put(store, 4) == 2
+    assert put(store, 3) == 6
+    assert put(store, 8, 7) == 9
+    assert missing(store) == []
+
+
+def test_declared_runs_are_accounted_for_and_nothing_else(store: Store) -> None:
+    put(store, 1, 4)
+    assert put(store, 10, dropped=((2, 3), (5, 7))) == 7
+    assert missing(store) == [(8, 9)]
+    assert [(run.first, run.last) for run in store.declared()] == [(2, 3), (5, 7)]
+    assert put(store, 8, 9) == 10
+
+
+def test_a_transaction_that_fails_leaves_nothing(store: Store) -> None:
+    with pytest.raises(RuntimeError), store.transaction():
+        store.add("t", "b", "e", [NewRow(1, 1, "alert", NOW, b"{}")], NOW)
+        raise RuntimeError
+    assert store.events() == [] and store.streams() == []
+
+
+def test_events_can_be_followed_by_id_and_box(store: Store) -> None:
+    put(store, 1, 2)
+    put(store, 1, box="other")
+    ids = [row.id for row in store.events()]
+    assert [row.seq for row in store.events(since_id=ids[0])] == [2, 1]
+    assert [row.box for row in store.events(box="other")] == ["other"]
+    assert len(store.events(limit=2)) == 2
+
+
+def test_a_last_will_counts_only_for_the_birth_it_belongs_to(store: Store) -> None:
+    def state(text: str, birth: int) -> str:
+        with store.transaction():
+            store.set_state(BoxState("b", "t", text, birth, "e" if text == "on" else "", 7 if text == "on" else 0, NOW))
+        return store.boxes()[0].state
+
+    assert state("on", 10) == "on"
+    assert state("lost", 9) == "on"
+    assert state("lost", 10) == "lost"
+    assert store.boxes()[0].epoch == "e" and store.boxes()[0].next == 7
+    assert state("on", 11) == "on"
+
+
+def test_a_reader_finds_the_store_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(DeviceFault):
+        Store(tmp_path / "events.db", read_only=True)
+    writer = Store(tmp_path / "events.db")
+    reader = Store(tmp_path / "events.db", read_only=True)
+    put(writer, 1)
+    assert len(reader.events()) == 1
+    reader.close()
+    writer.close()
+
+
+def test_a_file_that_is_no_database_is_a_clear_fault(tmp_path: Path) -> None:
+    (tmp_path / "events.db").write_bytes(b"hello" * 1000)
+    with pytest.raises(DeviceFault, match=r"events\.db"):
+        Store(tmp_path / "events.db")
+
+
+def test_whatever_a_full_spool_dropped_the_centre_ends_complete(tmp_path: Path, store: Store) -> None:
+    dice = random.Random(4)
+    spool = Spool.open(tmp_path / "spool.db", 15_000, NOW)
+    for number in range(150):
+        new: list[Event] = [
+            Alert(at=NOW, sid=number) if dice.random() < 0.4 else Dns(at=NOW, name="n" * 50)
+            for _ in range(dice.randrange(1, 6))
+        ]
+        spool.add(new)
+        if dice.random() < 0.2:
+            _deliver(spool, store, dice.randrange(3), dice.random() < 0.7)
+    for lane in range(3):
+        while _deliver(spool, store, lane, True):
+            pass
+    assert store.missing() == []
+    assert [stream.upto for stream in store.streams()] == [spool.next_seq() - 1]
+    assert store.declared()
+    spool.close()
+
+
+def _deliver(spool: Spool, store: Store, lane: int, acknowledged: bool) -> bool:
+    rows = spool.take(lane, 0, None, 40, 1 << 20)
+    if not rows:
+        return False
+    new = []
+    for row in rows:
+        event = decode(row.body)
+        new.append(NewRow(row.seq, lane, "x", NOW, row.body, event.dropped() if isinstance(event, Gap) else ()))
+    with store.transaction():
+        store.add("t", "b", spool.epoch, new, NOW)
+        upto = store.advance("b", spool.epoch)
+    if acknowledged:
+        spool.acknowledge(upto, [(lane, rows[0].seq, rows[-1].seq)])
+    return True
+
+
+def test_missing_numbers_are_named_with_box_and_epoch(store: Store) -> None:
+    put(store, 3)
+    assert store.missing() == [Missing("b", "e", 1, 2)]
