@@ -59,7 +59,7 @@ class World:
             sh("ip", "netns", "exec", self.ns(side), "ethtool", "-K", "eth0", *OFFLOADS)
             sh("ip", "netns", "exec", self.ns("box"), "ethtool", "-K", f"eth-{side}", *OFFLOADS)
             sh("ip", "-n", self.ns(side), "addr", "add", f"10.79.0.{host}/24", "dev", "eth0")
-            sh("ip", "-n", self.ns(side), "addr", "add", f"fd79::{host:x}/64", "dev", "eth0", "nodad")
+            sh("ip", "-n", self.ns(side), "addr", "add", f"fd79::{host}/64", "dev", "eth0", "nodad")
             sh("ip", "-n", self.ns("box"), "link", "set", f"eth-{side}", "up")
             if side in join:
                 sh("ip", "-n", self.ns(side), "link", "set", "eth0", "up")

@@ -147,7 +147,7 @@ def test_a_cut_connection_is_reset_although_the_box_has_no_address(
 ) -> None:
     assert world.box("up", world.settings()).returncode == 0
     match = ("-p", "tcp", "-m", "string", "--algo", "bm", "--string", "CUTME", "-j", "CONNMARK", "--or-mark", "0x80")
-    world.run("box", tool, "-t", "mangle", "-A", "FORWARD", *match)
+    world.run("box", tool, "-t", "mangle", "-I", "FORWARD", *match)
     world.start("wan", sys.executable, "-c", SERVER, address, log="server.log")
     waiting(lambda: "ready" in (world.directory / "server.log").read_text())
     assert world.run("lan", sys.executable, "-c", CLIENT, address).stdout == "ConnectionResetError\n"

@@ -28,6 +28,8 @@ FORWARD_ALL_GROUPS: Final = 0xFFF8
 """Every reserved multicast address the kernel allows to be forwarded (not STP, pause, LACP)."""
 LAST_RESORT: Final = 0x7FFFFFFF
 LINK_WAIT_S: Final = 3.0
+IFA_F_NODAD: Final = 2
+"""Usable at once: nobody else has it."""
 
 
 class Port(msgspec.Struct):
@@ -126,7 +128,7 @@ def _quiet(name: str, *, disable: bool) -> None:
 def _address(route: Any, settings: Settings, bridge: int | None) -> None:
     for address in settings.bridge.addresses:
         ip, prefix = address.split("/") if "/" in address else (address, "128" if ":" in address else "32")
-        extra = {"flags": 2} if ":" in ip else {}  # IFA_F_NODAD: usable at once
+        extra = {"flags": IFA_F_NODAD} if ":" in ip else {}
         _ignore_existing(route.addr, "add", index=bridge, address=ip, prefixlen=int(prefix), **extra)
     for gateway in settings.bridge.gateways:
         family = socket.AF_INET6 if ":" in gateway else socket.AF_INET
@@ -169,7 +171,7 @@ def down(settings: Settings) -> bool:
             route.link("set", index=index, state="up" if port.up else "down")
             for address in port.addresses:
                 ip, prefix = address.split("/")
-                _ignore_existing(route.addr, "add", index=index, address=ip, prefixlen=int(prefix))
+                _ignore_existing(route.addr, "add", index=index, address=ip, prefixlen=int(prefix), flags=IFA_F_NODAD)
         bridge = _index(route, settings.bridge.name)
         if bridge is not None and not found.bridge:
             route.link("del", index=bridge)
