@@ -28,6 +28,7 @@ from sekisho.telemetry.events import decode as decode_event
 ROOT_MB = 1536
 POLL_S = 0.02
 LOCK_WITHIN_S = 150
+TRIES = 12
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -181,7 +182,9 @@ class Lab:
 
         """
         try:
-            self.wait(lambda: not self._waiting(), "", timeout_s)
+            self.wait(lambda: not self._waiting() or self._hopeless(), "", timeout_s)
+            if self._hopeless():
+                raise PeerError("")
         except PeerError as err:
             late = self._waiting()
             raise DeviceFault(f"{', '.join(late)} not ready after {timeout_s:g} s: {self.log_tail(late[0])}") from err
@@ -258,6 +261,10 @@ class Lab:
 
     def _waiting(self) -> list[str]:
         return [program.name for program in self.status() if program.state in ("starting", "dead")]
+
+    def _hopeless(self) -> bool:
+        """Something dies as fast as it is started: waiting on is of no use."""
+        return any(program.starts >= TRIES and program.state != "ready" for program in self.status())
 
     def _named(self, name: str) -> Running:
         for program in self.status():

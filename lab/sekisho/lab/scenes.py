@@ -55,7 +55,9 @@ def all_scenes() -> list[Scene]:
         Scene("EICAR, FTP active", lambda lab: _infected_ftp(lab, passive=False), _file("blocked", "300k.bin")),
         Scene("C2 への通信  C2 check-in, HTTP", _c2_request, _dropped("http")),
         Scene("C2 の名前  C2 name, DNS", _c2_name, _dropped("dns")),
-        Scene("暗号化通信  256 MB, TLS", _bulk, lambda event: isinstance(event, Tls)),
+        Scene(
+            "暗号化通信  256 MB, TLS", _bulk, lambda event: isinstance(event, Tls) and event.sni == layout.SERVER_NAME
+        ),
     ]
 
 
@@ -95,23 +97,8 @@ def _mail(lab: Lab, *attachments: Path) -> tuple[str, int]:
     """The server's answer to the message's end, and how many mails arrived by it."""
     before = len(list(lab.lay.mail.iterdir()))
     files = [word for path in attachments for word in ("--attach", f"@{path}")]
-    done = lab.run(
-        "lan",
-        [
-            "swaks",
-            "--server",
-            layout.SERVER4,
-            "--from",
-            "tanaka@office.test",
-            "--to",
-            "suzuki@partner.test",
-            "--header",
-            "Subject: invoice",
-            "--timeout",
-            "10",
-            *files,
-        ],
-    )
+    envelope = ["--from", "tanaka@office.test", "--to", "suzuki@partner.test", "--header", "Subject: invoice"]
+    done = lab.run("lan", ["swaks", "--server", layout.SERVER4, "--timeout", "10", *envelope, *files])
     answers = re.findall(r"^<(?:-|\*\*)\s+(\d{3}.*)$", done.stdout.decode(errors="replace"), re.M)
     answer = next((line for line in reversed(answers) if not line.startswith("221")), "no answer")
     return answer.strip(), len(list(lab.lay.mail.iterdir())) - before
@@ -133,7 +120,7 @@ def _infected_ftp(lab: Lab, *, passive: bool) -> Got:
     mode = "on" if passive else "off"
     orders = (
         f"set net:max-retries 1; set net:timeout 5; set xfer:clobber yes; set ftp:passive-mode {mode}; "
-        f"open ftp://{layout.SERVER4}; get -o {target} bad/300k.bin"
+        f"open ftp://{layout.SERVER4}; get bad/300k.bin -o {target}"
     )
     lab.run("lan", ["lftp", "-c", orders])
     size = target.stat().st_size if target.exists() else 0
@@ -154,20 +141,9 @@ def _c2_name(lab: Lab) -> Got:
 
 def _bulk(lab: Lab) -> Got:
     inspected, passed = _inspected(lab), _passed(lab)
-    done = lab.run(
-        "lan",
-        [
-            "curl",
-            "-s",
-            "--cacert",
-            str(lab.lay.web_ca),
-            "-o",
-            "/dev/null",
-            "-w",
-            "%{size_download} %{speed_download}",
-            f"https://{layout.SERVER4}/bulk.bin",
-        ],
-    )
+    trust = ["--cacert", str(lab.lay.web_ca), "--resolve", f"{layout.SERVER_NAME}:443:{layout.SERVER4}"]
+    report = ["-o", "/dev/null", "-w", "%{size_download} %{speed_download}"]
+    done = lab.run("lan", ["curl", "-s", *trust, *report, f"https://{layout.SERVER_NAME}/bulk.bin"])
     size, speed = (int(float(word)) for word in done.stdout.split())
     share = (_inspected(lab) - inspected) / max(1, _passed(lab) - passed)
     return Got(

@@ -30,6 +30,7 @@ http {{
   fastcgi_temp_path {wan}/nginx/fastcgi;
   uwsgi_temp_path {wan}/nginx/uwsgi;
   scgi_temp_path {wan}/nginx/scgi;
+  ssl_protocols TLSv1.2 TLSv1.3;
   ssl_certificate {cert};
   ssl_certificate_key {key};
   server {{
