@@ -16,7 +16,6 @@ import pytest
 
 _count = itertools.count()
 OFFLOADS = ("tso", "off", "gso", "off", "gro", "off", "tx", "off", "sg", "off")
-PORTS = {"lan": "eth0", "wan": "eth0"}
 
 
 def sh(*argv: str, check: bool = True, timeout: float = 30) -> subprocess.CompletedProcess[str]:
@@ -118,17 +117,7 @@ def dark_world(tmp_path: Path) -> Iterator[World]:
         made.close()
 
 
-@pytest.fixture(scope="module")
-def lasting_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = World(tmp_path_factory.mktemp("world"))
-    try:
-        made.build()
-        yield made
-    finally:
-        made.close()
-
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def waiting() -> Callable[..., Any]:
     return wait_for
 

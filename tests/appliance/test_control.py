@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from sekisho.appliance.control import MAX_REPLY_BYTES, RuleStats, ask, ruleset_stats
 from sekisho.appliance.core.errors import PeerError
 
@@ -85,7 +86,11 @@ def test_an_endless_answer_is_cut_at_the_cap(tmp_path: Path) -> None:
 
 def test_a_silent_peer_costs_the_time_limit_only(tmp_path: Path) -> None:
     quiet = threading.Event()
-    with peer(tmp_path / "s", lambda _: bool(quiet.wait(10)) and None) as path:
+
+    def behave(_: socket.socket) -> None:
+        quiet.wait(10)
+
+    with peer(tmp_path / "s", behave) as path:
         with pytest.raises(PeerError, match="timed out"):
             ask(path, "uptime", timeout_s=0.2)
         quiet.set()

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sekisho.appliance import control, engine, suricata
+
+from sekisho.appliance import control, suricata
 from sekisho.appliance.core.settings import parse
 from sekisho.appliance.engine import Engine, RuleSet, count_rules
+from sekisho.appliance.logs import set_aside
 from sekisho.telemetry.events import Event, Health
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
@@ -101,22 +103,19 @@ def test_a_set_that_does_not_load_whole_is_taken_back(
     assert care.engine.state.pid == pid and care.engine.state.starts == 1, "all of it live"
 
 
-def test_a_large_log_is_set_aside_and_a_new_one_begun(
-    care: Care, waiting: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("waits", "megabytes", "kept"), [(False, 33, 33), (True, 33, 1), (True, 129, 129)])
+def test_logs_nobody_reads_are_bounded_and_the_loss_is_declared(
+    tmp_path: Path, waits: bool, megabytes: int, kept: int
 ) -> None:
-    eve = care.settings.eve
-    aside = eve.with_name("eve.json.1")
-    waiting(eve.exists)
-    with eve.open("ab") as out:
-        out.write(b"x" * 2000 + b"\n")
-    monkeypatch.setattr(engine, "ROLL_BYTES", 1000)
-    waiting(lambda: aside.exists() and eve.exists(), 10, "a new log")
-    assert aside.stat().st_size >= 2000 and eve.stat().st_size < 1000
-    inode = eve.stat().st_ino
-    with eve.open("ab") as out:
-        out.write(b"y" * 2000 + b"\n")
-    waiting(lambda: care.engine.state.phase == "running")
-    assert (aside.stat().st_size >= 2000, eve.stat().st_ino) == (True, inode), "nothing unread is overwritten"
+    eve = tmp_path / "eve.json"
+    aside = tmp_path / "eve.json.1"
+    if waits:
+        aside.write_bytes(bytes(1 << 20))
+    with eve.open("wb") as out:
+        out.truncate(megabytes << 20)
+    said = set_aside(eve, keep_unread=True)
+    assert aside.stat().st_size == kept << 20
+    assert said == ("dropped" if waits and megabytes > 128 else "rolled" if not waits else "")
 
 
 def test_every_exception_is_decided_on_purpose() -> None:

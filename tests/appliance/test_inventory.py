@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sekisho.appliance.frames import MAX_FRAME_BYTES, Sighting, parse_frame
 from sekisho.appliance.inventory import MAX_ADDRESSES, MAX_DEVICES, Inventory, load
 
 MAC = bytes.fromhex("0250a1b2c3d4")
 TEXT = "02:50:a1:b2:c3:d4"
+NONE = str(ip_address(0))
 AT = "2026-01-01T00:00:00.000000Z"
 
 
@@ -35,23 +37,33 @@ def neighbour(kind: int, source: str, target: str, option: bytes = MAC, hops: in
     return b"\x33\x33" + bytes(4) + MAC + b"\x86\xdd" + header + ip_address(source).packed + bytes(16) + message
 
 
-def dhcp(chaddr: bytes = MAC, ciaddr: str = "0.0.0.0") -> bytes:
+def dhcp(chaddr: bytes = MAC, ciaddr: str = NONE) -> bytes:
     message = b"\x01\x01\x06\x00" + bytes(8) + ip_address(ciaddr).packed + bytes(12) + chaddr + bytes(206)
     udp = b"\x00\x44\x00\x43" + (8 + len(message)).to_bytes(2, "big") + b"\x00\x00" + message
     header = b"\x45\x00" + (20 + len(udp)).to_bytes(2, "big") + bytes(5) + b"\x11" + bytes(2) + bytes(4) + b"\xff" * 4
     return b"\xff" * 6 + MAC + b"\x08\x00" + header + udp
 
 
+def opening(ip: str = "192.168.1.20", flags: int = 2) -> bytes:
+    tcp = bytes(12) + bytes([0x50, flags]) + bytes(6)
+    packed = ip_address(ip).packed
+    if len(packed) == 16:
+        return b"\x02" * 6 + MAC + b"\x86\xdd\x60" + bytes(5) + b"\x06\x40" + packed + bytes(16) + tcp
+    return b"\x02" * 6 + MAC + b"\x08\x00\x45" + bytes(8) + b"\x06" + bytes(2) + packed + bytes(4) + tcp
+
+
 @pytest.mark.parametrize(
     ("frame", "expected"),
     [
         (arp(), Sighting(TEXT, "192.168.1.20")),
-        (arp(ip="0.0.0.0"), Sighting(TEXT, "")),  # an ARP probe: no address yet
+        (arp(ip=NONE), Sighting(TEXT, "")),  # an ARP probe: no address yet
         (neighbour(135, "fe80::5", "fe80::1"), Sighting(TEXT, "fe80::5")),
         (neighbour(136, "fe80::5", "2001:db8::7"), Sighting(TEXT, "2001:db8::7")),
         (neighbour(133, "fe80::5", ""), Sighting(TEXT, "fe80::5")),
         (dhcp(), Sighting(TEXT, "")),
         (dhcp(ciaddr="192.168.1.9"), Sighting(TEXT, "192.168.1.9")),
+        (opening(), Sighting(TEXT, "192.168.1.20", sure=False)),
+        (opening("2001:db8::9"), Sighting(TEXT, "2001:db8::9", sure=False)),
     ],
 )
 def test_a_device_is_read_from_what_it_cannot_avoid_sending(frame: bytes, expected: Sighting) -> None:
@@ -68,6 +80,8 @@ def test_a_device_is_read_from_what_it_cannot_avoid_sending(frame: bytes, expect
         neighbour(136, "fe80::5", "ff02::1"),
         neighbour(135, "fe80::5", "fe80::1", hops=64),
         dhcp(chaddr=b"\x02\x99\x99\x99\x99\x99"),
+        opening(flags=0x12),
+        opening(NONE),
         b"",
         bytes(2000),
     ],
@@ -81,7 +95,9 @@ def test_any_bytes_are_a_sighting_or_nobody(frame: bytes) -> None:
     parse_frame(frame)
 
 
-@given(st.sampled_from([arp(), neighbour(136, "fe80::5", "2001:db8::7"), dhcp()]), st.data())
+@given(
+    st.sampled_from([arp(), neighbour(136, "fe80::5", "2001:db8::7"), dhcp(), opening(), opening("fe80::1")]), st.data()
+)
 def test_a_damaged_frame_never_crashes_and_never_names_a_wrong_sender(frame: bytes, data: st.DataObject) -> None:
     damaged = bytearray(frame[: data.draw(st.integers(0, len(frame)))])
     for at in data.draw(st.lists(st.integers(0, max(0, len(damaged) - 1)), max_size=8)):
@@ -106,6 +122,16 @@ def test_an_address_belongs_to_who_used_it_last() -> None:
     assert book.handle(Sighting("02:00:00:00:00:02", "10.0.0.1"), AT) is not None
     assert book.by_ip == {"10.0.0.1": "02:00:00:00:00:02"}
     assert book.devices["02:00:00:00:00:01"].ipv4 == []
+
+
+def test_using_an_address_does_not_take_it_from_who_claimed_it() -> None:
+    book = Inventory()
+    book.handle(Sighting("02:00:00:00:00:01", "10.0.0.1"), AT)
+    book.handle(Sighting("02:00:00:00:00:02", "10.0.0.1", sure=False), AT)
+    assert book.by_ip == {"10.0.0.1": "02:00:00:00:00:01"}
+    book.handle(Sighting("02:00:00:00:00:02", "10.0.0.2", sure=False), AT)
+    book.handle(Sighting("02:00:00:00:00:03", "10.0.0.2"), AT)
+    assert book.by_ip["10.0.0.2"] == "02:00:00:00:00:03"
 
 
 def test_a_flood_of_invented_devices_is_bounded_and_spares_who_keeps_speaking() -> None:
@@ -145,9 +171,7 @@ Listener("eth-lan", directory / "published.json", directory / "saved.json", prin
 
 
 @pytest.mark.lab
-def test_the_real_port_hears_arp_and_nd_of_the_office_and_nothing_else(
-    world: Any, waiting: Callable[..., Any]
-) -> None:
+def test_the_real_port_hears_arp_and_nd_of_the_office_and_nothing_else(world: Any, waiting: Callable[..., Any]) -> None:
     world.run("box", "ip", "link", "add", "br0", "type", "bridge")
     for port in ("eth-lan", "eth-wan"):
         world.run("box", "ip", "link", "set", port, "master", "br0")
@@ -170,6 +194,7 @@ def test_the_real_port_hears_arp_and_nd_of_the_office_and_nothing_else(
 def test_the_bulk_never_reaches_user_space(world: Any) -> None:
     probe = """
 import socket, sys
+from sekisho.appliance.frames import parse_frame
 from sekisho.appliance.inventory import listen
 with listen("eth-lan") as sock:
     print("ready", flush=True)
@@ -177,7 +202,8 @@ with listen("eth-lan") as sock:
     kinds = set()
     try:
         while True:
-            kinds.add(sock.recv(2000)[12:14].hex())
+            frame = sock.recv(2000)
+            kinds.add(frame[12:14].hex() + ":" + str(parse_frame(frame) is not None))
     except TimeoutError:
         print(sorted(kinds))
 """
@@ -190,9 +216,11 @@ with listen("eth-lan") as sock:
         assert process.stdin is not None and process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         send = "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind(('eth0', 0));"
-        udp = (b"\xff" * 6 + MAC + b"\x08\x00\x45" + bytes(8) + b"\x11" + bytes(60)).hex()
-        world.run("lan", sys.executable, "-c", f"{send} [s.send(bytes.fromhex('{udp}')) for _ in range(50)]")
-        world.run("lan", sys.executable, "-c", f"{send} [s.send(bytes.fromhex('{arp().hex()}')) for _ in range(3)]")
+        bulk = [opening(flags=0x10), opening("2001:db8::9", flags=0x12), dhcp().replace(b"\x00\x43", b"\x00\x35", 1)]
+        wanted = [arp(), opening(), opening("2001:db8::9"), dhcp(), neighbour(133, "fe80::5", "")]
+        for frame in (*bulk, *wanted):
+            loop = f"[s.send(bytes.fromhex('{frame.hex()}')) for _ in range(20)]"
+            world.run("lan", sys.executable, "-c", f"{send} {loop}")
         process.stdin.write("\n")
         process.stdin.flush()
-        assert process.stdout.readline() == "['0806']\n"
+        assert process.stdout.readline() == "['0800:True', '0806:True', '86dd:True']\n"

@@ -84,11 +84,17 @@ class Box:
         return str((self.world.directory / "daemon.log").read_text())
 
 
-@pytest.fixture(scope="module")
-def box(new_world: Callable[[], Any]) -> Iterator[Box]:
-    from tests.appliance.conftest import wait_for
+def ended(pid: int) -> bool:
+    """Gone, or a zombie whose adoptive parent has not looked yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
 
-    yield Box(new_world(), wait_for)
+
+@pytest.fixture(scope="module")
+def box(new_world: Callable[[], Any], waiting: Callable[..., Any]) -> Iterator[Box]:
+    yield Box(new_world(), waiting)
 
 
 def test_a_drop_rule_drops_in_both_families_and_the_rest_passes(box: Box) -> None:
@@ -226,6 +232,23 @@ def test_a_broken_rule_file_keeps_the_set_in_force(box: Box) -> None:
         broken.unlink()
 
 
+def test_a_large_log_is_set_aside_for_its_reader_and_never_overwrites_an_unread_one(box: Box) -> None:
+    eve = box.world.directory / "run" / "eve" / "eve.json"
+    aside = eve.with_name("eve.json.1")
+    for _ in range(2):
+        with eve.open("ab") as out:
+            out.write(b"\n" * (33 << 20))
+        if not aside.exists():
+            box.wait(aside.exists, what="the large log set aside")
+            assert aside.stat().st_size >= 33 << 20
+            first = aside.stat().st_ino
+            box.ask("SK-CANARY")
+            box.wait(lambda: eve.exists() and b"9000990" in eve.read_bytes(), what="a new log that is written to")
+    looks = box.status()["at_mono"]
+    box.wait(lambda: box.status()["at_mono"] > looks + 1, what="some looks of the engine's thread")
+    assert aside.stat().st_ino == first, "the reader has not had it yet"
+
+
 def test_status_says_what_is_not_inspected(box: Box) -> None:
     done = box.world.box("status", box.settings, "--json")
     facts = json.loads(done.stdout)
@@ -239,14 +262,16 @@ def test_when_the_daemon_ends_traffic_goes_on_and_down_restores(box: Box) -> Non
     engine = box.engine_pid
     box.process.terminate()
     assert box.process.wait(20) == 0
-    assert not Path(f"/proc/{engine}").exists()
+    assert ended(engine)
     assert box.ask("hello", wait_s=2) == "hello"
     assert box.world.box("status", box.settings).returncode == 1
     assert box.world.box("down", box.settings).returncode == 0
     assert "br0" not in box.world.run("box", "ip", "-br", "link").stdout
 
 
-def test_fail_closed_is_honoured_while_the_engine_hangs(new_world: Callable[[], Any], waiting: Callable[..., Any]) -> None:
+def test_fail_closed_is_honoured_while_the_engine_hangs(
+    new_world: Callable[[], Any], waiting: Callable[..., Any]
+) -> None:
     box = Box(new_world(), waiting, fail_mode="closed")
     assert box.inspects()
     os.kill(box.engine_pid, signal.SIGSTOP)

@@ -185,4 +185,3 @@ def test_fail_closed_stops_traffic_and_arp_still_passes(world: Any) -> None:
     assert world.box("up", world.settings(fail_mode="closed")).returncode == 0
     assert world.run("lan", "ping", "-c", "1", "-W", "1", "10.79.0.1", check=False).returncode == 1
     assert "REACHABLE" in world.run("lan", "ip", "neigh", "show", "10.79.0.1").stdout
-

@@ -7,6 +7,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sekisho.appliance.core import marks
 from sekisho.appliance.netfilter import GATE_QUEUE, Mode, plan
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sekisho.appliance.netfilter import GATE_QUEUE, NORMAL, Mode
 from sekisho.appliance.watchdog import (
     BypassWatchdog,
@@ -105,7 +106,9 @@ def test_fail_closed_never_flips_but_counts() -> None:
     assert player.play(stuck(), 2) == [Report("engine", "began", "stopped_hung", 0.0, 0.0)]
     assert player.dog.mode == NORMAL
     player.play(IDLE | {0: Queue(0, 13)})
-    assert player.play(IDLE | {0: Queue(0, 13)}, 1.5, beats=False) == [Report("gate", "began", "stopped_hung", 0.0, 0.0)]
+    assert player.play(IDLE | {0: Queue(0, 13)}, 1.5, beats=False) == [
+        Report("gate", "began", "stopped_hung", 0.0, 0.0)
+    ]
     assert player.dog.mode == NORMAL
 
 

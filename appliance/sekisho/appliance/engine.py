@@ -19,7 +19,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from sekisho.appliance import control, store, suricata
+from sekisho.appliance import control, logs, store, suricata
 from sekisho.appliance.core.errors import DeviceFault, PeerError, SekishoError
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.settings import Settings
@@ -32,7 +32,6 @@ RELOAD_S: Final = 120.0
 FIRST_BACK_OFF_S: Final = 0.2
 MAX_BACK_OFF_S: Final = 30.0
 GOOD_RUN_S: Final = 60.0
-ROLL_BYTES: Final = 32 << 20
 LOOK_S: Final = 0.2
 
 log = logging.getLogger(__name__)
@@ -281,14 +280,12 @@ class Engine:
             raise DeviceFault(f"{self._config} cannot be written: {err.strerror}.") from err
 
     def _roll_logs(self) -> None:
-        rolled = False
-        for path in (self._settings.eve, self._settings.files_log):
-            waiting = path.with_name(path.name + ".1")
-            if path.exists() and path.stat().st_size > ROLL_BYTES and not waiting.exists():
-                path.rename(waiting)
-                rolled = True
-        if rolled:
+        eve = logs.set_aside(self._settings.eve, keep_unread=True)
+        files = logs.set_aside(self._settings.files_log, keep_unread=False)
+        if eve or files:
             control.ask(self._settings.control_socket, "reopen-log-files")
+        if eve == "dropped":
+            self._health("events_dropped", f"{logs.ROLL_BYTES >> 20} MB or more of unread events made room.")
 
     def _health(self, state: str, detail: str) -> None:
         log.info("engine %s %s", state, detail)

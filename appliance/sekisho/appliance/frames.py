@@ -1,5 +1,7 @@
-"""Reads who speaks from the three kinds of frames a device cannot avoid sending: ARP, neighbour discovery, DHCP.
+"""Reads who speaks from the frames a device cannot avoid sending: ARP, neighbour discovery, DHCP, opening a connection.
 
+The last is needed because a machine whose neighbour cache is kept fresh by its own TCP traffic may say no ARP
+for hours after the box was plugged in. It is the weakest word: it never takes an address from another device.
 Frames come from machines that may be hostile: every offset is checked, nothing is followed, and what
 does not fit is simply nobody.
 """
@@ -25,6 +27,8 @@ class Sighting(NamedTuple):
 
     mac: str
     ip: str
+    sure: bool = True
+    """False when the address was merely used, not claimed."""
 
 
 def parse_frame(frame: bytes) -> Sighting | None:
@@ -37,8 +41,18 @@ def parse_frame(frame: bytes) -> Sighting | None:
     if kind == ARP:
         return _arp(source, body)
     if kind == IPV4:
-        return _dhcp(source, body)
-    return _neighbour(source, body) if kind == IPV6 else None
+        return _opening(source, body, body[12:16]) if body[9:10] == b"\x06" else _dhcp(source, body)
+    if kind == IPV6:
+        return _opening(source, body, body[8:24]) if body[6:7] == b"\x06" else _neighbour(source, body)
+    return None
+
+
+def _opening(source: bytes, body: bytes, sender: bytes) -> Sighting | None:
+    length = 40 if body[0] >> 4 == 6 else (body[0] & 15) * 4
+    if len(body) < length + 14 or length < 20 or body[length + 13] & 0x12 != 2:
+        return None  # not a SYN
+    seen = _sighting(source, sender)
+    return seen._replace(sure=False) if seen is not None and seen.ip else None
 
 
 def _sighting(mac: bytes, packed: bytes) -> Sighting | None:

@@ -1,8 +1,9 @@
 """The devices of the office: who is there, under which addresses, since when.
 
-`Inventory` is the pure account; `Listener` is the thread that feeds it from the LAN port, through a kernel filter
-that lets only ARP, neighbour discovery and DHCP requests up. Writes `run/inventory.json` ({"ip": "mac"}, which
-telemetry and inspect read) at every change and `state/inventory.json` (the whole account) from time to time.
+`Inventory` is the pure account; `Listener` is the thread that feeds it from the LAN port, through a kernel
+filter that lets only ARP, neighbour discovery, DHCP requests and the first packet of a connection up. Writes
+`run/inventory.json` ({"ip": "mac"}, which telemetry and inspect read) at every change and `state/inventory.json`
+(the whole account) from time to time.
 """
 
 from __future__ import annotations
@@ -28,9 +29,14 @@ MAX_DEVICES: Final = 4096
 MAX_ADDRESSES: Final = 16
 """Per device and family; temporary IPv6 addresses come and go, the oldest goes."""
 MAX_STATE_BYTES: Final = 16 << 20
+BREATH_FRAMES: Final = 200
+"""After so many frames without a pause the listener rests: a flood costs its senders, not the watchdog."""
+BREATH_S: Final = 0.05
 EVENTS_PER_MINUTE: Final = 600
 """A machine that invents addresses fills the account's cap, not the line to the centre."""
 SAVE_S: Final = 60.0
+NEWS_S: Final = 2.0
+"""A new device is on disk so soon; last-seen times of known ones may wait `SAVE_S`."""
 PUBLISH_S: Final = 0.2
 SO_ATTACH_FILTER: Final = 26
 ETH_P_ALL: Final = 0x0003
@@ -64,7 +70,8 @@ class Inventory:
                 self._forget(next(iter(self.devices)))
         self.devices[seen.mac] = known  # at the end: the order is by last sighting
         known.last_seen = at
-        if seen.ip and self.by_ip.get(seen.ip) != seen.mac:
+        owner = self.by_ip.get(seen.ip)
+        if seen.ip and owner != seen.mac and (seen.sure or owner is None):
             self._assign(seen)
             is_new = True
         if not is_new:
@@ -115,6 +122,7 @@ class Listener:
         self._report = report
         self._inventory = load(saved)
         self._changed = True
+        self._unsaved = False
         self._published_at = 0.0
         self._saved_at = time.monotonic()
         self._minute = 0
@@ -130,24 +138,29 @@ class Listener:
             try:
                 with listen(self._port) as sock:
                     while not stop.is_set():
-                        self._hear(sock)
+                        if all(self._hear(sock) for _ in range(BREATH_FRAMES)):
+                            stop.wait(BREATH_S)
                         self._write(time.monotonic())
             except OSError as err:
                 log.warning("inventory: %s: %s", self._port, err)
                 stop.wait(1.0)
         self._save()
 
-    def _hear(self, sock: socket.socket) -> None:
+    def _hear(self, sock: socket.socket) -> bool:
+        """Take in one frame; False when there was none for a moment."""
         try:
             frame = sock.recv(MAX_FRAME_BYTES + 1)
         except TimeoutError:
-            return
+            return False
         seen = parse_frame(frame)
-        if seen is None:
-            return
+        if seen is not None:
+            self._enter(seen)
+        return True
+
+    def _enter(self, seen: Sighting) -> None:
         device = self._inventory.handle(seen, utc_now())
         if device is not None:
-            self._changed = True
+            self._changed = self._unsaved = True
             if self._may_report():
                 self._report(device)
 
@@ -162,8 +175,8 @@ class Listener:
         if self._changed and now - self._published_at >= PUBLISH_S:
             self._changed, self._published_at = False, now
             self._try_write(self._published, self._inventory.by_ip, 0o644)
-        if now - self._saved_at >= SAVE_S:
-            self._saved_at = now
+        if now - self._saved_at >= (NEWS_S if self._unsaved else SAVE_S):
+            self._unsaved, self._saved_at = False, now
             self._save()
 
     def _save(self) -> None:
@@ -179,20 +192,29 @@ class Listener:
 
 
 def _filter() -> bytes:
-    """Classic BPF: frames that arrive (not leave) and are ARP, ICMPv6 133-136 or UDP to port 67."""
-    load_word, load_half, load_byte, load_half_x, header_length = 0x20, 0x28, 0x30, 0x48, 0xB1
-    equal, at_least, any_bit, give = 0x15, 0x35, 0x45, 0x06
-    packet_type = 0xFFFFF000 + 4
+    """Classic BPF: frames that arrive (not leave) and are ARP, ICMPv6 133-136, UDP to port 67 or a TCP SYN."""
+    word, half, byte, byte_x, half_x, header, both = 0x20, 0x28, 0x30, 0x50, 0x48, 0xB1, 0x54
+    equal, at_least, above, any_bit, give = 0x15, 0x35, 0x25, 0x45, 0x06
+    # (label, operation, operand, where to go when true, when false); no label to go to = the next line
     program = [
-        (load_word, 0, 0, packet_type), (equal, 18, 0, socket.PACKET_OUTGOING),
-        (load_half, 0, 0, 12), (equal, 15, 0, 0x0806), (equal, 0, 8, 0x0800),
-        (load_byte, 0, 0, 23), (equal, 0, 13, 17), (load_half, 0, 0, 20), (any_bit, 11, 0, 0x1FFF),
-        (header_length, 0, 0, 14), (load_half_x, 0, 0, 16), (equal, 7, 8, 67), (give, 0, 0, 0),
-        (equal, 0, 6, 0x86DD), (load_byte, 0, 0, 20), (equal, 0, 4, 58), (load_byte, 0, 0, 54),
-        (at_least, 0, 2, 133), (0x25, 1, 0, 136),
-        (give, 0, 0, MAX_FRAME_BYTES), (give, 0, 0, 0),
+        ("", word, 0xFFFFF000 + 4, "", ""), ("", equal, socket.PACKET_OUTGOING, "no", ""),
+        ("", half, 12, "", ""), ("", equal, 0x0806, "yes", ""), ("", equal, 0x0800, "", "six"),
+        ("", half, 20, "", ""), ("", any_bit, 0x1FFF, "no", ""), ("", header, 14, "", ""),
+        ("", byte, 23, "", ""), ("", equal, 6, "", "udp"), ("", byte_x, 27, "", ""), ("", both, 0x12, "", ""),
+        ("", equal, 2, "yes", "no"),
+        ("udp", equal, 17, "", "no"), ("", half_x, 16, "", ""), ("", equal, 67, "yes", "no"),
+        ("six", equal, 0x86DD, "", "no"), ("", byte, 20, "", ""), ("", equal, 6, "", "nd"),
+        ("", byte, 67, "", ""), ("", both, 0x12, "", ""), ("", equal, 2, "yes", "no"),
+        ("nd", equal, 58, "", "no"), ("", byte, 54, "", ""), ("", at_least, 133, "", "no"),
+        ("", above, 136, "no", "yes"),
+        ("yes", give, MAX_FRAME_BYTES, "", ""), ("no", give, 0, "", ""),
     ]  # fmt: skip
-    return b"".join(struct.pack("=HBBI", *step) for step in program)
+    at = {label: line for line, (label, *_) in enumerate(program) if label}
+    code = b""
+    for line, (_, operation, operand, true, false) in enumerate(program):
+        jumps = (at[label] - line - 1 if label else 0 for label in (true, false))
+        code += struct.pack("=HBBI", operation, *jumps, operand)
+    return code
 
 
 def listen(port: str) -> socket.socket:
@@ -208,7 +230,7 @@ def listen(port: str) -> socket.socket:
         steps = len(_filter()) // 8
         fprog = struct.pack("HP", steps, ctypes.addressof(program))
         sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
-        sock.settimeout(0.2)
+        sock.settimeout(PUBLISH_S)
         sock.bind((port, ETH_P_ALL))
     except OSError:
         sock.close()
