@@ -46,13 +46,13 @@ class Scene:
 
 def all_scenes() -> list[Scene]:
     return [
-        Scene("正常なファイル  clean 1 MB, HTTP v4", _clean, _file("clean", "1m.bin")),
-        Scene("EICAR 300 kB, HTTP v4", lambda lab: _infected(lab, layout.SERVER4), _file("blocked", "300k.bin")),
-        Scene("EICAR 300 kB, HTTP v6", lambda lab: _infected(lab, f"[{layout.SERVER6}]"), _file("blocked", "300k.bin")),
-        Scene("正常なメール  clean mail, SMTP", _clean_mail, _file("clean", "1k.bin")),
-        Scene("感染メール  infected mail, SMTP", _infected_mail, _file("blocked", "300k.bin")),
-        Scene("EICAR, FTP passive", lambda lab: _infected_ftp(lab, passive=True), _file("blocked", "300k.bin")),
-        Scene("EICAR, FTP active", lambda lab: _infected_ftp(lab, passive=False), _file("blocked", "300k.bin")),
+        Scene("正常なファイル  clean 1 MB, HTTP v4", _clean, _file("clean", "http")),
+        Scene("EICAR 300 kB, HTTP v4", lambda lab: _infected(lab, layout.SERVER4), _file("blocked", "http")),
+        Scene("EICAR 300 kB, HTTP v6", lambda lab: _infected(lab, f"[{layout.SERVER6}]"), _file("blocked", "http")),
+        Scene("正常なメール  clean mail, SMTP", _clean_mail, _file("clean", "smtp")),
+        Scene("感染メール  infected mail, SMTP", _infected_mail, _file("blocked", "smtp")),
+        Scene("EICAR, FTP passive", lambda lab: _infected_ftp(lab, passive=True), _file("blocked", "ftp-data")),
+        Scene("EICAR, FTP active", lambda lab: _infected_ftp(lab, passive=False), _file("blocked", "ftp-data")),
         Scene("C2 への通信  C2 check-in, HTTP", _c2_request, _dropped("http")),
         Scene("C2 の名前  C2 name, DNS", _c2_name, _dropped("dns")),
         Scene(
@@ -61,8 +61,8 @@ def all_scenes() -> list[Scene]:
     ]
 
 
-def _file(outcome: str, name: str) -> Callable[[Event], bool]:
-    return lambda event: isinstance(event, FileVerdict) and (event.outcome, event.file_name) == (outcome, name)
+def _file(outcome: str, app: str) -> Callable[[Event], bool]:
+    return lambda event: isinstance(event, FileVerdict) and (event.outcome, event.app) == (outcome, app)
 
 
 def _dropped(app: str) -> Callable[[Event], bool]:
@@ -90,7 +90,7 @@ def _infected(lab: Lab, host: str) -> Got:
     end = {56: "connection reset", 18: "cut short", 28: "timeout", 52: "reset before the first byte"}.get(
         code, f"curl exit {code}"
     )
-    return Got(len(body) < 300_000 and code in (18, 52, 56), f"{_bytes(len(body))} of 300 kB, {end}")
+    return Got(len(body) < 300_000 and code in (18, 52, 56), f"{len(body)} of 300000 B, {end}")
 
 
 def _mail(lab: Lab, *attachments: Path) -> tuple[str, int]:
@@ -124,7 +124,7 @@ def _infected_ftp(lab: Lab, *, passive: bool) -> Got:
     )
     lab.run("lan", ["lftp", "-c", orders])
     size = target.stat().st_size if target.exists() else 0
-    return Got(size < 300_000, f"{_bytes(size)} of 300 kB")
+    return Got(size < 300_000, f"{size} of 300000 B")
 
 
 def _c2_request(lab: Lab) -> Got:

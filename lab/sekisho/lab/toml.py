@@ -20,7 +20,11 @@ def merged(base: Table, over: Table) -> dict[str, Value | Table]:
 
 def dumps(table: Table) -> str:
     """TOML text of one table of values and one level of tables below it (JSON's scalars are TOML's, too)."""
-    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, Mapping)]
+    lines = [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        for key, value in table.items()
+        if not isinstance(value, Mapping)
+    ]
     for name, inner in table.items():
         if isinstance(inner, Mapping):
             lines += ["", f"[{name}]", dumps(inner)]

@@ -7,6 +7,8 @@ keeps nothing. Callers count `RejectedInput` and go on: a bad line never stops t
 from __future__ import annotations
 
 import datetime as dt
+import ipaddress
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -82,25 +84,28 @@ def decode_journal(line: bytes, inventory: Inventory) -> Event:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
         raise RejectedInput(f"A journal line was refused: {type(err).__name__}.") from err
     flow: Flow | None = getattr(event, "flow", None)
-    if flow and not flow.mac:
-        mac = inventory.mac(flow.src_ip, flow.dst_ip)
-        if mac:
-            return msgspec.structs.replace(event, flow=msgspec.structs.replace(flow, mac=mac))
-    return event
+    if flow is None:
+        return event
+    src, dst = short_address(flow.src_ip), short_address(flow.dst_ip)
+    found = msgspec.structs.replace(flow, src_ip=src, dst_ip=dst, mac=flow.mac or inventory.mac(src, dst))
+    return msgspec.structs.replace(event, flow=found)
+
+
+@lru_cache(maxsize=4096)
+def short_address(text: str) -> str:
+    """The one spelling of an address: Suricata writes IPv6 in full, the inventory and people do not."""
+    try:
+        return str(ipaddress.ip_address(text)) if ":" in text else text
+    except ValueError:
+        return text
 
 
 def _event(eve: EveLine, inventory: Inventory) -> Event | None:
     make = _MAKERS.get(eve.event_type)
     if make is None:
         return None
-    flow = Flow(
-        eve.src_ip,
-        eve.src_port,
-        eve.dest_ip,
-        eve.dest_port,
-        eve.proto,
-        inventory.mac(eve.src_ip, eve.dest_ip),
-    )
+    src, dst = short_address(eve.src_ip), short_address(eve.dest_ip)
+    flow = Flow(src, eve.src_port, dst, eve.dest_port, eve.proto, inventory.mac(src, dst))
     return make(eve, _utc(eve.timestamp), flow)
 
 

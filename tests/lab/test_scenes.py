@@ -1,0 +1,52 @@
+"""Every scene of the demo comes out as promised, and the demo's own judgement can fail."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import signal
+
+import pytest
+
+from sekisho.lab import scenes
+from sekisho.lab.lab import Lab
+from sekisho.lab.layout import CLIENT_MAC, SERVER4
+
+pytestmark = pytest.mark.lab
+
+SCENES = scenes.all_scenes()
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=[scene.title.split("  ")[-1] for scene in SCENES])
+def test_scene_comes_out_as_promised(whole: Lab, scene: scenes.Scene) -> None:
+    began = dt.datetime.now(dt.UTC)
+    got = scene.act(whole)
+    assert got.ok, got.text
+    stored = whole.wait_event(
+        lambda event: dt.datetime.fromisoformat(event.at) >= began and scene.event(event), timeout_s=10
+    )
+    assert stored.event.flow.mac == CLIENT_MAC  # type: ignore[union-attr]  # every scene's event has a flow
+
+
+def test_without_the_product_no_malicious_scene_is_taken_for_a_success(bare: Lab) -> None:
+    promised = [scene for scene in SCENES if "EICAR" in scene.title or "infected" in scene.title]
+    assert len(promised) == 5
+    assert [scene.title for scene in promised if scene.act(bare).ok] == []
+
+
+def test_nothing_is_missing_at_the_centre(whole: Lab) -> None:
+    sequences = sorted(row.seq for row in whole.events())
+    assert sequences == list(range(1, len(sequences) + 1))
+
+
+@pytest.mark.parametrize("name", ["telemetry", "inspect", "appliance", "center", "mosquitto", "suricata"])
+def test_after_a_killed_process_the_next_malicious_file_is_still_stopped(whole: Lab, name: str) -> None:
+    pid = whole.pid(name)
+    os.kill(pid, signal.SIGKILL)
+    whole.wait(lambda: whole.pid(name) not in (0, pid), f"{name} is not back", 15)
+    whole.wait_ready(30)
+
+    def stopped() -> bool:
+        return scenes._infected(whole, SERVER4).ok
+
+    whole.wait(stopped, "no file is stopped", 15)
