@@ -37,6 +37,13 @@ class Arms(msgspec.Struct):
     rules: int
     """Rules that both engines run."""
 
+    def lab(self, name: str) -> Lab:
+        """The lab of an arm: product, packaged, bare (hooks as the kernel starts them) or hookless."""
+        if name in ("bare", "hookless"):
+            _bridge_calls(self.bare, "0" if name == "hookless" else "1")
+            return self.bare
+        return self.product if name == "product" else self.packaged
+
 
 @contextmanager
 def standing(name: str, rules_dir: str) -> Iterator[Arms]:
@@ -53,7 +60,6 @@ def standing(name: str, rules_dir: str) -> Iterator[Arms]:
         product.wait(lambda: _inspecting(product), "the box does not inspect", _RULES_READY_S)
         for lab in (product, bare, packaged):
             _offer(lab)
-        _bridge_calls(bare, "0")
         rules = product.lay.box_state / "signatures" / "current" / "suricata.rules"
         with _packaged_engine(packaged, rules) as engine:
             yield Arms(product, bare, packaged, engine, rules.read_bytes().count(b"\n"))

@@ -11,16 +11,28 @@ import socket
 import struct
 import sys
 import time
+from typing import TypedDict
 
+PORT = 80
 CHUNK = 1 << 16
 TIMEOUT_S = 30
 
 
-def fetch(host: str, path: str, count: int) -> dict[str, object]:
+class Fetched(TypedDict):
+    seconds: list[float]
+    short: int
+
+
+class Beaten(TypedDict):
+    sent: dict[str, float]
+
+
+def fetch(host: str, path: str, count: int) -> Fetched:
     """Seconds from the request to the last byte, for `count` downloads, each on a connection of its own."""
-    seconds, short = [], 0
+    seconds: list[float] = []
+    short = 0
     for _ in range(count):
-        with socket.create_connection((host, 80), TIMEOUT_S) as link:
+        with socket.create_connection((host, PORT), TIMEOUT_S) as link:
             began = time.perf_counter()
             link.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             ended, whole = _drain(link)
@@ -48,11 +60,11 @@ def _drain(link: socket.socket) -> tuple[float, bool]:
     return time.perf_counter(), True
 
 
-def beacon(host: str, path: str, count: int) -> dict[str, object]:
+def beacon(host: str, path: str, count: int) -> Beaten:
     """Ask for `path`/0, /1, ... 50 ms apart; the wall clock just before each request left."""
-    sent = {}
+    sent: dict[str, float] = {}
     for number in range(count):
-        with socket.create_connection((host, 80), TIMEOUT_S) as link:
+        with socket.create_connection((host, PORT), TIMEOUT_S) as link:
             # closed by RST: what the box dropped must not be sent again for minutes
             link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sent[f"{path}/{number}"] = time.time()
@@ -68,8 +80,8 @@ def main() -> None:
     parser.add_argument("path")
     parser.add_argument("count", type=int)
     args = parser.parse_args()
-    work = fetch if args.what == "fetch" else beacon
-    sys.stdout.write(json.dumps(work(args.host, args.path, args.count)) + "\n")
+    result = (fetch if args.what == "fetch" else beacon)(args.host, args.path, args.count)
+    sys.stdout.write(json.dumps(result) + "\n")
 
 
 if __name__ == "__main__":
