@@ -25,6 +25,7 @@ def free_port() -> int:
 
 
 def _line(event_type: str, **fields: object) -> bytes:
+    """One EVE record."""
     line = {
         "timestamp": "2026-01-02T03:04:05.000006+0000",
         "event_type": event_type,
@@ -48,7 +49,10 @@ class Site:
         server = pki.issue(self.pki, "broker", "server", ("127.0.0.1", "localhost"))
         self.center = pki.issue(self.pki, "center")
         self.box = pki.issue(self.pki, "box-1")
+        self.listener = pki.issue(self.pki, "listener")
         self.conf = broker.write_config(broker.Broker(root / "broker", server, "127.0.0.1", self.port))
+        with (root / "broker" / "acl").open("a") as acl:
+            acl.write("\nuser listener\ntopic read #\n")
         self.store_path = root / "events.db"
         (root / "run" / "eve").mkdir(parents=True)
         self.eve = root / "run" / "eve" / "eve.json"
@@ -91,9 +95,13 @@ class Site:
         process.wait(10)
 
     @staticmethod
-    def alert(number: int) -> bytes:
+    def line(event_type: str, **fields: object) -> bytes:
+        return _line(event_type, **fields)
+
+    @staticmethod
+    def alert(number: int, **more: object) -> bytes:
         """An EVE alert that can be told from the others by its rule number."""
-        return _line("alert", alert={"signature_id": number, "signature": "test", "action": "blocked"})
+        return _line("alert", alert={"signature_id": number, "signature": "test", "action": "blocked"}, **more)
 
     @staticmethod
     def dns(number: int) -> bytes:

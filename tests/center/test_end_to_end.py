@@ -5,9 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import json
 import random
+import signal
 import socket
 import sqlite3
 import ssl
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +29,12 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def _spooled(site: Site) -> int:
-    with sqlite3.connect(f"file:{site.root}/state/telemetry/spool.db?mode=ro", uri=True) as db:
-        return int(db.execute("SELECT COUNT(*) FROM event").fetchone()[0])
+    """Rows that wait on the box; -1 while there is no spool yet."""
+    try:
+        with sqlite3.connect(f"file:{site.root}/state/telemetry/spool.db?mode=ro", uri=True) as db:
+            return int(db.execute("SELECT COUNT(*) FROM event").fetchone()[0])
+    except sqlite3.OperationalError:
+        return -1
 
 
 def _missing(site: Site) -> list[object]:
@@ -98,7 +105,7 @@ def test_after_an_outage_alerts_come_before_metadata(site: Site) -> None:
     site.start("box")
     for number in range(1, 301):
         site.write(site.dns(number) + site.alert(number))
-    site.wait(lambda: (site.root / "state/telemetry/spool.db").exists() and _spooled(site) == 600)
+    site.wait(lambda: _spooled(site) == 600)
     site.start("broker", "center")
     site.wait(lambda: len(site.events()) >= 600)
     lanes = [stored.lane for stored in site.events()]
@@ -171,9 +178,96 @@ def test_a_broken_certificate_keeps_the_events_on_the_box(site: Site) -> None:
     site.box.cert.write_text("no certificate")
     site.start("broker", "center", "box")
     site.write(site.alert(1))
-    site.wait(lambda: (site.root / "state/telemetry/spool.db").exists() and _spooled(site) == 2)
+    site.wait(lambda: _spooled(site) == 2)
     assert "cannot be used" in (site.root / "box.log").read_text()
     site.kill("box")
     pki.issue(site.pki, "box-1")
     site.start("box")
     site.wait(lambda: site.sids() == [1])
+
+
+def test_a_certificate_of_another_authority_is_named_in_the_log(site: Site) -> None:
+    other = site.root / "other"
+    pki.create_ca(other)
+    (site.pki / "ca.crt").write_bytes((other / "ca.crt").read_bytes())
+    site.start("broker", "box")
+    site.wait(lambda: "certificate verify failed" in (site.root / "box.log").read_text())
+
+
+def test_no_canary_is_in_the_spool_at_the_broker_or_at_the_centre(site: Site) -> None:
+    canary = "KANARIENVOGEL"
+    published: list[bytes] = []
+    site.start("broker", "center", "box")
+    listener = _client(site, site.listener, client_id="listener")
+    listener.on_message = lambda _c, _u, message: published.append(bytes(message.payload))
+    listener.subscribe("#", qos=1)
+    http = {
+        "url": f"http://u:{canary}@h/a?k={canary}#{canary}",
+        "hostname": "h",
+        "cookie": canary,
+        "authorization": canary,
+        "http_request_body_printable": canary,
+    }
+    private = {"http": http, "payload_printable": canary, "email": {"body": canary}, "smtp": {"mail_from": "a@b"}}
+    site.write(site.line("http", **private) + site.line("smtp", **private) + site.alert(1, **private))
+    site.write(canary.encode() + b" is no event\n")
+    site.wait(lambda: len(site.events()) == 3)
+    site.wait(lambda: b"".join(published).count(b'"type"') >= 3)
+    listener.disconnect()
+    listener.loop_stop()
+    kept = [
+        *site.root.glob("state/**/*"),
+        *site.root.glob("events.db*"),
+        *site.root.glob("broker/*"),
+        *site.root.glob("*.log"),
+    ]
+    leaks = [path.name for path in kept if path.is_file() and canary.encode() in path.read_bytes()]
+    assert leaks == []
+    assert canary.encode() not in b"".join(published)
+
+
+def test_a_full_disk_on_the_box_delays_and_loses_nothing(site: Site) -> None:
+    state = site.root / "state"
+    state.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(state)], capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        site.start("broker", "center", "box")
+        site.write(site.alert(1))
+        site.wait_alerts(1)
+        with pytest.raises(OSError, match="No space"), (state / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        for number in range(2, 4002):
+            site.write(site.alert(number))
+        site.wait(lambda: "Nothing is lost" in (site.root / "box.log").read_text())
+        (state / "filler").unlink()
+        site.wait_alerts(4001)
+        assert sorted(site.sids()) == list(range(1, 4002))
+        assert _missing(site) == []
+    finally:
+        site.stop()
+        subprocess.run(["umount", "-l", str(state)], check=True)
+
+
+@pytest.mark.parametrize("module", ["telemetry", "center"])
+def test_a_daemon_names_what_is_wrong_with_its_settings_and_exits(tmp_path: Path, module: str) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("box = ")
+    argv = [sys.executable, "-I", "-m", f"sekisho.{module}.daemon", "--settings", str(path)]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "broken.toml" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_sigterm_ends_both_daemons_cleanly(site: Site) -> None:
+    site.start("broker", "center", "box")
+    site.write(site.alert(1))
+    site.wait_alerts(1)
+    box, center = site.processes["box"], site.processes["center"]
+    site.kill("box", signal.SIGTERM)
+    site.kill("center", signal.SIGTERM)
+    assert (box.returncode, center.returncode) == (0, 0)
+    store = Store(site.store_path, read_only=True)
+    assert [state.state for state in store.boxes()] == ["on"]
+    store.close()

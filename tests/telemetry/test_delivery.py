@@ -15,6 +15,7 @@ from sekisho.appliance.core.errors import RejectedInput
 from sekisho.telemetry.delivery import (
     BATCH_BYTES,
     RESEND_S,
+    RETAINED_S,
     SETTLE_S,
     WINDOW_BATCHES,
     WINDOW_BYTES,
@@ -44,7 +45,8 @@ class Play:
         self.ack(0)
 
     def ack(self, upto: int, *have: tuple[int, int, int], session: str = "s") -> None:
-        self.delivery.acknowledged(Ack(self.spool.epoch, upto, list(have), session), self.spool)
+        self.delivery.acknowledged(Ack(self.spool.epoch, upto, list(have), session), self.now)
+        self.delivery.settle(self.now + SETTLE_S, self.spool)
 
     def pump(self, puback: bool = True) -> list[tuple[int, int, int]]:
         """Publish all that may go; returns the runs."""
@@ -78,7 +80,7 @@ def test_nothing_goes_before_the_connection_and_the_retained_acknowledgement(pla
     assert play.pump() == []
     play.delivery.online(play.now)
     assert play.pump() == []
-    play.now += SETTLE_S
+    play.now += RETAINED_S
     assert play.pump() == [(1, 1, 1)]
 
 
@@ -191,7 +193,8 @@ def test_large_backlogs_are_cut_into_batches_within_the_byte_window(play: Play) 
 def test_another_epochs_acknowledgement_deletes_nothing(play: Play) -> None:
     play.spool.add([alert(1)])
     play.online()
-    play.delivery.acknowledged(Ack("ffffffffffffffff", 1), play.spool)
+    play.delivery.acknowledged(Ack("ffffffffffffffff", 1), play.now)
+    play.delivery.settle(play.now + SETTLE_S, play.spool)
     assert play.spool.holds(1, 1, 1)
 
 

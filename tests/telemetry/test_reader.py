@@ -28,7 +28,9 @@ class Reader:
             self.lines += chunk.lines
             self.too_long += chunk.too_long
             self.saved = chunk.position
-            self.tail.settle(chunk)
+            self.tail.step(chunk)
+            if chunk.remove:
+                self.tail.remove_rolled()
         return self.lines[before:]
 
     def restart(self) -> None:
@@ -136,7 +138,7 @@ def test_a_kill_between_commit_and_removal_does_not_read_the_rolled_file_again(t
         reader.saved = chunk.position
         if chunk.remove:
             break
-        reader.tail.settle(chunk)
+        reader.tail.step(chunk)
     reader.restart()
     assert lines + reader.drain() == [b"one", b"two"]
     assert not rolled.exists()
@@ -192,3 +194,18 @@ def test_a_rolling_journal_is_read_whole_while_it_is_written(tmp_path: Path) -> 
     reader.drain()
     writer.close()
     assert reader.lines == expected
+
+
+def test_a_rolled_file_stays_until_what_it_held_is_durable(tmp_path: Path) -> None:
+    path, rolled = tmp_path / "eve.json", tmp_path / "eve.json.1"
+    append(rolled, b"one\n")
+    append(path, b"two\n")
+    tail = Tail(path, None, CAP)
+    lines = []
+    while chunk := tail.read():
+        lines += chunk.lines
+        tail.step(chunk)
+    assert lines == [b"one", b"two"]
+    assert rolled.exists()
+    tail.remove_rolled()
+    assert not rolled.exists()

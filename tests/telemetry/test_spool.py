@@ -168,7 +168,7 @@ def test_a_damaged_spool_is_set_aside_and_a_new_epoch_says_so(tmp_path: Path, da
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)], capture_output=True)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)], capture_output=True)
     if made.returncode:
         pytest.skip("mounting a small disk needs root")
     yield disk
@@ -178,16 +178,28 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_moves_nothing_and_loses_nothing(small_disk: Path) -> None:
     spool = Spool.open(small_disk / "spool.db", 64 * MB, NOW)
     filler = small_disk / "filler"
-    filler.write_bytes(bytes(128 << 10))
+    filler.write_bytes(bytes(4 << 20))
     stored = 0
     with pytest.raises(DeviceFault, match="Free space"):
         for stored in range(10_000):
-            spool.add([dns(stored, 200)], chunk(stored + 1))
-    assert len(rows(spool)) == stored
+            spool.add([dns(stored, 200)] * 50, chunk(stored + 1))
+    assert len(rows(spool)) == stored * 50
     assert spool.position("eve.json") == Position(1, 2, stored, b"h")
     filler.unlink()
-    spool.add([dns(stored, 200)], chunk(stored + 1))
-    assert len(rows(spool)) == stored + 1
+    spool.add([dns(stored, 200)] * 50, chunk(stored + 1))
+    assert len(rows(spool)) == stored * 50 + 50
+    spool.close()
+
+
+def test_a_disk_filled_by_the_spool_itself_empties_when_the_centre_acknowledges(small_disk: Path) -> None:
+    spool = Spool.open(small_disk / "spool.db", 64 * MB, NOW)
+    stored = 0
+    with pytest.raises(DeviceFault):
+        for stored in range(10_000):
+            spool.add([dns(stored, 200)] * 100)
+    assert spool.acknowledge(stored * 100, []) == stored * 100
+    assert rows(spool) == []
+    spool.add([dns(1)])
     spool.close()
 
 
@@ -228,7 +240,7 @@ print("ready", flush=True)
 while True:
     if chunk := tail.read():
         spool.add([decode_journal(line, nobody) for line in chunk.lines], chunk)
-        tail.settle(chunk)
+        tail.step(chunk)
 """
 
 
@@ -251,7 +263,7 @@ def test_killed_at_any_moment_it_neither_loses_nor_repeats_a_line(tmp_path: Path
     tail = Tail(source, spool.position("a.jsonl"), 1 << 18)
     while found := tail.read():
         spool.add([events.decode(line) for line in found.lines], found)
-        tail.settle(found)
+        tail.step(found)
     sids = [event.sid for event in decoded(spool) if isinstance(event, Alert)]
     assert sids == list(range(1, number + 1))
     assert [row.seq for row in rows(spool)] == list(range(1, number + 1))

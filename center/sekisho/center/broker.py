@@ -72,7 +72,6 @@ persistence_location {directory}/
 autosave_interval 30
 max_inflight_messages 64
 max_queued_messages 1000
-message_size_limit 262144
 max_packet_size 266240
 set_tcp_nodelay true
 log_dest stderr

@@ -20,10 +20,9 @@ from typing import Final
 from sekisho.appliance.core import sdnotify, settings
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Settings
-from sekisho.telemetry.decode import LINE_CAP, Inventory, decode_eve, decode_journal
 from sekisho.telemetry.delivery import Delivery, parse_ack
-from sekisho.telemetry.events import Event, Health
-from sekisho.telemetry.reader import Chunk, Tail
+from sekisho.telemetry.events import Health
+from sekisho.telemetry.intake import Intake
 from sekisho.telemetry.sender import AckArrived, BrokerHas, Connected, Disconnected, Fact, Sender
 from sekisho.telemetry.spool import Spool, SpoolDamaged
 
@@ -31,8 +30,6 @@ POLL_S: Final = 0.02
 RETRY_S: Final = 1.0
 CERTIFICATE_RETRY_S: Final = 30.0
 WATCHDOG_S: Final = 2.0
-MAX_JOURNALS: Final = 32
-LOOK_FOR_JOURNALS_S: Final = 0.25
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +40,14 @@ class Telemetry:
     def __init__(self, config: Settings) -> None:
         self._settings = config
         self._inbox: SimpleQueue[Fact] = SimpleQueue()
-        self._inventory = Inventory(config.inventory)
-        self._tails: dict[Path, Tail] = {}
         self._sender: Sender | None = None
         self._sender_retry_at = 0.0
         self._read_again_at = 0.0
-        self._look_again_at = 0.0
         self._sender_trouble = ""
-        self._refused = 0
+        self._said, self._say_again_at = "", 0.0
         self._stopped = False
         self._open_spool()
+        self._intake = Intake(config, self._spool)
 
     def run(self) -> None:
         """Work until `stop`; then close the connection and the spool."""
@@ -69,9 +64,14 @@ class Telemetry:
                 log.exception("the spool is damaged; it is set aside and a new one begins")
                 self._reopen_spool()
             except DeviceFault as err:
-                log.error("%s Nothing is lost; trying again.", err)
+                self._say_once_a_minute(f"{err} Nothing is lost; trying again.", now)
                 self._read_again_at = now + RETRY_S
         self._close()
+
+    def _say_once_a_minute(self, text: str, now: float) -> None:
+        if text != self._said or now >= self._say_again_at:
+            self._said, self._say_again_at = text, now + 60
+            log.error("%s", text)
 
     def stop(self) -> None:
         self._stopped = True
@@ -81,10 +81,8 @@ class Telemetry:
         self._connect(now)
         self._take_facts(POLL_S)
         if now >= self._read_again_at:
-            self._inventory.refresh()
-            self._find_sources(now)
-            for tail in self._tails.values():
-                self._drain(tail)
+            self._intake.turn(now)
+        self._delivery.settle(now, self._spool)
         self._publish()
 
     def _open_spool(self) -> None:
@@ -95,57 +93,12 @@ class Telemetry:
 
     def _reopen_spool(self) -> None:
         self._spool.close()
-        for tail in self._tails.values():
-            tail.close()
-        self._tails.clear()
-        self._look_again_at = 0.0
         online = self._delivery.connected
         self._open_spool()
+        self._intake.spool = self._spool
         if online and self._sender:
             self._sender.announce(self._spool.epoch, self._spool.next_seq())
             self._delivery.online(time.monotonic())
-
-    def _find_sources(self, now: float) -> None:
-        """EVE, and every journal there is by now (rooms may be started later)."""
-        if now < self._look_again_at:
-            return
-        self._look_again_at = now + LOOK_FOR_JOURNALS_S
-        paths = [self._settings.eve]
-        try:
-            paths += sorted(self._settings.journals.glob("*.jsonl"))[:MAX_JOURNALS]
-        except OSError:
-            log.warning("the journal directory cannot be read")
-        for path in paths:
-            if path not in self._tails:
-                self._tails[path] = Tail(path, self._spool.position(path.name), LINE_CAP)
-
-    def _drain(self, tail: Tail) -> None:
-        """One chunk of one source: as much as a transaction should hold."""
-        chunk = tail.read()
-        if chunk is None:
-            return
-        self._spool.add(self._events(chunk), chunk)
-        try:
-            tail.settle(chunk)
-        except OSError as err:
-            raise DeviceFault(f"Cannot remove the rolled file of {chunk.source}: {err.strerror}.") from err
-
-    def _events(self, chunk: Chunk) -> list[Event]:
-        is_eve = chunk.source == self._settings.eve.name
-        made: list[Event] = []
-        refused = chunk.too_long
-        for line in chunk.lines:
-            try:
-                event = decode_eve(line, self._inventory) if is_eve else decode_journal(line, self._inventory)
-            except RejectedInput:
-                refused += 1
-                continue
-            if event:
-                made.append(event)
-        if refused:
-            self._refused += refused
-            log.warning("%s: %d lines refused, %d in all", chunk.source, refused, self._refused)
-        return made
 
     def _connect(self, now: float) -> None:
         if self._sender or not self._settings.telemetry.host or now < self._sender_retry_at:
@@ -191,7 +144,7 @@ class Telemetry:
 
     def _acknowledged(self, payload: bytes) -> None:
         try:
-            self._delivery.acknowledged(parse_ack(payload), self._spool)
+            self._delivery.acknowledged(parse_ack(payload), time.monotonic())
         except RejectedInput as err:
             log.warning("%s", err)
 
@@ -202,8 +155,11 @@ class Telemetry:
     def _close(self) -> None:
         if self._sender:
             self._sender.stop()
-        for tail in self._tails.values():
-            tail.close()
+        try:
+            self._intake.close()
+            self._delivery.settle(float("inf"), self._spool)
+        except DeviceFault as err:
+            log.error("%s What was not stored will be read again.", err)
         self._spool.close()
 
 

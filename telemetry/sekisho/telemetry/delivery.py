@@ -21,7 +21,10 @@ BATCH_BYTES: Final = 128 << 10
 BATCH_ROWS: Final = 1000
 WINDOW_BATCHES: Final = 64
 WINDOW_BYTES: Final = 1 << 20
-SETTLE_S: Final = 2.0
+RETAINED_S: Final = 2.0
+"""How long the retained acknowledgement is waited for after a connection."""
+SETTLE_S: Final = 0.5
+"""How long acknowledgements are gathered before the rows go: a deletion costs the flash as much as an event."""
 RESEND_S: Final = 15.0
 RESEND_CAP_S: Final = 120.0
 ACK_CAP_BYTES: Final = 32 << 10
@@ -88,14 +91,16 @@ class Delivery:
         self._cursor = [0] * LANES
         self._window: list[Batch] = []
         self._by_mid: dict[int, Batch] = {}
-        self._settled_at = 0.0
+        self._retained_at = 0.0
+        self._acks: list[Ack] = []
+        self._settle_at = 0.0
         self._session = ""
         self.connected = False
 
     def online(self, now: float) -> None:
-        """Connected and subscribed: the retained acknowledgement is waited for, `SETTLE_S` at most."""
+        """Connected and subscribed: the retained acknowledgement is waited for, `RETAINED_S` at most."""
         self.connected = True
-        self._settled_at = now + SETTLE_S
+        self._retained_at = now + RETAINED_S
         self._repeat_all()
 
     def offline(self) -> None:
@@ -109,21 +114,35 @@ class Delivery:
     def sent(self, publish: Publish, mid: int) -> None:
         self._by_mid[mid] = publish.batch
 
-    def acknowledged(self, ack: Ack, spool: Spool) -> int:
-        """Forget what the centre has; returns how many rows left. Another epoch's acknowledgement changes nothing."""
-        self._settled_at = 0.0
+    def acknowledged(self, ack: Ack, now: float) -> None:
+        """Note what the centre has, for `settle`. Another epoch's acknowledgement changes nothing."""
+        self._retained_at = 0.0
         if ack.e != self._epoch:
-            return 0
-        gone = spool.acknowledge(ack.upto, ack.have)
-        self._window = [b for b in self._window if spool.holds(b.lane, b.first, b.last)]
+            return
+        if not self._acks:
+            self._settle_at = now + SETTLE_S
+        self._acks.append(ack)
         if self._session not in ("", ack.s):
             self._repeat_all()
         self._session = ack.s
-        return gone
+
+    def settle(self, now: float, spool: Spool) -> None:
+        """Forget what the centre has, several acknowledgements in one transaction (a lost one costs a repetition).
+
+        Raises:
+            DeviceFault: the spool refused; the rows stay and go again later.
+
+        """
+        if not self._acks or (now < self._settle_at and not self._full()):
+            return
+        self._settle_at = now + SETTLE_S
+        spool.acknowledge(max(ack.upto for ack in self._acks), [run for ack in self._acks for run in ack.have])
+        self._acks = []
+        self._window = [b for b in self._window if spool.holds(b.lane, b.first, b.last)]
 
     def next(self, now: float, spool: Spool) -> Publish | None:
         """The next batch to publish, or None while there is nothing to do or the window is full."""
-        if not self.connected or now < self._settled_at:
+        if not self.connected or now < self._retained_at:
             return None
         return self._again(now, spool) or self._fresh(now, spool)
 
@@ -141,7 +160,7 @@ class Delivery:
         return None
 
     def _fresh(self, now: float, spool: Spool) -> Publish | None:
-        if len(self._window) >= WINDOW_BATCHES or sum(b.size for b in self._window) >= WINDOW_BYTES:
+        if self._full():
             return None
         for lane in range(LANES):
             rows = spool.take(lane, self._cursor[lane], None, BATCH_ROWS, BATCH_BYTES)
@@ -152,6 +171,9 @@ class Delivery:
                 self._window.append(batch)
                 return Publish(batch, payload)
         return None
+
+    def _full(self) -> bool:
+        return len(self._window) >= WINDOW_BATCHES or sum(b.size for b in self._window) >= WINDOW_BYTES
 
     def _repeat_all(self) -> None:
         """What the MQTT client no longer holds is due at once; what it holds it repeats by itself."""

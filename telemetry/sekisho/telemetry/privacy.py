@@ -19,6 +19,9 @@ MASK = "…"
 
 _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 _PATH_PARAM = re.compile(r"(;[^=;/?]*=)[^;/?]+")
+_PLACE = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]{0,20}://|\*$|[A-Za-z0-9._\-\[\]:]{1,255}:[0-9]{1,5}$")
+"""How a request target begins (RFC 9112 3.2); anything else may be a body that was taken for a request."""
+_METHOD = re.compile(r"[A-Za-z-]{1,20}")
 _KEY = re.compile(r"[A-Za-z0-9_.\-\[\]%]{1,64}")
 
 
@@ -27,8 +30,9 @@ def mask_url(url: str) -> str:
 
     A query part without `=` may itself be a secret and is masked whole, as is a key no form would have.
     """
-    if len(url) > 4 * URL_CAP:
-        url = url[: 4 * URL_CAP]
+    if not _PLACE.match(url):
+        return MASK if url else ""
+    url = url[: 4 * URL_CAP]
     url = _USERINFO.sub("", url.partition("#")[0])
     path, mark, query = url.partition("?")
     path = _PATH_PARAM.sub(r"\1" + MASK, path)
@@ -52,7 +56,12 @@ def host_name(name: str) -> str:
     return name.rpartition("@")[2][:STRING_CAP]
 
 
-_RULES = {"url": mask_url, "file_name": file_name, "host": host_name}
+def method(name: str) -> str:
+    """A request method, or nothing where the word is none."""
+    return name if _METHOD.fullmatch(name) else ""
+
+
+_RULES = {"url": mask_url, "file_name": file_name, "host": host_name, "method": method}
 
 
 def tidy(event: Event) -> Event:

@@ -1,16 +1,18 @@
 """Follows growing line files without losing or repeating a line, across rotation, truncation and restarts.
 
 A position is (device, inode, offset, fingerprint of the file's beginning); the spool keeps it in the
-transaction that keeps the events, so `Tail` only proposes the next position and `settle` takes it.
-A line without its newline is not there yet. Rotation is by rename to `NAME.1`: the rolled file is
-read to its end *after* the new one exists (the writer has let go), then removed. Inodes are reused
-and /run starts anew at boot, which is why the fingerprint is compared before an offset is trusted.
+transaction that keeps the events. `read` proposes the next position, `step` goes there in memory, and
+`remove_rolled` is for after the commit. A line without its newline is not there yet. Rotation is by
+rename to `NAME.1`: the rolled file is read to its end *after* the new one exists (the writer has let
+go), then removed. Inodes are reused and /run starts anew at boot, which is why the fingerprint is
+compared before an offset is trusted.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -52,11 +54,14 @@ class Tail:
         self._rolled = path.with_name(path.name + ".1")
         self._cap = line_cap
         self._position = position or Position()
+        self._resuming = True
         self._fd = -1
         self._skipping = False
+        self.trouble = ""
+        """Why the file that is there cannot be opened; empty while it can."""
 
     def read(self) -> Chunk | None:
-        """The next lines, or None when there is nothing new. Call `settle` once they are durable."""
+        """The next lines, or None when there is nothing new; the same again until `step`."""
         if self._fd < 0 and not self._open():
             return None
         if os.fstat(self._fd).st_size < self._position.offset:
@@ -67,13 +72,20 @@ class Tail:
             return chunk
         return self._next_file(current)
 
-    def settle(self, chunk: Chunk) -> None:
-        """The chunk and its position are durable: move on, and remove a rolled file that is used up."""
+    def step(self, chunk: Chunk) -> None:
+        """Go on after this chunk."""
         if (chunk.position.dev, chunk.position.ino) != self._key():
             self.close()
-        self._position = chunk.position
-        if chunk.remove:
-            self._rolled.unlink(missing_ok=True)
+        self._position, self._resuming = chunk.position, False
+
+    def remove_rolled(self) -> None:
+        """Remove the rolled file: the position after its last line is durable.
+
+        Raises:
+            OSError: the directory cannot be written.
+
+        """
+        self._rolled.unlink(missing_ok=True)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -89,8 +101,10 @@ class Tail:
         if rolled and rolled == self._key() and self._open_at(self._rolled, self._position):
             return True
         if current and current == self._key() and self._open_at(self._path, self._position):
-            # A rolled file beside it was used up: the last run ended between commit and removal.
-            self._rolled.unlink(missing_ok=True)
+            if self._resuming:
+                # A rolled file beside it was used up: the last run ended between commit and removal.
+                with suppress(OSError):
+                    self.remove_rolled()
             return True
         if rolled:
             return self._open_at(self._rolled, Position(*rolled))
@@ -99,8 +113,10 @@ class Tail:
     def _open_at(self, path: Path, position: Position) -> bool:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
+        except OSError as err:
+            self.trouble = f"Cannot read {path}: {err.strerror}."
             return False
+        self.trouble = ""
         if not _continues(fd, position):
             os.close(fd)
             return False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import socket
 import ssl
+import sys
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
@@ -128,7 +129,8 @@ class Sender:
         self._inbox.put(Connected())
 
     def _on_connect_fail(self, _c: mqtt.Client, _u: Any) -> None:
-        self._lost("the broker could not be reached")
+        # The client library calls this while it handles the error that says why.
+        self._lost(f"the broker could not be reached: {sys.exc_info()[1]}")
 
     def _on_disconnect(self, _c: mqtt.Client, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
         self._lost(str(reason))

@@ -10,10 +10,11 @@ A damaged database is set aside and a new epoch begins; a full disk is a `Device
 
 from __future__ import annotations
 
+import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,8 @@ from sekisho.telemetry.reader import Chunk, Position
 SENT_KEPT: Final = 1000
 ROW_OVERHEAD: Final = 64
 """Bytes a row costs beside its body (keys, index, page slack), for the cap's arithmetic."""
+RESERVE_BYTES: Final = 4 << 20
+"""Kept free beside the database, the size its write-ahead log may have."""
 _ROOM_SHARE: Final = 20
 """When the cap is reached, 1/20 of it is freed at once."""
 
@@ -59,12 +62,17 @@ class SpoolDamaged(DeviceFault):
     """The database file is not a sound database; `Spool.open` sets it aside and starts a new epoch."""
 
 
+class SpoolFull(DeviceFault):
+    """The disk has no room for the transaction."""
+
+
 class Spool:
     """The box's memory of what the centre does not have yet."""
 
     def __init__(self, path: Path, cap_bytes: int) -> None:
         self.path = path
         self._cap = cap_bytes
+        self._reserve = path.with_name(path.name + ".reserve")
         self._db = _connect(path)
         try:
             with _faults(path):
@@ -76,6 +84,7 @@ class Spool:
         except DeviceFault:
             self._db.close()
             raise
+        self._take_reserve()
 
     @classmethod
     def open(cls, path: Path, cap_bytes: int, now_utc: str) -> Spool:
@@ -102,8 +111,8 @@ class Spool:
             row = self._db.execute(query, (source,)).fetchone()
         return Position(*row) if row else None
 
-    def add(self, new: Iterable[Event], chunk: Chunk | None = None) -> None:
-        """Make events and the position they end at durable, in one transaction.
+    def add(self, new: Iterable[Event], *chunks: Chunk) -> None:
+        """Make events and the positions after the chunks they came in durable, in one transaction.
 
         Raises:
             DeviceFault: disk full or failing; nothing was stored, the position did not move.
@@ -113,7 +122,7 @@ class Spool:
         with self._transaction():
             for row in rows:
                 self._insert(*row)
-            if chunk:
+            for chunk in chunks:
                 at = chunk.position
                 self._db.execute(
                     "INSERT OR REPLACE INTO position VALUES (?, ?, ?, ?, ?)",
@@ -142,6 +151,13 @@ class Spool:
             DeviceFault: disk full or failing; the rows stay and will be acknowledged again.
 
         """
+        try:
+            return self._acknowledge(upto, have)
+        except SpoolFull:
+            with self._reserve_released():
+                return self._acknowledge(upto, have)
+
+    def _acknowledge(self, upto: int, have: Sequence[tuple[int, int, int]]) -> int:
         gone = 0
         with self._transaction():
             gone += self._forget("seq <= ?", (upto,))
@@ -271,6 +287,27 @@ class Spool:
                     self._db.execute("ROLLBACK")
                 raise
 
+    @contextmanager
+    def _reserve_released(self) -> Iterator[None]:
+        """Deleting needs space too: on a full disk the reserve makes it possible, and is taken back after."""
+        self._reserve.unlink(missing_ok=True)
+        self._empty_log()
+        yield
+        self._empty_log()
+        self._take_reserve()
+
+    def _empty_log(self) -> None:
+        with suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _take_reserve(self) -> None:
+        with suppress(OSError):
+            fd = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, RESERVE_BYTES)
+            finally:
+                os.close(fd)
+
 
 def _gap(at: str, runs: list[_Run]) -> Gap:
     return Gap(
@@ -302,7 +339,8 @@ def _faults(path: Path) -> Iterator[None]:
         code = getattr(err, "sqlite_errorcode", 0) & 0xFF
         if code in _DAMAGED:
             raise SpoolDamaged(f"{path} is damaged: {err}.") from err
-        raise DeviceFault(f"Cannot use {path}: {err}.", "Free space on the data partition.") from err
+        kind = SpoolFull if code == sqlite3.SQLITE_FULL else DeviceFault
+        raise kind(f"Cannot use {path}: {err}.", "Free space on the data partition.") from err
 
 
 def _set_aside(path: Path) -> Path:

@@ -46,7 +46,8 @@ class SpoolView:
         self.epoch()
 
     def epoch(self) -> str:
-        return str(self._rows("SELECT value FROM meta WHERE key = 'epoch'")[0][0])
+        rows = self._rows("SELECT value FROM meta WHERE key = 'epoch'")
+        return str(rows[0][0]) if rows else ""
 
     def connected(self) -> bool:
         return self._rows("SELECT value FROM meta WHERE key = 'link'") == [("up",)]

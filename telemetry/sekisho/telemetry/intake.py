@@ -1,0 +1,124 @@
+"""From the sources to the spool: follows EVE and the journals, decodes, commits in groups.
+
+A chunk with a verdict or an alert is committed at once; metadata waits up to `GROUP_S` for company,
+which spares the flash. What waits is still in its file: positions move in the same transaction, so a
+kill re-reads it. After a failed commit (full disk) what was read is kept and reading pauses at
+`PENDING_ROWS`; the sources wait in their files.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Final
+
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.appliance.core.settings import Settings
+from sekisho.telemetry.decode import LINE_CAP, Inventory, decode_eve, decode_journal
+from sekisho.telemetry.events import LANES, Event, lane_of
+from sekisho.telemetry.reader import Chunk, Tail
+from sekisho.telemetry.spool import Spool
+
+GROUP_S: Final = 0.2
+PENDING_ROWS: Final = 5000
+MAX_JOURNALS: Final = 32
+LOOK_FOR_JOURNALS_S: Final = 0.25
+
+log = logging.getLogger(__name__)
+
+
+class Intake:
+    """The sources of one box. `turn` never blocks on them."""
+
+    def __init__(self, config: Settings, spool: Spool) -> None:
+        self.spool = spool
+        """Replaced by the daemon when the database had to be; what is pending then goes into the new one."""
+        self._eve = config.eve
+        self._journals = config.journals
+        self._inventory = Inventory(config.inventory)
+        self._tails: dict[Path, Tail] = {}
+        self._look_again_at = 0.0
+        self._events: list[Event] = []
+        self._chunks: list[tuple[Tail, Chunk]] = []
+        self._commit_at = 0.0
+        self._refused = 0
+
+    def turn(self, now: float) -> None:
+        """Read what is new, commit what is due.
+
+        Raises:
+            DeviceFault: the spool refused it; nothing is lost, call again.
+
+        """
+        self._inventory.refresh()
+        self._find_sources(now)
+        for tail in self._tails.values():
+            if len(self._events) >= PENDING_ROWS:
+                break
+            self._read(tail, now)
+        if self._chunks and now >= self._commit_at:
+            self._commit()
+
+    def close(self) -> None:
+        """Commit what waits and let go of the files.
+
+        Raises:
+            DeviceFault: the spool refused it; it will be read again.
+
+        """
+        if self._chunks:
+            self._commit()
+        for tail in self._tails.values():
+            tail.close()
+
+    def _find_sources(self, now: float) -> None:
+        """EVE, and every journal there is by now (rooms may be started later)."""
+        if now < self._look_again_at:
+            return
+        self._look_again_at = now + LOOK_FOR_JOURNALS_S
+        for path in (self._eve, *sorted(self._journals.glob("*.jsonl"))[:MAX_JOURNALS]):
+            if path not in self._tails:
+                self._tails[path] = Tail(path, self.spool.position(path.name), LINE_CAP)
+
+    def _read(self, tail: Tail, now: float) -> None:
+        trouble = tail.trouble
+        chunk = tail.read()
+        if tail.trouble not in ("", trouble):
+            log.error("%s", tail.trouble)
+        if chunk is None:
+            return
+        made = self._decode(chunk)
+        if not self._chunks:
+            self._commit_at = now + GROUP_S
+        if chunk.remove or len(self._events) + len(made) >= PENDING_ROWS or min(map(lane_of, made), default=LANES) < 2:
+            self._commit_at = now
+        self._events += made
+        self._chunks.append((tail, chunk))
+        tail.step(chunk)
+
+    def _decode(self, chunk: Chunk) -> list[Event]:
+        decode = decode_eve if chunk.source == self._eve.name else decode_journal
+        made: list[Event] = []
+        refused = chunk.too_long
+        for line in chunk.lines:
+            try:
+                event = decode(line, self._inventory)
+            except RejectedInput:
+                refused += 1
+                continue
+            if event:
+                made.append(event)
+        if refused:
+            self._refused += refused
+            log.warning("%s: %d lines refused, %d in all", chunk.source, refused, self._refused)
+        return made
+
+    def _commit(self) -> None:
+        self.spool.add(self._events, *(chunk for _, chunk in self._chunks))
+        used_up = [tail for tail, chunk in self._chunks if chunk.remove]
+        self._events, self._chunks = [], []
+        for tail in used_up:
+            try:
+                tail.remove_rolled()
+            except OSError as err:
+                raise DeviceFault(f"Cannot remove {tail.source}.1: {err.strerror}.") from err
