@@ -25,7 +25,7 @@ def traces(lab: Lab) -> list[str]:
     """Everything on the machine that belongs to a lab."""
     found = [name for name in net.existing() if name.startswith(f"{lab.lay.name}-")]
     found += [f"process {pid}" for pid in remains.processes(lab.lay)]
-    found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"/{lab.lay.name} " in line]
+    found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if lab.lay.name in line]
     found += [str(path) for path in ROOT.glob(f"*{lab.lay.name}*")]
     return found
 
@@ -42,13 +42,12 @@ def sekisho(*argv: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_down_leaves_no_namespace_process_mount_file_or_rule() -> None:
-    before, mounts = rules(), Path("/proc/self/mountinfo").read_text()
+    before = rules()
     with Lab(NAME) as lab:
         lab.up(stopped=["inspect"])
         assert len(traces(lab)) > 10
     assert traces(lab) == []
     assert rules() == before
-    assert sorted(Path("/proc/self/mountinfo").read_text().splitlines()) == sorted(mounts.splitlines())
 
 
 def test_down_finds_what_left_its_namespace_and_what_a_killed_supervisor_left() -> None:
