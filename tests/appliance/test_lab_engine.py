@@ -249,6 +249,15 @@ def test_a_large_log_is_set_aside_for_its_reader_and_never_overwrites_an_unread_
     assert aside.stat().st_ino == first, "the reader has not had it yet"
 
 
+def test_rules_swept_away_by_another_program_are_put_back_and_that_is_said(box: Box) -> None:
+    box.world.run("box", "iptables", "-t", "mangle", "-F")
+    box.world.run("box", "sysctl", "-w", "net.bridge.bridge-nf-call-ip6tables=0")
+    assert box.ask("SK-CANARY", wait_s=2) == "SK-CANARY"
+    box.wait(lambda: any(e["state"] == "mended" for e in box.events("health")), 15, "the rules put back")
+    for address in ("10.79.0.1", "fd79::1"):
+        assert box.ask("SK-CANARY", address) == "nothing"
+
+
 def test_status_says_what_is_not_inspected(box: Box) -> None:
     done = box.world.box("status", box.settings, "--json")
     facts = json.loads(done.stdout)

@@ -28,10 +28,11 @@ from sekisho.appliance.findings import Findings, utc_now
 from sekisho.appliance.inventory import Listener
 from sekisho.appliance.watchdog import BypassWatchdog, Part, Report, RestartEngine, SetMode, observe
 from sekisho.signatures import compiler
-from sekisho.telemetry.events import Bypass
+from sekisho.telemetry.events import Bypass, Health
 
 LOOK_S: Final = 0.1
 PUBLISH_S: Final = 1.0
+INTACT_S: Final = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class Daemon:
         for thread in threads:
             thread.start()
         notify("READY=1")
-        published = 0.0
+        published = checked = time.monotonic()
         try:
             while not self.stop.wait(LOOK_S):
                 now = time.monotonic()
@@ -98,6 +99,9 @@ class Daemon:
                 if now - published >= PUBLISH_S:
                     published = now
                     self._publish(now)
+                if now - checked >= INTACT_S:
+                    checked = now
+                    self._mend()
         finally:
             notify("STOPPING=1")
             self.stop.set()
@@ -133,6 +137,20 @@ class Daemon:
         except DeviceFault as err:
             log.error("%s", err)
             self.watchdog.retry_mode()
+
+    def _mend(self) -> None:
+        """Put back rules or switches that somebody else's firewall program swept away."""
+        try:
+            if netfilter.intact():
+                return
+            netfilter.write_sysctls(dict(netfilter.SYSCTLS))
+            netfilter.install(netfilter.plan(self.queues, self.closed, self.watchdog.mode))
+        except DeviceFault as err:
+            log.error("%s", err)
+            return
+        detail = f"Packet rules were missing for up to {INTACT_S:.0f} s and have been put back."
+        log.warning("%s", detail)
+        self.findings.report(Health(at=utc_now(), part="rules", state="mended", detail=detail))
 
     def _publish(self, now: float) -> None:
         notify("WATCHDOG=1")

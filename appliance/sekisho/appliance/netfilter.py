@@ -150,6 +150,22 @@ def install(text: str) -> None:
                 _run([tool, "-w", "2", "-t", table, "-I", chain, *rule])
 
 
+def intact() -> bool:
+    """The jumps and the sysctls are as we left them (a firewall program's reload may have swept them away).
+
+    Raises:
+        DeviceFault: the tools do not answer.
+
+    """
+    wanted = dict(SYSCTLS)
+    if any(value != wanted[key] for key, value in read_sysctls().items()):
+        return False
+    try:
+        return all(_present(tool, *hook) for tool in TOOLS for hook in HOOKS)
+    except (OSError, subprocess.TimeoutExpired) as err:
+        raise DeviceFault(f"The packet rules could not be read: {err}.") from err
+
+
 def remove() -> None:
     """Take our rules out again; other rules are left as they are.
 

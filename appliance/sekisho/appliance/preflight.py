@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import fcntl
+import os
 import shutil
 import socket
 import struct
@@ -62,6 +63,9 @@ def _machine() -> list[Problem]:
         if not Path(path).exists():
             text = f"This machine's kernel lacks {feature}; load the module or use another kernel."
             problems.append(Problem("kernel_lacks", f"{text} カーネルの機能が足りません。"))
+        elif not os.access(path, os.R_OK):
+            text = f"{path} may not be read; run as root, or as the service does (in the group root)."
+            problems.append(Problem("rights", f"{text} 管理者権限で実行してください。"))
     return problems
 
 

@@ -124,7 +124,7 @@ class Config(_Kebab, kw_only=True):
         config = {
             "vars": _variables(self.home_networks),
             "default-log-dir": self.log_dir,
-            "stats": {"enabled": False},
+            "stats": {"enabled": True, "interval": 8},
             "outputs": self.outputs.render(),
             "logging": {"default-log-level": "notice", "outputs": [{"console": {"enabled": True}}]},
             "nfq": self.nfq,
