@@ -21,6 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from sekisho.center import pki
 from sekisho.center.store import Store
+from sekisho.telemetry.delivery import RESEND_S
 
 if TYPE_CHECKING:
     from tests.center.conftest import Site
@@ -271,3 +272,27 @@ def test_sigterm_ends_both_daemons_cleanly(site: Site) -> None:
     store = Store(site.store_path, read_only=True)
     assert [state.state for state in store.boxes()] == ["on"]
     store.close()
+
+
+def test_what_a_forgetful_broker_confirmed_goes_again_as_soon_as_the_centre_is_back(site: Site) -> None:
+    site.start("broker", "center", "box")
+    site.write(site.alert(1))
+    site.wait_alerts(1)
+    site.kill("center")
+    site.kill("broker")
+    for leftover in (site.root / "broker").glob("*.db"):
+        leftover.unlink()
+    site.start("broker")
+    published: list[bytes] = []
+    listener = _client(site, site.listener, client_id="listener")
+    listener.on_message = lambda _c, _u, message: published.append(bytes(message.payload))
+    listener.subscribe("#", qos=1)
+    for number in range(2, 12):
+        site.write(site.alert(number))
+    site.wait(lambda: b"".join(published).count(b'"sid"') >= 10)
+    listener.disconnect()
+    listener.loop_stop()
+    assert _spooled(site) == 10
+    site.start("center")
+    site.wait(lambda: len(site.sids()) == 11, RESEND_S - 3)
+    assert sorted(site.sids()) == list(range(1, 12))
