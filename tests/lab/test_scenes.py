@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from sekisho.lab import scenes
+from sekisho.lab import demo, scenes
 from sekisho.lab.lab import Lab
 from sekisho.lab.layout import CLIENT_MAC, SERVER4
 
@@ -45,8 +45,19 @@ def test_after_a_killed_process_the_next_malicious_file_is_still_stopped(whole: 
     os.kill(pid, signal.SIGKILL)
     whole.wait(lambda: whole.pid(name) not in (0, pid), f"{name} is not back", 15)
     whole.wait_ready(30)
+    whole.wait(whole.inspecting, "the box does not inspect", 15)
+    assert scenes.infected(whole, SERVER4).ok
 
-    def stopped() -> bool:
-        return scenes._infected(whole, SERVER4).ok
 
-    whole.wait(stopped, "no file is stopped", 15)
+def test_the_demo_ends_well_only_when_every_row_came_out_as_promised(
+    bare: Lab, whole: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert demo.run(whole.lay.name, once=True) == 0
+        assert f"{len(SCENES)} / {len(SCENES)}" in capsys.readouterr().out
+        monkeypatch.setattr(demo, "EVENT_WITHIN_S", 0)
+        assert demo.run(bare.lay.name, once=True) == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert whole.is_up() and bare.is_up(), "a lab the demo found stays"

@@ -20,6 +20,8 @@ from sekisho.lab.scenes import Got, Scene, all_scenes
 from sekisho.telemetry.events import Alert, Event, FileVerdict
 
 EVENT_WITHIN_S = 10
+PLAIN_WIDTH = 150
+"""Columns where there is no terminal to ask."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Row:
 def run(name: str, *, once: bool) -> int:
     """Play every scene; 0 when each came out as promised. Without `once` stays until Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     lab = Lab(name)
     found_up = lab.is_up()
     try:
@@ -66,7 +68,7 @@ def _play(lab: Lab, console: Console) -> bool:
                 live.update(_table(rows))
     good = sum(row.ok is True for row in rows)
     style = "green" if good == len(rows) else "red"
-    console.print(f"[{style}]{good} / {len(rows)} 約束どおり  as promised[/]")
+    console.print(f"\n[{style}]{good} / {len(rows)} 約束どおり  as promised[/]")
     return good == len(rows)
 
 

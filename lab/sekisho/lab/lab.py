@@ -19,6 +19,8 @@ from typing import Self
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
+from sekisho.appliance.core.settings import load
+from sekisho.appliance.status import try_read
 from sekisho.lab import net, product, remains, servers, toml
 from sekisho.lab.layout import ENV_MARK, ROOT, Layout, Place
 from sekisho.lab.program import Plan, Program, Reply, Request, Running
@@ -64,7 +66,7 @@ class Lab:
         stopped: Collection[str] = (),
         timeout_s: float = 90,
     ) -> None:
-        """Build everything and wait until every program is ready; with `settings` over the box's own.
+        """Build everything and wait until every program is ready and the box inspects; `settings` go over its own.
 
         Without the product the box is a plain bridge, which is what the benches compare with. The programs
         named in `stopped` wait for `start`.
@@ -82,6 +84,8 @@ class Lab:
             try:
                 self._build(settings or {}, with_product, stopped)
                 self.wait_ready(timeout_s)
+                if with_product and not {"appliance", "inspect"} & set(stopped):
+                    self.wait(self.inspecting, "the box does not inspect", timeout_s)
             except BaseException:
                 self._remove()
                 raise
@@ -188,6 +192,17 @@ class Lab:
         except PeerError as err:
             late = self._waiting()
             raise DeviceFault(f"{', '.join(late)} not ready after {timeout_s:g} s: {self.log_tail(late[0])}") from err
+
+    def inspecting(self) -> bool:
+        """The engine runs with its rules, the gate with its workers, and neither is led around."""
+        status = try_read(load(self.lay.box_settings))
+        return (
+            status is not None
+            and status.fresh
+            and status.engine.phase == "running"
+            and status.engine.pid == self.pid("suricata")
+            and not (status.engine_bypass.reason or status.gate_bypass.reason)
+        )
 
     def events(self) -> list[Stored]:
         """Everything the centre has stored, in the order of its arrival."""

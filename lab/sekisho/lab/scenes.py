@@ -47,8 +47,8 @@ class Scene:
 def all_scenes() -> list[Scene]:
     return [
         Scene("正常なファイル  clean 1 MB, HTTP v4", _clean, _file("clean", "http")),
-        Scene("EICAR 300 kB, HTTP v4", lambda lab: _infected(lab, layout.SERVER4), _file("blocked", "http")),
-        Scene("EICAR 300 kB, HTTP v6", lambda lab: _infected(lab, f"[{layout.SERVER6}]"), _file("blocked", "http")),
+        Scene("EICAR 300 kB, HTTP v4", lambda lab: infected(lab, layout.SERVER4), _file("blocked", "http")),
+        Scene("EICAR 300 kB, HTTP v6", lambda lab: infected(lab, f"[{layout.SERVER6}]"), _file("blocked", "http")),
         Scene("正常なメール  clean mail, SMTP", _clean_mail, _file("clean", "smtp")),
         Scene("感染メール  infected mail, SMTP", _infected_mail, _file("blocked", "smtp")),
         Scene("EICAR, FTP passive", lambda lab: _infected_ftp(lab, passive=True), _file("blocked", "ftp-data")),
@@ -85,7 +85,8 @@ def _clean(lab: Lab) -> Got:
     return Got(intact, f"{_bytes(len(body))}, {'intact' if intact else 'damaged'}, {took * 1000:.0f} ms")
 
 
-def _infected(lab: Lab, host: str) -> Got:
+def infected(lab: Lab, host: str) -> Got:
+    """EICAR over HTTP: fine when it did not arrive whole and the client was told."""
     body, code, _ = _download(lab, f"http://{host}/bad/300k.bin")
     end = {56: "connection reset", 18: "cut short", 28: "timeout", 52: "reset before the first byte"}.get(
         code, f"curl exit {code}"
