@@ -171,6 +171,13 @@ def test_a_killed_engine_is_back_and_the_time_is_counted(box: Box) -> None:
     assert 0 < events[1]["seconds"] < 10
 
 
+def test_an_engine_told_to_end_by_somebody_else_is_back_too(box: Box) -> None:
+    pid = box.engine_pid
+    os.kill(pid, signal.SIGTERM)
+    box.wait(lambda: box.running() and box.status()["engine"]["pid"] != pid, 20, "another engine")
+    assert box.inspects()
+
+
 def test_a_stopped_engine_is_led_around_within_a_second_and_inspects_again_within_a_second(box: Box) -> None:
     os.kill(box.engine_pid, signal.SIGSTOP)
     try:

@@ -118,6 +118,18 @@ def test_an_engine_that_hangs_for_long_is_restarted_once() -> None:
     assert commands.count(RestartEngine()) == 1
 
 
+def test_a_running_engine_that_let_go_of_its_queues_is_restarted_but_a_starting_one_is_waited_for() -> None:
+    for runs, expected in ((True, 1), (False, 0)):
+        player = Player()
+        player.play(IDLE)
+        asked = 0
+        for _ in range(30):
+            player.now += 0.1
+            seen = Observation({GATE_QUEUE: Queue(0, 5)}, player.now, engine_runs=runs)
+            asked += player.dog.handle(seen, player.now).count(RestartEngine())
+        assert asked == expected
+
+
 def test_a_successor_goes_on_with_the_account_and_the_mode() -> None:
     saved = Part("engine", "hung", since=990.0, total=7.0)
     player = Player(saved=(saved,))

@@ -112,7 +112,8 @@ class Daemon:
 
     def look(self, now: float) -> None:
         """One look of the watchdog and what follows from it."""
-        for command in self.watchdog.handle(observe(self.settings.gate_beat), now):
+        runs = self.engine.state.phase == "running"
+        for command in self.watchdog.handle(observe(self.settings.gate_beat, engine_runs=runs), now):
             match command:
                 case SetMode(mode):
                     self._set_mode(mode)

@@ -152,6 +152,7 @@ class Engine:
         self._pid_file.unlink(missing_ok=True)
         self._settings.control_socket.unlink(missing_ok=True)
         self._process = EngineProcess.spawn(self._config, self._pid_file, self._queues, self._dir / "engine.log")
+        self._restart.clear()  # was meant for the former one
         self.state.pid = self._process.pid
         self.state.starts += 1
 
@@ -193,7 +194,7 @@ class Engine:
                 return
             if self._restart.is_set():
                 self._restart.clear()
-                log.error("the engine hangs and is restarted")
+                log.error("the engine hangs, or has let go of its queues, and is restarted")
                 self._process.kill()
                 break
             if self._reload.is_set() or self._current_link() != self._link:

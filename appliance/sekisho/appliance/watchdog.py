@@ -19,6 +19,8 @@ from sekisho.appliance.netfilter import GATE_QUEUE, Mode
 HUNG_S: Final = 0.4
 BEAT_HUNG_S: Final = 0.7
 RESTART_HUNG_S: Final = 30.0
+RESTART_DEAF_S: Final = 1.0
+"""An engine that runs but has let go of its queues (it is ending, perhaps for ever) is not waited for."""
 QUEUES_PATH: Final = Path("/proc/net/netfilter/nfnetlink_queue")
 MAX_QUEUES_BYTES: Final = 64 << 10
 
@@ -43,6 +45,8 @@ class Observation:
 
     queues: dict[int, Queue]
     beat_at: float | None
+    engine_runs: bool = False
+    """The engine has started and answered: its queues should be bound."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class SetMode:
 
 @dataclass(frozen=True)
 class RestartEngine:
-    """It has hung too long to come back by itself."""
+    """It hangs, or is deaf, and will not come back by itself."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class BypassWatchdog:
         self._last_done: dict[int, int] = {}
         self._stuck_since: dict[int, float] = {}
         self._beatless_since: float | None = None
-        self._restart_asked = False
+        self._ill_since: float | None = None
         self.mode = self._wanted()
         self._loaded: Mode | None = self.mode
 
@@ -108,13 +112,22 @@ class BypassWatchdog:
         if self.mode != self._loaded:
             self._loaded = self.mode
             commands.insert(0, SetMode(self.mode))
-        hung = self.engine.reason.endswith("hung")
-        if hung and now - self.engine.since > RESTART_HUNG_S and not self._restart_asked:
-            self._restart_asked = True
+        if self._overdue(seen, now):
             commands.append(RestartEngine())
-        if not hung:
-            self._restart_asked = False
         return commands
+
+    def _overdue(self, seen: Observation, now: float) -> bool:
+        """Once per occasion: the engine has had its chance."""
+        deaf = self.engine.reason.endswith("absent") and seen.engine_runs
+        hung = self.engine.reason.endswith("hung")
+        if not (deaf or hung):
+            self._ill_since = None
+            return False
+        self._ill_since = now if self._ill_since is None else self._ill_since
+        if now - self._ill_since <= (RESTART_HUNG_S if hung else RESTART_DEAF_S):
+            return False
+        self._ill_since = float("inf")
+        return True
 
     def retry_mode(self) -> None:
         """The last `SetMode` could not be carried out: ask for it again at the next look."""
@@ -166,7 +179,7 @@ class BypassWatchdog:
         return Mode(engine_bypass=self.engine.reason == "hung", gate_bypass=self.gate.reason == "hung")
 
 
-def observe(beat: Path, queues: Path = QUEUES_PATH) -> Observation:
+def observe(beat: Path, queues: Path = QUEUES_PATH, *, engine_runs: bool = False) -> Observation:
     """Read the kernel's queue table and the gate's heartbeat (8 bytes, monotonic ms)."""
     try:
         with beat.open("rb") as source:
@@ -175,7 +188,7 @@ def observe(beat: Path, queues: Path = QUEUES_PATH) -> Observation:
     except OSError:
         beat_at = None
     with queues.open("rb") as source:
-        return Observation(parse_queues(source.read(MAX_QUEUES_BYTES).decode("ascii", "replace")), beat_at)
+        return Observation(parse_queues(source.read(MAX_QUEUES_BYTES).decode("ascii", "replace")), beat_at, engine_runs)
 
 
 def parse_queues(text: str) -> dict[int, Queue]:
