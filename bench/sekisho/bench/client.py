@@ -28,13 +28,16 @@ class Beaten(TypedDict):
 
 
 def fetch(host: str, path: str, count: int) -> Fetched:
-    """Seconds from the request to the last byte, for `count` downloads, each on a connection of its own."""
+    """Seconds from the request to the last byte of `count` downloads, each on a connection of its own.
+
+    "{}" in `path` becomes the download's number.
+    """
     seconds: list[float] = []
     short = 0
-    for _ in range(count):
+    for number in range(count):
         with socket.create_connection((host, PORT), TIMEOUT_S) as link:
             began = time.perf_counter()
-            link.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            link.sendall(f"GET {path.format(number)} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             ended, whole = _drain(link)
         seconds.append(ended - began)
         short += not whole

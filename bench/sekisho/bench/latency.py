@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import sys
 from datetime import datetime
 from typing import Any, TypeGuard
@@ -11,20 +12,24 @@ from typing import Any, TypeGuard
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.bench.arms import Arms, gate_bypassed
 from sekisho.bench.figures import Figure, median, percentile
-from sekisho.lab import layout
+from sekisho.lab import layout, samples
 from sekisho.lab.lab import Lab
 from sekisho.telemetry.events import Alert, Event, FileVerdict
 
 BLOCKS, FETCHES = 10, 20
 PINGS = 1000
 BEACONS = 100
-_CLEAN = "/clean/1m.bin"
 
 
 def hold(arms: Arms) -> list[Figure]:
-    """200 downloads of a clean 1 MB file with the hold, without it, and through the other arms, in turn."""
+    """200 downloads of clean 1 MB files with the hold, without it, and through the other arms, in turn.
+
+    Each file is new to the box: one whose verdict it remembers would not be held at all.
+    """
     seconds: dict[str, list[float]] = {"held": [], "gate bypassed": [], "packaged": [], "bare bridge": []}
     for _block in range(BLOCKS):
+        for lab in (arms.product, arms.bare, arms.packaged):
+            _offer(lab)
         seconds["held"] += _fetch(arms.product)
         with gate_bypassed(arms.product):
             seconds["gate bypassed"] += _fetch(arms.product)
@@ -71,12 +76,19 @@ def alert(arms: Arms) -> list[Figure]:
     return [Figure("alert", "alert to centre, p99", percentile(delays, 99), "ms", 500, "at most", detail)]
 
 
+def _offer(lab: Lab) -> None:
+    folder = lab.lay.www / "hold"
+    folder.mkdir(exist_ok=True)
+    for number in range(FETCHES):
+        (folder / f"{number}.bin").write_bytes(secrets.token_bytes(32) + samples.clean(1_000_000 - 32))
+
+
 def _is_clean_file(event: Event) -> TypeGuard[FileVerdict]:
-    return isinstance(event, FileVerdict) and event.outcome == "clean" and event.url == _CLEAN
+    return isinstance(event, FileVerdict) and event.outcome == "clean" and event.url.startswith("/hold/")
 
 
 def _fetch(lab: Lab) -> list[float]:
-    got = _client(lab, "fetch", _CLEAN, FETCHES)
+    got = _client(lab, "fetch", "/hold/{}.bin", FETCHES)
     if got["short"]:
         raise DeviceFault(f"{got['short']} of {FETCHES} clean downloads were cut in {lab.lay.name}.")
     return list(got["seconds"])

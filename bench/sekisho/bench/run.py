@@ -39,6 +39,11 @@ def run(name: str, rules: Path | None, only: list[str], say: Callable[[str], Non
 
     """
     notes = [] if rules else ["Measured with the few shipped rules only: the large public rule set is not here."]
+    load = os.getloadavg()[0]
+    if load > (os.cpu_count() or 1) / 2:
+        notes.append(
+            f"The machine was busy with other work (load {load:.1f}) when the run began: p99 figures say little."
+        )
     with tempfile.TemporaryDirectory(prefix="sekisho-bench-") as folder:
         if rules:
             (Path(folder) / "bench.rules").write_bytes(_unpacked(rules))

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.bench.arms import SCANNED_MB, Arms
+from sekisho.bench.arms import SCANNED_MB, STREAMS, Arms, renew
 from sekisho.bench.figures import Figure, median
 from sekisho.bench.processes import cpu_seconds, kernel_seconds
 from sekisho.lab import layout, samples
@@ -37,10 +37,10 @@ def bulk_tls(arms: Arms) -> list[Figure]:
 
 
 def clear_http(arms: Arms) -> list[Figure]:
-    """A clear-text file that the box scans whole, one stream and four at once."""
+    """Clear-text files that the box scans whole, each new to it, one stream and four at once."""
     found = []
-    url = f"http://{layout.SERVER4}/clean/{SCANNED_MB}m.bin"
-    for streams in (1, 4):
+    url = f"http://{layout.SERVER4}/clean/{SCANNED_MB}m-{{}}.bin"
+    for streams in (1, STREAMS):
         spent: dict[str, Counter[str]] = {}
         speeds = _in_turn(arms, url, streams, SCANNED_MB * 1_000_000, ("product", "packaged"), spent)
         detail = {f"{name} MB/s": median(values) for name, values in speeds.items()}
@@ -71,6 +71,7 @@ def _in_turn(
     for _round in range(ROUNDS):
         for name in names:
             lab = arms.lab(name)
+            renew(lab)
             before, kernel = cpu_seconds(lab), kernel_seconds()
             speeds[name].append(_download(lab, url, streams, size))
             used = cpu_seconds(lab)
@@ -82,9 +83,9 @@ def _in_turn(
 
 def _download(lab: Lab, url: str, streams: int, size: int) -> float:
     """Megabytes a second of all streams together."""
-    argv = ["curl", "-sS", "-o", "/dev/null", "-w", "%{size_download}", "--cacert", str(lab.lay.web_ca), url]
+    argv = ["curl", "-sS", "-o", "/dev/null", "-w", "%{size_download}", "--cacert", str(lab.lay.web_ca)]
     began = time.perf_counter()
-    running = [lab.popen("lan", argv) for _ in range(streams)]
+    running = [lab.popen("lan", [*argv, url.format(number)]) for number in range(streams)]
     try:
         outputs = [curl.communicate(timeout=_TIMEOUT_S)[0].decode() for curl in running]
     except subprocess.TimeoutExpired as err:
