@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import tomllib
@@ -64,3 +65,13 @@ def test_a_process_in_our_own_namespace_is_not_taken_for_ready() -> None:
     with socket.create_server(("127.0.0.1", 0)):
         assert ports.listening(os.getpid()) == set()
     assert ports.listening(2**22 + 1) == set()
+
+
+def test_the_office_is_home_and_the_servers_are_not() -> None:
+    home = [ipaddress.ip_network(text) for text in layout.HOME_NETWORKS]
+
+    def is_home(text: str) -> bool:
+        return any(ipaddress.ip_address(text) in network for network in home)
+
+    assert is_home(layout.CLIENT4) and is_home(layout.CLIENT6)
+    assert not is_home(layout.SERVER4) and not is_home(layout.SERVER6)

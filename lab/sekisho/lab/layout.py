@@ -31,7 +31,7 @@ CENTER_GATE4: Final = "10.78.0.1"
 CENTER_GATE6: Final = "fd78::1"
 CENTER4: Final = "10.78.0.2"
 CENTER6: Final = "fd78::2"
-HOME_NETWORKS: Final = ("10.77.0.8/29", "fd77::8/125")
+HOME_NETWORKS: Final = ("10.77.0.8/29", "fd77::10/124")
 """The office as the rules see it: the client, but not the servers, which stand for the internet."""
 
 HTTP, HTTPS, SHAPES, SMTP, FTP, DNS, MQTT = 80, 443, 8080, 25, 21, 53, 8883

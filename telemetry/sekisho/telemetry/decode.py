@@ -83,11 +83,16 @@ def decode_journal(line: bytes, inventory: Inventory) -> Event:
         event = tidy(events.decode(line))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
         raise RejectedInput(f"A journal line was refused: {type(err).__name__}.") from err
+    return with_mac(event, inventory)
+
+
+def with_mac(event: Event, inventory: Inventory) -> Event:
+    """The event with its addresses in short form and its device's MAC, where the inventory knows it by now."""
     flow: Flow | None = getattr(event, "flow", None)
-    if flow is None:
+    if flow is None or flow.mac:
         return event
     src, dst = short_address(flow.src_ip), short_address(flow.dst_ip)
-    found = msgspec.structs.replace(flow, src_ip=src, dst_ip=dst, mac=flow.mac or inventory.mac(src, dst))
+    found = msgspec.structs.replace(flow, src_ip=src, dst_ip=dst, mac=inventory.mac(src, dst))
     return msgspec.structs.replace(event, flow=found)
 
 

@@ -8,14 +8,16 @@ kill re-reads it. After a failed commit (full disk) what was read is kept and re
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Settings
-from sekisho.telemetry.decode import LINE_CAP, Inventory, decode_eve, decode_journal
-from sekisho.telemetry.events import LANES, Event, lane_of
+from sekisho.telemetry.decode import LINE_CAP, Inventory, decode_eve, decode_journal, with_mac
+from sekisho.telemetry.events import LANES, Event, Flow, lane_of
 from sekisho.telemetry.reader import Chunk, Tail
 from sekisho.telemetry.spool import Spool
 
@@ -23,8 +25,49 @@ GROUP_S: Final = 0.2
 PENDING_ROWS: Final = 5000
 MAX_JOURNALS: Final = 32
 LOOK_FOR_JOURNALS_S: Final = 0.25
+NEWCOMER_S: Final = 0.6
+"""A device's first packet may be an event before the inventory knows it: it waits this long, once per address."""
+MAX_MET: Final = 8192
 
 log = logging.getLogger(__name__)
+
+
+class Newcomers:
+    """Office addresses met in events before the inventory had their device."""
+
+    def __init__(self, home_networks: Iterable[str]) -> None:
+        self._home = [ipaddress.ip_network(text) for text in home_networks]
+        self._met: set[str] = set()
+        self.waited_for: set[str] = set()
+        self._until = 0.0
+
+    def meet(self, made: list[Event], now: float) -> None:
+        """Note the new addresses of events that have no device yet."""
+        for event in made:
+            flow: Flow | None = getattr(event, "flow", None)
+            if flow is None or flow.mac:
+                continue
+            new = {text for text in (flow.src_ip, flow.dst_ip) if text not in self._met and self._is_home(text)}
+            if new:
+                if len(self._met) >= MAX_MET:
+                    self._met.clear()
+                self._met |= new
+                self.waited_for |= new
+                self._until = now + NEWCOMER_S
+
+    def pending(self, inventory: Inventory, now: float) -> bool:
+        """Whether some are still worth waiting for."""
+        self.waited_for = {text for text in self.waited_for if not inventory.mac(text, "")}
+        if now >= self._until:
+            self.waited_for.clear()
+        return bool(self.waited_for)
+
+    def _is_home(self, text: str) -> bool:
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            return False
+        return any(address in network for network in self._home)
 
 
 class Intake:
@@ -41,6 +84,7 @@ class Intake:
         self._events: list[Event] = []
         self._chunks: list[tuple[Tail, Chunk]] = []
         self._commit_at = 0.0
+        self._newcomers = Newcomers(config.inspection.home_networks)
         self._refused = 0
 
     def turn(self, now: float) -> None:
@@ -56,7 +100,9 @@ class Intake:
             if len(self._events) >= PENDING_ROWS:
                 break
             self._read(tail, now)
-        if self._chunks and now >= self._commit_at:
+        if self._newcomers.waited_for:
+            self._events = [with_mac(event, self._inventory) for event in self._events]
+        if self._chunks and now >= self._commit_at and not self._newcomers.pending(self._inventory, now):
             self._commit()
 
     def close(self) -> None:
@@ -88,6 +134,7 @@ class Intake:
         if chunk is None:
             return
         made = self._decode(chunk)
+        self._newcomers.meet(made, now)
         if not self._chunks:
             self._commit_at = now + GROUP_S
         if chunk.remove or len(self._events) + len(made) >= PENDING_ROWS or min(map(lane_of, made), default=LANES) < 2:
