@@ -22,7 +22,7 @@ def packets(lab: Lab, queue: int) -> int:
 @pytest.mark.lab
 @pytest.mark.timeout(180)
 def test_each_arm_does_what_it_is_compared_for() -> None:
-    with arms.standing("h4t", "") as three:
+    with arms.standing("benchtest", "") as three:
         assert three.rules > 10
         for name, queues in (("product", (0, 1)), ("packaged", (0,)), ("bare", ())):
             lab = three.lab(name)
@@ -39,4 +39,4 @@ def test_each_arm_does_what_it_is_compared_for() -> None:
         resident = processes.rss_mb(three.product)
         assert all(resident[name] > 5 for name in ("appliance", "inspect", "telemetry", "center", "suricata"))
         assert processes.cpu_seconds(three.product)["suricata"] > 0
-    assert not [name for name in (*names(), *existing()) if name.startswith("h4t-")]
+    assert not [name for name in (*names(), *existing()) if name.startswith("benchtest-")]

@@ -303,6 +303,7 @@ def test_the_command_line_proves_shows_and_refuses(office: Office) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_twenty_thousand_public_rules_lose_only_the_one_the_engine_refuses(office: Office) -> None:
     archive = Path(__file__).resolve().parents[3] / "shared" / "data" / "rules" / "et-open-2020-04.rules.xz"
     if not archive.exists():
