@@ -46,7 +46,8 @@ def test_after_a_killed_process_the_next_malicious_file_is_still_stopped(whole: 
     whole.wait(lambda: whole.pid(name) not in (0, pid), f"{name} is not back", 15)
     whole.wait_ready(30)
     whole.wait(whole.inspecting, "the box does not inspect", 15)
-    assert scenes.infected(whole, SERVER4).ok
+    got = scenes.infected(whole, SERVER4)
+    assert got.ok, "\n".join((got.text, whole.log_tail("appliance"), whole.log_tail("inspect")))
 
 
 def test_the_demo_ends_well_only_when_every_row_came_out_as_promised(
