@@ -90,7 +90,9 @@ def test_rooms_import_in_their_layers_only() -> None:
 
 
 def test_make_test_runs_every_check() -> None:
-    done = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     for command in ("ruff check", "ruff format --check", "mypy", "lint-imports", "-m pytest"):
         assert command in done.stdout
     assert done.stdout.strip().splitlines()[-1].endswith("-m pytest")
