@@ -125,6 +125,7 @@ class Config(_Kebab, kw_only=True):
             "vars": _variables(self.home_networks),
             "default-log-dir": self.log_dir,
             "stats": {"enabled": True, "interval": 8},
+            "host-os-policy": {"linux": ["0.0.0.0/0", "::/0"]},
             "outputs": self.outputs.render(),
             "logging": {"default-log-level": "notice", "outputs": [{"console": {"enabled": True}}]},
             "nfq": self.nfq,

@@ -157,8 +157,10 @@ class Inspect:
             flow, direction = self.gate.find(meta.src, meta.src_port, meta.dst, meta.dst_port, KINDS.get(meta.app, 0))
         except ValueError:
             return
-        deep = bool(flow) and self.gate.is_deep(flow, direction)
-        self._seen(file, flow, direction, deep=deep, late=False)
+        # An HTTP response that the engine gave up (its depth, a gap, the end of the connection) is the
+        # gate's own to judge from the raw stream it has kept.
+        ours = bool(flow) and meta.app == "http" and direction == gate.TO_CLIENT and file.state != "CLOSED"
+        self._seen(file, flow, direction, deep=ours, late=False)
 
     def _seen(self, file: eve.File, flow: int, direction: int, *, deep: bool, late: bool) -> None:
         path = ""

@@ -13,21 +13,21 @@ from sekisho.telemetry.privacy import mask_url
 MAX_LINE = 64 << 10
 
 
-class _Http(msgspec.Struct):
+class _Http(msgspec.Struct, frozen=True):
     hostname: str = ""
     url: str = ""
 
 
-class _Smtp(msgspec.Struct):
+class _Smtp(msgspec.Struct, frozen=True):
     mail_from: str = ""
     rcpt_to: list[str] = []
 
 
-class _Email(msgspec.Struct):
+class _Email(msgspec.Struct, frozen=True):
     subject: str = ""
 
 
-class _Info(msgspec.Struct):
+class _Info(msgspec.Struct, frozen=True):
     filename: str = ""
     state: str = ""
     stored: bool = False

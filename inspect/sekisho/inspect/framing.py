@@ -16,6 +16,7 @@ MAX_HEAD = 64 << 10
 MAX_OBJECTS = 1024
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _CHUNK = re.compile(rb"[ \t]*(?:0[xX])?([0-9a-fA-F]{1,15})[^\n]*\n")
+_STATUS = re.compile(rb"HTTP/[0-9][^\n]{0,16}[ \t][0-9]{3}", re.IGNORECASE)
 _GZIP = 16 + zlib.MAX_WBITS
 
 
@@ -40,6 +41,11 @@ def objects(stream: memoryview, *, http: bool, limit: int) -> Iterator[Found]:
     for _ in range(MAX_OBJECTS):
         if at >= len(stream):
             return
+        head = _next_head(stream, at)
+        if head > at:  # the rest of an object whose head is gone, or no HTTP at all
+            yield Found(at, head, head < len(stream), stream[at:head], stream[at:head])
+            at = head
+            continue
         found = _response(stream, at, limit)
         yield found
         if not found.complete:
@@ -65,6 +71,13 @@ def expected_end(stream: memoryview, *, http: bool) -> int:
             return body_at + length
         at = body_at + length
     return 0
+
+
+def _next_head(stream: memoryview, at: int) -> int:
+    """Offset of the next response head at or after `at`; the stream's end when there is none near."""
+    window = bytes(stream[at : at + MAX_HEAD])
+    start = _STATUS.search(window)
+    return at + start.start() if start else len(stream)
 
 
 def _head(stream: memoryview, at: int) -> tuple[int, bytes, dict[bytes, bytes]] | None:

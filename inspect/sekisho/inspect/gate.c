@@ -29,7 +29,8 @@ enum {
     BATCH = 64,
     PACKET_MAX = 65536 + 512,
     HEADER_MAX = 192,
-    HOLES = 6,
+    SPANS = 8,
+    PROBES = 4,
     REPLY_MAX = 512,
     NOTES = 512,
     FLOW_IDLE_US = 180 * 1000000,
@@ -70,13 +71,14 @@ struct span {
 
 struct direction {
     uint8_t seen, idle, pass, deep, shed, checking, noted_expired, noted_big, deep_noted, holes, eod, fin;
+    uint8_t topped;     /* `top` is valid */
+    uint32_t top;       /* sequence number behind the last byte let through */
     uint32_t base;      /* sequence number of spool offset 0 */
     uint64_t contig;    /* contiguous bytes from base */
-    int64_t sent;       /* offset up to which the receiver may have everything */
     uint64_t expect;    /* offset at which the object ends, 0 = unknown */
     uint64_t stream;    /* contiguous bytes before base, since the flow was first seen */
     uint32_t pending;
-    struct span hole[HOLES]; /* data beyond contig, unordered and disjoint from it */
+    struct span hole[SPANS]; /* data beyond contig, unordered and disjoint from it */
     struct held *head, *tail;
     int64_t tail_since;
     int fd;
@@ -87,7 +89,7 @@ struct direction {
 struct flow {
     struct gate_key key;
     uint32_t generation, next_hash, kind;
-    uint8_t used, state, waiting, replied, force, closing;
+    uint8_t used, state, waiting, replied, force, closing, owes_note, fresh_sink, resets;
     uint32_t wait_index;
     int64_t touched;
     struct direction dir[2];
@@ -223,8 +225,8 @@ static void flush(struct gate *g) {
 }
 
 static void decide(struct gate *g, uint32_t id, uint32_t verdict, uint32_t mark, const uint8_t *packet, uint32_t length) {
-    if (verdict == NF_ACCEPT) g->stats.released++;
-    else g->stats.dropped++;
+    if (verdict == NF_DROP) g->stats.dropped++;
+    else g->stats.released++;
     if (g->dry) {
         if (g->verdict_count == g->verdict_room) {
             int room = g->verdict_room ? g->verdict_room * 2 : 64;
@@ -405,6 +407,14 @@ static int spool_grow(struct gate *g, struct direction *d, uint64_t need) {
     return 0;
 }
 
+/* What crossed can no longer be told whole: the tail is let go after a while, and that is said. */
+static void lose_spool(struct gate *g, struct direction *d) {
+    d->shed = 1;
+    g->stats.shed++;
+    spool_free(g, d);
+    d->holes = 0;
+}
+
 /* The first copy of a byte wins, as it does at a receiver that already has it. */
 static void spool_put(struct gate *g, struct direction *d, int64_t offset, const uint8_t *data, uint32_t n) {
     uint64_t from = offset < (int64_t)d->contig ? d->contig : (uint64_t)offset, to = (uint64_t)(offset + n);
@@ -414,16 +424,20 @@ static void spool_put(struct gate *g, struct direction *d, int64_t offset, const
         return;
     }
     if (to > d->capacity && spool_grow(g, d, to)) {
-        d->shed = 1;
-        g->stats.shed++;
-        spool_free(g, d);
-        d->holes = 0;
+        lose_spool(g, d);
         if (from == d->contig) d->contig = to;
         return;
     }
     memcpy(d->map + from, data + (from - (uint64_t)offset), to - from);
     if (from > d->contig) {
-        if (d->holes < HOLES) d->hole[d->holes++] = (struct span){from, to};
+        for (int i = 0; i < d->holes; i++) {
+            if (from > d->hole[i].to || to < d->hole[i].from) continue;
+            if (from < d->hole[i].from) d->hole[i].from = from;
+            if (to > d->hole[i].to) d->hole[i].to = to;
+            return;
+        }
+        if (d->holes < SPANS) d->hole[d->holes++] = (struct span){from, to};
+        else lose_spool(g, d);
         return;
     }
     d->contig = to;
@@ -447,7 +461,6 @@ static void spool_cut(struct gate *g, struct direction *d, uint64_t n) {
     d->base += (uint32_t)n;
     d->contig -= n;
     d->stream += n;
-    d->sent = d->sent > (int64_t)n ? d->sent - (int64_t)n : 0;
     d->expect = d->expect > n ? d->expect - n : 0;
     d->holes = 0;
     d->idle = !d->contig;
@@ -464,14 +477,14 @@ static int tail_held(const struct flow *f, uint32_t dir) {
     return f->kind & MARK_FTPDATA || (f->kind & MARK_HTTP && dir == GATE_TO_CLIENT);
 }
 
-static void sent_up_to(struct direction *d, uint32_t seq, uint32_t plen) {
-    int64_t end = (int32_t)(seq + plen - d->base);
-    if (d->seen && end > d->sent) d->sent = end;
+static void let_through(struct direction *d, uint32_t end) {
+    if (!d->topped || (int32_t)(end - d->top) > 0) d->top = end;
+    d->topped = 1;
 }
 
 static void pass_packet(struct gate *g, struct flow *f, uint32_t dir, const struct packet *p) {
     struct direction *d = &f->dir[dir];
-    sent_up_to(d, p->seq, p->plen);
+    let_through(d, p->seq + p->plen);
     uint32_t mark = d->deep && tail_held(f, dir) ? p->mark | MARK_DEEP : 0;
     decide(g, p->id, NF_ACCEPT, mark, NULL, 0);
 }
@@ -479,7 +492,7 @@ static void pass_packet(struct gate *g, struct flow *f, uint32_t dir, const stru
 static void release_first(struct gate *g, struct flow *f, uint32_t dir) {
     struct direction *d = &f->dir[dir];
     struct held *h = pop(g, d);
-    sent_up_to(d, h->seq, h->plen);
+    let_through(d, h->seq + h->plen);
     decide(g, h->id, NF_ACCEPT, d->deep && tail_held(f, dir) ? f->kind | MARK_REPLY | MARK_DEEP : 0, NULL, 0);
     give_back(g, h);
 }
@@ -531,7 +544,7 @@ static uint32_t rebuild(const struct held *h, uint8_t *out, uint32_t plen) {
 
 /* Turn the packet into a RST at its own place in the stream. Its length stays, so that an
  * encapsulation with a length of its own (PPPoE) stays right; a RST may carry bytes (RFC 9293 3.5.2). */
-static void reset_with(struct gate *g, struct flow *f, const struct held *h, uint32_t seq) {
+static void reset_with(struct gate *g, struct flow *f, const struct held *h, uint32_t seq, uint32_t mark) {
     static uint8_t out[PACKET_MAX];
     uint32_t length = rebuild(h, out, h->plen);
     put32(out + h->l4 + 4, seq);
@@ -539,24 +552,33 @@ static void reset_with(struct gate *g, struct flow *f, const struct held *h, uin
     finish_packet(out, h->l4, length);
     f->state = CUT;
     f->closing = 7;
-    g->stats.cut++;
-    decide(g, h->id, NF_ACCEPT, MARK_CUT | f->kind, out, length);
+    decide(g, h->id, NF_ACCEPT, mark ? mark | f->kind : 0, out, length);
 }
 
-/* A segment of bytes the server already has makes it acknowledge at once (RFC 9293 3.10.7.4):
- * that acknowledgement is the packet in which the client finds our reply. */
-static void probe_with(struct gate *g, struct flow *f, const struct held *h) {
+/* Turn the packet into zeros that its receiver already has, ending at `end`. An open receiver acknowledges at
+ * once (RFC 9293 3.10.7.4), a reset one answers RST (3.10.7.1): either way the answer is a packet of its own,
+ * with the right addresses, encapsulation and numbers, and it passes the engine, which then knows as well. */
+static void probe_with(struct gate *g, const struct held *h, uint32_t end) {
     static uint8_t out[PACKET_MAX];
     uint32_t length = rebuild(h, out, h->plen);
-    put32(out + h->l4 + 4, f->s_ack - h->plen);
+    put32(out + h->l4 + 4, end - h->plen);
     out[h->l4 + 13] = ACK;
     finish_packet(out, h->l4, length);
     decide(g, h->id, NF_ACCEPT, 0, out, length);
 }
 
+/* A cut flow: its receiver is reset first, then made to reset the sender; a receiver that stays silent
+ * (a firewall drops what has no connection) leaves that to the kernel's REJECT, which MARK_CUT asks for. */
+static void cut_with(struct gate *g, struct flow *f, const struct held *h) {
+    if (f->resets == 0) reset_with(g, f, h, h->seq, 0);
+    else if (f->resets < PROBES) probe_with(g, h, h->seq);
+    else reset_with(g, f, h, h->seq, MARK_CUT);
+    if (f->resets < PROBES) f->resets++;
+}
+
 static void fire_ammo(struct gate *g, struct flow *f) {
     if (!f->ammo) return;
-    probe_with(g, f, f->ammo);
+    probe_with(g, f->ammo, f->s_ack);
     give_back(g, f->ammo);
     g->stats.holding--;
     f->ammo = NULL;
@@ -567,7 +589,8 @@ static void fire_ammo(struct gate *g, struct flow *f) {
 static void sink_client(struct gate *g, struct flow *f, struct held *h) {
     if (f->replied) {
         if (h->plen || h->flags & FIN) {
-            reset_with(g, f, h, f->s_ack);
+            reset_with(g, f, h, f->s_ack, 0);
+            f->resets = 1;
         } else {
             decide(g, h->id, NF_DROP, 0, NULL, 0);
         }
@@ -623,17 +646,34 @@ static void sink_server(struct gate *g, struct flow *f, const struct packet *p) 
 /* ---- one packet ----------------------------------------------------------------------------------- */
 
 static void after_cut(struct gate *g, struct flow *f, const struct packet *p) {
+    const struct direction *d = &f->dir[p->dir];
+    uint32_t end = p->seq + p->plen + (p->flags & FIN);
+    if (f->owes_note && p->dir == f->owes_note - 1u && p->plen + (p->flags & FIN) &&
+        (!d->topped || (int32_t)(end - d->top) > 0)) {
+        f->owes_note = 0;
+        note(g, f, p->dir, GATE_WITHHELD);
+    }
+    if (f->fresh_sink && p->dir == GATE_TO_SERVER && p->plen) {
+        f->fresh_sink = 0;
+        f->s_ack = f->c_max = p->seq;
+        f->s_seq = p->ack;
+    }
     if (f->state == SINK && p->dir == GATE_TO_CLIENT) {
         sink_server(g, f, p);
         return;
     }
-    struct held *h = p->flags & RST ? NULL : remember(g, p);
+    int bare = !p->plen && !(p->flags & FIN);
+    if (p->flags & RST || (bare && f->state == CUT)) {
+        decide(g, p->id, NF_ACCEPT, 0, NULL, 0);
+        return;
+    }
+    struct held *h = remember(g, p);
     if (!h) {
-        decide(g, p->id, p->flags & RST ? NF_ACCEPT : NF_DROP, 0, NULL, 0);
+        decide(g, p->id, NF_DROP, 0, NULL, 0);
     } else if (f->state == SINK) {
         sink_client(g, f, h);
-    } else { /* CUT: whatever still comes is answered with a reset at its own place */
-        reset_with(g, f, h, h->seq);
+    } else {
+        cut_with(g, f, h);
         give_back(g, h);
         g->stats.holding--;
     }
@@ -660,6 +700,34 @@ static void consider_notes(struct gate *g, struct flow *f, uint32_t dir) {
     }
 }
 
+/* The end of a chunked body on its own (RFC 9112 7.1): what it ends has been judged already. */
+static int only_trailer(const struct flow *f, const struct direction *d, const struct packet *p) {
+    const uint8_t *at = p->data + p->payload;
+    uint32_t n = p->plen;
+    if (!(f->kind & MARK_HTTP) || !d->idle) return 0;
+    if (n == 7 && !memcmp(at, "\r\n", 2)) at += 2, n -= 2;
+    return n == 5 && !memcmp(at, "0\r\n\r\n", 5);
+}
+
+/* A response head on its own: nothing of the file is in it, and a server may wait for its acknowledgement. */
+static int only_head(const struct flow *f, const struct direction *d, const struct packet *p) {
+    const uint8_t *at = p->data + p->payload, *end = at + p->plen;
+    if (!(f->kind & MARK_HTTP) || d->contig != p->plen || p->plen < 16 || memcmp(at, "HTTP/1.", 7)) return 0;
+    for (; (at = memchr(at, '\n', (size_t)(end - at))); ) {
+        at++;
+        if (at < end && *at == '\r') at++;
+        if (at < end && *at == '\n') return at + 1 == end;
+    }
+    return 0;
+}
+
+/* Whether letting this retransmission go would deliver bytes that a held packet withholds. */
+static int copies_held(const struct direction *d, const struct packet *p) {
+    for (const struct held *h = d->head; h; h = h->next)
+        if ((int32_t)(p->seq - (h->seq + h->plen)) < 0 && (int32_t)(p->seq + p->plen - h->seq) > 0) return 1;
+    return 0;
+}
+
 static void data_packet(struct gate *g, struct flow *f, const struct packet *p) {
     uint32_t dir = p->dir;
     struct direction *d = &f->dir[dir];
@@ -675,7 +743,6 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
             d->stream += d->contig;
             d->contig = 0;
             d->base = p->seq;
-            d->sent = 0;
             d->expect = d->pass = d->shed = 0;
             d->idle = 1;
             offset = 0, end = p->plen;
@@ -686,23 +753,23 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
         }
     }
     if (tail && p->plen) {
-        if (p->mark & MARK_NOBODY && d->idle) {
+        if (d->idle && (p->mark & MARK_NOBODY || only_trailer(f, d, p))) {
             d->base = p->seq + p->plen;
             d->stream += p->plen;
-            d->sent = 0;
             pass_packet(g, f, dir, p);
             return;
         }
-        if (end <= d->sent && !(p->flags & FIN)) { /* the receiver has had these bytes before */
-            pass_packet(g, f, dir, p);
-            return;
-        }
-        if (end <= (int64_t)d->contig && d->head && !(p->flags & FIN)) { /* a copy of what is held */
-            decide(g, p->id, NF_DROP, 0, NULL, 0);
+        if (end <= (int64_t)d->contig && !(p->flags & FIN)) { /* nothing new */
+            if (copies_held(d, p)) decide(g, p->id, NF_DROP, 0, NULL, 0);
+            else pass_packet(g, f, dir, p);
             return;
         }
         d->idle = 0;
         if (offset > -65536) spool_put(g, d, offset, p->data + p->payload, p->plen);
+        if (!d->pending && !d->checking && !d->head && !(p->flags & FIN) && only_head(f, d, p)) {
+            pass_packet(g, f, dir, p);
+            return;
+        }
     }
     if (d->pending || d->checking) {
         hold(g, f, dir, p);
@@ -930,14 +997,6 @@ int gate_key_of(struct gate *g, uint64_t flow, struct gate_key *key, uint32_t *k
     return 0;
 }
 
-int gate_is_deep(struct gate *g, uint64_t flow, uint32_t dir) {
-    struct flow *f = by_handle(g, flow);
-    if (!f || dir > 1) return 0;
-    struct direction *d = &f->dir[dir];
-    /* The engine's own count includes headers it has not shown us and stops a segment early. */
-    return tail_held(f, dir) && !(f->kind & MARK_FTPDATA) && d->stream + d->contig + 4096 >= g->config.depth;
-}
-
 void gate_pending(struct gate *g, uint64_t flow, uint32_t dir) {
     struct flow *f = by_handle(g, flow);
     if (f && dir < 2) f->dir[dir].pending++;
@@ -993,7 +1052,8 @@ int64_t gate_cut(struct gate *g, uint64_t flow, uint32_t dir, const char *reply,
     struct direction *d = &f->dir[dir];
     int64_t withheld = 0;
     for (struct held *h = d->head; h; h = h->next) withheld += h->plen + (h->flags & FIN);
-    int sink = reply && d->head && f->kind & MARK_MAIL && dir == GATE_TO_SERVER && reply_length <= REPLY_MAX;
+    int sink = reply && f->kind & MARK_MAIL && dir == GATE_TO_SERVER && reply_length <= REPLY_MAX;
+    if (!withheld) f->owes_note = (uint8_t)(dir + 1);
     g->now = clock_us();
     d->pending = d->checking = 0;
     if (sink) {
@@ -1004,8 +1064,11 @@ int64_t gate_cut(struct gate *g, uint64_t flow, uint32_t dir, const char *reply,
         memcpy(f->reply, reply, reply_length);
         f->reply_length = reply_length;
         f->state = SINK;
-        f->s_ack = f->c_max = d->head->seq;
-        f->s_seq = d->head->ack;
+        f->fresh_sink = !d->head;
+        if (d->head) {
+            f->s_ack = f->c_max = d->head->seq;
+            f->s_seq = d->head->ack;
+        }
         g->stats.cut++;
         for (struct held *h; (h = pop(g, d));) {
             g->stats.holding++;
@@ -1015,13 +1078,10 @@ int64_t gate_cut(struct gate *g, uint64_t flow, uint32_t dir, const char *reply,
         return withheld;
     }
     f->state = CUT;
+    g->stats.cut++;
     for (struct held *h; (h = pop(g, d));) {
-        if (f->state == CUT && withheld >= 0 && (h->plen || h->flags & FIN) && !f->replied) {
-            reset_with(g, f, h, h->seq);
-            f->replied = 1;
-        } else {
-            decide(g, h->id, NF_DROP, 0, NULL, 0);
-        }
+        if (f->resets < 2) cut_with(g, f, h);
+        else decide(g, h->id, NF_DROP, 0, NULL, 0);
         give_back(g, h);
     }
     spool_free(g, &f->dir[0]);

@@ -19,6 +19,7 @@ enum gate_note_kind {
     GATE_TOO_BIG = 4,  /* the object passed the scan limit */
     GATE_EXPIRED = 5,  /* a packet waited longer than the verdict deadline */
     GATE_SHED = 6,     /* no memory for this object's spool; its tail is not held */
+    GATE_WITHHELD = 8, /* after a cut that found nothing held: the first new bytes have been withheld now */
     GATE_GONE = 7      /* the flow ended; its handle is no longer valid */
 };
 
@@ -70,8 +71,6 @@ int gate_run(struct gate *gate, const int *fds, int nfds, uint32_t *ready, struc
 uint64_t gate_find(struct gate *gate, const struct gate_key *key, uint32_t kind, uint32_t *dir);
 /* 0 and the flow's ends; -1 when the handle is stale. */
 int gate_key_of(struct gate *gate, uint64_t flow, struct gate_key *key, uint32_t *kind);
-/* Whether this direction is past the engine's depth, where the engine's own file events end early. */
-int gate_is_deep(struct gate *gate, uint64_t flow, uint32_t dir);
 
 /* A file in this direction is complete and waits for its verdict: hold what comes. */
 void gate_pending(struct gate *gate, uint64_t flow, uint32_t dir);
@@ -85,7 +84,8 @@ void gate_expect(struct gate *gate, uint64_t flow, uint32_t dir, uint64_t end);
 /* Stop looking at this direction: up to the expected end if known, else for the rest of the flow. */
 void gate_pass(struct gate *gate, uint64_t flow, uint32_t dir);
 /* Withhold what is held and reset both ends; for mail, answer the client with `reply` (CRLF-terminated)
- * first. Returns how many payload bytes (FIN counts one) the receiver will never get; 0 = it had all. */
+ * first. Returns how many payload bytes (FIN counts one) the receiver will never get. 0 = nothing waited
+ * here: either the completing packet is still on its way (GATE_WITHHELD follows) or the receiver had it all. */
 int64_t gate_cut(struct gate *gate, uint64_t flow, uint32_t dir, const char *reply, uint32_t reply_length);
 /* The spool's file descriptor (stays the gate's) and contiguous length; -1 when there is none. */
 int gate_spool(struct gate *gate, uint64_t flow, uint32_t dir, uint64_t *length);

@@ -31,6 +31,7 @@ class Kind(enum.IntEnum):
     EXPIRED = 5
     SHED = 6
     GONE = 7
+    WITHHELD = 8
 
 
 class Config(ctypes.Structure):
@@ -133,7 +134,6 @@ def _load() -> ctypes.CDLL:
         ),
         "gate_find": (u64, [ptr, ctypes.POINTER(_Key), u32, ctypes.POINTER(u32)]),
         "gate_key_of": (ctypes.c_int, [ptr, u64, ctypes.POINTER(_Key), ctypes.POINTER(u32)]),
-        "gate_is_deep": (ctypes.c_int, [ptr, u64, u32]),
         "gate_pending": (None, [ptr, u64, u32]),
         "gate_resolve": (None, [ptr, u64, u32]),
         "gate_release": (None, [ptr, u64, u32, u64, u64]),
@@ -224,10 +224,6 @@ class Gate:
         server = str(ipaddress.ip_address(bytes(key.server[:size])))
         return Ends(client, key.client_port, server, key.server_port, kind.value)
 
-    def is_deep(self, flow: int, direction: int) -> bool:
-        """Whether the engine no longer sees this direction whole."""
-        return bool(self.lib.gate_is_deep(self.handle, flow, direction))
-
     def pending(self, flow: int, direction: int) -> None:
         """Hold this direction until as many `resolve` as `pending` were said."""
         self.lib.gate_pending(self.handle, flow, direction)
@@ -248,7 +244,7 @@ class Gate:
         self.lib.gate_pass(self.handle, flow, direction)
 
     def cut(self, flow: int, direction: int, reply: bytes = b"") -> int:
-        """Withhold what is held and reset both ends; bytes the receiver never gets, 0 when it had everything."""
+        """Withhold what is held and reset both ends; bytes the receiver never gets (0: see WITHHELD in gate.h)."""
         return int(self.lib.gate_cut(self.handle, flow, direction, reply or None, len(reply)))
 
     def spool(self, flow: int, direction: int) -> tuple[int, int]:

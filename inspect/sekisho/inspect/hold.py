@@ -53,6 +53,7 @@ class FileSeen:
     size: int
     path: str
     deep: bool = False
+    """The engine gave this response up part-way; the gate goes on with the raw stream."""
     late: bool = False
 
 
@@ -174,6 +175,7 @@ class _Case:
     late: bool = False
     expired: bool = False
     holding: bool = False
+    ended: bool = False
     rules: tuple[str, ...] = ()
     reason: str = ""
 
@@ -186,6 +188,8 @@ class HoldEngine:
     block_unscanned: bool = False
     cases: dict[int, _Case] = field(default_factory=dict)
     cut: set[int] = field(default_factory=set)
+    undecided: dict[int, _Case] = field(default_factory=dict)
+    """Cut flows of which it is not known yet whether anything was withheld."""
     deep: dict[int, Meta] = field(default_factory=dict)
     cache: OrderedDict[str, tuple[str, ...]] = field(default_factory=OrderedDict)
     next_token: int = 1
@@ -218,7 +222,7 @@ class HoldEngine:
         if seen.flow in self.cut and seen.flow:
             case = self._open("file", 0, 0, seen.meta, now)  # its outcome was told when the flow was cut
             return self._close(case)
-        if seen.deep and seen.state == "TRUNCATED":
+        if seen.deep:
             self.deep[seen.flow] = seen.meta
             return self._close(self._open("file", 0, 0, seen.meta, now))
         case = self._open("file", seen.flow, seen.dir, seen.meta, now)
@@ -241,7 +245,9 @@ class HoldEngine:
         if note.kind is Kind.GONE:
             self.cut.discard(note.flow)
             self.deep.pop(note.flow, None)
-            return []
+            return self._cut_told(note.flow, "delivered_then_found", now)
+        if note.kind is Kind.WITHHELD:
+            return self._cut_told(note.flow, "blocked", now)
         if ends is None:
             return []
         http = bool(ends.kind & marks.HTTP)
@@ -249,6 +255,7 @@ class HoldEngine:
             return self._expired(note, now)
         case = self._open("stream", note.flow, note.dir, self._meta(note.flow, note.dir, ends), now)
         case.length = note.length
+        case.ended = note.kind is Kind.COMPLETE
         if note.kind is Kind.DEEP:
             case.what = "frame"
             return [Scan(case.token, "frame", note.flow, note.dir, length=note.length, http=http)]
@@ -308,7 +315,11 @@ class HoldEngine:
             return self._unscanned(case, result.error, now)
         commands: list[Command] = [] if case.expired else [Release(case.flow, case.dir, case.length, result.finished)]
         if case.flow in self.deep or case.expired:
+            if result.finished:
+                self.deep[case.flow] = Meta(*ends_of(case.meta), app=case.meta.app)
             for seen in result.objects:
+                if not seen.complete and not case.ended:
+                    continue
                 done = replace_case(case, sha256=seen.sha256, size=seen.size)
                 reason = "timeout" if case.expired else ""
                 outcome: Outcome = "released_by_policy" if case.expired else "clean"
@@ -356,7 +367,15 @@ class HoldEngine:
         if case is None:
             return []
         self.cut.add(case.flow)
-        outcome: Outcome = "blocked" if event.withheld > 0 else "delivered_then_found"
+        if event.withheld > 0:
+            return [self._report(case, "blocked", case.reason, now), *self._close(case)]
+        self.undecided[case.flow] = case  # the packet is still on its way, or it is too late: a note will tell
+        return []
+
+    def _cut_told(self, flow: int, outcome: Outcome, now: float) -> list[Command]:
+        case = self.undecided.pop(flow, None)
+        if case is None:
+            return []
         if outcome != "blocked" and not case.rules:
             outcome = "released_by_policy"
         return [self._report(case, outcome, case.reason, now), *self._close(case)]
@@ -368,6 +387,11 @@ class HoldEngine:
     def _close(self, case: _Case) -> list[Command]:
         self.cases.pop(case.token, None)
         return [Done(case.token)]
+
+
+def ends_of(meta: Meta) -> tuple[str, int, str, int]:
+    """The next object on this flow has the same ends, and a name nobody told us."""
+    return meta.src, meta.src_port, meta.dst, meta.dst_port
 
 
 def replace_case(case: _Case, *, sha256: str, size: int) -> _Case:

@@ -42,10 +42,11 @@ class Job(msgspec.Struct, omit_defaults=True):
 
 
 class Object(msgspec.Struct, omit_defaults=True):
-    """One complete object in a stream."""
+    """One object in a stream."""
 
     sha256: str
     size: int
+    complete: bool = True
 
 
 class Result(msgspec.Struct, omit_defaults=True):
@@ -91,8 +92,8 @@ class Scanner:
             rules = self._match(found.body, job)
             if not rules and found.body is not found.raw:
                 rules = self._match(found.raw, job)
-            if rules or (found.complete and len(found.body)):
-                seen = Object(hashlib.sha256(found.body).hexdigest(), len(found.body))
+            if rules or len(found.body):
+                seen = Object(hashlib.sha256(found.body).hexdigest(), len(found.body), found.complete)
                 if rules:
                     result.rules, result.sha256, result.size = rules, seen.sha256, seen.size
                     return
