@@ -1,7 +1,8 @@
 """An HTTP server that sends one file in exactly the shape its URL names, so that tests choose every byte.
 
 GET /SHAPE/PATH with SHAPE: identity, chunked, gzip, gzip-chunked, close (no length, ended by the
-connection's end). POST /upload stores the body and answers with its size. Connections stay open.
+connection's end). "?mark=WORD" writes WORD over the file's first bytes: a file nobody has seen before.
+POST /upload stores the body and answers with its size. Connections stay open.
 Started by the supervisor: `python -m sekisho.lab.shapes --www DIR --uploads DIR`.
 """
 
@@ -44,12 +45,14 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        shape, _, path = self.path.split("?")[0].lstrip("/").partition("/")
+        place, _, query = self.path.partition("?")
+        shape, _, path = place.lstrip("/").partition("/")
         file = (self.server.www / path).resolve()
         if not file.is_relative_to(self.server.www) or not file.is_file():
             self.send_error(HTTPStatus.NOT_FOUND)
             return
-        body = _packed(file) if shape.startswith("gzip") else file.read_bytes()
+        mark = query.removeprefix("mark=").encode() if query.startswith("mark=") else b""
+        body = _packed(file, mark) if shape.startswith("gzip") else _plain(file, mark)
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", "application/octet-stream")
         if shape.startswith("gzip"):
@@ -85,9 +88,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
 
+def _plain(file: Path, mark: bytes) -> bytes:
+    return mark + file.read_bytes()[len(mark) :]
+
+
 @lru_cache(maxsize=16)
-def _packed(file: Path) -> bytes:
-    return gzip.compress(file.read_bytes(), compresslevel=1, mtime=0)
+def _packed(file: Path, mark: bytes) -> bytes:
+    return gzip.compress(_plain(file, mark), compresslevel=1, mtime=0)
 
 
 def _chunks(body: bytes) -> Iterator[bytes]:
