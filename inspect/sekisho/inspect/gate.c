@@ -326,6 +326,7 @@ static void spool_free(struct gate *g, struct direction *d) {
     d->map = NULL;
     d->fd = -1;
     d->capacity = 0;
+    d->holes = 0;
 }
 
 static struct held *pop(struct gate *g, struct direction *d) {
@@ -412,7 +413,6 @@ static void lose_spool(struct gate *g, struct direction *d) {
     d->shed = 1;
     g->stats.shed++;
     spool_free(g, d);
-    d->holes = 0;
 }
 
 /* The first copy of a byte wins, as it does at a receiver that already has it. */
@@ -457,15 +457,20 @@ static void spool_put(struct gate *g, struct direction *d, int64_t offset, const
 static void spool_cut(struct gate *g, struct direction *d, uint64_t n) {
     if (n > d->contig) n = d->contig;
     if (!n && !d->contig) return;
-    if (d->map && d->contig > n) memmove(d->map, d->map + n, d->contig - n);
+    uint64_t top = d->contig;
+    for (int i = 0; i < d->holes; i++) {
+        if (d->hole[i].to > top) top = d->hole[i].to;
+        d->hole[i].from -= n;
+        d->hole[i].to -= n;
+    }
+    if (d->map && top > n) memmove(d->map, d->map + n, top - n);
     d->base += (uint32_t)n;
     d->contig -= n;
     d->stream += n;
     d->expect = d->expect > n ? d->expect - n : 0;
-    d->holes = 0;
-    d->idle = !d->contig;
+    d->idle = top == n;
     d->noted_big = d->deep_noted = 0;
-    if (!d->contig) {
+    if (d->idle) {
         d->shed = 0;
         if (d->capacity > 1u << 20) spool_free(g, d);
     }
@@ -752,6 +757,7 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
             return;
         }
     }
+    int fresh = end > (int64_t)d->contig; /* a FIN that only repeats what is held must not push it out */
     if (tail && p->plen) {
         if (d->idle && (p->mark & MARK_NOBODY || only_trailer(f, d, p))) {
             d->base = p->seq + p->plen;
@@ -759,7 +765,7 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
             pass_packet(g, f, dir, p);
             return;
         }
-        if (end <= (int64_t)d->contig && !(p->flags & FIN)) { /* nothing new */
+        if (!fresh && !(p->flags & FIN)) {
             if (copies_held(d, p)) decide(g, p->id, NF_DROP, 0, NULL, 0);
             else pass_packet(g, f, dir, p);
             return;
@@ -774,7 +780,7 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
     if (d->pending || d->checking) {
         hold(g, f, dir, p);
     } else if (tail && !(d->idle && p->flags & FIN)) {
-        if (p->plen)
+        if (fresh)
             while (d->head) release_first(g, f, dir);
         hold(g, f, dir, p);
     } else {
@@ -1020,7 +1026,12 @@ void gate_release(struct gate *g, uint64_t flow, uint32_t dir, uint64_t upto, ui
     struct direction *d = &f->dir[dir];
     d->checking = 0;
     if (d->pending) return;
-    while (d->head && (int32_t)(d->head->seq + d->head->plen - d->base) <= (int64_t)upto) release_first(g, f, dir);
+    /* What lies behind a gap cannot be delivered before the gap is filled, and that is held in its turn. */
+    for (const struct held *h; (h = d->head);) {
+        int64_t from = (int32_t)(h->seq - d->base);
+        if (from + h->plen > (int64_t)upto && from <= (int64_t)d->contig) break;
+        release_first(g, f, dir);
+    }
     d->noted_expired = 0;
     wait_off(g, f);
     if (finished) spool_cut(g, d, finished);
@@ -1056,6 +1067,7 @@ int64_t gate_cut(struct gate *g, uint64_t flow, uint32_t dir, const char *reply,
     if (!withheld) f->owes_note = (uint8_t)(dir + 1);
     g->now = clock_us();
     d->pending = d->checking = 0;
+    drop_held(g, &f->dir[!dir]);
     if (sink) {
         f->reply = malloc(reply_length);
         if (!f->reply) sink = 0;
@@ -1221,6 +1233,7 @@ int gate_take_notes(struct gate *g, struct gate_note *notes, int max_notes) { re
 
 int gate_take_verdicts(struct gate *g, struct gate_verdict *verdicts, int max) {
     int n = g->verdict_count < max ? g->verdict_count : max;
+    if (!n) return 0;
     memcpy(verdicts, g->verdicts, (size_t)n * sizeof *verdicts);
     memmove(g->verdicts, g->verdicts + n, (size_t)(g->verdict_count - n) * sizeof *verdicts);
     g->verdict_count -= n;

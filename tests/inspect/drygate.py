@@ -1,0 +1,156 @@
+"""A gate without a kernel queue, and the TCP packets to feed it with."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6
+
+from sekisho.appliance.core import marks
+from sekisho.inspect.gate import TO_CLIENT, TO_SERVER, Config, Gate, Kind, Note
+
+ACCEPT, DROP = 1, 0
+CLIENT, SERVER = "10.0.0.10", "203.0.113.9"
+CLIENT6, SERVER6 = "fd77::10", "2001:db8::9"
+FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+
+
+class _Verdict(ctypes.Structure):
+    _fields_ = (
+        ("id", ctypes.c_uint32),
+        ("verdict", ctypes.c_uint32),
+        ("mark", ctypes.c_uint32),
+        ("length", ctypes.c_uint32),
+        ("packet", ctypes.c_uint8 * 4096),
+    )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate decided about one packet; `packet` is empty when it goes unchanged."""
+
+    verdict: int
+    mark: int
+    packet: bytes
+
+
+def config(**changes: int) -> Config:
+    """Small numbers, so that a test reaches every limit."""
+    values = {
+        "queue": 64, "fail_open": 1, "max_flows": 16, "max_held": 64, "spool_limit": 1 << 20,
+        "spool_total": 8 << 20, "depth": 1 << 20, "deadline_ms": 1000, "pause_us": 3000,
+    }  # fmt: skip
+    return Config(**(values | changes))
+
+
+def packet(src: str, dst: str, sport: int, dport: int, seq: int, ack: int, data: bytes, flags: int = ACK) -> bytes:
+    """One whole IP packet, of the family of its addresses."""
+    ip: Any = IPv6(src=src, dst=dst) if ":" in src else IP(src=src, dst=dst)
+    return bytes(ip / TCP(sport=sport, dport=dport, seq=seq % 2**32, ack=ack % 2**32, flags=flags) / data)
+
+
+class DryGate:
+    """Feeds packets and collects every decision about them."""
+
+    def __init__(self, **changes: int) -> None:
+        self.gate = Gate(config(**changes), dry=True)
+        self.now = time.monotonic_ns() // 1000  # the answers (release, cut) read the real clock
+        self.verdicts: dict[int, Verdict] = {}
+        self.order: list[int] = []
+        self.notes: list[Note] = []
+        self._ids = itertools.count(1)
+        self._room = (_Verdict * 64)()
+
+    def feed(self, data: bytes, mark: int) -> int:
+        """One packet into the gate; its identifier."""
+        ident = next(self._ids)
+        self.gate.lib.gate_feed(self.gate.handle, ident, mark, data, len(data), self.now)
+        self.collect()
+        return ident
+
+    def tick(self, after_us: int = 0) -> list[Note]:
+        """Time passes; what the gate noted since the last look."""
+        self.now += after_us
+        self.gate.lib.gate_tick(self.gate.handle, self.now)
+        self.collect()
+        return self.take()
+
+    def take(self) -> list[Note]:
+        """Notes since the last look."""
+        self.collect()
+        notes, self.notes = self.notes, []
+        return notes
+
+    def collect(self) -> None:
+        """Read back verdicts and notes."""
+        while count := self.gate.lib.gate_take_verdicts(self.gate.handle, self._room, 64):
+            for v in self._room[:count]:
+                assert v.id not in self.verdicts, f"packet {v.id} was decided twice"
+                self.verdicts[v.id] = Verdict(v.verdict, v.mark, bytes(v.packet[: v.length]))
+                self.order.append(v.id)
+        self.notes += self.gate.take_notes()
+
+    def held(self, ident: int) -> bool:
+        return ident not in self.verdicts
+
+    def passed(self, ident: int) -> bool:
+        return ident in self.verdicts and self.verdicts[ident].verdict == ACCEPT
+
+    def dropped(self, ident: int) -> bool:
+        return ident in self.verdicts and self.verdicts[ident].verdict == DROP
+
+    @property
+    def holding(self) -> int:
+        return int(self.gate.stats().holding)
+
+
+@dataclass
+class Talk:
+    """One TCP connection through a gate; offsets count from the first byte after the handshake."""
+
+    dry: DryGate
+    kind: int = marks.HTTP
+    client: str = CLIENT
+    server: str = SERVER
+    client_port: int = 40000
+    server_port: int = 80
+    client_isn: int = 1000
+    server_isn: int = 5000
+
+    def to_client(self, offset: int, data: bytes = b"", flags: int = ACK, *, mark: int = 0, ack: int = 0) -> int:
+        ack = (self.client_isn + ack) % 2**32
+        seq = self.server_isn + offset
+        raw = packet(self.server, self.client, self.server_port, self.client_port, seq, ack, data, flags)
+        return self.dry.feed(raw, self.kind | marks.REPLY | mark)
+
+    def to_server(self, offset: int, data: bytes = b"", flags: int = ACK, *, ack: int = 0) -> int:
+        seq, ack = self.client_isn + offset, (self.server_isn + ack) % 2**32
+        raw = packet(self.client, self.server, self.client_port, self.server_port, seq, ack, data, flags)
+        return self.dry.feed(raw, self.kind)
+
+    def found(self, direction: int = TO_CLIENT) -> tuple[int, int]:
+        """(flow, direction) as an engine event about a file in this direction finds them."""
+        client, server = (self.client, self.client_port), (self.server, self.server_port)
+        first, second = (client, server) if direction == TO_SERVER else (server, client)
+        return self.dry.gate.find(*first, *second, self.kind)
+
+
+@contextmanager
+def dry(**changes: int) -> Iterator[DryGate]:
+    """A dry gate that is closed at the end, whatever it holds."""
+    gate = DryGate(**changes)
+    try:
+        yield gate
+    finally:
+        gate.gate.close()
+
+
+def kinds(notes: list[Note]) -> list[Kind]:
+    return [note.kind for note in notes]

@@ -1,0 +1,541 @@
+"""What the gate does with packets: passes, holds, releases, cuts. No kernel queue, real packets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from drygate import (
+    ACCEPT,
+    ACK,
+    CLIENT,
+    CLIENT6,
+    FIN,
+    PSH,
+    RST,
+    SERVER,
+    SERVER6,
+    SYN,
+    DryGate,
+    Talk,
+    dry,
+    kinds,
+    packet,
+)
+from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting
+
+from sekisho.appliance.core import marks
+from sekisho.inspect.gate import TO_CLIENT, TO_SERVER, Kind
+
+REPLY = b"554 5.7.1 Refused.\r\n"
+TO_THE_CLIENT = marks.HTTP | marks.REPLY
+
+
+def spooled(gate: DryGate, flow: int, direction: int = TO_CLIENT) -> bytes:
+    fd, length = gate.gate.spool(flow, direction)
+    return b"" if fd < 0 else Path(f"/proc/self/fd/{fd}").read_bytes()[:length]
+
+
+def parsed(raw: bytes) -> tuple[IP | IPv6, TCP]:
+    """The packet, once its length and checksums were found right."""
+    family = IP if raw[0] >> 4 == 4 else IPv6
+    ip = family(raw)
+    again = family(raw)
+    if family is IP:
+        del again.chksum, again.len
+    else:
+        del again.plen
+    del again[TCP].chksum
+    assert bytes(again) == raw, "length or checksum is wrong"
+    return ip, ip[TCP]
+
+
+def test_a_packet_without_data_passes_at_once() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        for ident in (talk.to_client(0), talk.to_server(0), talk.to_client(0, flags=RST)):
+            assert gate.passed(ident)
+
+
+def test_a_packet_that_is_not_marked_as_carrying_files_passes() -> None:
+    with dry() as gate:
+        assert gate.passed(Talk(gate, kind=0).to_client(0, b"x" * 100))
+
+
+def test_the_tail_waits_until_the_next_part_arrives() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        first = talk.to_client(0, b"a" * 100)
+        assert gate.held(first)
+        second = talk.to_client(100, b"b" * 100)
+        assert gate.passed(first)
+        assert gate.held(second)
+
+
+def test_a_request_is_not_held_without_a_pending_verdict() -> None:
+    with dry() as gate:
+        assert gate.passed(Talk(gate).to_server(0, b"GET / HTTP/1.1\r\n\r\n"))
+
+
+def test_pending_holds_all_and_resolve_releases_in_order() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        first = talk.to_client(0, b"a" * 100)
+        flow, way = talk.found()
+        assert way == TO_CLIENT
+        gate.gate.pending(flow, way)
+        more = [talk.to_client(100 + 10 * i, b"b" * 10) for i in range(5)]
+        gate.order.clear()
+        assert gate.holding == 6
+        gate.gate.resolve(flow, way)
+        gate.collect()
+        assert gate.order == [first, *more]
+        assert gate.holding == 0
+
+
+def test_every_pending_verdict_must_be_resolved() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        first = talk.to_client(0, b"a" * 100)
+        flow, way = talk.found()
+        gate.gate.pending(flow, way)
+        gate.gate.pending(flow, way)
+        gate.gate.resolve(flow, way)
+        gate.collect()
+        assert gate.held(first)
+        gate.gate.resolve(flow, way)
+        gate.collect()
+        assert gate.passed(first)
+
+
+def test_a_copy_of_a_held_packet_never_leaves() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"a" * 100)
+        held = talk.to_client(100, b"b" * 100)
+        for start, data in ((100, b"b" * 100), (150, b"b" * 50), (50, b"a" * 50 + b"b" * 50)):
+            assert gate.dropped(talk.to_client(start, data))
+        assert gate.held(held)
+
+
+def test_a_copy_with_a_fin_does_not_push_the_held_packet_out() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        held = talk.to_client(0, b"a" * 100)
+        copy = talk.to_client(0, b"a" * 100, ACK | FIN)
+        assert gate.held(held)
+        assert gate.held(copy)
+        assert kinds(gate.take()) == [Kind.COMPLETE]
+
+
+def test_a_copy_of_what_was_released_passes() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"a" * 100)
+        talk.to_client(100, b"b" * 100)
+        assert gate.passed(talk.to_client(0, b"a" * 100))
+
+
+def test_data_out_of_order_is_put_together() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"a" * 100)
+        flow, way = talk.found()
+        talk.to_client(300, b"d" * 100)
+        talk.to_client(200, b"c" * 100)
+        assert gate.gate.spool(flow, way)[1] == 100
+        talk.to_client(100, b"b" * 100)
+        assert spooled(gate, flow) == b"a" * 100 + b"b" * 100 + b"c" * 100 + b"d" * 100
+
+
+def test_what_lies_behind_a_gap_goes_on_after_a_clean_look_and_the_filler_is_held() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"a" * 100)
+        beyond = talk.to_client(200, b"c" * 100)
+        (note,) = gate.tick(4000)
+        assert (note.kind, note.length) == (Kind.PAUSE, 100)
+        gate.gate.release(note.flow, note.dir, note.length, 0)
+        gate.collect()
+        assert gate.passed(beyond)
+        filler = talk.to_client(100, b"b" * 100)
+        assert gate.held(filler)
+        assert spooled(gate, note.flow) == b"a" * 100 + b"b" * 100 + b"c" * 100
+
+
+def test_a_gap_in_the_next_object_survives_the_end_of_this_one() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"a" * 100)
+        talk.to_client(200, b"c" * 100)
+        (note,) = gate.tick(4000)
+        gate.gate.release(note.flow, note.dir, 100, 100)
+        talk.to_client(100, b"b" * 100)
+        assert spooled(gate, note.flow) == b"b" * 100 + b"c" * 100
+
+
+def test_more_gaps_than_can_be_told_is_shed_and_said() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        last = [talk.to_client(200 * i, b"x" * 100) for i in range(12)][-1]
+        assert gate.gate.stats().shed == 1
+        assert kinds(gate.tick(250_000)) == [Kind.SHED]
+        assert gate.passed(last)
+
+
+def test_a_pause_is_noted_after_its_time_and_not_before() -> None:
+    with dry(pause_us=3000) as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"a" * 100)
+        assert gate.tick(2999) == []
+        (note,) = gate.tick(1)
+        assert (note.kind, note.dir, note.length) == (Kind.PAUSE, TO_CLIENT, 100)
+        assert gate.tick(50_000) == []
+
+
+def test_what_comes_while_the_stream_is_looked_at_is_held() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        first = talk.to_client(0, b"a" * 100)
+        (note,) = gate.tick(4000)
+        second = talk.to_client(100, b"b" * 100)
+        assert gate.held(first)
+        gate.gate.release(note.flow, note.dir, note.length, 0)
+        gate.collect()
+        assert gate.passed(first)
+        assert gate.held(second)
+
+
+def test_complete_on_fin() -> None:
+    with dry() as gate:
+        talk = Talk(gate, kind=marks.FTPDATA)
+        held = talk.to_client(0, b"a" * 100, ACK | FIN)
+        (note,) = gate.take()
+        assert (note.kind, note.length) == (Kind.COMPLETE, 100)
+        gate.gate.release(note.flow, note.dir, note.length, note.length)
+        gate.collect()
+        assert gate.passed(held)
+
+
+def test_complete_at_the_expected_end() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"a" * 100)
+        flow, way = talk.found()
+        gate.gate.expect(flow, way, 250)
+        talk.to_client(100, b"b" * 100)
+        assert gate.take() == []
+        talk.to_client(200, b"c" * 50)
+        assert kinds(gate.take()) == [Kind.COMPLETE]
+
+
+def test_past_the_depth_the_stream_is_ours_and_its_packets_say_so() -> None:
+    with dry(depth=150) as gate:
+        talk = Talk(gate)
+        first = talk.to_client(0, b"a" * 100)
+        second = talk.to_client(100, b"b" * 100)
+        (note,) = gate.take()
+        assert (note.kind, note.length) == (Kind.DEEP, 200)
+        talk.to_client(200, b"c" * 100)
+        assert gate.verdicts[first].mark & marks.DEEP == 0
+        assert gate.verdicts[second].mark & (marks.DEEP | marks.HTTP) == marks.DEEP | marks.HTTP
+
+
+def test_complete_on_a_final_chunk_past_the_depth_only() -> None:
+    for depth, wanted in ((10, [Kind.DEEP, Kind.COMPLETE]), (1 << 20, [])):
+        with dry(depth=depth) as gate:
+            Talk(gate).to_client(0, b"5\r\nhello\r\n0\r\n\r\n")
+            assert kinds(gate.take()) == wanted
+
+
+def test_a_cut_turns_the_held_packet_into_a_reset_and_the_next_into_a_question() -> None:
+    for client, server in ((CLIENT, SERVER), (CLIENT6, SERVER6)):
+        with dry() as gate:
+            talk = Talk(gate, client=client, server=server)
+            talk.to_client(0, b"a" * 100)
+            held = talk.to_client(100, b"b" * 333)
+            flow, way = talk.found()
+            gate.gate.pending(flow, way)
+            queued = talk.to_client(433, b"c" * 77)
+            assert gate.gate.cut(flow, way) == 410
+            gate.collect()
+            ip, tcp = parsed(gate.verdicts[held].packet)
+            assert (ip.src, ip.dst, tcp.sport, tcp.dport) == (server, client, 80, 40000)
+            assert (int(tcp.flags), tcp.seq) == (RST | ACK, 5100)
+            assert bytes(tcp.payload) == bytes(333)
+            _, tcp = parsed(gate.verdicts[queued].packet)
+            assert (int(tcp.flags), tcp.seq, bytes(tcp.payload)) == (ACK, 5433 - 77, bytes(77))
+            later = talk.to_client(510, b"d" * 50)
+            assert gate.verdicts[later].verdict == ACCEPT
+            assert b"d" not in bytes(parsed(gate.verdicts[later].packet)[1].payload)
+            assert gate.holding == 0
+            assert gate.take() == []
+
+
+def test_a_cut_leaves_nothing_of_the_other_direction_waiting() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        answer = talk.to_client(0, b"HTTP/1.1 200 OK\r\n")
+        flow, way = talk.found(TO_SERVER)
+        assert way == TO_SERVER
+        gate.gate.pending(flow, way)
+        talk.to_server(0, b"upload")
+        assert gate.gate.cut(flow, way) == 6
+        gate.collect()
+        assert gate.dropped(answer)
+        assert gate.holding == 0
+
+
+def test_a_cut_with_nothing_held_says_when_it_withheld() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        flow, way = talk.found()
+        assert gate.gate.cut(flow, way) == 0
+        assert gate.take() == []
+        last = talk.to_client(0, b"a" * 10)
+        assert kinds(gate.take()) == [Kind.WITHHELD]
+        assert int(parsed(gate.verdicts[last].packet)[1].flags) == RST | ACK
+        talk.to_client(10, b"a" * 10)
+        assert gate.take() == []
+
+
+def test_a_copy_of_what_the_receiver_has_is_not_called_withheld() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"a" * 10)
+        flow, way = talk.found()
+        gate.gate.pending(flow, way)
+        gate.gate.resolve(flow, way)
+        assert gate.gate.cut(flow, way) == 0
+        talk.to_client(0, b"a" * 10)
+        assert gate.take() == []
+
+
+def mail_at_its_end(gate: DryGate) -> tuple[Talk, int, int, int]:
+    talk = Talk(gate, kind=marks.MAIL, server_port=25)
+    talk.to_server(0, b"DATA\r\n")
+    flow, way = talk.found(TO_SERVER)
+    gate.gate.pending(flow, way)
+    held = talk.to_server(6, b"body ", ack=40)
+    return talk, flow, way, held
+
+
+def test_a_refused_mail_is_swallowed_to_its_end_and_answered_in_the_servers_name() -> None:
+    with dry() as gate:
+        talk, flow, way, held = mail_at_its_end(gate)
+        assert gate.gate.cut(flow, way, REPLY) == 5
+        gate.collect()
+        assert gate.held(held), "it is kept to ask the server with"
+        rest = talk.to_server(11, b"more\r\n", ack=40)
+        assert int(parsed(gate.verdicts[held].packet)[1].flags) == ACK
+        assert bytes(parsed(gate.verdicts[held].packet)[1].payload) == bytes(5)
+        asked = talk.to_client(40, ack=6)
+        _, tcp = parsed(gate.verdicts[asked].packet)
+        assert (tcp.ack, bytes(tcp.payload)) == (1000 + 17, b""), "the client's data is acknowledged for the server"
+        end = talk.to_server(17, b".\r\n", ack=40)
+        assert gate.passed(rest)
+        assert gate.passed(end)
+        answer = talk.to_client(40, ack=6)
+        _, tcp = parsed(gate.verdicts[answer].packet)
+        assert (tcp.seq, tcp.ack, bytes(tcp.payload)) == (5040, 1020, REPLY)
+        assert int(tcp.flags) == FIN | PSH | ACK
+        sent = b"".join(bytes(parsed(v.packet)[1].payload) for v in gate.verdicts.values() if v.packet)
+        assert b"more" not in sent
+        assert b"body" not in sent
+        assert gate.holding == 0
+
+
+def test_a_mail_whose_client_falls_silent_is_answered_after_a_second() -> None:
+    with dry() as gate:
+        talk, flow, way, held = mail_at_its_end(gate)
+        gate.gate.cut(flow, way, REPLY)
+        gate.tick(1_500_000)
+        assert gate.passed(held)
+        answer = talk.to_client(40, ack=6)
+        assert bytes(parsed(gate.verdicts[answer].packet)[1].payload) == REPLY
+
+
+def test_too_big_is_said_once_and_passed_after_that() -> None:
+    with dry(spool_limit=10_000) as gate:
+        talk = Talk(gate)
+        for at in range(0, 12_000, 1000):
+            talk.to_client(at, b"x" * 1000)
+        (note,) = gate.take()
+        assert note.kind is Kind.TOO_BIG
+        gate.gate.pass_(note.flow, note.dir)
+        gate.collect()
+        assert gate.holding == 0
+        assert gate.passed(talk.to_client(12_000, b"x" * 1000))
+        assert gate.gate.stats().spooled == 0
+
+
+def test_after_too_big_the_next_object_is_looked_at_again() -> None:
+    with dry(spool_limit=10_000) as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"x" * 1000)
+        flow, way = talk.found()
+        gate.gate.expect(flow, way, 13_000)
+        for at in range(1000, 12_000, 1000):
+            talk.to_client(at, b"x" * 1000)
+        gate.take()
+        gate.gate.pass_(flow, way)
+        assert gate.passed(talk.to_client(12_000, b"x" * 1000))
+        assert gate.held(talk.to_client(13_000, b"y" * 1000))
+        assert spooled(gate, flow) == b"y" * 1000
+
+
+def test_gaps_of_a_passed_object_do_not_count_for_the_next() -> None:
+    with dry(spool_limit=1000) as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"x" * 100)
+        talk.to_client(300, b"x" * 100)
+        flow, way = talk.found()
+        gate.gate.expect(flow, way, 500)
+        gate.gate.pass_(flow, way)
+        talk.to_client(500, b"y" * 350)
+        assert gate.gate.spool(flow, way)[1] == 350
+
+
+def test_a_full_pool_sheds_and_nothing_is_stuck() -> None:
+    with dry(max_held=4) as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"a")
+        flow, way = talk.found()
+        gate.gate.pending(flow, way)
+        ids = [talk.to_client(1 + i, b"a") for i in range(10)]
+        assert gate.gate.stats().shed >= 1
+        gate.gate.resolve(flow, way)
+        gate.collect()
+        assert all(gate.passed(i) for i in ids)
+        assert gate.holding == 0
+
+
+def test_no_memory_for_the_spool_sheds_and_says_so() -> None:
+    with dry(spool_total=65536) as gate:
+        one, two = Talk(gate), Talk(gate, client_port=40001)
+        one.to_client(0, b"a" * 100)
+        held = two.to_client(0, b"a" * 100)
+        assert gate.gate.spool(*two.found()) == (-1, 0)
+        notes = gate.tick(250_000)
+        assert sorted(kinds(notes)) == [Kind.PAUSE, Kind.SHED]
+        assert gate.passed(held)
+
+
+def test_a_full_flow_table_lets_new_flows_pass() -> None:
+    with dry(max_flows=2) as gate:
+        first = [Talk(gate, client_port=p).to_client(0, b"a") for p in (1, 2)]
+        assert all(map(gate.held, first))
+        assert gate.passed(Talk(gate, client_port=3).to_client(0, b"a"))
+        assert Talk(gate, client_port=3).found()[0] == 0
+
+
+def test_the_same_ports_again_are_a_new_connection() -> None:
+    with dry() as gate:
+        old = Talk(gate)
+        old.to_client(0, b"a" * 10, ACK | FIN)
+        (note,) = gate.take()
+        gate.gate.release(note.flow, note.dir, note.length, note.length)
+        new = Talk(gate, server_isn=5000 + (1 << 30), client_isn=77)
+        held = new.to_client(0, b"b" * 10)
+        assert kinds(gate.take()) == [Kind.GONE]
+        assert gate.held(held)
+        flow, _ = new.found()
+        assert flow != note.flow
+        assert spooled(gate, flow) == b"b" * 10
+        assert gate.gate.ends(note.flow) is None
+
+
+@pytest.mark.parametrize("way", [TO_SERVER, TO_CLIENT])
+@pytest.mark.parametrize("kind", [marks.HTTP, marks.MAIL, marks.FTPDATA])
+def test_the_engines_word_comes_before_the_first_packet(kind: int, way: int) -> None:
+    with dry() as gate:
+        talk = Talk(gate, kind=kind, server_port=80)
+        flow, direction = talk.found(way)
+        assert flow
+        gate.gate.pending(flow, direction)
+        send: Callable[[int, bytes], int] = talk.to_server if way == TO_SERVER else talk.to_client
+        ident = send(0, b"the whole file")
+        assert gate.held(ident)
+        assert talk.found(way) == (flow, direction)
+        gate.gate.resolve(flow, direction)
+        gate.collect()
+        assert gate.passed(ident)
+        assert gate.gate.stats().flows == 1
+
+
+def test_an_expired_wait_is_said_once() -> None:
+    with dry(deadline_ms=100) as gate:
+        talk = Talk(gate)
+        flow, way = talk.found()
+        gate.gate.pending(flow, way)
+        talk.to_client(0, b"a")
+        assert gate.tick(99_999) == []
+        assert kinds(gate.tick(1)) == [Kind.EXPIRED]
+        assert gate.tick(100_000) == []
+
+
+def test_a_head_alone_a_trailer_alone_and_a_bodyless_response_are_not_held() -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n"
+    with dry() as gate:
+        talk = Talk(gate)
+        assert gate.passed(talk.to_client(0, head))
+        assert gate.held(talk.to_client(len(head), b"x" * 10))
+    with dry() as gate:
+        assert gate.held(Talk(gate).to_client(0, head + b"x"))
+    with dry() as gate:
+        assert gate.passed(Talk(gate).to_client(0, b"0\r\n\r\n"))
+        assert gate.passed(Talk(gate, client_port=2).to_client(0, b"HTTP/1.1 304 N\r\n", mark=marks.NOBODY))
+
+
+def test_a_reset_by_the_sender_takes_what_it_sent_along() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        held = talk.to_client(0, b"a")
+        assert gate.passed(talk.to_client(1, flags=RST))
+        assert gate.dropped(held)
+        assert gate.holding == 0
+
+
+def test_closing_releases_what_waits() -> None:
+    gate = DryGate()
+    Talk(gate).to_client(0, b"a")
+    assert gate.holding == 1
+    gate.gate.close()
+
+
+def feed_form(gate: DryGate, raw: bytes) -> int:
+    return gate.feed(raw, TO_THE_CLIENT)
+
+
+def test_tcp_is_found_behind_ip_options_and_extension_headers() -> None:
+    tcp = TCP(sport=80, dport=4, seq=9, flags="A", options=[("Timestamp", (1, 2)), ("NOP", None)])
+    v4 = IP(src=SERVER, dst=CLIENT, options=[b"\x94\x04\x00\x00"]) / tcp / b"data"
+    hops = IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / IPv6ExtHdrRouting(addresses=[])
+    v6 = IPv6(src=SERVER6, dst=CLIENT6) / hops / tcp / b"data"
+    for raw in (bytes(v4), bytes(v6), bytes(v4) + bytes(10)):
+        with dry() as gate:
+            ident = feed_form(gate, raw)
+            assert gate.held(ident)
+            src, dst = (SERVER, CLIENT) if raw[0] >> 4 == 4 else (SERVER6, CLIENT6)
+            flow, way = gate.gate.find(src, 80, dst, 4, 0)
+            assert (bool(flow), way) == (True, TO_CLIENT)
+            assert spooled(gate, flow) == b"data"
+            assert gate.gate.cut(flow, way) == 4
+            gate.collect()
+            assert parsed(gate.verdicts[ident].packet)[1].seq == 9
+
+
+def test_every_truncation_is_let_through_or_held_whole() -> None:
+    for src, dst in ((SERVER, CLIENT), (SERVER6, CLIENT6)):
+        raw = packet(src, dst, 80, 4, 1, 1, b"data")
+        with dry() as gate:
+            for length in range(len(raw)):
+                assert gate.passed(feed_form(gate, raw[:length]))
+            assert gate.held(feed_form(gate, raw))
+
+
+def test_a_syn_with_the_flows_marks_passes() -> None:
+    with dry() as gate:
+        assert gate.passed(Talk(gate).to_server(-1, flags=SYN))
