@@ -2,11 +2,16 @@
 
 One entry is one file `ID.skq`: a JSON header line (who, when, where, which rules; never content), then
 the content in AES-256-GCM chunks (NIST SP 800-38D) bound to header and position, so that an entry that
-was cut, reordered or edited is refused. The key is made on first use, 0600, and never leaves the box.
+was cut, reordered, renamed or edited is refused. The key is made on first use, 0600, and never leaves
+the box. Age is told by the identifier, so a release does not prolong a stay. One process puts entries
+(the daemon, `writer`); any number may read, release and purge beside it.
 """
 
 from __future__ import annotations
 
+import calendar
+import contextlib
+import math
 import os
 import re
 import secrets
@@ -25,6 +30,8 @@ from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 
 CHUNK = 1 << 20
 MAX_HEADER = 64 << 10
+SOUND_CLOCK = 1735689600
+"""2025-01-01: a box that says it is earlier has not been told the time."""
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{12}")
 _LENGTH = struct.Struct(">I")
 
@@ -51,19 +58,25 @@ class Entry(msgspec.Struct, omit_defaults=True, frozen=True):
 class Quarantine:
     """The directory of entries. Every change is one rename; a crash leaves the old or the new state."""
 
-    def __init__(self, directory: Path, *, max_bytes: int, keep_days: int) -> None:
+    def __init__(self, directory: Path, *, max_bytes: int, keep_days: int, writer: bool = True) -> None:
+        """`writer` also clears what a crash left half-written and what is past its time; only the daemon is one."""
         self._dir = directory
         self._max_bytes = max_bytes
         self._keep_s = keep_days * 86400
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for leftover in directory.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+        if writer:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for leftover in directory.glob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
+            self.purge()
 
-    def _key(self) -> bytes:
+    def _key(self, *, make: bool = False) -> bytes:
         path = self._dir / "key"
-        if not path.exists():
+        if make and not path.exists():
             fsio.write_atomic(path, secrets.token_bytes(32), 0o600)
-        key = path.read_bytes()
+        try:
+            key = path.read_bytes()
+        except OSError as err:
+            raise DeviceFault(f"The quarantine key {path} cannot be read: {err.strerror}.", "Restore the key.") from err
         if len(key) != 32:
             raise DeviceFault(f"The quarantine key {path} is damaged.", "Entries cannot be opened; restore the key.")
         return key
@@ -71,34 +84,43 @@ class Quarantine:
     def put(self, content_fd: int, length: int, entry: Entry) -> Entry:
         """Keep `length` bytes of `content_fd`; the entry with its identifier, once it is durable.
 
+        Makes room by deleting the oldest entries.
+
         Raises:
+            RejectedInput: larger than the whole quarantine may be; nothing was deleted for it.
             DeviceFault: disk full or unwritable; nothing is left behind.
 
         """
+        if length > self._max_bytes:
+            raise RejectedInput(f"{length} bytes do not fit into a quarantine of {self._max_bytes}.")
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         entry = msgspec.structs.replace(entry, id=f"{stamp}-{secrets.token_hex(6)}")
         try:
             self._make_room(length)
-            self._write(entry, _chunks_of(content_fd, length))
+            self._write(entry, _chunks_of(content_fd, length), self._key(make=True))
         except OSError as err:
             raise DeviceFault(f"Quarantine: {err.strerror}.", "Free space on the data partition.") from err
         return entry
 
     def entries(self) -> list[Entry]:
-        """All entries, oldest first; damaged ones are left out (`show` says what is wrong with one)."""
-        found = []
-        for path in sorted(self._dir.glob("*.skq")):
-            try:
-                with path.open("rb") as source:
-                    found.append(_header(source.readline(MAX_HEADER))[0])
-            except (OSError, RejectedInput):
-                continue
-        return found
+        """All entries, oldest first, without the `damaged` ones."""
+        return [entry for ident in self._idents() if (entry := self._try_show(ident)) is not None]
+
+    def damaged(self) -> list[str]:
+        """Identifiers of entries whose header cannot be read (`show` says what is wrong with one)."""
+        gone = [ident for ident in self._idents() if self._try_show(ident) is None]
+        return [ident for ident in gone if self._path(ident).exists()]
 
     def show(self, ident: str) -> Entry:
         """Raises: RejectedInput: no such entry, or its header is damaged."""
         with self._open(ident) as source:
-            return _header(source.readline(MAX_HEADER))[0]
+            return _header(source.readline(MAX_HEADER), ident)[0]
+
+    def _try_show(self, ident: str) -> Entry | None:
+        try:
+            return self.show(ident)
+        except RejectedInput:
+            return None
 
     def read(self, ident: str) -> Iterator[bytes]:
         """The content, chunk by chunk, each authenticated before it is given out.
@@ -110,7 +132,7 @@ class Quarantine:
         key = AESGCM(self._key())
         with self._open(ident) as source:
             line = source.readline(MAX_HEADER)
-            _, nonce, bound = _header(line)
+            _, nonce, bound = _header(line, ident)
             index = 0
             while True:
                 size = source.read(_LENGTH.size)
@@ -121,9 +143,11 @@ class Quarantine:
                     raise RejectedInput(f"Quarantine entry {ident} is damaged.")
                 try:
                     plain = key.decrypt(_nonce(nonce, index), source.read(n), bound)
-                except InvalidTag as err:
+                except (InvalidTag, ValueError) as err:
                     raise RejectedInput(f"Quarantine entry {ident} was changed or the key is not its own.") from err
                 if plain[:1] == b"\x01":
+                    if source.read(1):
+                        raise RejectedInput(f"Quarantine entry {ident} was changed: something follows its end.")
                     yield plain[1:]
                     return
                 yield plain[1:]
@@ -134,10 +158,10 @@ class Quarantine:
 
         Raises:
             RejectedInput: unknown or damaged entry, or `target` exists.
-            DeviceFault: the target cannot be written.
+            DeviceFault: the target cannot be written (it is removed again), or the entry cannot be noted.
 
         """
-        entry = self.show(ident)
+        entry, key = self.show(ident), self._key()
         try:
             fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         except FileExistsError as err:
@@ -148,54 +172,78 @@ class Quarantine:
             with os.fdopen(fd, "wb") as out:
                 for chunk in self.read(ident):
                     out.write(chunk)
-        except (RejectedInput, OSError):
+                out.flush()
+                os.fsync(out.fileno())
+        except RejectedInput:
             target.unlink(missing_ok=True)
             raise
+        except OSError as err:
+            target.unlink(missing_ok=True)
+            raise DeviceFault(f"{target}: {err.strerror}.") from err
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         entry = msgspec.structs.replace(entry, released=f"{when} {reason}"[:500])
-        self._write(entry, self.read(ident))
+        try:
+            self._write(entry, self.read(ident), key)
+        except OSError as err:
+            raise DeviceFault(f"{target} is written, but not noted: {err.strerror}.") from err
         return entry
 
     def purge(self, ident: str | None = None) -> list[str]:
         """Delete one entry, or with None all that are older than `keep_days`; the identifiers deleted."""
-        gone = []
         if ident is not None:
             self._open(ident).close()
-            gone.append(ident)
+            gone = [ident]
         else:
             limit = time.time() - self._keep_s
-            gone = [p.stem for p in self._dir.glob("*.skq") if p.stat().st_mtime < limit]
-        for name in gone:
-            (self._dir / f"{name}.skq").unlink(missing_ok=True)
-        if gone:
-            fsio.sync_directory(self._dir)
+            gone = [name for name in self._idents() if _made_at(name) < limit]
+        try:
+            for name in gone:
+                self._path(name).unlink(missing_ok=True)
+            if gone:
+                fsio.sync_directory(self._dir)
+        except OSError as err:
+            raise DeviceFault(f"Quarantine: {err.strerror}.") from err
         return gone
+
+    def _idents(self) -> list[str]:
+        """Oldest first: an identifier begins with its time."""
+        return sorted(path.stem for path in self._dir.glob("*.skq") if _ID.fullmatch(path.stem))
+
+    def _path(self, ident: str) -> Path:
+        return self._dir / f"{ident}.skq"
 
     def _open(self, ident: str) -> BinaryIO:
         if not _ID.fullmatch(ident):
             raise RejectedInput(f"{ident!r} is not a quarantine identifier.", "See `sekisho quarantine list`.")
         try:
-            return (self._dir / f"{ident}.skq").open("rb")
+            return self._path(ident).open("rb")
         except OSError as err:
             raise RejectedInput(f"No quarantine entry {ident}.", "See `sekisho quarantine list`.") from err
 
     def _make_room(self, length: int) -> None:
-        files = sorted(((p.stat().st_mtime, p) for p in self._dir.glob("*.skq")), key=lambda pair: pair[0])
-        used = sum(p.stat().st_size for _, p in files)
-        for _, path in files:
+        self.purge()
+        sizes: dict[str, int] = {}
+        for name in self._idents():
+            with contextlib.suppress(FileNotFoundError):  # purged by its owner just now
+                sizes[name] = self._path(name).stat().st_size
+        used = sum(sizes.values())
+        for name, size in sizes.items():
             if used + length <= self._max_bytes:
                 return
-            used -= path.stat().st_size
-            path.unlink(missing_ok=True)
+            used -= size
+            self._path(name).unlink(missing_ok=True)
 
-    def _write(self, entry: Entry, chunks: Iterator[bytes]) -> None:
+    def _write(self, entry: Entry, chunks: Iterator[bytes], secret: bytes) -> None:
         nonce = secrets.token_bytes(8)
         header = msgspec.json.encode({"entry": entry, "nonce": nonce.hex()}) + b"\n"
-        key = AESGCM(self._key())
-        path = self._dir / f"{entry.id}.skq"
-        tmp = self._dir / f".{entry.id}.tmp"
+        key = AESGCM(secret)
+        path = self._path(entry.id)
+        tmp = self._dir / f".{entry.id}.{secrets.token_hex(4)}.tmp"
         try:
-            with os.fdopen(os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+            with os.fdopen(os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+                with contextlib.suppress(FileNotFoundError):  # noted by root, the entry stays the daemon's
+                    owner = path.stat()
+                    os.fchown(out.fileno(), owner.st_uid, owner.st_gid)
                 out.write(header)
                 index, previous = 0, None
                 for chunk in chunks:
@@ -207,10 +255,19 @@ class Quarantine:
                 out.flush()
                 os.fsync(out.fileno())
             tmp.replace(path)
-        except OSError:
+        except BaseException:
             tmp.unlink(missing_ok=True)
             raise
         fsio.sync_directory(self._dir)
+
+
+def _made_at(ident: str) -> float:
+    """Unix time at which the entry was made; never, when a clock not yet set wrote it: size alone ends its stay."""
+    try:
+        at = calendar.timegm(time.strptime(ident[:15], "%Y%m%dT%H%M%S"))
+    except ValueError:
+        return math.inf
+    return at if at > SOUND_CLOCK else math.inf
 
 
 def _nonce(prefix: bytes, index: int) -> bytes:
@@ -227,12 +284,15 @@ class _Header(msgspec.Struct):
     nonce: str
 
 
-def _header(line: bytes) -> tuple[Entry, bytes, bytes]:
+def _header(line: bytes, ident: str) -> tuple[Entry, bytes, bytes]:
     try:
         header = msgspec.json.decode(line, type=_Header)
-        return header.entry, bytes.fromhex(header.nonce), line
-    except (msgspec.MsgspecError, ValueError) as err:
-        raise RejectedInput("A quarantine entry's header is damaged.") from err
+        nonce = bytes.fromhex(header.nonce)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as err:
+        raise RejectedInput(f"Quarantine entry {ident} is damaged: its header cannot be read.") from err
+    if header.entry.id != ident or len(nonce) != 8:
+        raise RejectedInput(f"Quarantine entry {ident} is damaged: its header is another's.")
+    return header.entry, nonce, line
 
 
 def _chunks_of(fd: int, length: int) -> Iterator[bytes]:
