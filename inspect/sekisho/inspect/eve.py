@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 
@@ -71,10 +72,15 @@ def parse(line: bytes) -> File | None:
     info = event.fileinfo
     if info.sha256 and (len(info.sha256) != 64 or not info.sha256.isalnum()):
         return None
+    try:
+        # The engine writes IPv6 addresses out in full, the gate does not: one spelling, or nothing finds its flow.
+        src, dst = str(ipaddress.ip_address(event.src_ip)), str(ipaddress.ip_address(event.dest_ip))
+    except ValueError:
+        return None
     meta = Meta(
-        src=event.src_ip,
+        src=src,
         src_port=event.src_port,
-        dst=event.dest_ip,
+        dst=dst,
         dst_port=event.dest_port,
         app=event.app_proto[:32],
         file_name=info.filename.rpartition("/")[2].partition("?")[0][:256],

@@ -21,6 +21,8 @@ from sekisho.inspect.worker import Result
 from sekisho.telemetry.events import Outcome
 
 CACHE_SIZE = 4096
+FTP_DEPTH_BYTES = 1 << 20
+"""What the engine follows of an FTP data connection: it calls a longer file closed there, long after the fact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,8 @@ class HoldEngine:
     """Cut flows of which it is not known yet whether anything was withheld."""
     deep: dict[int, Meta] = field(default_factory=dict)
     cache: OrderedDict[str, tuple[str, ...]] = field(default_factory=OrderedDict)
+    told: OrderedDict[tuple[str, int, str, int], None] = field(default_factory=OrderedDict)
+    """Ends of long FTP files whose outcome was told from the stream: the engine's shorter view is no file."""
     next_token: int = 1
 
     def handle(self, event: Event, now: float) -> list[Command]:
@@ -222,6 +226,9 @@ class HoldEngine:
         if seen.flow in self.cut and seen.flow:
             case = self._open("file", 0, 0, seen.meta, now)  # its outcome was told when the flow was cut
             return self._close(case)
+        if is_long_ftp(seen.meta, seen.size) and ends_of(seen.meta) in self.told:
+            del self.told[ends_of(seen.meta)]
+            return self._close(self._open("file", 0, 0, seen.meta, now))
         if seen.deep:
             self.deep[seen.flow] = seen.meta
             return self._close(self._open("file", 0, 0, seen.meta, now))
@@ -314,7 +321,8 @@ class HoldEngine:
         if result.error:
             return self._unscanned(case, result.error, now)
         commands: list[Command] = [] if case.expired else [Release(case.flow, case.dir, case.length, result.finished)]
-        if case.flow in self.deep or case.expired:
+        long_ftp = case.ended and is_long_ftp(case.meta, case.length) and ends_of(case.meta) not in self.told
+        if case.flow in self.deep or case.expired or long_ftp:
             if result.finished:
                 self.deep[case.flow] = Meta(*ends_of(case.meta), app=case.meta.app)
             for seen in result.objects:
@@ -381,6 +389,10 @@ class HoldEngine:
         return [self._report(case, outcome, case.reason, now), *self._close(case)]
 
     def _report(self, case: _Case, outcome: Outcome, reason: str, now: float) -> Report:
+        if is_long_ftp(case.meta, case.size) and case.what == "stream":
+            self.told[ends_of(case.meta)] = None
+            if len(self.told) > CACHE_SIZE:
+                self.told.popitem(last=False)
         held = 0.0 if case.late else (now - case.began) * 1000
         return Report(case.token, case.meta, outcome, reason, case.rules, case.sha256, case.size, held)
 
@@ -392,6 +404,11 @@ class HoldEngine:
 def ends_of(meta: Meta) -> tuple[str, int, str, int]:
     """The next object on this flow has the same ends, and a name nobody told us."""
     return meta.src, meta.src_port, meta.dst, meta.dst_port
+
+
+def is_long_ftp(meta: Meta, size: int) -> bool:
+    """A file on an FTP data connection of which the engine does not see the end."""
+    return meta.app == "ftp-data" and size >= FTP_DEPTH_BYTES
 
 
 def replace_case(case: _Case, *, sha256: str, size: int) -> _Case:
