@@ -4,7 +4,7 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 
-packages="mosquitto nginx iptables iproute2 ethtool tcpdump swaks vsftpd dnsmasq-base bind9-dnsutils curl lftp
+packages="mosquitto nginx iptables nftables iproute2 ethtool tcpdump swaks vsftpd dnsmasq-base bind9-dnsutils curl lftp
   gcc libc6-dev libnetfilter-queue-dev libmnl-dev libseccomp2 python3 python3-venv python3-dev make kmod
   iputils-ping openssl systemd procps ca-certificates"
 services="suricata mosquitto nginx vsftpd"

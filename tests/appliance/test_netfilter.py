@@ -20,6 +20,7 @@ GOLDEN = """\
 -A SK_LOOK -m connmark --mark 0x2/0x2 -j RETURN
 -A SK_LOOK -m connmark --mark 0x80/0x80 -j RETURN
 -A SK_LOOK -m connmark --mark 0x200/0x200 -m conntrack --ctdir REPLY -j RETURN
+-A SK_LOOK -m connmark --mark 0x200/0x200 @BARE_ACK@ -j RETURN
 -A SK_LOOK -j HMARK --hmark-tuple src,dst,sport,dport --hmark-mod 2 --hmark-offset 0x10000 --hmark-rnd 7
 -A SK_LOOK -m mark --mark 0x10001 -j SK_Q1
 -A SK_LOOK -j SK_Q0
@@ -42,6 +43,7 @@ COMMIT
 -A SK_SAVE -m mark --mark 0x10/0x10 -j CONNMARK --or-mark 0x10
 -A SK_SAVE -m mark --mark 0x20/0x20 -j CONNMARK --or-mark 0x20
 -A SK_SAVE -m mark --mark 0x40/0x40 -j CONNMARK --or-mark 0x40
+-A SK_FILES -m connmark --mark 0x0/0x20 @BARE_ACK@ -j RETURN
 -A SK_FILES -m connmark --mark 0x10/0x10 -j MARK --or-mark 0x10
 -A SK_FILES -m connmark --mark 0x20/0x20 -j MARK --or-mark 0x20
 -A SK_FILES -m connmark --mark 0x40/0x40 -j MARK --or-mark 0x40

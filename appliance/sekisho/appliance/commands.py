@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sekisho.appliance import bridge, netfilter, preflight, status, suricata
+from sekisho.appliance import bridge, express, netfilter, preflight, status, suricata
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
 from sekisho.appliance.core.settings import DEFAULTS, load
 from sekisho.appliance.process import EngineProcess
@@ -69,6 +69,7 @@ def _up(args: argparse.Namespace) -> int:
         else:
             closed = settings.inspection.fail_mode == "closed"
             netfilter.install(netfilter.plan(suricata.queue_count(settings), closed))
+            express.install(settings.bridge.lan, settings.bridge.wan)
     facts = {"ok": not problems, "bridge": settings.bridge.name, "problems": problems}
     ready = f"{settings.bridge.name}: {settings.bridge.lan} <-> {settings.bridge.wan} is up."
     _say(args, facts, [p.text for p in problems] or [ready])
@@ -90,6 +91,7 @@ def _down(args: argparse.Namespace) -> int:
     left = EngineProcess.try_adopt(engine_dir / "suricata.yaml", engine_dir / "suricata.pid")
     if left is not None:
         left.stop()
+    express.remove()
     netfilter.remove()
     undone = bridge.down(settings)
     line = "The bridge is down; ports are as they were found." if undone else "There was no bridge of ours."

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from sekisho.appliance import bridge, netfilter, preflight, status, suricata
+from sekisho.appliance import bridge, express, netfilter, preflight, status, suricata
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
 from sekisho.appliance.core.sdnotify import notify
 from sekisho.appliance.core.settings import Settings, load
@@ -81,6 +81,16 @@ class Daemon:
             raise DeviceFault(" ".join(fatal))
         bridge.up(self.settings)
         netfilter.install(netfilter.plan(self.queues, self.closed, self.watchdog.mode))
+        self._board()
+
+    def _board(self) -> None:
+        """The express lane saves time, nothing else: without it everything takes the normal path."""
+        try:
+            if not express.present():
+                express.install(self.settings.bridge.lan, self.settings.bridge.wan)
+        except DeviceFault as err:
+            log.warning("%s", err)
+            self.findings.report(Health(at=utc_now(), part="rules", state="no_express", detail=str(err)[:200]))
 
     def run(self) -> int:
         """Watch until stopped; the exit code."""
@@ -143,6 +153,8 @@ class Daemon:
         """Put back rules or switches that somebody else's firewall program swept away."""
         try:
             if netfilter.intact():
+                if not express.present():
+                    self._board()
                 return
             netfilter.write_sysctls(dict(netfilter.SYSCTLS))
             netfilter.install(netfilter.plan(self.queues, self.closed, self.watchdog.mode))

@@ -20,6 +20,7 @@ from typing import Final, Literal
 import msgspec
 
 from sekisho.appliance import control, logs, store, suricata
+from sekisho.appliance.core import latency
 from sekisho.appliance.core.errors import DeviceFault, PeerError, SekishoError
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.settings import Settings
@@ -142,6 +143,7 @@ class Engine:
                 self.state.refused = detail
                 self._load(self._proven)
         self.state.phase = "running"
+        latency.short_slices(self.state.pid, "W-NFQ")
         self._health("started", "")
 
     def _launch(self, wanted: RuleSet) -> None:

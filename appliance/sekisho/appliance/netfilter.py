@@ -36,10 +36,27 @@ SYSCTLS: Final[tuple[tuple[str, str], ...]] = (
     ("net/netfilter/nf_conntrack_tcp_be_liberal", "1"),
 )
 
+BARE_ACK: Final = "@BARE_ACK@"
+"""Stands in a plan for the match of a TCP segment without payload, SYN, FIN or RST, which differs by family."""
+_BARE_ACK: Final = {
+    # tcpdump -ddd -y RAW: tcp[13] & 7 = 0 and ip[2:2] - ((ip[0] & 0xf) << 2) - ((tcp[12] & 0xf0) >> 2) = 0
+    "iptables": "28,48 0 0 0,84 0 0 240,21 0 24 64,48 0 0 9,21 0 22 6,40 0 0 6,69 20 0 8191,177 0 0 0,80 0 0 13,"
+    "69 17 0 7,40 0 0 2,2 0 0 4,48 0 0 0,84 0 0 15,100 0 0 2,7 0 0 8,96 0 0 4,28 0 0 0,2 0 0 8,177 0 0 0,80 0 0 12,"
+    "84 0 0 240,116 0 0 2,7 0 0 12,96 0 0 8,29 0 1 0,6 0 0 262144,6 0 0 0",
+    # ip6[6] = 6 and ip6[53] & 7 = 0 and ip6[4:2] - ((ip6[52] & 0xf0) >> 2) = 0
+    "ip6tables": "17,48 0 0 0,84 0 0 240,21 0 13 96,48 0 0 6,21 0 11 6,48 0 0 53,69 9 0 7,40 0 0 4,2 0 0 6,48 0 0 52,"
+    "84 0 0 240,116 0 0 2,7 0 0 10,96 0 0 6,29 0 1 0,6 0 0 262144,6 0 0 0",
+}
+_BYPASSED: Final = f"{marks.BYPASS:#x}/{marks.BYPASS:#x}"
 HOOKS: Final = (
     ("mangle", "FORWARD", ("-m", "physdev", "--physdev-is-bridged", "-j", "SK_LOOK")),
     ("filter", "FORWARD", ("-m", "physdev", "--physdev-is-bridged", "-j", "SK_GATE")),
     ("mangle", "POSTROUTING", ("-m", "mark", "!", "--mark", f"0x0/{marks.CUT | marks.DEEP:#x}", "-j", "SK_KEEP")),
+    (
+        "mangle",
+        "POSTROUTING",
+        ("-p", "tcp", "-m", "connmark", "--mark", _BYPASSED, "-j", "MARK", "--or-mark", f"{marks.EXPRESS:#x}"),
+    ),
 )
 CHAINS: Final = {
     "mangle": ("SK_LOOK", "SK_KEEP", *(f"SK_Q{i}" for i in range(16))),
@@ -89,6 +106,7 @@ def _look(queues: int, fail_closed: bool, mode: Mode) -> list[str]:
         f"-A SK_LOOK -m connmark --mark {marks.BYPASS:#x}/{marks.BYPASS:#x} -j RETURN",
         f"-A SK_LOOK -m connmark --mark {marks.CUT:#x}/{marks.CUT:#x} -j RETURN",
         f"-A SK_LOOK -m connmark --mark {marks.DEEP:#x}/{marks.DEEP:#x} -m conntrack --ctdir REPLY -j RETURN",
+        f"-A SK_LOOK -m connmark --mark {marks.DEEP:#x}/{marks.DEEP:#x} {BARE_ACK} -j RETURN",
     ]
     if queues > 1:
         lines.append(
@@ -114,6 +132,8 @@ def _gate(fail_closed: bool, mode: Mode) -> list[str]:
     lines += [_or_connmark("SK_SAVE", bit) for bit in engine_bits]
     if mode.gate_bypass:
         return lines
+    # Acknowledgements alone carry no file; only a refused mail is answered in one.
+    lines.append(f"-A SK_FILES -m connmark --mark 0x0/{marks.MAIL:#x} {BARE_ACK} -j RETURN")
     lines += [
         f"-A SK_FILES -m connmark --mark {bit:#x}/{bit:#x} -j MARK --or-mark {bit:#x}"
         for bit in (marks.HTTP, marks.MAIL, marks.FTPDATA, marks.DEEP)
@@ -133,7 +153,12 @@ def apply(text: str) -> None:
 
     """
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda tool: _run([f"{tool}-restore", "--noflush", "-w", "2"], text), TOOLS))
+        list(pool.map(lambda tool: _load(tool, text), TOOLS))
+
+
+def _load(tool: str, text: str) -> None:
+    match = f'-m bpf --bytecode "{_BARE_ACK[tool]}"'
+    _run([f"{tool}-restore", "--noflush", "-w", "2"], text.replace(BARE_ACK, match))
 
 
 def install(text: str) -> None:

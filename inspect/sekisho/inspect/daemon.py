@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from sekisho.appliance.core import marks, sdnotify
+from sekisho.appliance.core import latency, marks, sdnotify
 from sekisho.appliance.core.errors import SekishoError
 from sekisho.appliance.core.journal import JournalWriter
 from sekisho.appliance.core.settings import Settings, load
@@ -93,6 +93,7 @@ class Inspect:
             pause_us=3000,
         )
         self.gate = gate.Gate(config)
+        latency.short_slice(0)
 
     def step(self) -> None:
         """Move packets for at most a heartbeat and act on what came up."""

@@ -24,6 +24,8 @@ NOBODY: Final = 0x100
 """Packet only: an HTTP response that carries no body (1xx, 204, 304): nothing to hold."""
 DEEP: Final = 0x200
 """The response stream is past Suricata's depth: packets to the client go to the gate alone."""
+EXPRESS: Final = 0x800
+"""Packet only: the connection is bypassed; the express lane may carry the rest of it."""
 SPREAD: Final = 0x10000
 """HMARK's offset: 0x10000 + queue index, so that both directions of a flow meet the same worker."""
 
