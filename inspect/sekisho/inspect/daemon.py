@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 BEAT_S = 0.1
 DEPTH = 1 << 20
 """Bytes of a response stream that Suricata reassembles (appliance.suricata sets the same)."""
+PAUSE_US = 10_000
+"""A response that says nothing for this long has its unfinished content looked at. Shorter looks more often."""
 REPLAY_BYTES = 4 << 20
 REPLY = b"554 5.7.1 Refused by sekisho: the attachment is malicious and was not delivered.\r\n"
 KINDS = {"http": marks.HTTP, "smtp": marks.MAIL, "ftp-data": marks.FTPDATA}
@@ -90,7 +92,7 @@ class Inspect:
             spool_total=inspection.memory_mb << 20,
             depth=DEPTH,
             deadline_ms=int(inspection.scan_timeout_s * 1000),
-            pause_us=3000,
+            pause_us=PAUSE_US,
         )
         self.gate = gate.Gate(config)
         latency.short_slice(0)
@@ -216,7 +218,7 @@ class Inspect:
         if self.gate is None:
             return
         fd, length = -1, scan.length
-        if scan.what == "file":
+        if scan.path:
             with contextlib.suppress(OSError):
                 fd = os.open(scan.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
                 length = os.fstat(fd).st_size
@@ -226,12 +228,12 @@ class Inspect:
             if spool >= 0:
                 fd = os.dup(spool)
         if fd < 0:
-            error = Result(scan.token, error="not_stored" if scan.what == "file" else "")
+            error = Result(scan.token, error="not_stored" if scan.path else "")
             self._do(self.engine.handle(hold.ScanDone(scan.token, error), time.monotonic()))
             return
         self._fds[scan.token] = os.dup(fd)
         self._lengths[scan.token] = length
-        self._forms[scan.token] = "file" if scan.what == "file" else "transfer"
+        self._forms[scan.token] = "file" if scan.path else "transfer"
         inspection = self.settings.inspection
         self.pool.submit(
             Job(
