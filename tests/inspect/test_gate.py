@@ -176,6 +176,51 @@ def test_a_gap_in_the_next_object_survives_the_end_of_this_one() -> None:
         assert spooled(gate, note.flow) == b"b" * 100 + b"c" * 100
 
 
+def test_a_first_packet_that_comes_last_is_held_and_looked_at() -> None:
+    """An early second packet must not make the first one look like a copy of something delivered."""
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_client(100, b"b" * 100)
+        (note,) = gate.tick(4000)
+        gate.gate.release(note.flow, note.dir, note.length, 0)
+        first = talk.to_client(0, b"a" * 100)
+        assert gate.held(first)
+        assert spooled(gate, note.flow) == b"a" * 100 + b"b" * 100
+
+
+def test_the_request_tells_where_the_answer_begins() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_server(0, b"GET / HTTP/1.1\r\n\r\n", ack=0)
+        talk.to_client(100, b"b" * 100)
+        assert gate.held(talk.to_client(0, b"a" * 100))
+        assert spooled(gate, talk.found()[0]) == b"a" * 100 + b"b" * 100
+
+
+def test_a_verdict_about_a_spool_that_began_later_releases_nothing() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        second = talk.to_client(100, b"b" * 100)
+        (note,) = gate.tick(4000)
+        first = talk.to_client(0, b"a" * 100)
+        gate.gate.release(note.flow, note.dir, note.length, 0)
+        gate.collect()
+        assert gate.held(second)
+        assert gate.held(first)
+        again = gate.tick(4000)
+        assert kinds(again) == [Kind.PAUSE]
+
+
+def test_what_passed_while_the_gate_was_bypassed_does_not_blind_it_for_the_rest() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"a" * 100)
+        talk.to_server(0, ack=5000)
+        held = talk.to_client(5000, b"c" * 10)
+        assert gate.held(held)
+        assert spooled(gate, talk.found()[0]) == b"c" * 10
+
+
 def test_more_gaps_than_can_be_told_is_shed_and_said() -> None:
     with dry() as gate:
         talk = Talk(gate)

@@ -72,6 +72,8 @@ struct span {
 struct direction {
     uint8_t seen, idle, pass, deep, shed, checking, noted_expired, noted_big, deep_noted, holes, eod, fin;
     uint8_t topped;     /* `top` is valid */
+    uint8_t anchored;   /* the receiver has said what it has: nothing unseen lies before `base` */
+    uint8_t stale;      /* `base` moved while the spool was being looked at */
     uint32_t top;       /* sequence number behind the last byte let through */
     uint32_t base;      /* sequence number of spool offset 0 */
     uint64_t contig;    /* contiguous bytes from base */
@@ -415,6 +417,19 @@ static void lose_spool(struct gate *g, struct direction *d) {
     spool_free(g, d);
 }
 
+static void close_gaps(struct direction *d) {
+    for (int again = 1; again;) {
+        again = 0;
+        for (int i = 0; i < d->holes; i++) {
+            if (d->hole[i].from > d->contig) continue;
+            if (d->hole[i].to > d->contig) d->contig = d->hole[i].to;
+            d->hole[i] = d->hole[--d->holes];
+            again = 1;
+            break;
+        }
+    }
+}
+
 /* The first copy of a byte wins, as it does at a receiver that already has it. */
 static void spool_put(struct gate *g, struct direction *d, int64_t offset, const uint8_t *data, uint32_t n) {
     uint64_t from = offset < (int64_t)d->contig ? d->contig : (uint64_t)offset, to = (uint64_t)(offset + n);
@@ -441,38 +456,65 @@ static void spool_put(struct gate *g, struct direction *d, int64_t offset, const
         return;
     }
     d->contig = to;
-    for (int again = 1; again;) {
-        again = 0;
-        for (int i = 0; i < d->holes; i++) {
-            if (d->hole[i].from > d->contig) continue;
-            if (d->hole[i].to > d->contig) d->contig = d->hole[i].to;
-            d->hole[i] = d->hole[--d->holes];
-            again = 1;
-            break;
-        }
+    close_gaps(d);
+}
+
+/* The spool begins n bytes later, be they spooled or not. */
+static void spool_shift(struct gate *g, struct direction *d, uint64_t n) {
+    uint64_t top = d->contig;
+    for (int i = 0; i < d->holes; i++) {
+        struct span *s = &d->hole[i];
+        if (s->to > top) top = s->to;
+        s->from = s->from > n ? s->from - n : 0;
+        s->to = s->to > n ? s->to - n : 0;
+    }
+    if (d->map && top > n) memmove(d->map, d->map + n, top - n);
+    d->base += (uint32_t)n;
+    d->contig = d->contig > n ? d->contig - n : 0;
+    d->stream += n;
+    d->expect = d->expect > n ? d->expect - n : 0;
+    close_gaps(d);
+    d->idle = !d->contig && !d->holes;
+    d->noted_big = d->deep_noted = 0;
+    if (d->idle) {
+        d->shed = 0;
+        if (d->capacity > 1u << 20) spool_free(g, d);
     }
 }
 
 /* Forget the first n spooled bytes: the next object starts behind them. */
 static void spool_cut(struct gate *g, struct direction *d, uint64_t n) {
     if (n > d->contig) n = d->contig;
-    if (!n && !d->contig) return;
+    if (n || d->contig) spool_shift(g, d, n);
+}
+
+/* The stream began n bytes before the first packet of it that came by: what is spooled lies behind a gap. */
+static void spool_prepend(struct gate *g, struct direction *d, uint32_t n) {
     uint64_t top = d->contig;
-    for (int i = 0; i < d->holes; i++) {
+    for (int i = 0; i < d->holes; i++)
         if (d->hole[i].to > top) top = d->hole[i].to;
-        d->hole[i].from -= n;
-        d->hole[i].to -= n;
+    d->stale |= d->checking;
+    d->base -= n;
+    if (d->expect) d->expect += n;
+    if (!d->map) {
+        if (d->contig) d->contig += n;
+        return;
     }
-    if (d->map && top > n) memmove(d->map, d->map + n, top - n);
-    d->base += (uint32_t)n;
-    d->contig -= n;
-    d->stream += n;
-    d->expect = d->expect > n ? d->expect - n : 0;
-    d->idle = top == n;
-    d->noted_big = d->deep_noted = 0;
-    if (d->idle) {
-        d->shed = 0;
-        if (d->capacity > 1u << 20) spool_free(g, d);
+    if (top + n > d->capacity && spool_grow(g, d, top + n)) {
+        lose_spool(g, d);
+        d->contig += n;
+        return;
+    }
+    memmove(d->map + n, d->map, top);
+    for (int i = 0; i < d->holes; i++) {
+        d->hole[i].from += n;
+        d->hole[i].to += n;
+    }
+    if (d->holes == SPANS) {
+        lose_spool(g, d);
+    } else if (d->contig) {
+        d->hole[d->holes++] = (struct span){n, n + d->contig};
+        d->contig = 0;
     }
 }
 
@@ -733,6 +775,24 @@ static int copies_held(const struct direction *d, const struct packet *p) {
     return 0;
 }
 
+/* An acknowledgement tells what the receiver has. It tells where the stream begins when the first packet was
+ * lost or late, and where it goes on when a part of it passed while the gate was bypassed. */
+static void receiver_has(struct gate *g, struct flow *f, uint32_t dir, uint32_t ack) {
+    struct direction *d = &f->dir[dir];
+    if (!tail_held(f, dir) || d->pass) return;
+    int64_t offset = (int32_t)(ack - d->base);
+    if (!d->seen) {
+        d->seen = d->idle = 1;
+        d->base = ack;
+    } else if (offset < 0) {
+        if (!d->anchored && offset > -65536) spool_prepend(g, d, (uint32_t)-offset);
+    } else if (offset > (int64_t)d->contig + d->fin) {
+        d->stale |= d->checking;
+        spool_shift(g, d, (uint64_t)offset);
+    }
+    d->anchored = 1;
+}
+
 static void data_packet(struct gate *g, struct flow *f, const struct packet *p) {
     uint32_t dir = p->dir;
     struct direction *d = &f->dir[dir];
@@ -742,6 +802,8 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
         d->base = p->seq;
     }
     if (p->flags & FIN) d->fin = 1;
+    uint32_t before = d->base - p->seq;
+    if (tail && p->plen && !d->anchored && !d->stream && !d->pass && before && before < 65536) spool_prepend(g, d, before);
     int64_t offset = (int32_t)(p->seq - d->base), end = offset + p->plen;
     if (d->pass) {
         if (d->expect && end > (int64_t)d->expect) {
@@ -825,12 +887,17 @@ static void handle(struct gate *g, struct packet *p) {
     f->kind |= p->mark & MARK_FILES;
     if (f->state != OPEN) {
         after_cut(g, f, p);
-    } else if (p->flags & RST) {
+        return;
+    }
+    if (p->flags & RST) {
         decide(g, p->id, NF_ACCEPT, 0, NULL, 0);
         drop_held(g, &f->dir[p->dir]);
         f->closing = 1;
         wait_off(g, f);
-    } else if (p->plen || p->flags & FIN) {
+        return;
+    }
+    if (p->flags & ACK) receiver_has(g, f, !p->dir, p->ack);
+    if (p->plen || p->flags & FIN) {
         data_packet(g, f, p);
         if (p->flags & FIN) f->closing |= p->dir == GATE_TO_CLIENT ? 2 : 4;
     } else {
@@ -1025,6 +1092,7 @@ void gate_release(struct gate *g, uint64_t flow, uint32_t dir, uint64_t upto, ui
     if (!f || dir > 1 || f->state != OPEN) return;
     struct direction *d = &f->dir[dir];
     d->checking = 0;
+    if (d->stale) upto = finished = d->stale = 0; /* said about a spool that began elsewhere: it is looked at again */
     if (d->pending) return;
     /* What lies behind a gap cannot be delivered before the gap is filled, and that is held in its turn. */
     for (const struct held *h; (h = d->head);) {
