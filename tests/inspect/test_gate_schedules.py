@@ -7,6 +7,7 @@ verdicts nothing waits; what was spooled is what was sent.
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +89,7 @@ def prefix(ranges: list[tuple[int, int]]) -> int:
 def segments(rng: random.Random, size: int) -> list[tuple[int, int]]:
     """Cuts, repeats (some of another shape) and local disorder; every byte is there at least once."""
     cuts = sorted({0, size, *(rng.randrange(1, size) for _ in range(rng.randrange(8)))})
-    plan = list(zip(cuts, cuts[1:], strict=False))
+    plan = list(itertools.pairwise(cuts))
     for _ in range(rng.randrange(4)):
         start = rng.randrange(size)
         plan.insert(rng.randrange(len(plan) + 1), (start, rng.randrange(start + 1, size + 1)))

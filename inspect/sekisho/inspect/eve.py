@@ -94,16 +94,25 @@ def parse(line: bytes) -> File | None:
 
 
 def missed(log: Path, told: set[tuple[str, str, int, str, int]], *, cap_bytes: int) -> list[File]:
-    """Files in the last `cap_bytes` of the log whose (sha256, src, port, dst, port) is not in `told`."""
+    """Files in the last `cap_bytes` of the log whose (sha256, src, port, dst, port) is not in `told`.
+
+    The log is rolled by renaming it to `NAME.1` at any time, so its last bytes may be there.
+    """
+    newest = _tail(log, cap_bytes)
+    older = _tail(log.with_name(log.name + ".1"), cap_bytes - len(newest))
+    files = [file for line in (older + newest).split(b"\n") if line and (file := parse(line)) is not None]
+    return [file for file in files if key(file.sha256, file.meta) not in told]
+
+
+def _tail(path: Path, cap_bytes: int) -> bytes:
+    """At most the last `cap_bytes` of a file; nothing when it is not there."""
     try:
-        with log.open("rb") as source:
+        with path.open("rb") as source:
             size = source.seek(0, os.SEEK_END)
             source.seek(max(0, size - cap_bytes))
-            lines = source.read(cap_bytes).split(b"\n")
+            return source.read(max(0, cap_bytes))
     except OSError:
-        return []
-    files = [file for line in lines if line and (file := parse(line)) is not None]
-    return [file for file in files if key(file.sha256, file.meta) not in told]
+        return b""
 
 
 def key(sha256: str, meta: Meta) -> tuple[str, str, int, str, int]:

@@ -129,8 +129,8 @@ class Quarantine:
             RejectedInput: no such entry, or it was changed since it was written.
 
         """
-        key = AESGCM(self._key())
         with self._open(ident) as source:
+            key = AESGCM(self._key())
             line = source.readline(MAX_HEADER)
             _, nonce, bound = _header(line, ident)
             index = 0
@@ -141,8 +141,11 @@ class Quarantine:
                 (n,) = _LENGTH.unpack(size)
                 if n > CHUNK + 17:
                     raise RejectedInput(f"Quarantine entry {ident} is damaged.")
+                sealed = source.read(n)
+                if len(sealed) != n:
+                    raise RejectedInput(f"Quarantine entry {ident} is cut short.")
                 try:
-                    plain = key.decrypt(_nonce(nonce, index), source.read(n), bound)
+                    plain = key.decrypt(_nonce(nonce, index), sealed, bound)
                 except (InvalidTag, ValueError) as err:
                     raise RejectedInput(f"Quarantine entry {ident} was changed or the key is not its own.") from err
                 if plain[:1] == b"\x01":
