@@ -191,8 +191,8 @@ class HoldEngine:
     block_unscanned: bool = False
     cases: dict[int, _Case] = field(default_factory=dict)
     cut: set[int] = field(default_factory=set)
-    undecided: dict[int, _Case] = field(default_factory=dict)
-    """Cut flows of which it is not known yet whether anything was withheld."""
+    undecided: dict[int, list[_Case]] = field(default_factory=dict)
+    """Files of cut flows of which it is not known yet whether anything was withheld."""
     deep: dict[int, Meta] = field(default_factory=dict)
     cache: OrderedDict[str, tuple[str, ...]] = field(default_factory=OrderedDict)
     told: OrderedDict[tuple[str, int, str, int], None] = field(default_factory=OrderedDict)
@@ -258,14 +258,18 @@ class HoldEngine:
         if note.kind is Kind.GONE:
             self.cut.discard(note.flow)
             self.deep.pop(note.flow, None)
-            return self._cut_told(note.flow, "delivered_then_found", now)
+            told = self._cut_told(note.flow, "delivered_then_found", now)
+            for case in self.cases.values():
+                if case.flow == note.flow:  # no note will follow: what is found now is found too late
+                    case.flow, case.holding = 0, False
+            return told
         if note.kind is Kind.WITHHELD:
             return self._cut_told(note.flow, "blocked", now)
         if ends is None:
             return []
         http = bool(ends.kind & marks.HTTP)
         if note.kind is Kind.EXPIRED:
-            return self._expired(note, now)
+            return [] if note.flow in self.cut else self._expired(note, now)
         case = self._open("stream", note.flow, note.dir, self._meta(note.flow, note.dir, ends), now)
         case.length = note.length
         case.ended = note.kind is Kind.COMPLETE
@@ -306,6 +310,11 @@ class HoldEngine:
         case, result = self.cases.get(event.token), event.result
         if case is None:
             return []
+        if case in self.undecided.get(case.flow, ()):  # cut at its deadline: only a note can tell how that ended
+            if not result.rules:
+                return []
+            case.rules, case.reason = tuple(result.rules), ""
+            return [Keep(case.token)]
         if case.known is not None:
             return self._judge(case, case.known, now)
         if case.what == "frame":
@@ -357,12 +366,21 @@ class HoldEngine:
         if not case.flow:
             reason = "restart" if case.late else ""
             return [Keep(case.token), self._report(case, "delivered_then_found", reason, now), *self._close(case)]
-        return [Keep(case.token), Cut(case.token, case.flow, case.dir)]
+        return [Keep(case.token), *self._stop(case, now)]
+
+    def _stop(self, case: _Case, now: float) -> list[Command]:
+        """Cut the flow; on one that was cut for another file this one shares that one's fate."""
+        if case.flow not in self.cut:
+            return [Cut(case.token, case.flow, case.dir)]
+        if case.flow in self.undecided:
+            self.undecided[case.flow].append(case)
+            return []
+        return [self._report(case, "blocked", case.reason, now), *self._close(case)]
 
     def _unscanned(self, case: _Case, reason: str, now: float) -> list[Command]:
         case.reason = reason
         if self.block and self.block_unscanned and case.flow:
-            return [Cut(case.token, case.flow, case.dir)]
+            return self._stop(case, now)
         commands = self._let_go(case)
         if reason == "too_large":
             commands = [Pass(case.flow, case.dir)]
@@ -385,16 +403,16 @@ class HoldEngine:
         self.cut.add(case.flow)
         if event.withheld > 0:
             return [self._report(case, "blocked", case.reason, now), *self._close(case)]
-        self.undecided[case.flow] = case  # the packet is still on its way, or it is too late: a note will tell
+        # The packet is still on its way, or it is too late: a note will tell.
+        self.undecided.setdefault(case.flow, []).append(case)
         return []
 
     def _cut_told(self, flow: int, outcome: Outcome, now: float) -> list[Command]:
-        case = self.undecided.pop(flow, None)
-        if case is None:
-            return []
-        if outcome != "blocked" and not case.rules:
-            outcome = "released_by_policy"
-        return [self._report(case, outcome, case.reason, now), *self._close(case)]
+        commands: list[Command] = []
+        for case in self.undecided.pop(flow, []):
+            truth: Outcome = outcome if outcome == "blocked" or case.rules else "released_by_policy"
+            commands += [self._report(case, truth, case.reason, now), *self._close(case)]
+        return commands
 
     def _report(self, case: _Case, outcome: Outcome, reason: str, now: float) -> Report:
         if is_long_ftp(case.meta, case.size) and case.what == "stream":
