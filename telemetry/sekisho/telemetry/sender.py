@@ -154,13 +154,24 @@ def _no_delay(_c: mqtt.Client, _u: Any, sock: Any) -> None:
 
 
 def _tls(ca: str, cert: str, key: str) -> ssl.SSLContext:
+    at_fault = ca
     try:
         context = ssl.create_default_context(cafile=ca or None)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        at_fault = cert if not _is_certificate(cert) else key
         context.load_cert_chain(cert, key)
     except (OSError, ValueError) as err:
         raise RejectedInput(
-            f"The telemetry certificate cannot be used ({cert}): {err}.",
+            f"The telemetry certificate cannot be used ({at_fault}): {err}.",
             "Events are kept on the box until it is replaced.",
         ) from err
     return context
+
+
+def _is_certificate(path: str) -> bool:
+    """Whether it is readable as one: the TLS library does not say which of certificate and key it rejects."""
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ValueError):
+        return False
+    return True
