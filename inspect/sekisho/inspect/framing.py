@@ -15,7 +15,7 @@ from dataclasses import dataclass
 MAX_HEAD = 64 << 10
 MAX_OBJECTS = 1024
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
-_CHUNK = re.compile(rb"[ \t]*(?:0[xX])?([0-9a-fA-F]{1,15})[^\n]*\n")
+_CHUNK = re.compile(rb"(?:\r?\n)?[ \t]*(?:0[xX])?([0-9a-fA-F]{1,15})[^\n]*\n")
 _STATUS = re.compile(rb"HTTP/[0-9][^\n]{0,16}[ \t][0-9]{3}", re.IGNORECASE)
 _GZIP = 16 + zlib.MAX_WBITS
 
@@ -130,34 +130,33 @@ def _response(stream: memoryview, at: int, limit: int) -> Found:
     return Found(at, end, complete, body, raw)
 
 
-def _dechunk(stream: memoryview, at: int) -> tuple[bytes, int, bool]:
+def _dechunk(stream: memoryview, at: int) -> tuple[memoryview, int, bool]:
     """(content, offset behind the last byte understood, whether the final chunk was seen)."""
-    parts: list[memoryview] = []
-    while True:
-        line = _CHUNK.match(bytes(stream[at : at + 256]))
+    content = bytearray()
+    size = len(stream)
+    match = _CHUNK.match
+    while at < size:  # a million times for an adversary's one-byte chunks: nothing is copied twice
+        line = match(stream, at, at + 256)
         if line is None:
-            parts.append(stream[at:])
-            return b"".join(parts), len(stream), False
-        size = int(line.group(1), 16)
-        at += line.end()
-        if size == 0:
-            return _trailer(stream, at, parts)
-        parts.append(stream[at : at + size])
-        at += size
-        if at >= len(stream):
-            return b"".join(parts), len(stream), False
-        separator = bytes(stream[at : at + 2])
-        at += 2 if separator == b"\r\n" else 1 if separator[:1] == b"\n" else 0
+            content += stream[at + 2 if bytes(stream[at : at + 2]) == b"\r\n" else at :]
+            break
+        at = line.end()
+        length = int(line[1], 16)
+        if length == 0:
+            end = _trailer(stream, at)
+            return memoryview(content), end or size, end > 0
+        content += stream[at : at + length]
+        at += length
+    return memoryview(content), size, False
 
 
-def _trailer(stream: memoryview, at: int, parts: list[memoryview]) -> tuple[bytes, int, bool]:
+def _trailer(stream: memoryview, at: int) -> int:
+    """Offset behind the trailer section; 0 while it is unfinished."""
     tail = bytes(stream[at : at + MAX_HEAD])
     if tail.startswith((b"\r\n", b"\n")):
-        return b"".join(parts), at + (2 if tail[:1] == b"\r" else 1), True
+        return at + (2 if tail[:1] == b"\r" else 1)
     end = _HEAD_END.search(tail)
-    if end is None:
-        return b"".join(parts), len(stream), False
-    return b"".join(parts), at + end.end(), True
+    return at + end.end() if end else 0
 
 
 def _inflate(body: bytes | memoryview, limit: int) -> bytes:

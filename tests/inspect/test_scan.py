@@ -1,0 +1,219 @@
+"""Real scan workers: what they find, what they may do, how their deaths end."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yara
+
+from sekisho.inspect.scan import Pool
+from sekisho.inspect.worker import Job, Result
+
+EICAR = b"X5O!P%@AP" + rb"[4\PZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
+RULES = 'rule Eicar { strings: $a = "EICAR-STANDARD-ANTIVIRUS-TEST-FILE" condition: $a }'
+SLOW = "rule Slow { condition: for all i in (0..100000000) : (uint8(i % 10) != 0x41 or filesize > 0) }"
+WAIT_S = 40.0
+
+
+def compiled(target: Path, *sources: str) -> Path:
+    externals = {"filename": "", "filepath": "", "extension": ""}
+    yara.compile(source="\n".join(sources), externals=externals).save(str(target))
+    return target
+
+
+class Bench:
+    """A pool and the loop that drives it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.results: dict[int, Result] = {}
+
+    def until(self, fact: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not fact():
+            assert time.monotonic() < deadline, "it did not come about"
+            self.pool.tick()
+            with selectors.DefaultSelector() as selector:
+                for fd in self.pool.fds():
+                    selector.register(fd, selectors.EVENT_READ)
+                for key, _ in selector.select(0.05):
+                    self.pool.handle(key.fd)
+            for result in self.pool.results():
+                assert result.id not in self.results, "a job was answered twice"
+                self.results[result.id] = result
+
+    def submit(self, ident: int, data: bytes, what: str = "file", **more: object) -> None:
+        fd = os.memfd_create("job")
+        os.write(fd, data)
+        job = {"id": ident, "what": what, "length": len(data)} | more
+        self.pool.submit(Job(**job), fd)  # type: ignore[arg-type]  # the test's own values
+
+    def ask(self, ident: int, data: bytes, what: str = "file", **more: object) -> Result:
+        self.submit(ident, data, what, **more)
+        self.until(lambda: ident in self.results)
+        return self.results[ident]
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("rules") / "rules", RULES)
+
+
+@pytest.fixture
+def bench(rules: Path) -> Iterator[Bench]:
+    pool = Pool(1, 512, rules)
+    try:
+        bench = Bench(pool)
+        bench.until(lambda: pool.ready == 1)
+        yield bench
+    finally:
+        pool.close()
+
+
+def test_it_finds_in_every_form_a_receiver_could_see(bench: Bench) -> None:
+    assert bench.ask(1, EICAR).rules == ["Eicar"]
+    assert bench.ask(2, b"clean").rules == []
+    assert bench.ask(3, b"").rules == []
+    packed = gzip.compress(EICAR)
+    body = b"".join(b"%x\r\n%b\r\n" % (len(packed[i : i + 9]), packed[i : i + 9]) for i in range(0, len(packed), 9))
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-encoding: gzip\r\n\r\n"
+    result = bench.ask(4, head + body + b"0\r\n\r\n", "stream", http=True)
+    assert (result.rules, result.size) == (["Eicar"], len(EICAR))
+    clean = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
+    result = bench.ask(5, clean + b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhe", "stream", http=True)
+    assert (result.rules, result.finished) == ([], len(clean))
+    assert [(o.size, o.complete) for o in result.objects] == [(5, True), (2, False)]
+    part = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"
+    assert bench.ask(6, part, "frame", http=True).end == len(part) + 96
+
+
+def test_a_job_longer_than_its_file_is_cut_to_it(bench: Bench) -> None:
+    assert bench.ask(1, EICAR, length=1 << 30).rules == ["Eicar"]
+
+
+def test_a_killed_workers_job_is_tried_once_more(bench: Bench) -> None:
+    (pid,) = bench.pool.pids()
+    os.kill(pid, signal.SIGSTOP)
+    bench.submit(1, EICAR)
+    os.kill(pid, signal.SIGKILL)
+    bench.until(lambda: 1 in bench.results)
+    assert bench.results[1].rules == ["Eicar"]
+    assert bench.pool.lost == 1
+    assert bench.pool.pids() != [pid]
+
+
+def test_a_job_that_kills_two_workers_is_given_up(bench: Bench) -> None:
+    (first,) = bench.pool.pids()
+    os.kill(first, signal.SIGSTOP)
+    bench.submit(1, EICAR)
+    os.kill(first, signal.SIGKILL)
+    bench.until(lambda: bool(bench.pool.pids()) and bench.pool.pids() != [first])
+    (second,) = bench.pool.pids()
+    os.kill(second, signal.SIGKILL)
+    bench.until(lambda: 1 in bench.results or bench.pool.ready == 1)
+    if 1 not in bench.results:
+        bench.until(lambda: 1 in bench.results)
+        assert bench.results[1].rules == ["Eicar"], "the second had not taken it yet"
+    assert bench.ask(2, EICAR).rules == ["Eicar"]
+
+
+def test_a_stuck_worker_is_killed_at_its_deadline(bench: Bench) -> None:
+    (pid,) = bench.pool.pids()
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    bench.submit(1, EICAR, timeout_s=1)
+    bench.until(lambda: 1 in bench.results)
+    assert bench.results[1].error == "timeout"
+    assert 2 < time.monotonic() - began < 6
+    assert bench.ask(2, EICAR).rules == ["Eicar"]
+
+
+def test_a_slow_rule_times_out_and_the_worker_lives(tmp_path: Path) -> None:
+    pool = Pool(1, 512, compiled(tmp_path / "slow", SLOW))
+    try:
+        bench = Bench(pool)
+        bench.until(lambda: pool.ready == 1)
+        (pid,) = pool.pids()
+        assert bench.ask(1, b"x" * 100, timeout_s=1).error == "timeout"
+        assert pool.pids() == [pid]
+    finally:
+        pool.close()
+
+
+def test_new_rules_replace_the_workers_and_no_job_is_lost(bench: Bench, tmp_path: Path) -> None:
+    bench.pool.size = 2
+    bench.until(lambda: bench.pool.ready == 2)
+    before = set(bench.pool.pids())
+    bench.pool.rules = compiled(tmp_path / "new", RULES.replace("Eicar ", "Eicar2 "))
+    for ident in range(1, 41):
+        bench.submit(ident, EICAR)
+        bench.until(lambda ident=ident: len(bench.results) >= ident - 4)  # type: ignore[misc]  # bound now
+    bench.until(lambda: len(bench.results) == 40)
+    bench.until(lambda: bench.pool.ready == 2 and not before & set(bench.pool.pids()))
+    assert {r.error for r in bench.results.values()} == {""}
+    assert bench.ask(100, EICAR).rules == ["Eicar2"]
+    assert bench.pool.lost == 0
+
+
+def test_memory_beyond_the_limit_is_an_outcome_of_the_file(rules: Path) -> None:
+    pool = Pool(1, 160, rules)
+    try:
+        bench = Bench(pool)
+        bench.until(lambda: pool.ready == 1)
+        bomb = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n" + gzip.compress(bytes(400 << 20), 1)
+        assert bench.ask(1, bomb, "stream", http=True, limit=1 << 30).error in ("damaged", "worker_lost")
+        assert bench.ask(2, EICAR).rules == ["Eicar"]
+    finally:
+        pool.close()
+
+
+TRIES = """
+import os, resource, socket, sys
+from sekisho.inspect import worker
+worker.confine(512)
+def refused(what):
+    try:
+        what()
+    except OSError as err:
+        return err.errno == 1
+    return False
+tries = {
+    "open": lambda: os.open("/etc/passwd", os.O_RDONLY),
+    "socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM),
+    "unix": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM),
+    "fork": os.fork,
+    "execve": lambda: os.execv("/bin/true", ["true"]),
+    "kill": lambda: os.kill(os.getppid(), 0),
+    "unlink": lambda: os.unlink("/tmp/none"),
+    "setuid": lambda: os.setuid(0),
+    "ptrace": lambda: os.listdir("/proc"),
+}
+wrong = [name for name, what in tries.items() if not refused(what)]
+try:
+    held = bytearray(600 << 20)
+    wrong.append("memory")
+except MemoryError:
+    pass
+os.write(1, (" ".join(wrong) or "sealed").encode())
+os._exit(0)
+"""
+
+
+def test_a_confined_process_can_do_nothing_but_think() -> None:
+    done = subprocess.run([sys.executable, "-I", "-c", TRIES], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("sealed", "")
+    assert done.returncode == 0
+
+
+def test_a_confined_root_is_nobody() -> None:
+    code = "from sekisho.inspect import worker\nimport os\nworker.confine(512)\nos._exit(os.geteuid() == 0)"
+    assert subprocess.run([sys.executable, "-I", "-c", code], check=False).returncode == 0
