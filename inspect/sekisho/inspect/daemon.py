@@ -18,6 +18,7 @@ import socket
 import struct
 import sys
 import time
+from collections import OrderedDict
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,7 @@ from sekisho.appliance.core.errors import SekishoError
 from sekisho.appliance.core.journal import JournalWriter
 from sekisho.appliance.core.settings import Settings, load
 from sekisho.inspect import eve, gate, hold
+from sekisho.inspect.janitor import Janitor
 from sekisho.inspect.quarantine import Quarantine
 from sekisho.inspect.recorder import Record, Recorder, utc
 from sekisho.inspect.scan import Pool
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 BEAT_S = 0.1
 DEPTH = 1 << 20
 """Bytes of a response stream that Suricata reassembles (appliance.suricata sets the same)."""
+CHECK_S = 1.0
+MAX_HEARD = 65536
 PAUSE_US = 10_000
 """A response that says nothing for this long has its unfinished content looked at. Shorter looks more often."""
 REPLAY_BYTES = 4 << 20
@@ -74,6 +78,11 @@ class Inspect:
         self._forms: dict[int, str] = {}
         self._housekeeping = 0.0
         self._late = eve.missed(settings.files_log, told, cap_bytes=REPLAY_BYTES)
+        self._log = eve.Follower(settings.files_log)
+        self._heard: OrderedDict[object, None] = OrderedDict()
+        self._unheard: list[eve.File] = []
+        self._checked = time.monotonic()
+        self.janitor = Janitor(settings.filestore)
         self.stopping = False
 
     def _rules_file(self) -> Path:
@@ -140,6 +149,26 @@ class Inspect:
             self.pool.rules = current
             self.engine.forget_verdicts()
         self.pool.tick()
+        if time.monotonic() - self._checked >= CHECK_S and self.gate is not None:
+            self._checked = time.monotonic()
+            self._cross_check()
+
+    def _cross_check(self) -> None:
+        """A datagram the engine could not deliver (it never waits) is in its log all the same: judge that file late.
+
+        A file that is still in the store a second after its line has not been judged: judging removes it.
+        """
+        for file in self._unheard:
+            if eve.key(file.sha256, file.meta) not in self._heard and self._in_store(file):
+                log.warning("a file of %s was not announced; judged late", file.meta.app)
+                self._seen(file, 0, 0, deep=False, late=True)
+        self._unheard = [f for f in self._log.files() if eve.key(f.sha256, f.meta) not in self._heard]
+
+    def _in_store(self, file: eve.File) -> bool:
+        return bool(file.sha256) and file.stored and self._stored_at(file).exists()
+
+    def _stored_at(self, file: eve.File) -> Path:
+        return self.settings.filestore / file.sha256[:2] / file.sha256
 
     def _hear(self) -> None:
         """Take every datagram that is there: what the engine said before it let the staged packets go."""
@@ -156,6 +185,9 @@ class Inspect:
         if self.gate is None:
             return
         meta = file.meta
+        self._heard[eve.key(file.sha256, meta)] = None
+        if len(self._heard) > MAX_HEARD:
+            self._heard.popitem(last=False)
         try:
             flow, direction = self.gate.find(meta.src, meta.src_port, meta.dst, meta.dst_port, KINDS.get(meta.app, 0))
         except ValueError:
@@ -168,7 +200,7 @@ class Inspect:
     def _seen(self, file: eve.File, flow: int, direction: int, *, deep: bool, late: bool) -> None:
         path = ""
         if file.stored and file.sha256:
-            path = str(self.settings.filestore / file.sha256[:2] / file.sha256)
+            path = str(self._stored_at(file))
         seen = hold.FileSeen(
             flow, direction, file.meta, file.state, file.stored, file.sha256, file.size, path, deep, late
         )
@@ -180,7 +212,7 @@ class Inspect:
     def _replay(self) -> None:
         """Files that completed while nobody was at the gate: too late to stop, not too late to say so."""
         for file in self._late:
-            if file.sha256:
+            if self._in_store(file):
                 self._seen(file, 0, 0, deep=False, late=True)
         self._late = []
 
@@ -222,6 +254,9 @@ class Inspect:
             with contextlib.suppress(OSError):
                 fd = os.open(scan.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
                 length = os.fstat(fd).st_size
+            if fd >= 0 and length < scan.length:  # the store was full: half a file proves nothing
+                os.close(fd)
+                fd = -1
         else:
             spool, there = self.gate.spool(scan.flow, scan.dir)
             length = min(length, there)
@@ -326,6 +361,7 @@ class Inspect:
         """Release what is held, write what waits."""
         if self.gate is not None:
             self.gate.close()
+        self.janitor.stop()
         self.pool.close()
         self.recorder.close()
         self.settings.files_socket.unlink(missing_ok=True)
@@ -347,6 +383,9 @@ class _Beat:
 def _bind(path: Path, kind: int) -> socket.socket:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        # The engine does not wait for a full queue, and ten datagrams (the default) are three busy browsers.
+        Path("/proc/sys/net/unix/max_dgram_qlen").write_text("4096")
     sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE: an unheard file is an unscanned one

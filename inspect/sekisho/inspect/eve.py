@@ -12,6 +12,7 @@ from sekisho.inspect.hold import Meta
 from sekisho.telemetry.privacy import mask_url
 
 MAX_LINE = 64 << 10
+MAX_READ = 1 << 20
 
 
 class _Http(msgspec.Struct, frozen=True):
@@ -102,6 +103,42 @@ def missed(log: Path, told: set[tuple[str, str, int, str, int]], *, cap_bytes: i
     older = _tail(log.with_name(log.name + ".1"), cap_bytes - len(newest))
     files = [file for line in (older + newest).split(b"\n") if line and (file := parse(line)) is not None]
     return [file for file in files if key(file.sha256, file.meta) not in told]
+
+
+class Follower:
+    """The log's new files, each once, from the moment of construction on; survives its rolling by rename."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._fd = -1
+        self._rest = b""
+        self._open(os.SEEK_END)
+
+    def _open(self, whence: int) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        try:
+            self._fd = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)
+            os.lseek(self._fd, 0, whence)
+        except OSError:
+            return  # not there yet; looked for again at the next call
+
+    def files(self) -> list[File]:
+        """What at most `MAX_READ` new bytes tell."""
+        data = os.read(self._fd, MAX_READ) if self._fd >= 0 else b""
+        if not data and self._rolled():
+            self._rest = b""
+            self._open(os.SEEK_SET)
+            data = os.read(self._fd, MAX_READ) if self._fd >= 0 else b""
+        *lines, self._rest = (self._rest[-MAX_LINE:] + data).split(b"\n")
+        return [file for line in lines if line and (file := parse(line)) is not None]
+
+    def _rolled(self) -> bool:
+        try:
+            return self._fd < 0 or self._log.stat().st_ino != os.fstat(self._fd).st_ino
+        except OSError:
+            return False
 
 
 def _tail(path: Path, cap_bytes: int) -> bytes:
