@@ -178,7 +178,9 @@ def main(argv: list[str]) -> int:
         rules = yara.load(file=source)
     scanner = Scanner(rules)
     warm = memoryview(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\nx")
-    scanner.run(Job(0, "stream", len(warm), http=True), warm)  # imports and allocations before the door closes
+    scanner.run(
+        Job(0, "stream", len(warm), http=True, timeout_s=1), warm
+    )  # imports and allocations before the door closes
     confine(int(argv[2]))
     sock.send(b"ready")
     serve(sock, scanner)
