@@ -295,6 +295,19 @@ def test_complete_on_a_final_chunk_past_the_depth_only() -> None:
             assert kinds(gate.take()) == wanted
 
 
+def test_what_follows_a_final_chunk_does_not_push_it_out() -> None:
+    for first in (b"5\r\nhello\r\n0\r\n\r\njunk", b"5\r\nhello\r"):
+        with dry(depth=10) as gate:
+            talk = Talk(gate)
+            talk.to_client(0, b"4\r\nmore\r\n" * 10)
+            held = talk.to_client(90, first)
+            if b"junk" not in first:
+                held = talk.to_client(90 + len(first), b"\n0\r\n\r\njunk")
+            assert kinds(gate.take()) == [Kind.DEEP, Kind.COMPLETE]
+            talk.to_client(200, b"more junk")
+            assert gate.held(held)
+
+
 def test_a_cut_turns_the_held_packet_into_a_reset_and_the_next_into_a_question() -> None:
     for client, server in ((CLIENT, SERVER), (CLIENT6, SERVER6)):
         with dry() as gate:

@@ -726,6 +726,16 @@ static void after_cut(struct gate *g, struct flow *f, const struct packet *p) {
     }
 }
 
+/* Whether the newest bytes hold the end of a chunked body (RFC 9112 7.1): at their end, or with more behind it,
+ * which a server may send to have the held end pushed out. */
+static int final_chunk(const struct direction *d) {
+    if (!memcmp(d->map + d->contig - 5, "0\r\n\r\n", 5)) return 1;
+    if (!d->tail) return 0;
+    int64_t from = (int32_t)(d->tail->seq - d->base) - 6;
+    if (from < 0) from = 0;
+    return from < (int64_t)d->contig && memmem(d->map + from, d->contig - (uint64_t)from, "\r\n0\r\n\r\n", 7) != NULL;
+}
+
 static void consider_notes(struct gate *g, struct flow *f, uint32_t dir) {
     struct direction *d = &f->dir[dir];
     if (!d->deep && d->stream + d->contig >= g->config.depth) d->deep = 1;
@@ -740,7 +750,7 @@ static void consider_notes(struct gate *g, struct flow *f, uint32_t dir) {
     }
     if (d->checking || d->shed || d->pending) return;
     int ended = d->fin || (d->expect && d->contig >= d->expect);
-    if (!ended && d->deep && d->map && d->contig > 5) ended = !memcmp(d->map + d->contig - 5, "0\r\n\r\n", 5);
+    if (!ended && d->deep && d->map && d->contig > 5) ended = final_chunk(d);
     if (ended && d->contig) {
         d->checking = 1;
         note(g, f, dir, GATE_COMPLETE);
