@@ -15,5 +15,5 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Everything, with a name of its own."""
     short = request.module.__name__.rpartition("test_")[2].replace("_", "")[:8]
     with Lab(f"ht{os.getpid()}-{short}") as lab:
-        lab.up()
+        lab.up({"quarantine": {"max_mb": 256}})  # it lies in memory here
         yield lab

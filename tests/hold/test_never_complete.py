@@ -30,7 +30,8 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(4 * HOUR if SOAK else 90)]
 SHAPES_ALL = ("identity", "chunked", "gzip", "gzip-chunked", "close")
 HOSTS = (SERVER4, SERVER6)
 DEFAULT_TRIES = {"1k": 20, "300k": 20, "20m": 2}
-FTP_FILES = 20
+BATCH = {"1k": 100, "300k": 100, "20m": 5}
+"""Mails, or pairs of files on the FTP server, at a time: they lie in memory."""
 PLACES = {"first": 0, "third": 2}
 
 
@@ -133,21 +134,23 @@ def test_mail(lab: Lab, account: Account, size: str) -> None:
     clean: list[Part] = [("clean", 1000), ("clean", SIZES[size])]
     bad: list[Part] = [("clean", 1000), ("bad", SIZES[size]), ("clean", 2000)]
     count = SOAK or 100
-    before = {path.name for path in lab.lay.mail.iterdir()}
-    tasks = [Mail(HOSTS[n % 2], [clean, bad], f"mail.{size}.{n}") for n in range(count)]
-    sent = []
     refusals: Counter[int] = Counter()
-    for number, done in enumerate(office.perform(lab, tasks, 4 * HOUR if SOAK else 80)):
-        good, refused = done.got
-        assert (good.end, good.answer) == ("whole", "250"), (number, good)
-        assert refused.answer == "554", (number, refused)
-        assert good.port == refused.port, "one connection carries both"
-        sent.append(good.sha256)
-        refusals[refused.port] += 1
-    arrived = [path for path in lab.lay.mail.iterdir() if path.name not in before]
-    assert sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in arrived) == sorted(sent)
-    for path in arrived:
-        path.unlink()
+    for first in range(0, count, BATCH[size]):
+        numbers = range(first, min(count, first + BATCH[size]))
+        before = {path.name for path in lab.lay.mail.iterdir()}
+        tasks = [Mail(HOSTS[n % 2], [clean, bad], f"mail.{size}.{n}") for n in numbers]
+        sent = []
+        for number, done in zip(numbers, office.perform(lab, tasks, HOUR if SOAK else 80), strict=True):
+            good, refused = done.got
+            assert (good.end, good.answer) == ("whole", "250"), (number, good)
+            assert refused.answer == "554", (number, refused)
+            assert good.port == refused.port, "one connection carries both"
+            sent.append(good.sha256)
+            refusals[refused.port] += 1
+        arrived = [path for path in lab.lay.mail.iterdir() if path.name not in before]
+        assert sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in arrived) == sorted(sent)
+        for path in arrived:
+            path.unlink()
     account.check("smtp", refusals, Counter({port: 3 * times for port, times in refusals.items()}), more_clean=True)
     print(f"mail {size}: {count} infected refused, {count} clean delivered byte for byte")
 
@@ -158,9 +161,9 @@ def test_ftp(lab: Lab, account: Account, size: str, passive: bool) -> None:
     count = SOAK or {"1k": 20, "300k": 20, "20m": 2}[size]
     bad: Counter[int] = Counter()
     clean: Counter[int] = Counter()
-    for first in range(0, count, FTP_FILES):
-        marks = [f"ftp.{passive}.{number}" for number in range(first, min(count, first + FTP_FILES))]
-        tasks = [_offered(lab, size, mark, HOSTS[n % 2], passive) for n, mark in enumerate(marks)]
+    for first in range(0, count, BATCH[size]):
+        marks = [f"ftp.{passive}.{number}" for number in range(first, min(count, first + BATCH[size]))]
+        tasks = [_offered(lab, size, mark, n, passive) for n, mark in enumerate(marks)]
         for mark, done in zip(marks, office.perform(lab, tasks, HOUR if SOAK else 80), strict=True):
             good, stopped = done.got
             assert (good.end, good.sha256) == ("whole", sha(False, size, mark)), good
@@ -170,14 +173,14 @@ def test_ftp(lab: Lab, account: Account, size: str, passive: bool) -> None:
     account.check("ftp-data", bad, clean)
 
 
-def _offered(lab: Lab, size: str, mark: str, host: str, passive: bool) -> Ftp:
+def _offered(lab: Lab, size: str, mark: str, slot: int, passive: bool) -> Ftp:
     """Put a clean file and its twin on the FTP server, and the task to fetch both."""
     paths = []
     for bad in (False, True):
-        file = lab.lay.www / f"{'bad' if bad else 'clean'}-{mark.rpartition('.')[2]}.bin"
+        file = lab.lay.www / f"{'bad' if bad else 'clean'}-{slot}.bin"
         file.write_bytes(marked(bad, SIZES[size], mark))
         paths.append(file.name)
-    return Ftp(host, paths, passive)
+    return Ftp(HOSTS[slot % 2], paths, passive)
 
 
 @pytest.mark.parametrize("size", ["1k", "300k"])
