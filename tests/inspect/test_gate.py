@@ -24,7 +24,7 @@ from drygate import (
     packet,
 )
 from scapy.layers.inet import IP, TCP
-from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, PadN
 
 from sekisho.appliance.core import marks
 from sekisho.inspect.gate import TO_CLIENT, TO_SERVER, Kind
@@ -547,13 +547,108 @@ def test_a_head_alone_a_trailer_alone_and_a_bodyless_response_are_not_held() -> 
         assert gate.passed(Talk(gate, client_port=2).to_client(0, b"HTTP/1.1 304 N\r\n", mark=marks.NOBODY))
 
 
-def test_a_reset_by_the_sender_takes_what_it_sent_along() -> None:
+def test_a_reset_by_the_sender_does_not_free_what_it_sent() -> None:
+    """A RST that the receiver ignores must neither free the held tail, nor its repetition, nor end the flow."""
     with dry() as gate:
         talk = Talk(gate)
-        held = talk.to_client(0, b"a")
-        assert gate.passed(talk.to_client(1, flags=RST))
-        assert gate.dropped(held)
-        assert gate.holding == 0
+        held = talk.to_client(0, b"a" * 100)
+        (note,) = gate.tick(3000)
+        assert gate.passed(talk.to_client(9000, flags=RST))
+        again = talk.to_client(0, b"a" * 100)
+        assert gate.held(held)
+        assert gate.dropped(again)
+        gate.gate.release(note.flow, note.dir, note.length, 0)
+        gate.collect()
+        assert gate.passed(held)
+        assert Kind.GONE not in kinds(gate.tick(10_000_000))
+
+
+def test_what_was_spooled_and_never_let_through_is_held_when_it_is_sent_again() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"a" * 100)
+        flow, way = talk.found()
+        gate.gate.pending(flow, way)
+        part = talk.to_client(0, b"a" * 50)
+        assert gate.dropped(part)
+        gate.gate.resolve(flow, way)
+        gate.collect()
+        assert gate.passed(talk.to_client(0, b"a" * 100))
+
+
+def test_a_byte_told_twice_differently_does_not_pass() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        first = talk.to_client(0, b"good" * 25)
+        last = talk.to_client(100, b"tail")
+        assert gate.passed(first)
+        assert gate.passed(talk.to_client(0, b"good" * 25))
+        assert gate.dropped(talk.to_client(0, b"evil" * 25))
+        assert gate.dropped(talk.to_client(96, b"evil" * 10))
+        assert gate.held(last)
+        assert gate.passed(talk.to_client(99, b"\0"))  # a keepalive
+
+
+def test_a_byte_behind_a_gap_keeps_its_first_content() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"a" * 100)
+        talk.to_client(200, b"evil" * 25)
+        assert gate.dropped(talk.to_client(200, b"good" * 25))
+        talk.to_client(100, b"b" * 100)
+        flow, way = talk.found()
+        assert spooled(gate, flow, way) == b"a" * 100 + b"b" * 100 + b"evil" * 25
+
+
+def test_data_with_urgent_bytes_does_not_pass() -> None:
+    with dry() as gate:
+        assert gate.dropped(Talk(gate).to_client(0, b"data", ACK | 0x20))
+        assert gate.passed(Talk(gate).to_client(0, b"", ACK | 0x20))
+
+
+def test_tcp_behind_more_headers_than_are_read_does_not_pass() -> None:
+    tcp = TCP(sport=80, dport=4, seq=9, flags="A") / b"data"
+    long = IPv6(src=SERVER6, dst=CLIENT6) / IPv6ExtHdrDestOpt(options=[PadN(optdata=bytes(196))]) / tcp
+    many = IPv6(src=SERVER6, dst=CLIENT6)
+    for _ in range(9):
+        many = many / IPv6ExtHdrDestOpt()
+    for raw in (bytes(long), bytes(many / tcp)):
+        with dry() as gate:
+            assert gate.dropped(gate.feed(raw, TO_THE_CLIENT))
+            assert gate.passed(gate.feed(raw, 0))
+
+
+def test_a_jump_in_a_deep_connection_is_not_a_new_one() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"a" * 100, ACK | FIN)
+        gate.take()
+        talk.to_client(1 << 30, b"b" * 10, mark=marks.DEEP)
+        assert Kind.GONE not in kinds(gate.take())
+
+
+def test_a_pause_does_not_make_the_gate_forget_half_a_file() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"a" * 100)
+        (note,) = gate.tick(3000)
+        gate.gate.release(note.flow, note.dir, note.length, 0)
+        assert gate.tick(200_000_000) == []
+        assert spooled(gate, note.flow) == b"a" * 100
+        assert kinds(gate.tick(1_800_000_000)) == [Kind.GONE]
+
+
+def test_a_quiet_connection_keeps_no_memory() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"a" * 100)
+        (note,) = gate.tick(3000)
+        gate.gate.release(note.flow, note.dir, note.length, note.length)
+        assert gate.gate.stats().spooled > 0
+        gate.tick(6_000_000)
+        assert gate.gate.stats().spooled == 0
+        assert gate.held(talk.to_client(100, b"b" * 100))
+        assert spooled(gate, note.flow) == b"b" * 100
 
 
 def test_closing_releases_what_waits() -> None:

@@ -34,13 +34,15 @@ enum {
     REPLY_MAX = 512,
     NOTES = 512,
     FLOW_IDLE_US = 180 * 1000000,
+    UNFINISHED_IDLE_US = 1800 * 1000000,
+    SPOOL_IDLE_US = 5 * 1000000,
     SINK_IDLE_US = 1000000,
     PAUSE_MAX_US = 1000000,
     SHED_PAUSE_US = 200000,
     SPOOL_FIRST = 65536,
 };
 
-enum { FIN = 0x01, SYN = 0x02, RST = 0x04, PSH = 0x08, ACK = 0x10 };
+enum { FIN = 0x01, SYN = 0x02, RST = 0x04, PSH = 0x08, ACK = 0x10, URG = 0x20 };
 enum { OPEN, SINK, CUT };
 
 struct packet { /* a parsed view into a received buffer */
@@ -142,7 +144,10 @@ static void put16(uint8_t *p, uint32_t v) { p[0] = v >> 8; p[1] = v; }
 
 /* ---- parsing ------------------------------------------------------------------------------------ */
 
-/* Locate TCP inside an IP packet. 0 on success; anything else is not ours to judge and is let through. */
+/* Locate TCP inside an IP packet. 0 on success; -1: not ours to judge, let through; UNREADABLE: TCP behind more
+ * extension headers than anybody honest sends. */
+enum { UNREADABLE = -2 };
+
 static int parse(struct packet *p) {
     const uint8_t *d = p->data;
     uint32_t n = p->length, at, end;
@@ -162,7 +167,8 @@ static int parse(struct packet *p) {
         end = 40u + get16(d + 4);
         if (end > n) return -1;
         for (int hops = 0; next == 0 || next == 43 || next == 60; hops++) {
-            if (hops == 8 || at + 8 > end) return -1;
+            if (at + 8 > end) return -1;
+            if (hops == 8) return UNREADABLE;
             next = d[at];
             at += (d[at + 1] + 1u) * 8;
         }
@@ -171,9 +177,11 @@ static int parse(struct packet *p) {
     } else {
         return -1;
     }
-    if (at + 20 > end || at + 20 > HEADER_MAX) return -1;
+    if (at + 20 > end) return -1;
+    if (at + 20 > HEADER_MAX) return UNREADABLE;
     uint32_t thl = (d[at + 12] >> 4) * 4u;
-    if (thl < 20 || at + thl > end || at + thl > HEADER_MAX) return -1;
+    if (thl < 20 || at + thl > end) return -1;
+    if (at + thl > HEADER_MAX) return UNREADABLE;
     p->length = end;
     p->l4 = at;
     p->payload = at + thl;
@@ -785,6 +793,19 @@ static int copies_held(const struct direction *d, const struct packet *p) {
     return 0;
 }
 
+/* Whether this packet tells bytes differently that are known already: a sender that means two contents for one
+ * place means the receiver to take the one that was not looked at. */
+static int contradicts(const struct direction *d, int64_t offset, const struct packet *p) {
+    if (!d->map || d->shed) return 0;
+    for (int i = -1; i < d->holes; i++) {
+        int64_t from = i < 0 ? 0 : (int64_t)d->hole[i].from, to = i < 0 ? (int64_t)d->contig : (int64_t)d->hole[i].to;
+        if (from < offset) from = offset;
+        if (to > offset + p->plen) to = offset + p->plen;
+        if (from < to && memcmp(d->map + from, p->data + p->payload + (from - offset), (size_t)(to - from))) return 1;
+    }
+    return 0;
+}
+
 /* An acknowledgement tells what the receiver has. It tells where the stream begins when the first packet was
  * lost or late, and where it goes on when a part of it passed while the gate was bypassed. */
 static void receiver_has(struct gate *g, struct flow *f, uint32_t dir, uint32_t ack) {
@@ -837,8 +858,14 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
             pass_packet(g, f, dir, p);
             return;
         }
+        int beyond = !d->topped || (int32_t)(p->seq + p->plen - d->top) > 0; /* seen, but never let through */
+        if (contradicts(d, offset, p) && (fresh || p->plen > 1)) { /* one byte: an old keepalive, harmless */
+            decide(g, p->id, NF_DROP, 0, NULL, 0);
+            return;
+        }
         if (!fresh && !(p->flags & FIN)) {
             if (copies_held(d, p)) decide(g, p->id, NF_DROP, 0, NULL, 0);
+            else if (beyond) hold(g, f, dir, p);
             else pass_packet(g, f, dir, p);
             return;
         }
@@ -866,13 +893,24 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
 static int is_another(const struct flow *f, const struct packet *p) {
     const struct direction *d = &f->dir[p->dir];
     int64_t offset = (int32_t)(p->seq - d->base);
+    if (p->mark & MARK_DEEP) return 0; /* the kernel knows this connection: what it sends from afar is no beginning */
     return f->closing && d->seen && (offset < -(16 << 20) || offset > (int64_t)d->contig + (16 << 20));
+}
+
+static int unfinished(const struct flow *f, uint32_t dir) {
+    const struct direction *d = &f->dir[dir];
+    return tail_held(f, dir) && (d->head || (d->map && !d->idle));
 }
 
 static void handle(struct gate *g, struct packet *p) {
     g->stats.packets++;
-    if (parse(p) || !(p->mark & MARK_FILES)) {
-        decide(g, p->id, NF_ACCEPT, 0, NULL, 0);
+    int unread = parse(p);
+    if (unread || !(p->mark & MARK_FILES)) {
+        decide(g, p->id, unread == UNREADABLE && p->mark & MARK_FILES ? NF_DROP : NF_ACCEPT, 0, NULL, 0);
+        return;
+    }
+    if (p->flags & URG && p->plen) { /* receivers disagree on which bytes are content (RFC 6093); no file needs it */
+        decide(g, p->id, NF_DROP, 0, NULL, 0);
         return;
     }
     struct flow *f = lookup(g, &p->key);
@@ -901,9 +939,9 @@ static void handle(struct gate *g, struct packet *p) {
     }
     if (p->flags & RST) {
         decide(g, p->id, NF_ACCEPT, 0, NULL, 0);
-        drop_held(g, &f->dir[p->dir]);
-        f->closing = 1;
-        wait_off(g, f);
+        /* A sender's own RST proves nothing about an unfinished object: its receiver may never see or heed it, so
+         * what is held waits for its verdict and what is known is kept. */
+        f->closing = unfinished(f, p->dir) ? f->closing | 8 : 1;
         return;
     }
     if (p->flags & ACK) receiver_has(g, f, !p->dir, p->ack);
@@ -970,7 +1008,15 @@ static int64_t tick(struct gate *g) {
             if (!f->used || f->waiting || f->dir[0].pending || f->dir[1].pending) continue;
             int64_t idle = g->now - f->touched;
             int over = f->closing == 1 || f->closing == 6 || f->closing == 7;
-            if (idle > FLOW_IDLE_US || (over && idle > 2000000)) destroy(g, f);
+            /* A pause must not make the gate forget the first part of a file, unless memory is short. */
+            int keep = unfinished(f, 0) || unfinished(f, 1);
+            keep &= g->stats.spooled * 2 < g->config.spool_total && g->stats.flows * 2 < g->config.max_flows;
+            if (idle > (keep ? UNFINISHED_IDLE_US : FLOW_IDLE_US) || (over && idle > 2000000)) {
+                destroy(g, f);
+                continue;
+            }
+            for (int dir = 0; idle > SPOOL_IDLE_US && dir < 2; dir++)
+                if (f->dir[dir].map && f->dir[dir].idle && !f->dir[dir].checking) spool_free(g, &f->dir[dir]);
         }
     }
     return next;
