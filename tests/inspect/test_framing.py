@@ -162,3 +162,22 @@ def test_no_shape_of_two_megabytes_takes_two_seconds(name: str) -> None:
     found(SLOW[name], limit=64 << 20)
     framing.expected_end(memoryview(SLOW[name]), http=True)
     assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("line", [b"8;" + b"x" * 4000, b"0000000000000008", b"0x8", b"0" * 200 + b"8"])
+def test_a_chunk_is_joined_to_the_next_however_its_length_is_written(line: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    stream = head + b"".join(line + b"\r\n" + part + b"\r\n" for part in (b"EICAR-ST", b"ANDARD-A")) + b"0\r\n\r\n"
+    (found,) = framing.objects(memoryview(stream), http=True, limit=1 << 20)
+    assert found.complete
+    assert bytes(found.body) == b"EICAR-STANDARD-A"
+
+
+def test_what_lies_behind_very_many_responses_is_told() -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n" * (framing.MAX_OBJECTS + 1)
+    bad = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad"
+    *_, last = framing.objects(memoryview(interim + bad), http=True, limit=1 << 20)
+    assert bytes(last.body) == b"bad"
+    small = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx" * framing.MAX_OBJECTS
+    *_, last = framing.objects(memoryview(small + bad), http=True, limit=1 << 20)
+    assert bytes(last.body).endswith(b"bad")

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 MAX_HEAD = 64 << 10
 MAX_OBJECTS = 1024
+INTERIM_PER_OBJECT = 64
+"""Responses without a body that cost as much as one with."""
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
-_CHUNK = re.compile(rb"(?:\r?\n)?[ \t]*(?:0[xX])?([0-9a-fA-F]{1,15})[^\n]*\n")
+_CHUNK = re.compile(rb"(?:\r?\n)?[ \t]*+(?:0[xX])?(?=[0-9a-fA-F])0*+([0-9a-fA-F]{0,15}+)[^\n]*+\n")
 _STATUS = re.compile(rb"HTTP/[0-9][^\n]{0,16}[ \t][0-9]{3}", re.IGNORECASE)
 _GZIP = 16 + zlib.MAX_WBITS
 
@@ -38,16 +40,20 @@ def objects(stream: memoryview, *, http: bool, limit: int) -> Iterator[Found]:
     if not http:
         yield Found(0, 0, False, stream, stream)
         return
-    for _ in range(MAX_OBJECTS):
-        if at >= len(stream):
+    left = MAX_OBJECTS * INTERIM_PER_OBJECT
+    while at < len(stream):
+        if left <= 0:
+            yield Found(at, 0, False, stream[at:], stream[at:])
             return
         head = _next_head(stream, at)
         if head > at:  # the rest of an object whose head is gone, or no HTTP at all
             yield Found(at, head, head < len(stream), stream[at:head], stream[at:head])
+            left -= INTERIM_PER_OBJECT
             at = head
             continue
         found = _response(stream, at, limit)
         yield found
+        left -= INTERIM_PER_OBJECT if len(found.raw) else 1
         if not found.complete:
             return
         at = found.end
@@ -136,12 +142,12 @@ def _dechunk(stream: memoryview, at: int) -> tuple[memoryview, int, bool]:
     size = len(stream)
     match = _CHUNK.match
     while at < size:  # a million times for an adversary's one-byte chunks: nothing is copied twice
-        line = match(stream, at, at + 256)
+        line = match(stream, at, at + MAX_HEAD)
         if line is None:
             content += stream[at + 2 if bytes(stream[at : at + 2]) == b"\r\n" else at :]
             break
         at = line.end()
-        length = int(line[1], 16)
+        length = int(line[1] or b"0", 16)
         if length == 0:
             end = _trailer(stream, at)
             return memoryview(content), end or size, end > 0
