@@ -26,7 +26,7 @@ GOLDEN = """\
 -A SK_LOOK -j SK_Q0
 -A SK_Q0 -j MARK --set-mark 0x0
 -A SK_Q0 -j NFQUEUE --queue-num 0 --queue-bypass
--A SK_Q1 -j MARK --set-mark 0x0
+-A SK_Q1 -j MARK --set-mark 0x1000
 -A SK_Q1 -j NFQUEUE --queue-num 1 --queue-bypass
 -A SK_KEEP -m mark --mark 0x80/0x80 -j CONNMARK --or-mark 0x80
 -A SK_KEEP -m mark --mark 0x200/0x200 -j CONNMARK --or-mark 0x200

@@ -116,8 +116,9 @@ def _look(queues: int, fail_closed: bool, mode: Mode) -> list[str]:
         lines += [f"-A SK_LOOK -m mark --mark {marks.SPREAD + i:#x} -j SK_Q{i}" for i in range(1, queues)]
     lines.append("-A SK_LOOK -j SK_Q0")
     for i in range(queues):
-        # The spread value's low bits would read as BYPASS or REPLY further on: wiped before the engine adds its own.
-        lines += [f"-A SK_Q{i} -j MARK --set-mark 0x0", f"-A SK_Q{i} {_queue(i, fail_closed)}"]
+        # The spread value's low bits would read as BYPASS or REPLY further on: replaced before the engine adds its own.
+        number = i << marks.ENGINE_SHIFT
+        lines += [f"-A SK_Q{i} -j MARK --set-mark {number:#x}", f"-A SK_Q{i} {_queue(i, fail_closed)}"]
     return lines
 
 

@@ -216,9 +216,11 @@ def _protocols() -> dict[str, Any]:
     tracker = {"content-limit": 100000, "content-inspect-min-size": 32768, "content-inspect-window": 4096}
     return {
         **{name: {"enabled": True} for name in PROTOCOLS},
-        "modbus": {"enabled": True, "detection-ports": {"dp": 502}, "stream-depth": 0},
-        "dnp3": {"enabled": True, "detection-ports": {"dp": 20000}},
-        "enip": {"enabled": True, "detection-ports": {"dp": 44818, "sp": 44818}},
+        # Industrial protocols claim connections by port number alone, a client's own port included: a mail or a page
+        # fetched from port 20000 was then seen as neither. An office has none of them.
+        "modbus": {"enabled": False, "detection-ports": {"dp": 502}, "stream-depth": 0},
+        "dnp3": {"enabled": False, "detection-ports": {"dp": 20000}},
+        "enip": {"enabled": False, "detection-ports": {"dp": 44818, "sp": 44818}},
         "tls": {"enabled": True, "detection-ports": {"dp": 443}, "encryption-handling": "bypass"},
         "http": {"enabled": True, "libhtp": {"default-config": libhtp}},
         "smtp": {"enabled": True, "raw-extraction": False, "mime": mime, "inspected-tracker": tracker},

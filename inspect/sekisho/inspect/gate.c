@@ -24,6 +24,7 @@ enum {
     MARK_CUT = 0x80,
     MARK_NOBODY = 0x100,
     MARK_DEEP = 0x200,
+    MARK_ENGINE_SHIFT = 12, /* marks.ENGINE: which of the engine's queues this flow goes through */
     MARK_FILES = MARK_HTTP | MARK_MAIL | MARK_FTPDATA,
 
     BATCH = 64,
@@ -31,6 +32,7 @@ enum {
     HEADER_MAX = 192,
     SPANS = 8,
     PROBES = 4,
+    CUT_QUIET_US = 300000,
     REPLY_MAX = 512,
     NOTES = 512,
     FLOW_IDLE_US = 180 * 1000000,
@@ -93,7 +95,7 @@ struct direction {
 struct flow {
     struct gate_key key;
     uint32_t generation, next_hash, kind;
-    uint8_t used, state, waiting, replied, force, closing, owes_note, fresh_sink, resets;
+    uint8_t used, state, waiting, replied, force, closing, owes_note, fresh_sink, engine, resets;
     uint32_t wait_index;
     int64_t touched;
     struct direction dir[2];
@@ -603,11 +605,14 @@ static void reset_with(struct gate *g, struct flow *f, const struct held *h, uin
     static uint8_t out[PACKET_MAX];
     uint32_t length = rebuild(h, out, h->plen);
     put32(out + h->l4 + 4, seq);
-    out[h->l4 + 13] = RST | ACK;
+    put32(out + h->l4 + 8, 0); /* no ACK: a client's may cover our own reply, which the engine never saw */
+    out[h->l4 + 13] = RST;
     finish_packet(out, h->l4, length);
     f->state = CUT;
     f->closing = 7;
-    decide(g, h->id, NF_ACCEPT, mark ? mark | f->kind : 0, out, length);
+    /* Once more past the engine, if it lives: a connection it takes for open swallows the next one between the
+     * same ports, unlooked at. */
+    decide(g, h->id, NF_QUEUE_NR(f->engine) | NF_VERDICT_FLAG_QUEUE_BYPASS, mark ? mark | f->kind : 0, out, length);
 }
 
 /* Turn the packet into zeros that its receiver already has, ending at `end`. An open receiver acknowledges at
@@ -933,6 +938,7 @@ static void handle(struct gate *g, struct packet *p) {
     }
     f->touched = g->now;
     f->kind |= p->mark & MARK_FILES;
+    if (p->dir == GATE_TO_SERVER) f->engine = (uint8_t)(p->mark >> MARK_ENGINE_SHIFT & 15);
     if (f->state != OPEN) {
         after_cut(g, f, p);
         return;
@@ -1109,6 +1115,10 @@ uint64_t gate_find(struct gate *g, const struct gate_key *key, uint32_t kind, ui
     struct flow *f = lookup(g, key);
     *dir = GATE_TO_SERVER;
     if (!f && (f = lookup(g, &other))) *dir = GATE_TO_CLIENT;
+    if (f && kind && f->state == CUT && clock_us() - f->touched > CUT_QUIET_US) { /* another one on the same ports */
+        destroy(g, f);
+        f = NULL;
+    }
     if (!f && kind) {
         int sender_is_server = kind != MARK_MAIL && key->client_port < key->server_port;
         g->now = clock_us();

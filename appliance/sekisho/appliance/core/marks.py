@@ -26,6 +26,9 @@ DEEP: Final = 0x200
 """The response stream is past Suricata's depth: packets to the client go to the gate alone."""
 EXPRESS: Final = 0x800
 """Packet only: the connection is bypassed; the express lane may carry the rest of it."""
+ENGINE: Final = 0xF000
+"""Packet only: the number of the engine's queue the packet came through, for a packet that must pass it again."""
+ENGINE_SHIFT: Final = 12
 SPREAD: Final = 0x10000
 """HMARK's offset: 0x10000 + queue index, so that both directions of a flow meet the same worker."""
 
