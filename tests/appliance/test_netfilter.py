@@ -89,16 +89,17 @@ def test_every_plan_stays_in_its_own_chains_and_ends_both_tables(queues: int, cl
 
 
 @given(st.integers(2, 16))
-def test_the_spread_value_is_wiped_before_the_engine_sees_the_packet(queues: int) -> None:
+def test_the_spread_value_gives_way_to_the_queue_number_before_the_engine_sees_the_packet(queues: int) -> None:
     lines = plan(queues, False).splitlines()
     for number in range(queues):
-        wipe = lines.index(f"-A SK_Q{number} -j MARK --set-mark 0x0")
+        wipe = lines.index(f"-A SK_Q{number} -j MARK --set-mark {number << marks.ENGINE_SHIFT:#x}")
         assert lines[wipe + 1].startswith(f"-A SK_Q{number} -j NFQUEUE")
 
 
 def test_the_marks_do_not_overlap() -> None:
     bits = [marks.BYPASS, marks.REPLY, marks.HTTP, marks.MAIL, marks.FTPDATA, marks.CUT, marks.NOBODY, marks.DEEP]
-    assert sum(bits) == 0x2 | 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | 0x100 | 0x200
+    bits += [marks.EXPRESS, *(1 << shift for shift in range(marks.ENGINE_SHIFT, marks.ENGINE_SHIFT + 4))]
+    assert sum(bits) == 0x2 | 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | 0x100 | 0x200 | 0x800 | marks.ENGINE
     assert all(bit.bit_count() == 1 for bit in bits) and sum(bits) < marks.SPREAD
 
 
