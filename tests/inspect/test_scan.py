@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yara
 
-from sekisho.inspect.scan import Pool
+from sekisho.inspect.scan import MAX_WAITING, Pool
 from sekisho.inspect.worker import Job, Result
 
 EICAR = b"X5O!P%@AP" + rb"[4\PZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
@@ -124,6 +124,17 @@ def test_a_job_that_kills_two_workers_is_given_up(bench: Bench) -> None:
         bench.until(lambda: 1 in bench.results)
         assert bench.results[1].rules == ["Eicar"], "the second had not taken it yet"
     assert bench.ask(2, EICAR).rules == ["Eicar"]
+
+
+def test_without_workers_jobs_do_not_pile_up(tmp_path: Path) -> None:
+    """Rules that cannot be loaded: the queue is bounded, its descriptors too, and every job is answered."""
+    pool = Pool(1, 512, tmp_path / "absent")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for ident in range(MAX_WAITING + 40):
+        pool.submit(Job(ident, "file", 0), os.memfd_create("job"))
+    assert [(r.id, r.error) for r in pool.results()] == [(MAX_WAITING + n, "worker_lost") for n in range(40)]
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + MAX_WAITING
+    pool.close()
 
 
 def test_a_stuck_worker_is_killed_at_its_deadline(bench: Bench) -> None:

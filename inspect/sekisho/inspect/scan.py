@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 30.0
 RESPAWN_S = 0.5
+MAX_WAITING = 256
 
 
 @dataclass
@@ -77,7 +78,14 @@ class Pool:
         return [w.process.pid for w in self._workers]
 
     def submit(self, job: Job, fd: int) -> None:
-        """Queue a job; `fd` becomes the pool's and is closed when the job is done."""
+        """Queue a job; `fd` becomes the pool's and is closed when the job is done.
+
+        With `MAX_WAITING` jobs in the queue (no worker can start) the answer is "worker_lost" at once.
+        """
+        if len(self._queue) >= MAX_WAITING:
+            os.close(fd)
+            self._done.append(Result(job.id, error="worker_lost"))
+            return
         self._queue.append(_Task(job, fd))
         self._feed()
 
@@ -126,6 +134,9 @@ class Pool:
             worker.process.kill()
             worker.process.wait()
         self._workers.clear()
+        for task in self._queue:
+            os.close(task.fd)
+        self._queue.clear()
 
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
