@@ -648,7 +648,10 @@ static void fire_ammo(struct gate *g, struct flow *f) {
 /* SINK: the client's remaining DATA is swallowed (and acknowledged through the probes) until its end. */
 static void sink_client(struct gate *g, struct flow *f, struct held *h) {
     if (f->replied) {
-        if (h->plen || h->flags & FIN) {
+        int heard = (int32_t)(h->ack - (f->s_seq + f->reply_length)) >= 0;
+        if (!heard && h->plen) { /* it repeats itself: so does the answer to the probe */
+            probe_with(g, h, f->s_ack);
+        } else if (heard && (h->plen || h->flags & FIN)) {
             reset_with(g, f, h, f->s_ack, 0);
             f->resets = 1;
         } else {
