@@ -601,7 +601,8 @@ static uint32_t rebuild(const struct held *h, uint8_t *out, uint32_t plen) {
 
 /* Turn the packet into a RST at its own place in the stream. Its length stays, so that an
  * encapsulation with a length of its own (PPPoE) stays right; a RST may carry bytes (RFC 9293 3.5.2). */
-static void reset_with(struct gate *g, struct flow *f, const struct held *h, uint32_t seq, uint32_t mark) {
+static void reset_with(struct gate *g, struct flow *f, const struct held *h, uint32_t seq, uint32_t verdict,
+                       uint32_t mark) {
     static uint8_t out[PACKET_MAX];
     uint32_t length = rebuild(h, out, h->plen);
     put32(out + h->l4 + 4, seq);
@@ -610,9 +611,7 @@ static void reset_with(struct gate *g, struct flow *f, const struct held *h, uin
     finish_packet(out, h->l4, length);
     f->state = CUT;
     f->closing = 7;
-    /* Once more past the engine, if it lives: a connection it takes for open swallows the next one between the
-     * same ports, unlooked at. */
-    decide(g, h->id, NF_QUEUE_NR(f->engine) | NF_VERDICT_FLAG_QUEUE_BYPASS, mark ? mark | f->kind : 0, out, length);
+    decide(g, h->id, verdict, mark ? mark | f->kind : 0, out, length);
 }
 
 /* Turn the packet into zeros that its receiver already has, ending at `end`. An open receiver acknowledges at
@@ -630,9 +629,9 @@ static void probe_with(struct gate *g, const struct held *h, uint32_t end) {
 /* A cut flow: its receiver is reset first, then made to reset the sender; a receiver that stays silent
  * (a firewall drops what has no connection) leaves that to the kernel's REJECT, which MARK_CUT asks for. */
 static void cut_with(struct gate *g, struct flow *f, const struct held *h) {
-    if (f->resets == 0) reset_with(g, f, h, h->seq, 0);
+    if (f->resets == 0) reset_with(g, f, h, h->seq, NF_ACCEPT, 0);
     else if (f->resets < PROBES) probe_with(g, h, h->seq);
-    else reset_with(g, f, h, h->seq, MARK_CUT);
+    else reset_with(g, f, h, h->seq, NF_ACCEPT, MARK_CUT);
     if (f->resets < PROBES) f->resets++;
 }
 
@@ -652,7 +651,9 @@ static void sink_client(struct gate *g, struct flow *f, struct held *h) {
         if (!heard && h->plen) { /* it repeats itself: so does the answer to the probe */
             probe_with(g, h, f->s_ack);
         } else if (heard && (h->plen || h->flags & FIN)) {
-            reset_with(g, f, h, f->s_ack, 0);
+            /* Once more past the engine, if it lives: a connection it takes for open swallows the next one between
+             * the same ports, unlooked at. (A download's receiver sends a reset of its own.) */
+            reset_with(g, f, h, f->s_ack, NF_QUEUE_NR(f->engine) | NF_VERDICT_FLAG_QUEUE_BYPASS, 0);
             f->resets = 1;
         } else {
             decide(g, h->id, NF_DROP, 0, NULL, 0);
