@@ -74,7 +74,7 @@ struct span {
 };
 
 struct direction {
-    uint8_t seen, idle, pass, deep, shed, checking, noted_expired, noted_big, deep_noted, holes, eod, fin;
+    uint8_t seen, idle, pass, deep, shed, checking, noted_expired, noted_big, deep_noted, holes, fin;
     uint8_t topped;     /* `top` is valid */
     uint8_t anchored;   /* the receiver has said what it has: nothing unseen lies before `base` */
     uint8_t stale;      /* `base` moved while the spool was being looked at */

@@ -345,7 +345,7 @@ class HoldEngine:
             for seen in result.objects:
                 if not seen.complete and not case.ended:
                     continue
-                done = replace_case(case, sha256=seen.sha256, size=seen.size)
+                done = replace(case, sha256=seen.sha256, size=seen.size)
                 reason = "timeout" if case.expired else ""
                 outcome: Outcome = "released_by_policy" if case.expired else "clean"
                 commands.append(self._report(done, outcome, reason, now))
@@ -435,8 +435,3 @@ def ends_of(meta: Meta) -> tuple[str, int, str, int]:
 def is_long_ftp(meta: Meta, size: int) -> bool:
     """A file on an FTP data connection of which the engine does not see the end."""
     return meta.app == "ftp-data" and size >= FTP_DEPTH_BYTES
-
-
-def replace_case(case: _Case, *, sha256: str, size: int) -> _Case:
-    """The same case, about one object of several in its stream."""
-    return replace(case, sha256=sha256, size=size)
