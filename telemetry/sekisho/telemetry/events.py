@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 Outcome = Literal["clean", "blocked", "released_by_policy", "delivered_then_found"]
+Function = Literal["web_guard", "url_category", "keyword", "application", "firewall", "isolation", "known_file"]
 
 
 class Flow(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -45,6 +46,15 @@ class Alert(_Event, tag="alert", frozen=True):
     severity: int = 3
     action: Literal["allowed", "blocked"] = "allowed"
     app: str = ""
+    """The protocol, in the engine's word: http, tls, smtp."""
+    application: str = ""
+    """What an owner calls it: "YouTube", "Microsoft 365" (signatures.applications)."""
+    function: Function | Literal[""] = ""
+    """The policy function that decided; empty for a signature."""
+    policy: str = ""
+    """Which entry of that function: a category, a keyword's or a firewall rule's name."""
+    exception: str = ""
+    """Identifier of the exception that let it pass; empty when none did."""
     url: str = ""
     host: str = ""
     sni: str = ""
@@ -66,10 +76,13 @@ class FileVerdict(_Event, tag="file", frozen=True):
     """src is the file's sender, dst its receiver."""
     outcome: Outcome = "clean"
     reason: str = ""
-    """Why, where the outcome alone does not say it: too_large, timeout, damaged, worker_lost, detect_only, restart."""
+    """Why, where the outcome alone does not say it: too_large, timeout, damaged, worker_lost, memory, detect_only,
+    restart, unparsable (no reader could be sure what it says), encrypted, depth, bomb, neutralised, range."""
     rules: list[str] = []
     """YARA rules that matched, at most 16."""
     file_name: str = ""
+    inner: str = ""
+    """Name of the member inside a container that decided, with "/" between levels."""
     sha256: str = ""
     size: int = 0
     app: str = ""
@@ -114,12 +127,70 @@ class Device(_Event, tag="device", frozen=True):
     ipv6: list[str] = []
     first_seen: str = ""
     last_seen: str = ""
+    vendor: str = ""
+    name: str = ""
+    """Host name as the device tells it (DHCP, mDNS, NetBIOS, LLMNR)."""
+    kind: str = ""
+    """A guess: computer, phone, printer, camera, router, nas, tv, other; empty = no guess."""
+    random_mac: bool = False
+
+
+class Delivery(msgspec.Struct, omit_defaults=True, frozen=True):
+    """One device that got a file before it was known to be bad."""
+
+    at: str = ""
+    ip: str = ""
+    mac: str = ""
+    app: str = ""
+    file_name: str = ""
+    url: str = ""
+    host: str = ""
+
+
+class Retro(_Event, tag="retro", frozen=True):
+    """A file that was delivered as clean is known to be malicious now (new rules, or seen bad elsewhere)."""
+
+    lane: ClassVar[int] = 0
+    sha256: str = ""
+    rules: list[str] = []
+    why: Literal["rules", "hash_list", "seen_bad"] = "rules"
+    deliveries: list[Delivery] = []
+    """At most `MAX_DELIVERIES`, newest first."""
+    more: int = 0
+    """Deliveries beyond those."""
+
+
+class Share(msgspec.Struct, omit_defaults=True, frozen=True):
+    """Bytes, as the ports count them, that crossed for one reason."""
+
+    why: str = ""
+    octets: int = 0
+
+
+class Coverage(_Event, tag="coverage", frozen=True):
+    """What share of one device's bytes was looked at in one hour (REQUIREMENTS A10)."""
+
+    mac: str = ""
+    hour: str = ""
+    """The hour's beginning, UTC, RFC 3339."""
+    seconds: int = 0
+    """How much of that hour this tells of."""
+    inspected: int = 0
+    opaque: int = 0
+    """Encrypted: the handshake was inspected, the content cannot be."""
+    bypassed: list[Share] = []
+    """Passed without inspection, and why (engine_hung, engine_stopped, too_large, ...)."""
+    unseen: int = 0
+    """Not IP, or not on the inspected path."""
+    off_seconds: float = 0.0
+    """Seconds of this hour in which inspection was off."""
 
 
 class Web(_Event, tag="web", frozen=True):
     """One HTTP request: who asked for which URL."""
 
     flow: Flow = Flow()
+    application: str = ""
     method: str = ""
     host: str = ""
     url: str = ""
@@ -131,6 +202,7 @@ class Tls(_Event, tag="tls", frozen=True):
     """One TLS or QUIC handshake: the name asked for."""
 
     flow: Flow = Flow()
+    application: str = ""
     sni: str = ""
     version: str = ""
 
@@ -139,6 +211,7 @@ class Dns(_Event, tag="dns", frozen=True):
     """One DNS question."""
 
     flow: Flow = Flow()
+    application: str = ""
     name: str = ""
     rrtype: str = ""
 
@@ -168,9 +241,10 @@ class Gap(_Event, tag="gap", frozen=True):
         return self.runs or [(self.first, self.last)]
 
 
-Event = Alert | FileVerdict | Bypass | Health | Device | Web | Tls | Dns | Mail | Gap
+Event = Alert | FileVerdict | Bypass | Health | Device | Retro | Coverage | Web | Tls | Dns | Mail | Gap
 LANES = 3
 GAP_RUNS = 256
+MAX_DELIVERIES = 64
 
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Event).decode

@@ -10,6 +10,8 @@ from typing import Final
 
 BYPASS: Final = 0x2
 """Suricata has nothing more to see here (TLS after its handshake): the kernel forwards alone."""
+SEEN: Final = 0x1
+"""Packet only: it was handed to the engine's queue; what leaves without it was not looked at (coverage)."""
 REPLY: Final = 0x8
 """Packet only: conntrack says this packet travels from the server to the client."""
 HTTP: Final = 0x10
@@ -24,6 +26,8 @@ NOBODY: Final = 0x100
 """Packet only: an HTTP response that carries no body (1xx, 204, 304): nothing to hold."""
 DEEP: Final = 0x200
 """The response stream is past Suricata's depth: packets to the client go to the gate alone."""
+REFUSE: Final = 0x400
+"""Packet only: a policy refuses this request. TCP is reset, UDP refused, clear HTTP answered with a page."""
 EXPRESS: Final = 0x800
 """Packet only: the connection is bypassed; the express lane may carry the rest of it."""
 ENGINE: Final = 0xF000
@@ -32,5 +36,15 @@ ENGINE_SHIFT: Final = 12
 SPREAD: Final = 0x10000
 """HMARK's offset: 0x10000 + queue index, so that both directions of a flow meet the same worker."""
 
-FILES: Final = HTTP | MAIL | FTPDATA
+POP3: Final = 0x20000
+"""The flow is POP3: mails travel to the client and are neutralised in place."""
+IMAP: Final = 0x40000
+"""The flow is IMAP: mails travel to the client as literals and are neutralised in place."""
+SMB: Final = 0x80000
+"""The flow is SMB2/3: files travel both ways."""
+WHY: Final = 0xF00000
+"""Packet only, with REFUSE: the number of the function that refuses (policy.FUNCTIONS), for the page."""
+WHY_SHIFT: Final = 20
+
+FILES: Final = HTTP | MAIL | FTPDATA | POP3 | IMAP | SMB
 SAVED: Final = BYPASS | FILES | CUT | DEEP

@@ -1,0 +1,44 @@
+"""What a splitter reports: the seam between the protocols and the scanner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+Bytes = bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One object (a response body, a mail, a file) in a stream."""
+
+    start: int
+    end: int
+    """Stream offset behind it; 0 while unknown."""
+    complete: bool
+    """Its last byte has been seen: `end` bytes of the stream need not be kept for it."""
+    parts: list[Bytes] = field(default_factory=list)
+    """Every form in which a reader could see it (decoded first); empty = nothing to look at."""
+    expected: int = 0
+    """Stream offset at which it will end by its own declaration; 0 = not declared."""
+    trouble: str = ""
+    """Why two readers could disagree about it; empty = there is one reading."""
+    name: str = ""
+    url: str = ""
+    host: str = ""
+    mail_from: str = ""
+    mail_to: tuple[str, ...] = ()
+    mail_subject: str = ""
+
+
+class Splitter(Protocol):
+    """Never raises on content; time and memory are linear in `len(stream)` and `limit`."""
+
+    def __call__(self, stream: memoryview, peer: memoryview, *, limit: int) -> Iterator[Found]:
+        """Objects of `stream` in order; only the last may be incomplete.
+
+        `peer` is what is still known of the other direction (may be empty, may begin anywhere).
+        `limit` bounds decoded bytes per object.
+        """
+        ...
