@@ -36,17 +36,23 @@ COMMIT
 :SK_SAVE - [0:0]
 :SK_FILES - [0:0]
 -A SK_GATE -m connmark --mark 0x2/0x2 -j RETURN
--A SK_GATE -m mark ! --mark 0x0/0x72 -j SK_SAVE
+-A SK_GATE -m mark ! --mark 0x0/0xe0072 -j SK_SAVE
 -A SK_GATE -p tcp -m connmark --mark 0x80/0x80 -j REJECT --reject-with tcp-reset
--A SK_GATE -p tcp -m connmark ! --mark 0x0/0x70 -j SK_FILES
+-A SK_GATE -p tcp -m connmark ! --mark 0x0/0xe0070 -j SK_FILES
 -A SK_SAVE -m mark --mark 0x2/0x2 -j CONNMARK --or-mark 0x2
 -A SK_SAVE -m mark --mark 0x10/0x10 -j CONNMARK --or-mark 0x10
 -A SK_SAVE -m mark --mark 0x20/0x20 -j CONNMARK --or-mark 0x20
 -A SK_SAVE -m mark --mark 0x40/0x40 -j CONNMARK --or-mark 0x40
+-A SK_SAVE -m mark --mark 0x20000/0x20000 -j CONNMARK --or-mark 0x20000
+-A SK_SAVE -m mark --mark 0x40000/0x40000 -j CONNMARK --or-mark 0x40000
+-A SK_SAVE -m mark --mark 0x80000/0x80000 -j CONNMARK --or-mark 0x80000
 -A SK_FILES -m connmark --mark 0x0/0x20 @BARE_ACK@ -j RETURN
 -A SK_FILES -m connmark --mark 0x10/0x10 -j MARK --or-mark 0x10
 -A SK_FILES -m connmark --mark 0x20/0x20 -j MARK --or-mark 0x20
 -A SK_FILES -m connmark --mark 0x40/0x40 -j MARK --or-mark 0x40
+-A SK_FILES -m connmark --mark 0x20000/0x20000 -j MARK --or-mark 0x20000
+-A SK_FILES -m connmark --mark 0x40000/0x40000 -j MARK --or-mark 0x40000
+-A SK_FILES -m connmark --mark 0x80000/0x80000 -j MARK --or-mark 0x80000
 -A SK_FILES -m connmark --mark 0x200/0x200 -j MARK --or-mark 0x200
 -A SK_FILES -m conntrack --ctdir REPLY -j MARK --or-mark 0x8
 -A SK_FILES -j NFQUEUE --queue-num 64 --queue-bypass

@@ -123,21 +123,21 @@ def _look(queues: int, fail_closed: bool, mode: Mode) -> list[str]:
 
 
 def _gate(fail_closed: bool, mode: Mode) -> list[str]:
-    engine_bits = (marks.BYPASS, marks.HTTP, marks.MAIL, marks.FTPDATA)
+    carriers = [1 << at for at in range(marks.FILES.bit_length()) if marks.FILES >> at & 1]
     lines = [
         f"-A SK_GATE -m connmark --mark {marks.BYPASS:#x}/{marks.BYPASS:#x} -j RETURN",
         f"-A SK_GATE -m mark ! --mark 0x0/{marks.BYPASS | marks.FILES:#x} -j SK_SAVE",
         f"-A SK_GATE -p tcp -m connmark --mark {marks.CUT:#x}/{marks.CUT:#x} -j REJECT --reject-with tcp-reset",
         f"-A SK_GATE -p tcp -m connmark ! --mark 0x0/{marks.FILES:#x} -j SK_FILES",
     ]
-    lines += [_or_connmark("SK_SAVE", bit) for bit in engine_bits]
+    lines += [_or_connmark("SK_SAVE", bit) for bit in (marks.BYPASS, *carriers)]
     if mode.gate_bypass:
         return lines
     # Acknowledgements alone carry no file; only a refused mail is answered in one.
     lines.append(f"-A SK_FILES -m connmark --mark 0x0/{marks.MAIL:#x} {BARE_ACK} -j RETURN")
     lines += [
         f"-A SK_FILES -m connmark --mark {bit:#x}/{bit:#x} -j MARK --or-mark {bit:#x}"
-        for bit in (marks.HTTP, marks.MAIL, marks.FTPDATA, marks.DEEP)
+        for bit in (*carriers, marks.DEEP)
     ]
     lines += [
         f"-A SK_FILES -m conntrack --ctdir REPLY -j MARK --or-mark {marks.REPLY:#x}",
