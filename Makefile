@@ -1,17 +1,21 @@
 # make demo    everything in network namespaces, real traffic, a table that fills; ONCE=1 ends by itself
-# make test    every check and every test
+# make test    every check, and the tests with a sample of their long variants
+# make test-full  every variant of every test; about an hour
 # make soak    200 tries of every size and shape of malicious file (TRIES=n for fewer); about an hour
 # make bench   the figures of docs/acceptance.md on this machine
 # Each does its own set-up first (root; Debian 12 or 13). Nothing here starts a service of the machine.
 
 PY := .venv/bin/python
-.PHONY: demo test soak bench setup lint lock clean
+.PHONY: demo test test-full soak bench setup lint lock clean
 
 demo: setup
 	@.venv/bin/sekisho lab demo $(if $(ONCE),--once)
 
 test: lint
 	@$(PY) -m pytest
+
+test-full: lint
+	@$(PY) -m pytest -m ""
 
 soak: setup
 	@SEKISHO_TRIES=$(or $(TRIES),200) $(PY) -m pytest -s tests/hold/test_never_complete.py
