@@ -15,19 +15,21 @@ GOLDEN = """\
 *mangle
 :SK_LOOK - [0:0]
 :SK_KEEP - [0:0]
+:SK_SEEN - [0:0]
 :SK_Q0 - [0:0]
 :SK_Q1 - [0:0]
 -A SK_LOOK -m connmark --mark 0x2/0x2 -j RETURN
--A SK_LOOK -m connmark --mark 0x80/0x80 -j RETURN
--A SK_LOOK -m connmark --mark 0x200/0x200 -m conntrack --ctdir REPLY -j RETURN
--A SK_LOOK -m connmark --mark 0x200/0x200 @BARE_ACK@ -j RETURN
+-A SK_LOOK -m connmark --mark 0x80/0x80 -g SK_SEEN
+-A SK_LOOK -m connmark --mark 0x200/0x200 -m conntrack --ctdir REPLY -g SK_SEEN
+-A SK_LOOK -m connmark --mark 0x200/0x200 @BARE_ACK@ -g SK_SEEN
 -A SK_LOOK -j HMARK --hmark-tuple src,dst,sport,dport --hmark-mod 2 --hmark-offset 0x10000 --hmark-rnd 7
 -A SK_LOOK -m mark --mark 0x10001 -j SK_Q1
 -A SK_LOOK -j SK_Q0
--A SK_Q0 -j MARK --set-mark 0x0
+-A SK_Q0 -j MARK --set-mark 0x1
 -A SK_Q0 -j NFQUEUE --queue-num 0 --queue-bypass
--A SK_Q1 -j MARK --set-mark 0x1000
+-A SK_Q1 -j MARK --set-mark 0x1001
 -A SK_Q1 -j NFQUEUE --queue-num 1 --queue-bypass
+-A SK_SEEN -j MARK --or-mark 0x1
 -A SK_KEEP -m mark --mark 0x80/0x80 -j CONNMARK --or-mark 0x80
 -A SK_KEEP -m mark --mark 0x200/0x200 -j CONNMARK --or-mark 0x200
 COMMIT
@@ -88,24 +90,42 @@ def test_every_plan_stays_in_its_own_chains_and_ends_both_tables(queues: int, cl
     for line in lines:
         if line.startswith("-A "):
             assert line.split()[1] in declared
-            jump = line.split(" -j ")[1].split()[0]
+            jump = re.split(" -[jg] ", line)[1].split()[0]
             assert jump in declared or jump in {"RETURN", "HMARK", "MARK", "CONNMARK", "NFQUEUE", "REJECT"}
     assert [line for line in lines if line.startswith("*")] == ["*mangle", "*filter"]
     assert lines.count("COMMIT") == 2
+
+
+def test_the_gates_marks_stay_when_it_is_led_around() -> None:
+    """The coverage says by them what passed without the gate's look."""
+    marked = [line for line in plan(2, False).splitlines() if line.startswith("-A SK_FILES") and "--or-mark" in line]
+    led_around = plan(2, False, Mode(gate_bypass=True)).splitlines()
+    assert [line for line in marked if line not in led_around] == [marked[-1]]
+    assert "REPLY" in marked[-1]
 
 
 @given(st.integers(2, 16))
 def test_the_spread_value_gives_way_to_the_queue_number_before_the_engine_sees_the_packet(queues: int) -> None:
     lines = plan(queues, False).splitlines()
     for number in range(queues):
-        wipe = lines.index(f"-A SK_Q{number} -j MARK --set-mark {number << marks.ENGINE_SHIFT:#x}")
+        wipe = lines.index(f"-A SK_Q{number} -j MARK --set-mark {number << marks.ENGINE_SHIFT | marks.SEEN:#x}")
         assert lines[wipe + 1].startswith(f"-A SK_Q{number} -j NFQUEUE")
 
 
 def test_the_marks_do_not_overlap() -> None:
-    bits = [marks.BYPASS, marks.REPLY, marks.HTTP, marks.MAIL, marks.FTPDATA, marks.CUT, marks.NOBODY, marks.DEEP]
+    bits = [
+        marks.SEEN,
+        marks.BYPASS,
+        marks.REPLY,
+        marks.HTTP,
+        marks.MAIL,
+        marks.FTPDATA,
+        marks.CUT,
+        marks.NOBODY,
+        marks.DEEP,
+    ]
     bits += [marks.EXPRESS, *(1 << shift for shift in range(marks.ENGINE_SHIFT, marks.ENGINE_SHIFT + 4))]
-    assert sum(bits) == 0x2 | 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | 0x100 | 0x200 | 0x800 | marks.ENGINE
+    assert sum(bits) == 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | 0x100 | 0x200 | 0x800 | marks.ENGINE
     assert all(bit.bit_count() == 1 for bit in bits) and sum(bits) < marks.SPREAD
 
 

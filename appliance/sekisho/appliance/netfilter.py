@@ -59,7 +59,7 @@ HOOKS: Final = (
     ),
 )
 CHAINS: Final = {
-    "mangle": ("SK_LOOK", "SK_KEEP", *(f"SK_Q{i}" for i in range(16))),
+    "mangle": ("SK_LOOK", "SK_KEEP", "SK_SEEN", *(f"SK_Q{i}" for i in range(16))),
     "filter": ("SK_GATE", "SK_SAVE", "SK_FILES"),
 }
 
@@ -82,8 +82,9 @@ def plan(queues: int, fail_closed: bool, mode: Mode = NORMAL) -> str:
     """
     if not 1 <= queues <= 16:
         raise ValueError(f"{queues} queues")
-    lines = ["*mangle", *(f":{chain} - [0:0]" for chain in CHAINS["mangle"][: 2 + queues])]
+    lines = ["*mangle", *(f":{chain} - [0:0]" for chain in CHAINS["mangle"][: 3 + queues])]
     lines += _look(queues, fail_closed, mode)
+    lines.append(f"-A SK_SEEN -j MARK --or-mark {marks.SEEN:#x}")
     lines += [_or_connmark("SK_KEEP", bit) for bit in (marks.CUT, marks.DEEP)]
     lines += ["COMMIT", "*filter", *(f":{chain} - [0:0]" for chain in CHAINS["filter"])]
     lines += _gate(fail_closed, mode)
@@ -104,9 +105,9 @@ def _look(queues: int, fail_closed: bool, mode: Mode) -> list[str]:
         return []
     lines = [
         f"-A SK_LOOK -m connmark --mark {marks.BYPASS:#x}/{marks.BYPASS:#x} -j RETURN",
-        f"-A SK_LOOK -m connmark --mark {marks.CUT:#x}/{marks.CUT:#x} -j RETURN",
-        f"-A SK_LOOK -m connmark --mark {marks.DEEP:#x}/{marks.DEEP:#x} -m conntrack --ctdir REPLY -j RETURN",
-        f"-A SK_LOOK -m connmark --mark {marks.DEEP:#x}/{marks.DEEP:#x} {BARE_ACK} -j RETURN",
+        f"-A SK_LOOK -m connmark --mark {marks.CUT:#x}/{marks.CUT:#x} -g SK_SEEN",
+        f"-A SK_LOOK -m connmark --mark {marks.DEEP:#x}/{marks.DEEP:#x} -m conntrack --ctdir REPLY -g SK_SEEN",
+        f"-A SK_LOOK -m connmark --mark {marks.DEEP:#x}/{marks.DEEP:#x} {BARE_ACK} -g SK_SEEN",
     ]
     if queues > 1:
         lines.append(
@@ -117,7 +118,7 @@ def _look(queues: int, fail_closed: bool, mode: Mode) -> list[str]:
     lines.append("-A SK_LOOK -j SK_Q0")
     for i in range(queues):
         # The spread value's low bits would read as BYPASS or REPLY further on: replaced before the engine adds its own.
-        number = i << marks.ENGINE_SHIFT
+        number = i << marks.ENGINE_SHIFT | marks.SEEN
         lines += [f"-A SK_Q{i} -j MARK --set-mark {number:#x}", f"-A SK_Q{i} {_queue(i, fail_closed)}"]
     return lines
 
@@ -131,14 +132,14 @@ def _gate(fail_closed: bool, mode: Mode) -> list[str]:
         f"-A SK_GATE -p tcp -m connmark ! --mark 0x0/{marks.FILES:#x} -j SK_FILES",
     ]
     lines += [_or_connmark("SK_SAVE", bit) for bit in (marks.BYPASS, *carriers)]
-    if mode.gate_bypass:
-        return lines
     # Acknowledgements alone carry no file; only a refused mail is answered in one.
     lines.append(f"-A SK_FILES -m connmark --mark 0x0/{marks.MAIL:#x} {BARE_ACK} -j RETURN")
     lines += [
         f"-A SK_FILES -m connmark --mark {bit:#x}/{bit:#x} -j MARK --or-mark {bit:#x}"
         for bit in (*carriers, marks.DEEP)
     ]
+    if mode.gate_bypass:
+        return lines  # the marks stay: they tell the coverage what the gate would have looked at
     lines += [
         f"-A SK_FILES -m conntrack --ctdir REPLY -j MARK --or-mark {marks.REPLY:#x}",
         f"-A SK_FILES {_queue(GATE_QUEUE, fail_closed)}",
