@@ -46,7 +46,17 @@ class Inspection(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     memory_mb: Annotated[int, msgspec.Meta(ge=16, le=4096)] = 192
     """Upper bound of file bytes kept in memory while they wait for their verdict."""
     on_unscanned: Literal["release", "block"] = "release"
-    """What happens to a file that could not be scanned (too large, time-out, damaged)."""
+    """What happens to a file that could not be scanned (too large, too deep, a bomb, time-out, damaged)."""
+    on_encrypted: Literal["release", "block"] = "release"
+    """What happens to an archive or document that is encrypted, so that nobody but its reader can look into it."""
+    on_unparsable: Literal["block", "release"] = "block"
+    """What happens to a transfer that two readers could understand differently."""
+    container_depth: Annotated[int, msgspec.Meta(ge=1, le=16)] = 6
+    """Archives inside archives that are opened; what lies deeper was not scanned."""
+    container_mb: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 128
+    """Bytes unpacked from one file, all its members and levels together."""
+    container_files: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 5000
+    """Members looked at in one file, all levels together."""
 
 
 class Quarantine(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -182,6 +192,11 @@ box = "{box}"                   # this box's name at the monitoring centre, as i
 # scan_workers = 2
 # memory_mb = 192               # file bytes kept in memory while they wait
 # on_unscanned = "release"      # "block": what could not be scanned does not pass
+# on_encrypted = "release"      # "block": encrypted archives and documents do not pass
+# on_unparsable = "block"       # "release": transfers that two readers could understand differently do pass
+# container_depth = 6           # archives inside archives that are opened
+# container_mb = 128            # unpacked from one file at most
+# container_files = 5000        # members of one file at most
 
 [quarantine]
 # keep_days = 90
