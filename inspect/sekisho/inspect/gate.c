@@ -45,7 +45,8 @@ enum {
     SHED_PAUSE_US = 200000,
     SPOOL_FIRST = 65536,
     EAGER = 65536,        /* an object of at most so many bytes is looked at whenever its sender pushes */
-    FRAME_AT = 32768,     /* where a longer one is asked for its declared end */
+    FRAME_AT = 32768,     /* there, and at 8, 64, ... times as much, a longer one is looked at on its way */
+    TAIL_MIN = 4096,      /* a compressed file's last bytes are its check sum: hold more than those */
     GATHER_MAX = 4096,    /* packets held of one mailbox stream */
     PATCHES = 64,
     ASKED_MAX = 1024,
@@ -86,7 +87,7 @@ struct patch { /* bytes that the receiver gets instead of those the sender sent 
 };
 
 struct direction {
-    uint8_t seen, idle, pass, deep, shed, checking, noted_expired, noted_big, framed, holes, fin;
+    uint8_t seen, idle, pass, deep, shed, checking, noted_expired, noted_big, frames, holes, fin;
     uint8_t topped;     /* `top` is valid */
     uint8_t anchored;   /* the receiver has said what it has: nothing unseen lies before `base` */
     uint8_t stale;      /* `base` moved while the spool was being looked at */
@@ -96,7 +97,7 @@ struct direction {
     uint64_t expect;    /* offset at which the object ends, 0 = unknown */
     uint64_t stream;    /* contiguous bytes before base, since the flow was first seen */
     uint64_t looked;     /* `contig` when the spool was last looked at */
-    uint32_t holding;
+    uint32_t holding, held_bytes;
     struct patch *patch; /* PATCHES of them, made at the first one */
     int patches;
     struct span hole[SPANS]; /* data beyond contig, unordered and disjoint from it */
@@ -366,6 +367,7 @@ static struct held *pop(struct gate *g, struct direction *d) {
         d->head = h->next;
         if (!d->head) d->tail = NULL;
         d->holding--;
+        d->held_bytes -= h->plen;
         g->stats.holding--;
     }
     return h;
@@ -522,7 +524,7 @@ static void spool_shift(struct gate *g, struct direction *d, uint64_t n) {
     d->looked = d->looked > n ? d->looked - n : 0;
     close_gaps(d);
     d->idle = !d->contig && !d->holes;
-    d->noted_big = d->framed = 0;
+    d->noted_big = d->frames = 0;
     if (d->idle) {
         d->shed = 0;
         if (d->capacity > 1u << 20) spool_free(g, d);
@@ -672,6 +674,7 @@ static void hold(struct gate *g, struct flow *f, uint32_t dir, const struct pack
     else d->head = h;
     d->tail = h;
     d->holding++;
+    d->held_bytes += h->plen;
     d->tail_since = g->now;
     wait_on(g, f);
 }
@@ -868,8 +871,8 @@ static void consider_notes(struct gate *g, struct flow *f, uint32_t dir, int pus
         look(g, f, dir, GATE_COMPLETE);
     } else if (pushed && (d->contig <= EAGER || f->kind & MARK_SMB)) {
         look(g, f, dir, GATE_PAUSE);
-    } else if (!d->framed && d->contig >= FRAME_AT && !(f->kind & MARK_FTPDATA)) {
-        d->framed = 1;
+    } else if (d->contig >= (uint64_t)FRAME_AT << d->frames * 3) {
+        d->frames++;
         note(g, f, dir, GATE_FRAME);
     }
 }
@@ -1021,7 +1024,7 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
         hold(g, f, dir, p);
     } else if (tail && !(d->idle && p->flags & FIN)) {
         if (fresh && !gathers(f, dir))
-            while (d->head) release_first(g, f, dir);
+            while (d->head && d->held_bytes - d->head->plen + p->plen >= TAIL_MIN) release_first(g, f, dir);
         hold(g, f, dir, p);
     } else {
         pass_packet(g, f, dir, p);
@@ -1295,8 +1298,9 @@ void gate_release(struct gate *g, uint64_t flow, uint32_t dir, uint64_t upto, ui
 void gate_expect(struct gate *g, uint64_t flow, uint32_t dir, uint64_t end) {
     struct flow *f = by_handle(g, flow);
     if (!f || dir > 1) return;
-    f->dir[dir].expect = end;
-    consider_notes(g, f, dir, 0);
+    struct direction *d = &f->dir[dir];
+    d->expect = end > d->stream ? end - d->stream : 0;
+    if (d->head) consider_notes(g, f, dir, 0);
 }
 
 void gate_pass(struct gate *g, uint64_t flow, uint32_t dir) {

@@ -14,7 +14,7 @@ enum { GATE_TO_SERVER = 0, GATE_TO_CLIENT = 1 };
 
 enum gate_note_kind {
     GATE_PAUSE = 1,    /* the tail of an unfinished object waits and nothing follows (yet): look at the spool */
-    GATE_FRAME = 2,    /* a long object began: answer with gate_expect where it says its own end */
+    GATE_FRAME = 2,    /* a long object is on its way: look at what is there, nothing waits for the answer but gate_expect */
     GATE_COMPLETE = 3, /* the object's end (gate_expect, a final chunk, a final dot, FIN) is in the spool */
     GATE_TOO_BIG = 4,  /* the object passed the scan limit */
     GATE_EXPIRED = 5,  /* a packet waited longer than the verdict deadline */
@@ -77,7 +77,7 @@ int gate_key_of(struct gate *gate, uint64_t flow, struct gate_key *key, uint32_t
 /* The first `upto` spooled bytes were found clean: packets within them go on. `finished` bytes of them
  * belong to complete objects and leave the spool. */
 void gate_release(struct gate *gate, uint64_t flow, uint32_t dir, uint64_t upto, uint64_t finished);
-/* Say that the current object ends at this spool offset. */
+/* Say that the current object ends so many bytes after the stream's beginning (note.base plus a spool offset). */
 void gate_expect(struct gate *gate, uint64_t flow, uint32_t dir, uint64_t end);
 /* Stop looking at this direction: up to the expected end if known, else for the rest of the flow. */
 void gate_pass(struct gate *gate, uint64_t flow, uint32_t dir);

@@ -239,7 +239,7 @@ class Gate:
         self.lib.gate_release(self.handle, flow, direction, upto, finished)
 
     def expect(self, flow: int, direction: int, end: int) -> None:
-        """The current object ends at this spool offset; 0 = not known."""
+        """The current object ends so many bytes after the stream's beginning; 0 = not known."""
         self.lib.gate_expect(self.handle, flow, direction, end)
 
     def pass_(self, flow: int, direction: int) -> None:

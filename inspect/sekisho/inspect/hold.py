@@ -1,7 +1,7 @@
 """Decides what happens to every file at the gate. Pure: events in, commands out, time as an argument.
 
     gate says PAUSE or COMPLETE    -> Scan the raw stream -> clean: Release | bad: Keep, Cut
-    gate says FRAME                -> a long object began: ask a worker where it says its own end
+    gate says FRAME                -> a long object is on its way: Scan what is there, learn where it says its end
     gate says EXPIRED, TOO_BIG, SHED, or a scan failed -> policy: released and said so, or cut
     engine says a file is complete -> remember its names; if the gate has told nothing about it soon, judge it late
 
@@ -110,7 +110,7 @@ class Pass:
 @dataclass(frozen=True, slots=True)
 class Scan:
     token: int
-    what: Literal["file", "stream", "frame"]
+    what: Literal["file", "stream"]
     flow: int
     dir: int
     path: str = ""
@@ -161,7 +161,7 @@ Command = Release | Expect | Pass | Scan | Keep | Cut | Report | Done
 @dataclass
 class _Case:
     token: int
-    what: Literal["file", "stream", "frame"]
+    what: Literal["file", "stream"]
     flow: int
     dir: int
     meta: Meta
@@ -171,6 +171,8 @@ class _Case:
     length: int = 0
     base: int = 0
     late: bool = False
+    on_its_way: bool = False
+    """Nothing waits for this look."""
     silent: bool = False
     """The stream has been judged already: this second opinion is told only if it differs."""
     expired: bool = False
@@ -252,7 +254,7 @@ class HoldEngine:
         self.cache.clear()
 
     def _open(
-        self, what: Literal["file", "stream", "frame"], flow: int, direction: int, meta: Meta, now: float
+        self, what: Literal["file", "stream"], flow: int, direction: int, meta: Meta, now: float
     ) -> _Case:
         case = _Case(self.next_token, what, flow, direction, meta, now)
         self.next_token += 1
@@ -304,9 +306,9 @@ class HoldEngine:
         case = self._open("stream", note.flow, note.dir, meta, now)
         case.length, case.base, case.ended = note.length, note.base, note.ended
         if note.kind is Kind.FRAME:
-            case.what = "frame"
+            case.on_its_way = True
         if note.kind in (Kind.FRAME, Kind.PAUSE, Kind.COMPLETE):
-            return [Scan(case.token, case.what, note.flow, note.dir, length=note.length, app=app)]
+            return [Scan(case.token, "stream", note.flow, note.dir, length=note.length, app=app)]
         reason = "too_large" if note.kind is Kind.TOO_BIG else "memory"
         case.size, case.meta = note.length, self._named(case, None)
         if note.kind is Kind.SHED:
@@ -339,7 +341,7 @@ class HoldEngine:
     def _expired(self, note: Note, now: float) -> list[Command]:
         commands: list[Command] = []
         for case in [c for c in self.cases.values() if (c.flow, c.dir) == (note.flow, note.dir) and not c.expired]:
-            if case.what != "stream":
+            if case.what != "stream" or case.on_its_way:
                 continue
             case.expired = True
             if self._blocks("timeout"):
@@ -362,9 +364,6 @@ class HoldEngine:
                 return []
             case.rules, case.reason = tuple(found.rules), ""
             return [Keep(case.token)]
-        if case.what == "frame":
-            self._learn(case, result)
-            return [Expect(case.flow, case.dir, result.end), *self._close(case)] if result.end else self._close(case)
         if case.what == "stream":
             return self._stream(case, result, now)
         if result.error:
@@ -391,18 +390,20 @@ class HoldEngine:
         if case.flow in self.cut:
             return self._close(case)
         if result.error:
-            return self._unscanned(case, result.error, now)
+            return self._close(case) if case.on_its_way else self._unscanned(case, result.error, now)
         self._learn(case, result)
         for seen in result.objects:
             if seen.rules or (seen.reason and self._blocks(seen.reason)):
                 case.sha256, case.size, case.inner = seen.sha256, seen.size, seen.inner
                 case.meta, case.reason = self._named(case, seen), "" if seen.rules else seen.reason
                 return self._bad(case, tuple(seen.rules), now)
+        if case.on_its_way:
+            return [*([Expect(case.flow, case.dir, case.base + result.end)] if result.end else []), *self._close(case)]
         commands: list[Command] = []
         if not case.expired:
             commands.append(Release(case.flow, case.dir, case.length, result.finished))
         if result.end and result.end > case.length:
-            commands.append(Expect(case.flow, case.dir, result.end - result.finished))
+            commands.append(Expect(case.flow, case.dir, case.base + result.end))
         for seen in result.objects:
             if (seen.complete or case.ended) and self._is_news(case, seen):
                 done = replace(case, sha256=seen.sha256, size=seen.size, inner=seen.inner)
@@ -471,7 +472,7 @@ class HoldEngine:
         return [*commands, self._report(case, "released_by_policy", reason, now), *self._close(case)]
 
     def _let_go(self, case: _Case) -> list[Command]:
-        if not case.flow or case.expired or case.what != "stream":
+        if not case.flow or case.expired or case.what != "stream" or case.on_its_way:
             return []
         return [Release(case.flow, case.dir, case.length, 0)]
 

@@ -32,10 +32,10 @@ MESSAGE_BYTES = 192 << 10
 
 
 class Job(msgspec.Struct, omit_defaults=True):
-    """What to look at: an extracted `file`, one direction of a `stream`, or only where its object says it ends."""
+    """What to look at: an extracted `file`, or one direction of a `stream`."""
 
     id: int
-    what: Literal["file", "stream", "frame"]
+    what: Literal["file", "stream"]
     length: int
     app: str = ""
     to_server: bool = False
@@ -116,8 +116,6 @@ class Worker:
             result.opaque |= found.opaque
             if found.complete:
                 result.finished = max(result.finished, found.end)
-            if job.what == "frame":
-                continue
             seen = self._object(found, job, limits)
             if len(result.objects) < MAX_OBJECTS or seen.rules or seen.reason:
                 result.objects.append(seen)
