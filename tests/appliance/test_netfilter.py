@@ -18,6 +18,7 @@ GOLDEN = """\
 :SK_SEEN - [0:0]
 :SK_Q0 - [0:0]
 :SK_Q1 - [0:0]
+-A SK_LOOK -m mark --mark 0x400/0x400 -j RETURN
 -A SK_LOOK -m connmark --mark 0x2/0x2 -j RETURN
 -A SK_LOOK -m connmark --mark 0x80/0x80 -g SK_SEEN
 -A SK_LOOK -m connmark --mark 0x200/0x200 -m conntrack --ctdir REPLY -g SK_SEEN
@@ -36,10 +37,14 @@ COMMIT
 *filter
 :SK_GATE - [0:0]
 :SK_SAVE - [0:0]
+:SK_REFUSE - [0:0]
 :SK_FILES - [0:0]
+:SK_HOLD - [0:0]
+-A SK_GATE -m mark --mark 0x400/0x400 -j SK_REFUSE
 -A SK_GATE -m connmark --mark 0x2/0x2 -j RETURN
 -A SK_GATE -m mark ! --mark 0x0/0xe0072 -j SK_SAVE
 -A SK_GATE -p tcp -m connmark --mark 0x80/0x80 -j REJECT --reject-with tcp-reset
+-A SK_GATE -p tcp -m connmark --mark 0x400/0x400 -j SK_REFUSE
 -A SK_GATE -p tcp -m connmark ! --mark 0x0/0xe0070 -j SK_FILES
 -A SK_SAVE -m mark --mark 0x2/0x2 -j CONNMARK --or-mark 0x2
 -A SK_SAVE -m mark --mark 0x10/0x10 -j CONNMARK --or-mark 0x10
@@ -48,16 +53,23 @@ COMMIT
 -A SK_SAVE -m mark --mark 0x20000/0x20000 -j CONNMARK --or-mark 0x20000
 -A SK_SAVE -m mark --mark 0x40000/0x40000 -j CONNMARK --or-mark 0x40000
 -A SK_SAVE -m mark --mark 0x80000/0x80000 -j CONNMARK --or-mark 0x80000
+-A SK_REFUSE -m mark ! --mark 0x0/0xe0070 -j SK_SAVE
+-A SK_REFUSE -p tcp -m mark --mark 0x400/0x400 -j CONNMARK --save-mark --nfmask 0xf00400 --ctmask 0xf00402
+-A SK_REFUSE -p tcp -m connmark --mark 0x400/0x400 -j CONNMARK --restore-mark --nfmask 0xf00400 --ctmask 0xf00400
+-A SK_REFUSE -p tcp -m connmark --mark 0x80/0x80 -j REJECT --reject-with tcp-reset
+-A SK_REFUSE -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j SK_HOLD
+-A SK_REFUSE -j ACCEPT
 -A SK_FILES -m connmark --mark 0x0/0x20 @BARE_ACK@ -j RETURN
--A SK_FILES -m connmark --mark 0x10/0x10 -j MARK --or-mark 0x10
--A SK_FILES -m connmark --mark 0x20/0x20 -j MARK --or-mark 0x20
--A SK_FILES -m connmark --mark 0x40/0x40 -j MARK --or-mark 0x40
--A SK_FILES -m connmark --mark 0x20000/0x20000 -j MARK --or-mark 0x20000
--A SK_FILES -m connmark --mark 0x40000/0x40000 -j MARK --or-mark 0x40000
--A SK_FILES -m connmark --mark 0x80000/0x80000 -j MARK --or-mark 0x80000
--A SK_FILES -m connmark --mark 0x200/0x200 -j MARK --or-mark 0x200
--A SK_FILES -m conntrack --ctdir REPLY -j MARK --or-mark 0x8
--A SK_FILES -j NFQUEUE --queue-num 64 --queue-bypass
+-A SK_FILES -j SK_HOLD
+-A SK_HOLD -m connmark --mark 0x10/0x10 -j MARK --or-mark 0x10
+-A SK_HOLD -m connmark --mark 0x20/0x20 -j MARK --or-mark 0x20
+-A SK_HOLD -m connmark --mark 0x40/0x40 -j MARK --or-mark 0x40
+-A SK_HOLD -m connmark --mark 0x20000/0x20000 -j MARK --or-mark 0x20000
+-A SK_HOLD -m connmark --mark 0x40000/0x40000 -j MARK --or-mark 0x40000
+-A SK_HOLD -m connmark --mark 0x80000/0x80000 -j MARK --or-mark 0x80000
+-A SK_HOLD -m connmark --mark 0x200/0x200 -j MARK --or-mark 0x200
+-A SK_HOLD -m conntrack --ctdir REPLY -j MARK --or-mark 0x8
+-A SK_HOLD -j NFQUEUE --queue-num 64 --queue-bypass
 COMMIT
 """
 
@@ -91,14 +103,14 @@ def test_every_plan_stays_in_its_own_chains_and_ends_both_tables(queues: int, cl
         if line.startswith("-A "):
             assert line.split()[1] in declared
             jump = re.split(" -[jg] ", line)[1].split()[0]
-            assert jump in declared or jump in {"RETURN", "HMARK", "MARK", "CONNMARK", "NFQUEUE", "REJECT"}
+            assert jump in declared or jump in {"RETURN", "HMARK", "MARK", "CONNMARK", "NFQUEUE", "REJECT", "ACCEPT"}
     assert [line for line in lines if line.startswith("*")] == ["*mangle", "*filter"]
     assert lines.count("COMMIT") == 2
 
 
 def test_the_gates_marks_stay_when_it_is_led_around() -> None:
     """The coverage says by them what passed without the gate's look."""
-    marked = [line for line in plan(2, False).splitlines() if line.startswith("-A SK_FILES") and "--or-mark" in line]
+    marked = [line for line in plan(2, False).splitlines() if line.startswith("-A SK_HOLD") and "--or-mark" in line]
     led_around = plan(2, False, Mode(gate_bypass=True)).splitlines()
     assert [line for line in marked if line not in led_around] == [marked[-1]]
     assert "REPLY" in marked[-1]

@@ -1,9 +1,10 @@
-"""The box's own daemon: puts the bridge and the rules up, then runs three threads until SIGTERM.
+"""The box's own daemon: puts the bridge and the rules up, then runs its threads until SIGTERM.
 
 Main thread: the bypass watchdog, ten looks a second, never blocked by the others. `engine`: Suricata's life.
-`inventory`: the LAN's devices. SIGHUP chooses the rule set anew. When the daemon ends the bridge and its rules
-stay: traffic goes on, uninspected where the engine ended with it. A thread that fails unexpectedly ends the
-daemon, which the service manager starts again; a killed daemon's engine goes on and is adopted.
+`inventory`: the LAN's devices. `responder`: tells whoever is refused. SIGHUP chooses the rule set anew. When the
+daemon ends the bridge and its rules stay: traffic goes on, uninspected where the engine ended with it. A thread that
+fails unexpectedly ends the daemon, which the service manager starts again; a killed daemon's engine goes on and is
+adopted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+
+from sekisho.appliance.refusal import Responder
 
 from sekisho.appliance import bridge, express, netfilter, preflight, status, suricata
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
@@ -53,6 +56,7 @@ class Daemon:
         self.listener = Listener(
             settings.bridge.lan, settings.inventory, settings.state / "inventory.json", self.findings.report
         )
+        self.responder = Responder()
         self.queues = suricata.queue_count(settings)
         self.closed = settings.inspection.fail_mode == "closed"
         self.watchdog = BypassWatchdog(self.queues, self.closed, self._saved_accounts())
@@ -96,7 +100,11 @@ class Daemon:
         """Watch until stopped; the exit code."""
         threads = [
             threading.Thread(target=self._guarded, args=(work,), name=name)
-            for name, work in (("engine", self.engine.run), ("inventory", self.listener.run))
+            for name, work in (
+                ("engine", self.engine.run),
+                ("inventory", self.listener.run),
+                ("responder", self.responder.run),
+            )
         ]
         for thread in threads:
             thread.start()

@@ -12,14 +12,13 @@ Entirely in the kernel (nftables, family netdev, Linux >= 5.16); this module onl
 
 from __future__ import annotations
 
-import subprocess
 from typing import Final
 
+from sekisho.appliance import nft
 from sekisho.appliance.core import marks
-from sekisho.appliance.core.errors import DeviceFault
 
 TABLE: Final = "sekisho"
-TOOL_TIMEOUT_S: Final = 10
+WHAT: Final = "The express lane"
 SET_SIZE: Final = 65536
 FAMILIES: Final = (("4", "ip", "ipv4_addr"), ("6", "ip6", "ipv6_addr"))
 ENDS: Final = "tcp flags & (fin | syn | rst) != 0"
@@ -70,16 +69,12 @@ def install(lan: str, wan: str) -> None:
         DeviceFault: nft or the kernel refused it; traffic then takes the normal path, only slower.
 
     """
-    _nft(["-f", "-"], plan(lan, wan))
+    nft.load(plan(lan, wan), WHAT)
 
 
 def present() -> bool:
     """Whether the lane is loaded."""
-    try:
-        argv = ["nft", "list", "table", "netdev", TABLE]
-        return subprocess.run(argv, capture_output=True, timeout=TOOL_TIMEOUT_S, check=False).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+    return nft.present("netdev", TABLE)
 
 
 def remove() -> None:
@@ -90,15 +85,4 @@ def remove() -> None:
 
     """
     if present():
-        _nft(["delete", "table", "netdev", TABLE], "")
-
-
-def _nft(arguments: list[str], text: str) -> None:
-    try:
-        done = subprocess.run(
-            ["nft", *arguments], input=text, capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as err:
-        raise DeviceFault(f"The express lane could not be loaded: {err}.") from err
-    if done.returncode != 0:
-        raise DeviceFault(f"The express lane was refused: {done.stderr.strip()[-300:]}.")
+        nft.run(["delete", "table", "netdev", TABLE], WHAT)

@@ -8,6 +8,10 @@ table, so that a packet meets either the old rules or the new ones.
 A packet's way through the box (docs/contract.md):
 mangle FORWARD asks the engine; filter FORWARD, which runs after the engine's verdict, keeps its marks
 on the connection, resets what was cut and asks the gate; mangle POSTROUTING keeps the gate's marks.
+
+What a policy refuses (REFUSE in the mark, from the engine's rules or the firewall's) stays refused: TCP is led to the
+gate, which answers HTTP with a page and turns anything else into a reset that the engine sees; without a gate, and for
+everything that is not TCP, the last line in refusal.py withholds the packet and has its sender told.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sekisho.appliance import refusal
 from sekisho.appliance.core import marks
 from sekisho.appliance.core.errors import DeviceFault
 
@@ -48,6 +53,7 @@ _BARE_ACK: Final = {
     "84 0 0 240,116 0 0 2,7 0 0 10,96 0 0 6,29 0 1 0,6 0 0 262144,6 0 0 0",
 }
 _BYPASSED: Final = f"{marks.BYPASS:#x}/{marks.BYPASS:#x}"
+_REFUSED: Final = f"{marks.REFUSE:#x}/{marks.REFUSE:#x}"
 HOOKS: Final = (
     ("mangle", "FORWARD", ("-m", "physdev", "--physdev-is-bridged", "-j", "SK_LOOK")),
     ("filter", "FORWARD", ("-m", "physdev", "--physdev-is-bridged", "-j", "SK_GATE")),
@@ -60,7 +66,7 @@ HOOKS: Final = (
 )
 CHAINS: Final = {
     "mangle": ("SK_LOOK", "SK_KEEP", "SK_SEEN", *(f"SK_Q{i}" for i in range(16))),
-    "filter": ("SK_GATE", "SK_SAVE", "SK_FILES"),
+    "filter": ("SK_GATE", "SK_SAVE", "SK_REFUSE", "SK_FILES", "SK_HOLD"),
 }
 
 
@@ -104,6 +110,7 @@ def _look(queues: int, fail_closed: bool, mode: Mode) -> list[str]:
     if mode.engine_bypass:
         return []
     lines = [
+        f"-A SK_LOOK -m mark --mark {_REFUSED} -j RETURN",
         f"-A SK_LOOK -m connmark --mark {marks.BYPASS:#x}/{marks.BYPASS:#x} -j RETURN",
         f"-A SK_LOOK -m connmark --mark {marks.CUT:#x}/{marks.CUT:#x} -g SK_SEEN",
         f"-A SK_LOOK -m connmark --mark {marks.DEEP:#x}/{marks.DEEP:#x} -m conntrack --ctdir REPLY -g SK_SEEN",
@@ -126,25 +133,43 @@ def _look(queues: int, fail_closed: bool, mode: Mode) -> list[str]:
 def _gate(fail_closed: bool, mode: Mode) -> list[str]:
     carriers = [1 << at for at in range(marks.FILES.bit_length()) if marks.FILES >> at & 1]
     lines = [
+        f"-A SK_GATE -m mark --mark {_REFUSED} -j SK_REFUSE",
         f"-A SK_GATE -m connmark --mark {marks.BYPASS:#x}/{marks.BYPASS:#x} -j RETURN",
         f"-A SK_GATE -m mark ! --mark 0x0/{marks.BYPASS | marks.FILES:#x} -j SK_SAVE",
         f"-A SK_GATE -p tcp -m connmark --mark {marks.CUT:#x}/{marks.CUT:#x} -j REJECT --reject-with tcp-reset",
+        f"-A SK_GATE -p tcp -m connmark --mark {_REFUSED} -j SK_REFUSE",
         f"-A SK_GATE -p tcp -m connmark ! --mark 0x0/{marks.FILES:#x} -j SK_FILES",
     ]
     lines += [_or_connmark("SK_SAVE", bit) for bit in (marks.BYPASS, *carriers)]
+    lines += _refuse(mode)
     # Acknowledgements alone carry no file; only a refused mail is answered in one.
-    lines.append(f"-A SK_FILES -m connmark --mark 0x0/{marks.MAIL:#x} {BARE_ACK} -j RETURN")
+    lines += [f"-A SK_FILES -m connmark --mark 0x0/{marks.MAIL:#x} {BARE_ACK} -j RETURN", "-A SK_FILES -j SK_HOLD"]
     lines += [
-        f"-A SK_FILES -m connmark --mark {bit:#x}/{bit:#x} -j MARK --or-mark {bit:#x}"
-        for bit in (*carriers, marks.DEEP)
+        f"-A SK_HOLD -m connmark --mark {bit:#x}/{bit:#x} -j MARK --or-mark {bit:#x}" for bit in (*carriers, marks.DEEP)
     ]
     if mode.gate_bypass:
         return lines  # the marks stay: they tell the coverage what the gate would have looked at
     lines += [
-        f"-A SK_FILES -m conntrack --ctdir REPLY -j MARK --or-mark {marks.REPLY:#x}",
-        f"-A SK_FILES {_queue(GATE_QUEUE, fail_closed)}",
+        f"-A SK_HOLD -m conntrack --ctdir REPLY -j MARK --or-mark {marks.REPLY:#x}",
+        f"-A SK_HOLD {_queue(GATE_QUEUE, fail_closed)}",
     ]
     return lines
+
+
+def _refuse(mode: Mode) -> list[str]:
+    """A refused packet, or a later one of a refused TCP flow; refusal.py withholds what is not led to the gate."""
+    why = marks.REFUSE | marks.WHY
+    keep = f"-j CONNMARK --save-mark --nfmask {why:#x} --ctmask {why | marks.BYPASS:#x}"
+    lines = [
+        f"-A SK_REFUSE -m mark ! --mark 0x0/{marks.FILES:#x} -j SK_SAVE",
+        f"-A SK_REFUSE -p tcp -m mark --mark {_REFUSED} {keep}",
+        f"-A SK_REFUSE -p tcp -m connmark --mark {_REFUSED} "
+        f"-j CONNMARK --restore-mark --nfmask {why:#x} --ctmask {why:#x}",
+        f"-A SK_REFUSE -p tcp -m connmark --mark {marks.CUT:#x}/{marks.CUT:#x} -j REJECT --reject-with tcp-reset",
+    ]
+    if not mode.gate_bypass:
+        lines.append("-A SK_REFUSE -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j SK_HOLD")
+    return [*lines, "-A SK_REFUSE -j ACCEPT"]
 
 
 def apply(text: str) -> None:
@@ -170,6 +195,8 @@ def install(text: str) -> None:
         DeviceFault: as `apply`.
 
     """
+    if not refusal.present():
+        refusal.install()
     apply(text)
     for tool in TOOLS:
         for table, chain, rule in HOOKS:
@@ -188,7 +215,7 @@ def intact() -> bool:
     if any(value != wanted[key] for key, value in read_sysctls().items()):
         return False
     try:
-        return all(_present(tool, *hook) for tool in TOOLS for hook in HOOKS)
+        return refusal.present() and all(_present(tool, *hook) for tool in TOOLS for hook in HOOKS)
     except (OSError, subprocess.TimeoutExpired) as err:
         raise DeviceFault(f"The packet rules could not be read: {err}.") from err
 
@@ -210,6 +237,7 @@ def remove() -> None:
             if ours:
                 text = [f"*{table}", *(f"-F {c}" for c in ours), *(f"-X {c}" for c in ours), "COMMIT", ""]
                 _run([f"{tool}-restore", "--noflush", "-w", "2"], "\n".join(text))
+    refusal.remove()
 
 
 def _present(tool: str, table: str, chain: str, rule: tuple[str, ...]) -> bool:

@@ -23,7 +23,7 @@ SIOCETHTOOL: Final = 0x8946
 ETHTOOL_GFLAGS: Final = 0x25
 ETHTOOL_GGRO: Final = 0x2B
 ETH_FLAG_LRO: Final = 1 << 15
-PROGRAMS: Final = ("suricata", "iptables-restore", "ip6tables-restore")
+PROGRAMS: Final = ("suricata", "iptables-restore", "ip6tables-restore", "nft")
 KERNEL: Final = (
     ("/proc/net/netfilter/nfnetlink_queue", "NFQUEUE (nfnetlink_queue)"),
     ("/proc/sys/net/bridge/bridge-nf-call-iptables", "bridge netfilter (br_netfilter)"),

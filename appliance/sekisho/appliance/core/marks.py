@@ -22,10 +22,12 @@ FTPDATA: Final = 0x40
 """The flow is an FTP data connection: one file, in either direction, ended by FIN."""
 CUT: Final = 0x80
 """The flow was cut for a malicious file: both ends are answered with RST."""
+NOBODY: Final = 0x100
+"""Packet only: an HTTP response that carries no body (1xx, 204, 304): nothing to hold."""
 DEEP: Final = 0x200
 """The response stream is past Suricata's depth: packets to the client go to the gate alone."""
 REFUSE: Final = 0x400
-"""Packet only: a policy refuses this request. TCP is reset, UDP refused, clear HTTP answered with a page."""
+"""A policy refuses this: TCP is reset, UDP refused, clear HTTP answered with a page. Kept on a TCP flow."""
 EXPRESS: Final = 0x800
 """Packet only: the connection is bypassed; the express lane may carry the rest of it."""
 ENGINE: Final = 0xF000
@@ -41,8 +43,8 @@ IMAP: Final = 0x40000
 SMB: Final = 0x80000
 """The flow is SMB2/3: files travel both ways."""
 WHY: Final = 0xF00000
-"""Packet only, with REFUSE: the number of the function that refuses (policy.FUNCTIONS), for the page."""
+"""With REFUSE: the number of the function that refuses (policy.FUNCTIONS), for the page."""
 WHY_SHIFT: Final = 20
 
 FILES: Final = HTTP | MAIL | FTPDATA | POP3 | IMAP | SMB
-SAVED: Final = BYPASS | FILES | CUT | DEEP
+SAVED: Final = BYPASS | FILES | CUT | DEEP | REFUSE | WHY
