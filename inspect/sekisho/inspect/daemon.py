@@ -26,7 +26,7 @@ import msgspec
 from sekisho.appliance.core import latency, marks, sdnotify
 from sekisho.appliance.core.errors import SekishoError
 from sekisho.appliance.core.journal import JournalWriter
-from sekisho.appliance.core.settings import Settings, load
+from sekisho.appliance.core.settings import Inspection, Settings, load
 from sekisho.inspect import eve, gate, hold
 from sekisho.inspect.janitor import Janitor
 from sekisho.inspect.quarantine import Quarantine
@@ -46,7 +46,9 @@ PAUSE_US = 10_000
 """A response that says nothing for this long has its unfinished content looked at. Shorter looks more often."""
 REPLAY_BYTES = 4 << 20
 REPLY = b"554 5.7.1 Refused by sekisho: the attachment is malicious and was not delivered.\r\n"
-KINDS = {"http": marks.HTTP, "smtp": marks.MAIL, "ftp-data": marks.FTPDATA}
+KINDS = {
+    "http": marks.HTTP, "http2": marks.HTTP, "smtp": marks.MAIL, "ftp-data": marks.FTPDATA, "smb": marks.SMB,
+}  # fmt: skip
 
 
 class Inspect:
@@ -55,9 +57,7 @@ class Inspect:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         inspection = settings.inspection
-        self.engine = hold.HoldEngine(
-            block=inspection.mode == "block", block_unscanned=inspection.on_unscanned == "block"
-        )
+        self.engine = hold.HoldEngine(block=inspection.mode == "block", block_reasons=_block_reasons(inspection))
         self.quarantine = Quarantine(
             settings.quarantine_dir,
             max_bytes=settings.quarantine.max_mb << 20,
@@ -152,6 +152,7 @@ class Inspect:
         if time.monotonic() - self._checked >= CHECK_S and self.gate is not None:
             self._checked = time.monotonic()
             self._cross_check()
+            self._do(self.engine.due(time.monotonic()))
 
     def _cross_check(self) -> None:
         """A datagram the engine could not deliver (it never waits) is in its log all the same: judge that file late.
@@ -161,7 +162,7 @@ class Inspect:
         for file in self._unheard:
             if eve.key(file.sha256, file.meta) not in self._heard and self._in_store(file):
                 log.warning("a file of %s was not announced; judged late", file.meta.app)
-                self._seen(file, 0, 0, deep=False, late=True)
+                self._seen(file, 0, 0, late=True)
         self._unheard = [f for f in self._log.files() if eve.key(f.sha256, f.meta) not in self._heard]
 
     def _in_store(self, file: eve.File) -> bool:
@@ -192,18 +193,13 @@ class Inspect:
             flow, direction = self.gate.find(meta.src, meta.src_port, meta.dst, meta.dst_port, KINDS.get(meta.app, 0))
         except ValueError:
             return
-        # An HTTP response that the engine gave up (its depth, a gap, the end of the connection) is the
-        # gate's own to judge from the raw stream it has kept.
-        ours = bool(flow) and meta.app == "http" and direction == gate.TO_CLIENT and file.state != "CLOSED"
-        self._seen(file, flow, direction, deep=ours, late=False)
+        self._seen(file, flow, direction, late=False)
 
-    def _seen(self, file: eve.File, flow: int, direction: int, *, deep: bool, late: bool) -> None:
+    def _seen(self, file: eve.File, flow: int, direction: int, *, late: bool) -> None:
         path = ""
         if file.stored and file.sha256:
             path = str(self._stored_at(file))
-        seen = hold.FileSeen(
-            flow, direction, file.meta, file.state, file.stored, file.sha256, file.size, path, deep, late
-        )
+        seen = hold.FileSeen(flow, direction, file.meta, file.state, file.stored, file.sha256, file.size, path, late)
         token = self.engine.next_token
         if path:
             self._paths[token] = path
@@ -213,7 +209,7 @@ class Inspect:
         """Files that completed while nobody was at the gate: too late to stop, not too late to say so."""
         for file in self._late:
             if self._in_store(file):
-                self._seen(file, 0, 0, deep=False, late=True)
+                self._seen(file, 0, 0, late=True)
         self._late = []
 
     def _collect(self) -> None:
@@ -225,10 +221,6 @@ class Inspect:
             return
         for command in commands:
             match command:
-                case hold.Hold():
-                    self.gate.pending(command.flow, command.dir)
-                case hold.Resolve():
-                    self.gate.resolve(command.flow, command.dir)
                 case hold.Release():
                     self.gate.release(command.flow, command.dir, command.upto, command.finished)
                 case hold.Expect():
@@ -275,13 +267,23 @@ class Inspect:
                 scan.token,
                 scan.what,
                 length,
-                scan.http,
+                scan.app,
+                scan.dir == gate.TO_SERVER,
+                self.gate.asked(scan.flow) if scan.app.startswith("http") else b"",
                 max(1, int(inspection.scan_timeout_s)),
                 inspection.scan_limit_mb << 20,
                 scan.name,
             ),
             fd,
+            self._peer(scan),
         )
+
+    def _peer(self, scan: hold.Scan) -> int:
+        """A descriptor of the other direction's spool where the protocol needs it; -1 else."""
+        if self.gate is None or scan.app != "smb" or scan.path:
+            return -1
+        spool, _ = self.gate.spool(scan.flow, gate.TO_CLIENT + gate.TO_SERVER - scan.dir)
+        return os.dup(spool) if spool >= 0 else -1
 
     def _keep(self, token: int) -> None:
         """Make sure the content survives the cut: from here on a descriptor holds it."""
@@ -309,6 +311,7 @@ class Inspect:
             reason=report.reason,
             rules=list(report.rules),
             file_name=meta.file_name,
+            inner=report.inner,
             sha256=report.sha256,
             size=report.size,
             app=meta.app,
@@ -319,7 +322,7 @@ class Inspect:
             mail_subject=meta.mail_subject if report.rules else "",
             held_ms=round(report.held_ms, 2),
         )
-        keep = report.rules and report.outcome in ("blocked", "delivered_then_found")
+        keep = report.outcome in ("blocked", "delivered_then_found")
         fd = self._fds.pop(report.token, -1) if keep else -1
         self.recorder.put(Record(verdict, fd, self._lengths.get(report.token, 0), self._forms.get(report.token, "")))
 
@@ -366,6 +369,16 @@ class Inspect:
         self.recorder.close()
         self.settings.files_socket.unlink(missing_ok=True)
         self.settings.inspect_socket.unlink(missing_ok=True)
+
+
+def _block_reasons(inspection: Inspection) -> frozenset[str]:
+    """The outcomes that policy does not let pass."""
+    reasons = {"unparsable"} if inspection.on_unparsable == "block" else set()
+    if inspection.on_encrypted == "block":
+        reasons |= {"encrypted"}
+    if inspection.on_unscanned == "block":
+        reasons |= {"too_large", "timeout", "damaged", "worker_lost", "memory", "not_stored", "depth", "bomb", "range"}
+    return frozenset(reasons)
 
 
 class _Beat:

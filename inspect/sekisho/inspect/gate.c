@@ -22,10 +22,12 @@ enum {
     MARK_MAIL = 0x20,
     MARK_FTPDATA = 0x40,
     MARK_CUT = 0x80,
-    MARK_NOBODY = 0x100,
     MARK_DEEP = 0x200,
     MARK_ENGINE_SHIFT = 12, /* marks.ENGINE: which of the engine's queues this flow goes through */
-    MARK_FILES = MARK_HTTP | MARK_MAIL | MARK_FTPDATA,
+    MARK_POP3 = 0x20000,
+    MARK_IMAP = 0x40000,
+    MARK_SMB = 0x80000,
+    MARK_FILES = MARK_HTTP | MARK_MAIL | MARK_FTPDATA | MARK_POP3 | MARK_IMAP | MARK_SMB,
 
     BATCH = 64,
     PACKET_MAX = 65536 + 512,
@@ -42,6 +44,12 @@ enum {
     PAUSE_MAX_US = 1000000,
     SHED_PAUSE_US = 200000,
     SPOOL_FIRST = 65536,
+    EAGER = 65536,        /* an object of at most so many bytes is looked at whenever its sender pushes */
+    FRAME_AT = 32768,     /* there, and at 8, 64, ... times as much, a longer one is looked at on its way */
+    TAIL_MIN = 4096,      /* a compressed file's last bytes are its check sum: hold more than those */
+    GATHER_MAX = 4096,    /* packets held of one mailbox stream */
+    PATCHES = 64,
+    ASKED_MAX = 1024,
 };
 
 enum { FIN = 0x01, SYN = 0x02, RST = 0x04, PSH = 0x08, ACK = 0x10, URG = 0x20 };
@@ -73,8 +81,13 @@ struct span {
     uint64_t from, to;
 };
 
+struct patch { /* bytes that the receiver gets instead of those the sender sent */
+    uint32_t seq, length;
+    uint8_t *bytes;
+};
+
 struct direction {
-    uint8_t seen, idle, pass, deep, shed, checking, noted_expired, noted_big, deep_noted, holes, fin;
+    uint8_t seen, idle, pass, deep, shed, checking, noted_expired, noted_big, frames, holes, fin;
     uint8_t topped;     /* `top` is valid */
     uint8_t anchored;   /* the receiver has said what it has: nothing unseen lies before `base` */
     uint8_t stale;      /* `base` moved while the spool was being looked at */
@@ -83,7 +96,10 @@ struct direction {
     uint64_t contig;    /* contiguous bytes from base */
     uint64_t expect;    /* offset at which the object ends, 0 = unknown */
     uint64_t stream;    /* contiguous bytes before base, since the flow was first seen */
-    uint32_t pending;
+    uint64_t looked;     /* `contig` when the spool was last looked at */
+    uint32_t holding, held_bytes;
+    struct patch *patch; /* PATCHES of them, made at the first one */
+    int patches;
     struct span hole[SPANS]; /* data beyond contig, unordered and disjoint from it */
     struct held *head, *tail;
     int64_t tail_since;
@@ -104,6 +120,8 @@ struct flow {
     struct held *ammo;
     char *reply;
     uint32_t reply_length;
+    char *asked; /* the head of the client's newest request, as far as ASKED_MAX */
+    uint32_t asked_length;
 };
 
 struct gate {
@@ -267,6 +285,8 @@ static void note(struct gate *g, struct flow *f, uint32_t dir, uint32_t kind) {
     n->dir = dir;
     n->flow = (uint64_t)f->generation << 32 | (uint32_t)(f - g->flows + 1);
     n->length = f->dir[dir].contig;
+    n->base = f->dir[dir].stream;
+    n->ended = f->dir[dir].fin;
 }
 
 /* ---- flows -------------------------------------------------------------------------------------- */
@@ -346,6 +366,8 @@ static struct held *pop(struct gate *g, struct direction *d) {
     if (h) {
         d->head = h->next;
         if (!d->head) d->tail = NULL;
+        d->holding--;
+        d->held_bytes -= h->plen;
         g->stats.holding--;
     }
     return h;
@@ -378,10 +400,25 @@ static void drop_held(struct gate *g, struct direction *d) {
     }
 }
 
+/* Forget the patches that lie before `acknowledged` (all of them without one): nobody asks for those bytes again. */
+static void forget_patches(struct direction *d, const uint32_t *acknowledged) {
+    for (int i = 0; i < d->patches;) {
+        struct patch *p = &d->patch[i];
+        if (acknowledged && (int32_t)(*acknowledged - (p->seq + p->length)) < 0) {
+            i++;
+            continue;
+        }
+        free(p->bytes);
+        *p = d->patch[--d->patches];
+    }
+}
+
 static void destroy(struct gate *g, struct flow *f) {
     for (int i = 0; i < 2; i++) {
         drop_held(g, &f->dir[i]);
         spool_free(g, &f->dir[i]);
+        forget_patches(&f->dir[i], 0);
+        free(f->dir[i].patch);
     }
     if (f->ammo) {
         decide(g, f->ammo->id, NF_DROP, 0, NULL, 0);
@@ -396,7 +433,8 @@ static void destroy(struct gate *g, struct flow *f) {
     while (*slot != self) slot = &g->flows[*slot - 1].next_hash;
     *slot = f->next_hash;
     free(f->reply);
-    f->reply = NULL;
+    free(f->asked);
+    f->reply = f->asked = NULL;
     f->used = 0;
     f->next_hash = g->free_head;
     g->free_head = self;
@@ -483,9 +521,10 @@ static void spool_shift(struct gate *g, struct direction *d, uint64_t n) {
     d->contig = d->contig > n ? d->contig - n : 0;
     d->stream += n;
     d->expect = d->expect > n ? d->expect - n : 0;
+    d->looked = d->looked > n ? d->looked - n : 0;
     close_gaps(d);
     d->idle = !d->contig && !d->holes;
-    d->noted_big = d->deep_noted = 0;
+    d->noted_big = d->frames = 0;
     if (d->idle) {
         d->shed = 0;
         if (d->capacity > 1u << 20) spool_free(g, d);
@@ -531,7 +570,32 @@ static void spool_prepend(struct gate *g, struct direction *d, uint32_t n) {
 /* ---- holding and releasing ------------------------------------------------------------------------ */
 
 static int tail_held(const struct flow *f, uint32_t dir) {
-    return f->kind & MARK_FTPDATA || (f->kind & MARK_HTTP && dir == GATE_TO_CLIENT);
+    if (f->kind & (MARK_HTTP | MARK_FTPDATA | MARK_SMB)) return 1;
+    return dir == GATE_TO_SERVER ? f->kind & MARK_MAIL : f->kind & (MARK_POP3 | MARK_IMAP);
+}
+
+/* Past its depth the engine has no more to say about these, and their packets need not pass it. */
+static int goes_deep(const struct flow *f, uint32_t dir) {
+    return f->kind & MARK_FTPDATA || (dir == GATE_TO_CLIENT && f->kind & (MARK_HTTP | MARK_POP3 | MARK_IMAP));
+}
+
+/* A mail from a mailbox is neutralised, not cut: as much of it as the sender sends unasked waits for its verdict. */
+static int gathers(const struct flow *f, uint32_t dir) {
+    return dir == GATE_TO_CLIENT && f->kind & (MARK_POP3 | MARK_IMAP) && f->dir[dir].holding < GATHER_MAX;
+}
+
+/* Lay the patches over a payload; whether any byte changed. */
+static int lay_patches(const struct direction *d, uint32_t seq, uint8_t *payload, uint32_t n) {
+    int changed = 0;
+    for (int i = 0; i < d->patches; i++) {
+        const struct patch *p = &d->patch[i];
+        int64_t from = (int32_t)(p->seq - seq), to = from + p->length, skip = from < 0 ? -from : 0;
+        if (to > n) to = n;
+        if (from + skip >= to) continue;
+        memcpy(payload + from + skip, p->bytes + skip, (size_t)(to - from - skip));
+        changed = 1;
+    }
+    return changed;
 }
 
 static void let_through(struct direction *d, uint32_t end) {
@@ -542,7 +606,16 @@ static void let_through(struct direction *d, uint32_t end) {
 static void pass_packet(struct gate *g, struct flow *f, uint32_t dir, const struct packet *p) {
     struct direction *d = &f->dir[dir];
     let_through(d, p->seq + p->plen);
-    uint32_t mark = d->deep && tail_held(f, dir) ? p->mark | MARK_DEEP : 0;
+    uint32_t mark = d->deep ? p->mark | MARK_DEEP : 0;
+    if (d->patches && p->plen) {
+        static uint8_t out[PACKET_MAX];
+        memcpy(out, p->data, p->length);
+        if (lay_patches(d, p->seq, out + p->payload, p->plen)) {
+            finish_packet(out, p->l4, p->length);
+            decide(g, p->id, NF_ACCEPT, mark, out, p->length);
+            return;
+        }
+    }
     decide(g, p->id, NF_ACCEPT, mark, NULL, 0);
 }
 
@@ -550,7 +623,20 @@ static void release_first(struct gate *g, struct flow *f, uint32_t dir) {
     struct direction *d = &f->dir[dir];
     struct held *h = pop(g, d);
     let_through(d, h->seq + h->plen);
-    decide(g, h->id, NF_ACCEPT, d->deep && tail_held(f, dir) ? f->kind | MARK_REPLY | MARK_DEEP : 0, NULL, 0);
+    uint32_t mark = d->deep ? f->kind | MARK_REPLY | MARK_DEEP : 0;
+    int64_t offset = (int32_t)(h->seq - d->base);
+    if (d->patches && h->plen && d->map && offset >= 0 && (uint64_t)offset + h->plen <= d->capacity) {
+        static uint8_t out[PACKET_MAX];
+        memcpy(out, h->header, h->payload);
+        memcpy(out + h->payload, d->map + offset, h->plen);
+        if (lay_patches(d, h->seq, out + h->payload, h->plen)) {
+            finish_packet(out, h->l4, h->payload + h->plen);
+            decide(g, h->id, NF_ACCEPT, mark, out, h->payload + h->plen);
+            give_back(g, h);
+            return;
+        }
+    }
+    decide(g, h->id, NF_ACCEPT, mark, NULL, 0);
     give_back(g, h);
 }
 
@@ -587,6 +673,8 @@ static void hold(struct gate *g, struct flow *f, uint32_t dir, const struct pack
     if (d->tail) d->tail->next = h;
     else d->head = h;
     d->tail = h;
+    d->holding++;
+    d->held_bytes += h->plen;
     d->tail_since = g->now;
     wait_on(g, f);
 }
@@ -753,24 +841,39 @@ static int final_chunk(const struct direction *d) {
     return from < (int64_t)d->contig && memmem(d->map + from, d->contig - (uint64_t)from, "\r\n0\r\n\r\n", 7) != NULL;
 }
 
-static void consider_notes(struct gate *g, struct flow *f, uint32_t dir) {
+/* Whether the newest bytes end a mail in its own words: the line with a dot (RFC 5321 4.1.1.4, RFC 1939 3). */
+static int final_dot(const struct direction *d) {
+    return d->contig >= 5 && !memcmp(d->map + d->contig - 5, "\r\n.\r\n", 5);
+}
+
+static void look(struct gate *g, struct flow *f, uint32_t dir, uint32_t why) {
     struct direction *d = &f->dir[dir];
-    if (!d->deep && d->stream + d->contig >= g->config.depth) d->deep = 1;
-    if (d->deep && !d->deep_noted && d->contig) {
-        d->deep_noted = 1;
-        note(g, f, dir, GATE_DEEP);
-    }
+    d->checking = 1;
+    d->looked = d->contig;
+    note(g, f, dir, why);
+}
+
+static void consider_notes(struct gate *g, struct flow *f, uint32_t dir, int pushed) {
+    struct direction *d = &f->dir[dir];
+    if (!d->deep && goes_deep(f, dir) && d->stream + d->contig >= g->config.depth) d->deep = 1;
     if (!d->noted_big && d->contig > g->config.spool_limit) {
         d->noted_big = d->checking = 1;
         note(g, f, dir, GATE_TOO_BIG);
         return;
     }
-    if (d->checking || d->shed || d->pending) return;
+    if (d->checking || d->shed || !d->contig) return;
     int ended = d->fin || (d->expect && d->contig >= d->expect);
-    if (!ended && d->deep && d->map && d->contig > 5) ended = final_chunk(d);
-    if (ended && d->contig) {
-        d->checking = 1;
-        note(g, f, dir, GATE_COMPLETE);
+    if (!ended && d->map && f->kind & MARK_HTTP && d->contig > 5) ended = final_chunk(d);
+    if (!ended && d->map && f->kind & (MARK_MAIL | MARK_POP3)) ended = final_dot(d);
+    /* What looks like an end in every packet must not buy a look at a long object each time. */
+    if (ended && !d->fin && d->looked > EAGER && d->contig < d->looked + d->looked / 8) ended = 0;
+    if (ended) {
+        look(g, f, dir, GATE_COMPLETE);
+    } else if (pushed && (d->contig <= EAGER || f->kind & MARK_SMB)) {
+        look(g, f, dir, GATE_PAUSE);
+    } else if (d->contig >= (uint64_t)FRAME_AT << d->frames * 3) {
+        d->frames++;
+        note(g, f, dir, GATE_FRAME);
     }
 }
 
@@ -786,13 +889,43 @@ static int only_trailer(const struct flow *f, const struct direction *d, const s
 /* A response head on its own: nothing of the file is in it, and a server may wait for its acknowledgement. */
 static int only_head(const struct flow *f, const struct direction *d, const struct packet *p) {
     const uint8_t *at = p->data + p->payload, *end = at + p->plen;
-    if (!(f->kind & MARK_HTTP) || d->contig != p->plen || p->plen < 16 || memcmp(at, "HTTP/1.", 7)) return 0;
+    if (!(f->kind & MARK_HTTP) || p->dir != GATE_TO_CLIENT || d->contig != p->plen || p->plen < 16) return 0;
+    if (memcmp(at, "HTTP/1.", 7) || (f->asked_length > 4 && !memcmp(f->asked, "HEAD", 4))) return 0;
     for (; (at = memchr(at, '\n', (size_t)(end - at))); ) {
         at++;
         if (at < end && *at == '\r') at++;
         if (at < end && *at == '\n') return at + 1 == end;
     }
     return 0;
+}
+
+static const uint8_t *find_word(const uint8_t *at, const uint8_t *end, const char *word) {
+    size_t n = strlen(word);
+    for (; at + n <= end; at++)
+        if (!strncasecmp((const char *)at, word, n)) return at;
+    return NULL;
+}
+
+/* Requests without a body in one packet: no file is in them, and every page begins with one. */
+static int only_request(const struct flow *f, const struct direction *d, const struct packet *p) {
+    const uint8_t *at = p->data + p->payload, *end = at + p->plen;
+    if (!(f->kind & MARK_HTTP) || p->dir != GATE_TO_SERVER || !d->idle || p->plen < 16) return 0;
+    if (memcmp(at, "GET /", 5) && memcmp(at, "HEAD /", 6) && memcmp(at, "OPTIONS ", 8)) return 0;
+    const uint8_t *blank = memmem(at, p->plen, "\r\n\r\n", 4);
+    if (!blank || blank + 4 != end) return 0;
+    return !find_word(at, end, "content-length") && !find_word(at, end, "transfer-encoding") &&
+           !find_word(at, end, "upgrade");
+}
+
+/* What the client asked for, so that a file has a name and the answer to HEAD no body. */
+static void note_request(struct flow *f, const struct direction *d, const struct packet *p) {
+    const uint8_t *at = p->data + p->payload;
+    if (!(f->kind & MARK_HTTP) || p->dir != GATE_TO_SERVER || !d->idle || p->plen < 8) return;
+    if (at[0] < 'A' || at[0] > 'Z') return;
+    if (!f->asked) f->asked = malloc(ASKED_MAX);
+    if (!f->asked) return;
+    f->asked_length = p->plen < ASKED_MAX ? p->plen : ASKED_MAX;
+    memcpy(f->asked, at, f->asked_length);
 }
 
 /* Whether letting this retransmission go would deliver bytes that a held packet withholds. */
@@ -820,6 +953,7 @@ static int contradicts(const struct direction *d, int64_t offset, const struct p
 static void receiver_has(struct gate *g, struct flow *f, uint32_t dir, uint32_t ack) {
     struct direction *d = &f->dir[dir];
     if (!tail_held(f, dir) || d->pass) return;
+    if (d->patches) forget_patches(d, &ack);
     int64_t offset = (int32_t)(ack - d->base);
     if (!d->seen) {
         d->seen = d->idle = 1;
@@ -861,7 +995,8 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
     }
     int fresh = end > (int64_t)d->contig; /* a FIN that only repeats what is held must not push it out */
     if (tail && p->plen) {
-        if (d->idle && (p->mark & MARK_NOBODY || only_trailer(f, d, p))) {
+        note_request(f, d, p);
+        if (d->idle && (only_trailer(f, d, p) || only_request(f, d, p))) {
             d->base = p->seq + p->plen;
             d->stream += p->plen;
             pass_packet(g, f, dir, p);
@@ -880,22 +1015,22 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
         }
         d->idle = 0;
         if (offset > -65536) spool_put(g, d, offset, p->data + p->payload, p->plen);
-        if (!d->pending && !d->checking && !d->head && !(p->flags & FIN) && only_head(f, d, p)) {
+        if (!d->checking && !d->head && !(p->flags & FIN) && only_head(f, d, p)) {
             pass_packet(g, f, dir, p);
             return;
         }
     }
-    if (d->pending || d->checking) {
+    if (d->checking) {
         hold(g, f, dir, p);
     } else if (tail && !(d->idle && p->flags & FIN)) {
-        if (fresh)
-            while (d->head) release_first(g, f, dir);
+        if (fresh && !gathers(f, dir))
+            while (d->head && d->held_bytes - d->head->plen + p->plen >= TAIL_MIN) release_first(g, f, dir);
         hold(g, f, dir, p);
     } else {
         pass_packet(g, f, dir, p);
         return;
     }
-    if (tail) consider_notes(g, f, dir);
+    if (tail) consider_notes(g, f, dir, p->flags & PSH);
 }
 
 /* The same ports again after the flow ended: a new connection with unrelated sequence numbers. */
@@ -994,7 +1129,7 @@ static int64_t tick(struct gate *g) {
                 d->noted_expired = 1;
                 note(g, f, dir, GATE_EXPIRED);
             }
-            if (d->pending || d->checking) {
+            if (d->checking) {
                 next = next < 50000 ? next : 50000;
                 continue;
             }
@@ -1006,8 +1141,7 @@ static int64_t tick(struct gate *g) {
                 release_all(g, f, dir);
                 i = i ? i - 1 : 0;
             } else {
-                d->checking = 1;
-                note(g, f, dir, GATE_PAUSE);
+                look(g, f, dir, GATE_PAUSE);
             }
         }
     }
@@ -1015,7 +1149,7 @@ static int64_t tick(struct gate *g) {
         g->swept = g->now;
         for (uint32_t n = 0; n < g->high_water && g->note_count < NOTES - 4; n++) {
             struct flow *f = &g->flows[n];
-            if (!f->used || f->waiting || f->dir[0].pending || f->dir[1].pending) continue;
+            if (!f->used || f->waiting) continue;
             int64_t idle = g->now - f->touched;
             int over = f->closing == 1 || f->closing == 6 || f->closing == 7;
             /* A pause must not make the gate forget the first part of a file, unless memory is short. */
@@ -1140,30 +1274,12 @@ int gate_key_of(struct gate *g, uint64_t flow, struct gate_key *key, uint32_t *k
     return 0;
 }
 
-void gate_pending(struct gate *g, uint64_t flow, uint32_t dir) {
-    struct flow *f = by_handle(g, flow);
-    if (f && dir < 2) f->dir[dir].pending++;
-}
-
-void gate_resolve(struct gate *g, uint64_t flow, uint32_t dir) {
-    struct flow *f = by_handle(g, flow);
-    if (!f || dir > 1 || !f->dir[dir].pending) return;
-    struct direction *d = &f->dir[dir];
-    if (--d->pending) return;
-    if (f->state != OPEN) return;
-    int had = d->head != NULL;
-    release_all(g, f, dir);
-    /* Nothing was held yet: the completing packet is still on its way, and ends as a pause does. */
-    if (had && tail_held(f, dir)) spool_cut(g, d, d->contig);
-}
-
 void gate_release(struct gate *g, uint64_t flow, uint32_t dir, uint64_t upto, uint64_t finished) {
     struct flow *f = by_handle(g, flow);
     if (!f || dir > 1 || f->state != OPEN) return;
     struct direction *d = &f->dir[dir];
     d->checking = 0;
     if (d->stale) upto = finished = d->stale = 0; /* said about a spool that began elsewhere: it is looked at again */
-    if (d->pending) return;
     /* What lies behind a gap cannot be delivered before the gap is filled, and that is held in its turn. */
     for (const struct held *h; (h = d->head);) {
         int64_t from = (int32_t)(h->seq - d->base);
@@ -1172,16 +1288,19 @@ void gate_release(struct gate *g, uint64_t flow, uint32_t dir, uint64_t upto, ui
     }
     d->noted_expired = 0;
     wait_off(g, f);
+    if (d->expect && d->expect <= upto) d->expect = 0;
     if (finished) spool_cut(g, d, finished);
     g->now = clock_us();
     d->tail_since = g->now;
+    if (d->head && d->contig > d->looked) consider_notes(g, f, dir, d->tail->flags & PSH);
 }
 
 void gate_expect(struct gate *g, uint64_t flow, uint32_t dir, uint64_t end) {
     struct flow *f = by_handle(g, flow);
     if (!f || dir > 1) return;
-    f->dir[dir].expect = end;
-    consider_notes(g, f, dir);
+    struct direction *d = &f->dir[dir];
+    d->expect = end > d->stream ? end - d->stream : 0;
+    if (d->head) consider_notes(g, f, dir, 0);
 }
 
 void gate_pass(struct gate *g, uint64_t flow, uint32_t dir) {
@@ -1189,7 +1308,6 @@ void gate_pass(struct gate *g, uint64_t flow, uint32_t dir) {
     if (!f || dir > 1 || f->state != OPEN) return;
     struct direction *d = &f->dir[dir];
     d->pass = tail_held(f, dir);
-    d->pending = 0;
     spool_free(g, d);
     d->shed = 1;
     release_all(g, f, dir);
@@ -1204,7 +1322,7 @@ int64_t gate_cut(struct gate *g, uint64_t flow, uint32_t dir, const char *reply,
     int sink = reply && f->kind & MARK_MAIL && dir == GATE_TO_SERVER && reply_length <= REPLY_MAX;
     if (!withheld) f->owes_note = (uint8_t)(dir + 1);
     g->now = clock_us();
-    d->pending = d->checking = 0;
+    d->checking = 0;
     drop_held(g, &f->dir[!dir]);
     if (sink) {
         f->reply = malloc(reply_length);
@@ -1238,6 +1356,39 @@ int64_t gate_cut(struct gate *g, uint64_t flow, uint32_t dir, const char *reply,
     spool_free(g, &f->dir[1]);
     wait_off(g, f);
     return withheld;
+}
+
+int gate_rewrite(struct gate *g, uint64_t flow, uint32_t dir, uint64_t offset, const uint8_t *bytes, uint32_t length) {
+    struct flow *f = by_handle(g, flow);
+    if (!f || dir > 1 || f->state != OPEN) return -1;
+    struct direction *d = &f->dir[dir];
+    if (!length || offset + length > d->contig || d->stale) return -1;
+    uint32_t seq = d->base + (uint32_t)offset;
+    if (d->topped && (int32_t)(seq - d->top) < 0) return -1;
+    if (!d->patch) d->patch = calloc(PATCHES, sizeof *d->patch);
+    uint8_t *copy = malloc(length);
+    if (!d->patch || d->patches == PATCHES || !copy) {
+        free(copy);
+        return -1;
+    }
+    memcpy(copy, bytes, length);
+    d->patch[d->patches++] = (struct patch){seq, length, copy};
+    return 0;
+}
+
+uint64_t gate_delivered(struct gate *g, uint64_t flow, uint32_t dir) {
+    struct flow *f = by_handle(g, flow);
+    if (!f || dir > 1 || !f->dir[dir].topped) return 0;
+    int32_t offset = (int32_t)(f->dir[dir].top - f->dir[dir].base);
+    return offset > 0 ? (uint64_t)offset : 0;
+}
+
+uint32_t gate_asked(struct gate *g, uint64_t flow, char *into, uint32_t room) {
+    struct flow *f = by_handle(g, flow);
+    if (!f || !f->asked) return 0;
+    uint32_t n = f->asked_length < room ? f->asked_length : room;
+    memcpy(into, f->asked, n);
+    return n;
 }
 
 int gate_spool(struct gate *g, uint64_t flow, uint32_t dir, uint64_t *length) {

@@ -13,9 +13,9 @@
 enum { GATE_TO_SERVER = 0, GATE_TO_CLIENT = 1 };
 
 enum gate_note_kind {
-    GATE_PAUSE = 1,    /* the tail of an unfinished object waits and nothing followed: look at the spool */
-    GATE_DEEP = 2,     /* the stream passed the engine's depth: framing is ours from here on */
-    GATE_COMPLETE = 3, /* the expected end (gate_expect, or a final chunk) is in the spool */
+    GATE_PAUSE = 1,    /* the tail of an unfinished object waits and nothing follows (yet): look at the spool */
+    GATE_FRAME = 2,    /* a long object is on its way: look at what is there, nothing waits for the answer but gate_expect */
+    GATE_COMPLETE = 3, /* the object's end (gate_expect, a final chunk, a final dot, FIN) is in the spool */
     GATE_TOO_BIG = 4,  /* the object passed the scan limit */
     GATE_EXPIRED = 5,  /* a packet waited longer than the verdict deadline */
     GATE_SHED = 6,     /* no memory for this object's spool; its tail is not held */
@@ -47,6 +47,8 @@ struct gate_note {
     uint32_t dir;
     uint64_t flow;
     uint64_t length; /* contiguous bytes in the spool */
+    uint64_t base;   /* bytes of this direction before the spool */
+    uint64_t ended;  /* the sender has said that nothing follows (FIN) */
 };
 
 struct gate_stats {
@@ -72,14 +74,10 @@ uint64_t gate_find(struct gate *gate, const struct gate_key *key, uint32_t kind,
 /* 0 and the flow's ends; -1 when the handle is stale. */
 int gate_key_of(struct gate *gate, uint64_t flow, struct gate_key *key, uint32_t *kind);
 
-/* A file in this direction is complete and waits for its verdict: hold what comes. */
-void gate_pending(struct gate *gate, uint64_t flow, uint32_t dir);
-/* One pending verdict is clean. When it was the last, everything held goes on and the object ends here. */
-void gate_resolve(struct gate *gate, uint64_t flow, uint32_t dir);
 /* The first `upto` spooled bytes were found clean: packets within them go on. `finished` bytes of them
  * belong to complete objects and leave the spool. */
 void gate_release(struct gate *gate, uint64_t flow, uint32_t dir, uint64_t upto, uint64_t finished);
-/* Say that the current object ends at this spool offset. */
+/* Say that the current object ends so many bytes after the stream's beginning (note.base plus a spool offset). */
 void gate_expect(struct gate *gate, uint64_t flow, uint32_t dir, uint64_t end);
 /* Stop looking at this direction: up to the expected end if known, else for the rest of the flow. */
 void gate_pass(struct gate *gate, uint64_t flow, uint32_t dir);
@@ -87,6 +85,14 @@ void gate_pass(struct gate *gate, uint64_t flow, uint32_t dir);
  * first. Returns how many payload bytes (FIN counts one) the receiver will never get. 0 = nothing waited
  * here: either the completing packet is still on its way (GATE_WITHHELD follows) or the receiver had it all. */
 int64_t gate_cut(struct gate *gate, uint64_t flow, uint32_t dir, const char *reply, uint32_t reply_length);
+/* The receiver gets these bytes instead of the spooled ones at `offset`, in retransmissions too. As long as the
+ * original, so that every sequence number and length that protocols count stays right. -1: a part of them has been
+ * delivered already (gate_delivered tells how far), is not spooled yet, or there are too many patches. */
+int gate_rewrite(struct gate *gate, uint64_t flow, uint32_t dir, uint64_t offset, const uint8_t *bytes, uint32_t length);
+/* Spool offset behind the last byte that was let through. */
+uint64_t gate_delivered(struct gate *gate, uint64_t flow, uint32_t dir);
+/* The beginning of the client's newest HTTP request; its length, at most 1024. */
+uint32_t gate_asked(struct gate *gate, uint64_t flow, char *into, uint32_t room);
 /* The spool's file descriptor (stays the gate's) and contiguous length; -1 when there is none. */
 int gate_spool(struct gate *gate, uint64_t flow, uint32_t dir, uint64_t *length);
 void gate_get_stats(struct gate *gate, struct gate_stats *stats);

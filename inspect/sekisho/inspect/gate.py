@@ -25,7 +25,7 @@ class Kind(enum.IntEnum):
     """What a note asks for; see gate.h."""
 
     PAUSE = 1
-    DEEP = 2
+    FRAME = 2
     COMPLETE = 3
     TOO_BIG = 4
     EXPIRED = 5
@@ -67,6 +67,8 @@ class _Note(ctypes.Structure):
         ("dir", ctypes.c_uint32),
         ("flow", ctypes.c_uint64),
         ("length", ctypes.c_uint64),
+        ("base", ctypes.c_uint64),
+        ("ended", ctypes.c_uint64),
     )
 
 
@@ -98,6 +100,11 @@ class Note:
     flow: int
     dir: int
     length: int
+    """Contiguous bytes in the spool."""
+    base: int = 0
+    """Bytes of this direction before the spool."""
+    ended: bool = False
+    """The sender has said that nothing follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +141,13 @@ def _load() -> ctypes.CDLL:
         ),
         "gate_find": (u64, [ptr, ctypes.POINTER(_Key), u32, ctypes.POINTER(u32)]),
         "gate_key_of": (ctypes.c_int, [ptr, u64, ctypes.POINTER(_Key), ctypes.POINTER(u32)]),
-        "gate_pending": (None, [ptr, u64, u32]),
-        "gate_resolve": (None, [ptr, u64, u32]),
         "gate_release": (None, [ptr, u64, u32, u64, u64]),
         "gate_expect": (None, [ptr, u64, u32, u64]),
         "gate_pass": (None, [ptr, u64, u32]),
         "gate_cut": (i64, [ptr, u64, u32, ctypes.c_char_p, u32]),
+        "gate_rewrite": (ctypes.c_int, [ptr, u64, u32, u64, ctypes.c_char_p, u32]),
+        "gate_delivered": (u64, [ptr, u64, u32]),
+        "gate_asked": (u32, [ptr, u64, ctypes.c_char_p, u32]),
         "gate_spool": (ctypes.c_int, [ptr, u64, u32, ctypes.POINTER(u64)]),
         "gate_get_stats": (None, [ptr, ctypes.POINTER(Stats)]),
         "gate_feed": (None, [ptr, u32, u32, ctypes.c_char_p, u32, i64]),
@@ -155,6 +163,7 @@ def _load() -> ctypes.CDLL:
 
 
 _MAX_NOTES = 256
+ASKED_BYTES = 1024
 
 
 class Gate:
@@ -170,6 +179,7 @@ class Gate:
         self.lib = _load()
         self._notes = (_Note * _MAX_NOTES)()
         self._ready = ctypes.c_uint32()
+        self._asked = ctypes.create_string_buffer(ASKED_BYTES)
         error = ctypes.c_int()
         if dry:
             self.handle = self.lib.gate_open_dry(ctypes.byref(config))
@@ -197,7 +207,7 @@ class Gate:
         return [fd for i, fd in enumerate(fds) if ready >> i & 1], self._take(count)
 
     def _take(self, count: int) -> list[Note]:
-        return [Note(Kind(n.kind), n.flow, n.dir, n.length) for n in self._notes[:count]]
+        return [Note(Kind(n.kind), n.flow, n.dir, n.length, n.base, bool(n.ended)) for n in self._notes[:count]]
 
     def take_notes(self) -> list[Note]:
         """Notes made since the last call, without moving packets."""
@@ -224,19 +234,12 @@ class Gate:
         server = str(ipaddress.ip_address(bytes(key.server[:size])))
         return Ends(client, key.client_port, server, key.server_port, kind.value)
 
-    def pending(self, flow: int, direction: int) -> None:
-        """Hold this direction until as many `resolve` as `pending` were said."""
-        self.lib.gate_pending(self.handle, flow, direction)
-
-    def resolve(self, flow: int, direction: int) -> None:
-        self.lib.gate_resolve(self.handle, flow, direction)
-
     def release(self, flow: int, direction: int, upto: int, finished: int) -> None:
         """Let packets within the first `upto` spooled bytes go; forget `finished` bytes of complete objects."""
         self.lib.gate_release(self.handle, flow, direction, upto, finished)
 
     def expect(self, flow: int, direction: int, end: int) -> None:
-        """The current object ends at this spool offset; 0 = not known."""
+        """The current object ends so many bytes after the stream's beginning; 0 = not known."""
         self.lib.gate_expect(self.handle, flow, direction, end)
 
     def pass_(self, flow: int, direction: int) -> None:
@@ -246,6 +249,19 @@ class Gate:
     def cut(self, flow: int, direction: int, reply: bytes = b"") -> int:
         """Withhold what is held and reset both ends; bytes the receiver never gets (0: see WITHHELD in gate.h)."""
         return int(self.lib.gate_cut(self.handle, flow, direction, reply or None, len(reply)))
+
+    def rewrite(self, flow: int, direction: int, offset: int, data: bytes) -> bool:
+        """Let the receiver have `data` instead of as many spooled bytes at `offset`; False: too late for that."""
+        return bool(self.lib.gate_rewrite(self.handle, flow, direction, offset, data, len(data)) == 0)
+
+    def delivered(self, flow: int, direction: int) -> int:
+        """Spool offset behind the last byte that was let through."""
+        return int(self.lib.gate_delivered(self.handle, flow, direction))
+
+    def asked(self, flow: int) -> bytes:
+        """The beginning of the client's newest HTTP request; empty when none was seen."""
+        length = self.lib.gate_asked(self.handle, flow, self._asked, ASKED_BYTES)
+        return self._asked.raw[:length]
 
     def spool(self, flow: int, direction: int) -> tuple[int, int]:
         """(file descriptor owned by the gate or -1, contiguous bytes in it)."""

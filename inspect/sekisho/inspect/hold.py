@@ -1,9 +1,9 @@
 """Decides what happens to every file at the gate. Pure: events in, commands out, time as an argument.
 
-    engine says a file is complete -> Hold + Scan -> clean: Resolve | bad: Keep, Cut
     gate says PAUSE or COMPLETE    -> Scan the raw stream -> clean: Release | bad: Keep, Cut
-    gate says DEEP                 -> the engine's own view of this stream ended: frame it ourselves
+    gate says FRAME                -> a long object is on its way: Scan what is there, learn where it says its end
     gate says EXPIRED, TOO_BIG, SHED, or a scan failed -> policy: released and said so, or cut
+    engine says a file is complete -> remember its names; if the gate has told nothing about it soon, judge it late
 
 Every file gets exactly one outcome (REQUIREMENTS A6). "blocked" is reported only after the gate
 confirmed that bytes were withheld.
@@ -11,18 +11,26 @@ confirmed that bytes were withheld.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from sekisho.appliance.core import marks
-from sekisho.inspect.gate import TO_CLIENT, Ends, Kind, Note
-from sekisho.inspect.worker import Result
+from sekisho.inspect.gate import TO_CLIENT, TO_SERVER, Ends, Kind, Note
+from sekisho.inspect.worker import Object, Result
 from sekisho.telemetry.events import Outcome
+from sekisho.telemetry.privacy import mask_url
 
 CACHE_SIZE = 4096
-FTP_DEPTH_BYTES = 1 << 20
-"""What the engine follows of an FTP data connection: it calls a longer file closed there, long after the fact."""
+CLAIM_S = 2.0
+"""So long the gate has to tell a file's outcome from the stream before the engine's copy is judged."""
+MAX_CLAIMS = 4096
+ENGINE_DEPTH_BYTES = 1 << 20
+"""What the engine follows of a stream: it calls a longer file closed there."""
+_APPS = (
+    (marks.HTTP, "http"), (marks.MAIL, "smtp"), (marks.FTPDATA, "ftp-data"),
+    (marks.POP3, "pop3"), (marks.IMAP, "imap"), (marks.SMB, "smb"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +62,6 @@ class FileSeen:
     sha256: str
     size: int
     path: str
-    deep: bool = False
-    """The engine gave this response up part-way; the gate goes on with the raw stream."""
     late: bool = False
 
 
@@ -78,18 +84,6 @@ class NoteRaised:
 
 
 Event = FileSeen | ScanDone | CutDone | NoteRaised
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    flow: int
-    dir: int
-
-
-@dataclass(frozen=True, slots=True)
-class Resolve:
-    flow: int
-    dir: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +110,12 @@ class Pass:
 @dataclass(frozen=True, slots=True)
 class Scan:
     token: int
-    what: Literal["file", "stream", "frame"]
+    what: Literal["file", "stream"]
     flow: int
     dir: int
     path: str = ""
     length: int = 0
-    http: bool = False
+    app: str = ""
     name: str = ""
 
 
@@ -151,6 +145,7 @@ class Report:
     sha256: str
     size: int
     held_ms: float
+    inner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +155,13 @@ class Done:
     token: int
 
 
-Command = Hold | Resolve | Release | Expect | Pass | Scan | Keep | Cut | Report | Done
+Command = Release | Expect | Pass | Scan | Keep | Cut | Report | Done
 
 
 @dataclass
 class _Case:
     token: int
-    what: Literal["file", "stream", "frame"]
+    what: Literal["file", "stream"]
     flow: int
     dir: int
     meta: Meta
@@ -174,29 +169,48 @@ class _Case:
     sha256: str = ""
     size: int = 0
     length: int = 0
+    base: int = 0
     late: bool = False
+    on_its_way: bool = False
+    """Nothing waits for this look."""
+    silent: bool = False
+    """The stream has been judged already: this second opinion is told only if it differs."""
     expired: bool = False
-    holding: bool = False
     ended: bool = False
     rules: tuple[str, ...] = ()
-    known: tuple[str, ...] | None = None
     reason: str = ""
+    inner: str = ""
+    path: str = ""
+
+
+@dataclass
+class _Flow:
+    """What is known of one flow beyond its packets."""
+
+    app: dict[int, str] = field(default_factory=dict)
+    claims: deque[_Case] = field(default_factory=deque)
+    """Files the engine announced and the gate has not told about."""
+    told: set[tuple[int, int, str]] = field(default_factory=set)
+    """(direction, place in the stream, sha256) of what still lies in the spool and has been told."""
 
 
 @dataclass
 class HoldEngine:
-    """The state: open cases, what is known of deep streams, recent verdicts."""
+    """The state: open cases, what is known of flows, recent verdicts."""
 
     block: bool = True
-    block_unscanned: bool = False
+    block_reasons: frozenset[str] = frozenset()
+    """Outcomes that do not pass: unparsable, encrypted, too_large, timeout, damaged, ..."""
     cases: dict[int, _Case] = field(default_factory=dict)
     cut: set[int] = field(default_factory=set)
     undecided: dict[int, list[_Case]] = field(default_factory=dict)
     """Files of cut flows of which it is not known yet whether anything was withheld."""
-    deep: dict[int, Meta] = field(default_factory=dict)
+    flows: dict[int, _Flow] = field(default_factory=dict)
     cache: OrderedDict[str, tuple[str, ...]] = field(default_factory=OrderedDict)
-    told: OrderedDict[tuple[str, int, str, int], None] = field(default_factory=OrderedDict)
-    """Ends of long FTP files whose outcome was told from the stream: the engine's shorter view is no file."""
+    waiting: OrderedDict[int, _Case] = field(default_factory=OrderedDict)
+    """Claims in the order of their coming."""
+    told: OrderedDict[tuple[str, int, str, int], tuple[float, Outcome]] = field(default_factory=OrderedDict)
+    """Ends of which the gate has told an outcome: when, and which."""
     next_token: int = 1
 
     def handle(self, event: Event, now: float) -> list[Command]:
@@ -211,12 +225,36 @@ class HoldEngine:
             case NoteRaised():
                 return self._note(event, now)
 
+    def due(self, now: float) -> list[Command]:
+        """Judge the files of which the gate has told nothing in time. Call about once a second."""
+        commands: list[Command] = []
+        while self.waiting:
+            case = next(iter(self.waiting.values()))
+            if now - case.began < CLAIM_S and len(self.waiting) <= MAX_CLAIMS:
+                break
+            del self.waiting[case.token]
+            flow = self.flows.get(case.flow)
+            if flow is not None and case in flow.claims:
+                flow.claims.remove(case)
+            at, outcome = self.told.get(ends_of(case.meta), (-1.0, "clean"))
+            case.silent = at >= case.began - CLAIM_S
+            # Told already: the same content, all of a connection that was cut, or the beginning of something longer.
+            known = case.ended or case.sha256 in self.cache or outcome == "blocked" or case.size >= ENGINE_DEPTH_BYTES
+            if case.silent and known:
+                commands += self._close(case)
+            else:
+                case.late = True
+                commands.append(
+                    Scan(case.token, "file", 0, case.dir, case.path, case.size, name=case.meta.file_name[-128:])
+                )
+        return commands
+
     def forget_verdicts(self) -> None:
         """The rules changed: what was clean may not be any more."""
         self.cache.clear()
 
     def _open(
-        self, what: Literal["file", "stream", "frame"], flow: int, direction: int, meta: Meta, now: float
+        self, what: Literal["file", "stream"], flow: int, direction: int, meta: Meta, now: float
     ) -> _Case:
         case = _Case(self.next_token, what, flow, direction, meta, now)
         self.next_token += 1
@@ -224,139 +262,176 @@ class HoldEngine:
         return case
 
     def _file(self, seen: FileSeen, now: float) -> list[Command]:
-        if seen.flow in self.cut and seen.flow:
-            case = self._open("file", 0, 0, seen.meta, now)  # its outcome was told when the flow was cut
-            return self._close(case)
-        if is_long_ftp(seen.meta, seen.size) and ends_of(seen.meta) in self.told:
-            del self.told[ends_of(seen.meta)]
-            return self._close(self._open("file", 0, 0, seen.meta, now))
-        if seen.deep:
-            self.deep[seen.flow] = seen.meta
-            return self._close(self._open("file", 0, 0, seen.meta, now))
         case = self._open("file", seen.flow, seen.dir, seen.meta, now)
         case.sha256, case.size, case.late = seen.sha256, seen.size, seen.late
-        commands: list[Command] = []
+        if seen.flow and seen.flow in self.cut:
+            return self._close(case)  # its outcome was told when the flow was cut
         if seen.flow:
-            case.holding = True
-            commands.append(Hold(seen.flow, seen.dir))
+            self._flow(seen.flow).claims.append(case)
+            if len(self._flow(seen.flow).claims) > 16:
+                self._flow(seen.flow).claims.popleft()
+        if seen.flow and not seen.late:
+            if seen.state != "CLOSED" or not seen.stored:
+                return self._close(case)  # its names are of use, its content is not whole
+            case.path = seen.path
+            self.waiting[case.token] = case
+            return []
         known = self.cache.get(seen.sha256) if seen.state == "CLOSED" else None
-        if known is not None and not seen.flow:
-            return commands + self._judge(case, known, now)
         if known is not None:
-            # The completing packet is still on its way from the engine: an answer now would miss it. The
-            # shortest job there is takes about as long as the packet.
-            case.known = known
-            return [*commands, Scan(case.token, "frame", seen.flow, seen.dir, seen.path, seen.size)]
+            return self._judge(case, known, now)
         if not seen.stored:
-            return commands + self._unscanned(case, "not_stored", now)
-        name = seen.meta.file_name[-128:]
-        commands.append(Scan(case.token, "file", seen.flow, seen.dir, seen.path, seen.size, name=name))
-        return commands
+            return self._unscanned(case, "not_stored", now)
+        return [Scan(case.token, "file", seen.flow, seen.dir, seen.path, seen.size, name=seen.meta.file_name[-128:])]
+
+    def _flow(self, flow: int) -> _Flow:
+        return self.flows.setdefault(flow, _Flow())
 
     def _note(self, event: NoteRaised, now: float) -> list[Command]:
         note, ends = event.note, event.ends
         if note.kind is Kind.GONE:
             self.cut.discard(note.flow)
-            self.deep.pop(note.flow, None)
+            self.flows.pop(note.flow, None)
             told = self._cut_told(note.flow, "delivered_then_found", now)
             for case in self.cases.values():
                 if case.flow == note.flow:  # no note will follow: what is found now is found too late
-                    case.flow, case.holding = 0, False
+                    case.flow = 0
             return told
         if note.kind is Kind.WITHHELD:
             return self._cut_told(note.flow, "blocked", now)
         if ends is None:
             return []
-        http = bool(ends.kind & marks.HTTP)
         if note.kind is Kind.EXPIRED:
             return [] if note.flow in self.cut else self._expired(note, now)
-        case = self._open("stream", note.flow, note.dir, self._meta(note.flow, note.dir, ends), now)
-        case.length = note.length
-        case.ended = note.kind is Kind.COMPLETE
-        if note.kind is Kind.DEEP:
-            case.what = "frame"
-            return [Scan(case.token, "frame", note.flow, note.dir, length=note.length, http=http)]
-        if note.kind in (Kind.PAUSE, Kind.COMPLETE):
-            return [Scan(case.token, "stream", note.flow, note.dir, length=note.length, http=http)]
+        meta, app = self._ends(note.flow, note.dir, ends)
+        case = self._open("stream", note.flow, note.dir, meta, now)
+        case.length, case.base, case.ended = note.length, note.base, note.ended
+        if note.kind is Kind.FRAME:
+            case.on_its_way = True
+        if note.kind in (Kind.FRAME, Kind.PAUSE, Kind.COMPLETE):
+            return [Scan(case.token, "stream", note.flow, note.dir, length=note.length, app=app)]
         reason = "too_large" if note.kind is Kind.TOO_BIG else "memory"
-        case.size = note.length
+        case.size, case.meta = note.length, self._named(case, None)
         if note.kind is Kind.SHED:
             return [self._report(case, "released_by_policy", reason, now), *self._close(case)]
         return self._unscanned(case, reason, now)
 
-    def _meta(self, flow: int, direction: int, ends: Ends) -> Meta:
-        src, src_port, dst, dst_port = ends.sender(direction)
-        app = "http" if ends.kind & marks.HTTP else "ftp-data" if ends.kind & marks.FTPDATA else "smtp"
-        known = self.deep.get(flow)
-        if known is not None and direction == TO_CLIENT:
-            return known
-        return Meta(src, src_port, dst, dst_port, app)
+    def _ends(self, flow: int, direction: int, ends: Ends) -> tuple[Meta, str]:
+        """(who sends to whom, the splitter's name)."""
+        app = next((name for bit, name in _APPS if ends.kind & bit), "")
+        known = self.flows.get(flow)
+        app = known.app.get(direction, app) if known else app
+        return Meta(*ends.sender(direction), app), app
+
+    def _named(self, case: _Case, seen: Object | None) -> Meta:
+        """The names of what was found: as the engine told them of the same content, or as the stream tells them."""
+        flow = self.flows.get(case.flow)
+        claims = [c for c in flow.claims if c.dir == case.dir] if flow else []
+        same = next((c for c in claims if seen is not None and c.sha256 == seen.sha256), None)
+        if same is not None and flow is not None:
+            flow.claims.remove(same)
+            same.ended = True
+            return same.meta
+        if seen is not None and (seen.name or seen.url or seen.mail_from):
+            return replace(
+                case.meta, file_name=seen.name, url=mask_url(seen.url), host=seen.host[:256],
+                mail_from=seen.mail_from, mail_to=tuple(seen.mail_to), mail_subject=seen.mail_subject,
+            )  # fmt: skip
+        return claims[-1].meta if claims else case.meta
 
     def _expired(self, note: Note, now: float) -> list[Command]:
         commands: list[Command] = []
         for case in [c for c in self.cases.values() if (c.flow, c.dir) == (note.flow, note.dir) and not c.expired]:
+            if case.what != "stream" or case.on_its_way:
+                continue
             case.expired = True
-            if self.block and self.block_unscanned:
+            if self._blocks("timeout"):
                 case.reason = "timeout"
                 commands.append(Cut(case.token, case.flow, case.dir))
-            elif case.holding:
-                case.holding = False
-                commands.append(Resolve(case.flow, case.dir))
             else:
                 commands.append(Release(case.flow, case.dir, case.length, 0))
         return commands or [Release(note.flow, note.dir, note.length, 0)]
+
+    def _blocks(self, reason: str) -> bool:
+        return self.block and reason in self.block_reasons
 
     def _scanned(self, event: ScanDone, now: float) -> list[Command]:
         case, result = self.cases.get(event.token), event.result
         if case is None:
             return []
         if case in self.undecided.get(case.flow, ()):  # cut at its deadline: only a note can tell how that ended
-            if not result.rules:
+            found = next((seen for seen in result.objects if seen.rules), None)
+            if found is None:
                 return []
-            case.rules, case.reason = tuple(result.rules), ""
+            case.rules, case.reason = tuple(found.rules), ""
             return [Keep(case.token)]
-        if case.known is not None:
-            return self._judge(case, case.known, now)
-        if case.what == "frame":
-            return [Expect(case.flow, case.dir, result.end), *self._close(case)]
         if case.what == "stream":
             return self._stream(case, result, now)
         if result.error:
             return self._unscanned(case, result.error, now)
-        if case.sha256:
-            self.cache[case.sha256] = tuple(result.rules)
+        seen = result.objects[0] if result.objects else Object("", 0)
+        rules, case.inner = tuple(seen.rules), seen.inner
+        if not rules and seen.reason:
+            return self._unscanned(case, seen.reason, now)
+        if not rules:
+            self._remember(case.sha256, rules)
+        return self._judge(case, rules, now)
+
+    def _remember(self, sha256: str, rules: tuple[str, ...]) -> None:
+        if sha256:
+            self.cache[sha256] = rules
             if len(self.cache) > CACHE_SIZE:
                 self.cache.popitem(last=False)
-        return self._judge(case, tuple(result.rules), now)
+
+    def _learn(self, case: _Case, result: Result) -> None:
+        if result.app and case.flow:
+            self._flow(case.flow).app[case.dir] = result.app
 
     def _stream(self, case: _Case, result: Result, now: float) -> list[Command]:
         if case.flow in self.cut:
             return self._close(case)
-        case.sha256, case.size = result.sha256, result.size
-        if result.rules:
-            return self._judge(case, tuple(result.rules), now)
         if result.error:
-            return self._unscanned(case, result.error, now)
-        commands: list[Command] = [] if case.expired else [Release(case.flow, case.dir, case.length, result.finished)]
-        long_ftp = case.ended and is_long_ftp(case.meta, case.length) and ends_of(case.meta) not in self.told
-        if case.flow in self.deep or case.expired or long_ftp:
-            if result.finished:
-                self.deep[case.flow] = Meta(*ends_of(case.meta), app=case.meta.app)
-            for seen in result.objects:
-                if not seen.complete and not case.ended:
-                    continue
-                done = replace(case, sha256=seen.sha256, size=seen.size)
-                reason = "timeout" if case.expired else ""
-                outcome: Outcome = "released_by_policy" if case.expired else "clean"
-                commands.append(self._report(done, outcome, reason, now))
+            return self._close(case) if case.on_its_way else self._unscanned(case, result.error, now)
+        self._learn(case, result)
+        for seen in result.objects:
+            if seen.rules or (seen.reason and self._blocks(seen.reason)):
+                case.sha256, case.size, case.inner = seen.sha256, seen.size, seen.inner
+                case.meta, case.reason = self._named(case, seen), "" if seen.rules else seen.reason
+                return self._bad(case, tuple(seen.rules), now)
+        if case.on_its_way:
+            return [*([Expect(case.flow, case.dir, case.base + result.end)] if result.end else []), *self._close(case)]
+        commands: list[Command] = []
+        if not case.expired:
+            commands.append(Release(case.flow, case.dir, case.length, result.finished))
+        if result.end and result.end > case.length:
+            commands.append(Expect(case.flow, case.dir, case.base + result.end))
+        for seen in result.objects:
+            if (seen.complete or case.ended) and self._is_news(case, seen):
+                done = replace(case, sha256=seen.sha256, size=seen.size, inner=seen.inner)
+                done.meta = self._named(case, seen)
+                reason = seen.reason or ("timeout" if case.expired else "")
+                commands.append(self._report(done, "released_by_policy" if reason else "clean", reason, now))
+                if not reason:
+                    self._remember(seen.sha256, ())
+        if case.flow in self.flows and result.finished:
+            flow = self.flows[case.flow]
+            flow.told = {t for t in flow.told if t[0] != case.dir or t[1] >= case.base + result.finished}
+        if result.opaque:
+            commands += [Pass(case.flow, case.dir), Pass(case.flow, TO_CLIENT + TO_SERVER - case.dir)]
         return commands + self._close(case)
 
-    def _judge(self, case: _Case, rules: tuple[str, ...], now: float) -> list[Command]:
+    def _is_news(self, case: _Case, seen: Object) -> bool:
+        place = (case.dir, case.base + seen.start, seen.sha256)
+        told = self._flow(case.flow).told if case.flow else set()
+        if place in told:
+            return False
+        told.add(place)
+        return bool(seen.size)
+
+    def _bad(self, case: _Case, rules: tuple[str, ...], now: float) -> list[Command]:
+        """Malicious, or (without rules) of a kind that policy does not let pass."""
         case.rules = rules
-        if not rules:
-            reason = "restart" if case.late else "timeout" if case.expired else ""
-            outcome: Outcome = "released_by_policy" if case.expired else "clean"
-            return [*self._let_go(case), self._report(case, outcome, reason, now), *self._close(case)]
+        if rules:
+            self._remember(case.sha256, rules)
         if not self.block:
             return [
                 *self._let_go(case),
@@ -364,9 +439,17 @@ class HoldEngine:
                 *self._close(case),
             ]
         if not case.flow:
-            reason = "restart" if case.late else ""
+            reason = "restart" if case.late and not case.silent else case.reason
             return [Keep(case.token), self._report(case, "delivered_then_found", reason, now), *self._close(case)]
         return [Keep(case.token), *self._stop(case, now)]
+
+    def _judge(self, case: _Case, rules: tuple[str, ...], now: float) -> list[Command]:
+        if rules:
+            return self._bad(case, rules, now)
+        if case.silent:
+            return self._close(case)
+        reason = "restart" if case.late else ""
+        return [self._report(case, "clean", reason, now), *self._close(case)]
 
     def _stop(self, case: _Case, now: float) -> list[Command]:
         """Cut the flow; on one that was cut for another file this one shares that one's fate."""
@@ -378,8 +461,10 @@ class HoldEngine:
         return [self._report(case, "blocked", case.reason, now), *self._close(case)]
 
     def _unscanned(self, case: _Case, reason: str, now: float) -> list[Command]:
+        if case.silent:
+            return self._close(case)
         case.reason = reason
-        if self.block and self.block_unscanned and case.flow:
+        if self._blocks(reason) and case.flow:
             return self._stop(case, now)
         commands = self._let_go(case)
         if reason == "too_large":
@@ -387,14 +472,9 @@ class HoldEngine:
         return [*commands, self._report(case, "released_by_policy", reason, now), *self._close(case)]
 
     def _let_go(self, case: _Case) -> list[Command]:
-        if not case.flow or case.expired:
+        if not case.flow or case.expired or case.what != "stream" or case.on_its_way:
             return []
-        if case.what == "stream":
-            return [Release(case.flow, case.dir, case.length, 0)]
-        if not case.holding:
-            return []
-        case.holding = False
-        return [Resolve(case.flow, case.dir)]
+        return [Release(case.flow, case.dir, case.length, 0)]
 
     def _cut_done(self, event: CutDone, now: float) -> list[Command]:
         case = self.cases.get(event.token)
@@ -415,12 +495,14 @@ class HoldEngine:
         return commands
 
     def _report(self, case: _Case, outcome: Outcome, reason: str, now: float) -> Report:
-        if is_long_ftp(case.meta, case.size) and case.what == "stream":
-            self.told[ends_of(case.meta)] = None
-            if len(self.told) > CACHE_SIZE:
-                self.told.popitem(last=False)
+        self.told[ends_of(case.meta)] = (now, outcome)
+        self.told.move_to_end(ends_of(case.meta))
+        if len(self.told) > CACHE_SIZE:
+            self.told.popitem(last=False)
         held = 0.0 if case.late else (now - case.began) * 1000
-        return Report(case.token, case.meta, outcome, reason, case.rules, case.sha256, case.size, held)
+        return Report(
+            case.token, case.meta, outcome, reason, case.rules, case.sha256, case.size, held, inner=case.inner
+        )
 
     def _close(self, case: _Case) -> list[Command]:
         self.cases.pop(case.token, None)
@@ -428,10 +510,5 @@ class HoldEngine:
 
 
 def ends_of(meta: Meta) -> tuple[str, int, str, int]:
-    """The next object on this flow has the same ends, and a name nobody told us."""
+    """Who sends to whom, without names."""
     return meta.src, meta.src_port, meta.dst, meta.dst_port
-
-
-def is_long_ftp(meta: Meta, size: int) -> bool:
-    """A file on an FTP data connection of which the engine does not see the end."""
-    return meta.app == "ftp-data" and size >= FTP_DEPTH_BYTES

@@ -10,6 +10,7 @@ Started as `python -I -m sekisho.inspect.worker SOCKET_FD RULES_FD MEMORY_MB`.
 from __future__ import annotations
 
 import array
+import gc
 import hashlib
 import mmap
 import os
@@ -21,95 +22,124 @@ from typing import Literal
 
 import msgspec
 import pyseccomp
-import yara
 
-from sekisho.inspect import framing
+from sekisho.inspect.scanner import Limits, Scanner
+from sekisho.inspect.streams import registry
+from sekisho.inspect.streams.found import Found
 
-MAX_RULES = 16
-MESSAGE_BYTES = 64 << 10
+MAX_OBJECTS = 64
+MESSAGE_BYTES = 192 << 10
 
 
 class Job(msgspec.Struct, omit_defaults=True):
-    """What to look at: an extracted `file`, a raw response `stream`, or only the stream's `frame`."""
+    """What to look at: an extracted `file`, or one direction of a `stream`."""
 
     id: int
-    what: Literal["file", "stream", "frame"]
+    what: Literal["file", "stream"]
     length: int
-    http: bool = False
+    app: str = ""
+    to_server: bool = False
+    asked: bytes = b""
+    """HTTP: the beginning of the newest request."""
     timeout_s: int = 10
     limit: int = 64 << 20
     name: str = ""
 
 
 class Object(msgspec.Struct, omit_defaults=True):
-    """One object in a stream."""
+    """One object in a stream; see streams.found.Found."""
 
     sha256: str
     size: int
     complete: bool = True
+    start: int = 0
+    rules: list[str] = []
+    inner: str = ""
+    reason: str = ""
+    name: str = ""
+    url: str = ""
+    host: str = ""
+    mail_from: str = ""
+    mail_to: tuple[str, ...] = ()
+    mail_subject: str = ""
+    body_at: int = 0
+    ranged: tuple[int, int, int] | None = None
 
 
 class Result(msgspec.Struct, omit_defaults=True):
     """What was found. `error` is empty, "timeout" or "damaged"."""
 
     id: int
-    rules: list[str] = []
+    objects: list[Object] = []
     error: str = ""
     end: int = 0
+    """Spool offset at which the unfinished object ends by its own declaration; 0 = not declared."""
     finished: int = 0
-    sha256: str = ""
-    size: int = 0
-    objects: list[Object] = []
+    """Spool offset before which every object is complete."""
+    app: str = ""
+    """The protocol this direction has turned out to speak; empty = as asked."""
+    opaque: bool = False
+    """Nothing more can be read in this stream."""
     scan_ms: float = 0.0
 
 
-class Scanner:
-    """YARA over the forms a receiver could see."""
+class Worker:
+    """Splits a stream and looks at every form of every object in it."""
 
-    def __init__(self, rules: yara.Rules) -> None:
-        self._rules = rules
+    def __init__(self, scanner: Scanner) -> None:
+        self._scanner = scanner
 
-    def run(self, job: Job, data: memoryview) -> Result:
+    def run(self, job: Job, data: memoryview, peer: memoryview) -> Result:
         """Look at `data` as the job says. Never raises on content: what goes wrong is the result's `error`."""
         began = time.monotonic()
         result = Result(job.id)
+        limits = Limits(deadline=began + job.timeout_s, expanded=job.limit)
         try:
-            if job.what == "frame":
-                result.end = framing.expected_end(data, http=job.http)
-            elif job.what == "file":
-                result.rules = self._match(data, job)
+            if job.what == "file":
+                finding = self._scanner.look(data, name=job.name, limits=limits)
+                seen = Object("", len(data), rules=finding.rules, inner=finding.inner, reason=finding.reason)
+                result.objects.append(seen)
             else:
-                self._stream(data, job, result)
-        except yara.TimeoutError:
+                self._stream(job, data, peer, limits, result)
+        except TimeoutError:
             result.error = "timeout"
-        except (yara.Error, MemoryError, ValueError, RecursionError):
+        except (MemoryError, ValueError, RecursionError, OverflowError):
             result.error = "damaged"
         result.scan_ms = (time.monotonic() - began) * 1000
         return result
 
-    def _stream(self, data: memoryview, job: Job, result: Result) -> None:
-        for found in framing.objects(data, http=job.http, limit=job.limit):
-            rules = self._match(found.body, job)
-            if not rules and found.body is not found.raw:
-                rules = self._match(found.raw, job)
-            if rules or len(found.body):
-                seen = Object(hashlib.sha256(found.body).hexdigest(), len(found.body), found.complete)
-                if rules:
-                    result.rules, result.sha256, result.size = rules, seen.sha256, seen.size
-                    return
-                if len(result.objects) < MAX_RULES:
-                    result.objects.append(seen)
+    def _stream(self, job: Job, data: memoryview, peer: memoryview, limits: Limits, result: Result) -> None:
+        app, split = registry.splitter(job.app, data, to_server=job.to_server)
+        result.app = app if app != job.app else ""
+        for found in split(data, peer, limit=job.limit):
+            result.end = found.expected
+            result.opaque |= found.opaque
             if found.complete:
-                result.finished = found.end
-            else:
-                result.end = found.end
+                result.finished = max(result.finished, found.end)
+            seen = self._object(found, job, limits)
+            if len(result.objects) < MAX_OBJECTS or seen.rules or seen.reason:
+                result.objects.append(seen)
+            if seen.rules:
+                return
 
-    def _match(self, data: bytes | memoryview, job: Job) -> list[str]:
-        if not len(data):
-            return []
-        externals = {"filename": job.name, "filepath": "", "extension": job.name.rpartition(".")[2].lower()}
-        matches = self._rules.match(data=data, timeout=max(1, job.timeout_s), externals=externals)
-        return [m.rule for m in matches if "private" not in m.tags][:MAX_RULES]
+    def _object(self, found: Found, job: Job, limits: Limits) -> Object:
+        first = found.parts[0] if found.parts else b""
+        seen = Object(
+            hashlib.sha256(first).hexdigest() if len(first) else "",
+            len(first), found.complete, found.start,
+            name=found.name[:256], url=found.url[:2048], host=found.host[:256],
+            mail_from=found.mail_from[:256], mail_to=tuple(to[:256] for to in found.mail_to[:16]),
+            mail_subject=found.mail_subject[:256], body_at=found.body_at, ranged=found.ranged,
+        )  # fmt: skip
+        for part in found.parts:
+            finding = self._scanner.look(part, name=found.name[-128:] or job.name, limits=limits)
+            seen.reason = seen.reason or finding.reason
+            if finding.rules:
+                seen.rules, seen.inner, seen.reason = finding.rules, finding.inner, ""
+                return seen
+        if found.trouble:
+            seen.reason = "unparsable"
+        return seen
 
 
 _ALLOWED = (
@@ -142,48 +172,70 @@ def confine(memory_mb: int) -> None:
     rules.load()
 
 
-def _receive(sock: socket.socket) -> tuple[bytes, int]:
-    """(message, file descriptor); an empty message when the parent is gone."""
+def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """(message, file descriptors); an empty message when the parent is gone."""
     fds = array.array("i")
-    message, ancillary, _, _ = sock.recvmsg(MESSAGE_BYTES, socket.CMSG_LEN(fds.itemsize))
+    message, ancillary, _, _ = sock.recvmsg(MESSAGE_BYTES, socket.CMSG_LEN(fds.itemsize * 2))
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(data[: fds.itemsize])
-    return message, fds[0] if fds else -1
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return message, list(fds)
 
 
-def serve(sock: socket.socket, scanner: Scanner) -> None:
+class _Mapped:
+    """At most `length` bytes of a file, read-only, as a context manager; closes the descriptor."""
+
+    def __init__(self, fd: int, length: int) -> None:
+        size = min(length, os.fstat(fd).st_size)
+        self._view = mmap.mmap(fd, size, prot=mmap.PROT_READ) if size else None
+        os.close(fd)
+
+    def __enter__(self) -> memoryview:
+        return memoryview(self._view) if self._view is not None else memoryview(b"")
+
+    def __exit__(self, *_: object) -> None:
+        if self._view is None:
+            return
+        try:
+            self._view.close()
+        except BufferError:  # a library's cycle still points into it: the collector unmaps it
+            gc.collect()
+
+
+def serve(sock: socket.socket, worker: Worker) -> None:
     """Answer jobs until the parent closes the socket."""
     decoder, encoder = msgspec.msgpack.Decoder(Job), msgspec.msgpack.Encoder()
     while True:
-        message, fd = _receive(sock)
+        message, fds = _receive(sock)
         if not message:
             return
         job = decoder.decode(message)
-        size = min(job.length, os.fstat(fd).st_size)
-        if size:
-            with mmap.mmap(fd, size, prot=mmap.PROT_READ) as view:
-                data = memoryview(view)
-                result = scanner.run(job, data)
-                data.release()
-        else:
-            result = Result(job.id)
-        os.close(fd)
+        with _Mapped(fds[0], job.length) as data:
+            if len(fds) > 1:
+                with _Mapped(fds[1], job.limit) as peer:
+                    result = worker.run(job, data, peer)
+            else:
+                result = worker.run(job, data, memoryview(job.asked))
         sock.send(encoder.encode(result))
+
+
+def warm(worker: Worker) -> None:
+    """Imports and allocations that must happen before the door closes."""
+    for app in registry.APPS:
+        for to_server in (False, True):
+            job = Job(0, "stream", 64, app=app, to_server=to_server, timeout_s=1)
+            worker.run(job, memoryview(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\nx"), memoryview(b""))
 
 
 def main(argv: list[str]) -> int:
     sock = socket.socket(fileno=int(argv[0]))
     with os.fdopen(int(argv[1]), "rb") as source:
-        rules = yara.load(file=source)
-    scanner = Scanner(rules)
-    warm = memoryview(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\nx")
-    scanner.run(
-        Job(0, "stream", len(warm), http=True, timeout_s=1), warm
-    )  # imports and allocations before the door closes
+        scanner = Scanner(source)
+    worker = Worker(scanner)
+    warm(worker)  # imports and allocations before the door closes
     confine(int(argv[2]))
     sock.send(b"ready")
-    serve(sock, scanner)
+    serve(sock, worker)
     return 0
 
 

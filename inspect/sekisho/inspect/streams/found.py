@@ -24,6 +24,12 @@ class Found:
     """Stream offset at which it will end by its own declaration; 0 = not declared."""
     trouble: str = ""
     """Why two readers could disagree about it; empty = there is one reading."""
+    opaque: bool = False
+    """From `end` on the stream is no longer this protocol (encrypted, a tunnel): nothing more can be read in it."""
+    body_at: int = 0
+    """Stream offset of its content where that travels unchanged; 0 = it does not."""
+    ranged: tuple[int, int, int] | None = None
+    """(from, to, total or 0) where it is only a part of something larger."""
     name: str = ""
     url: str = ""
     host: str = ""
