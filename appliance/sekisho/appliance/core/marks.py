@@ -22,8 +22,6 @@ FTPDATA: Final = 0x40
 """The flow is an FTP data connection: one file, in either direction, ended by FIN."""
 CUT: Final = 0x80
 """The flow was cut for a malicious file: both ends are answered with RST."""
-NOBODY: Final = 0x100
-"""Packet only: an HTTP response that carries no body (1xx, 204, 304): nothing to hold."""
 DEEP: Final = 0x200
 """The response stream is past Suricata's depth: packets to the client go to the gate alone."""
 REFUSE: Final = 0x400
