@@ -30,6 +30,7 @@ from sekisho.appliance.core.settings import Inspection, Settings, load
 from sekisho.inspect import eve, gate, hold
 from sekisho.inspect.janitor import Janitor
 from sekisho.inspect.quarantine import Quarantine
+from sekisho.inspect.ranges import Ranges
 from sekisho.inspect.recorder import Record, Recorder, utc
 from sekisho.inspect.scan import Pool
 from sekisho.inspect.worker import Job, Result
@@ -72,6 +73,7 @@ class Inspect:
         self.control = _bind(settings.inspect_socket, socket.SOCK_STREAM)
         self.beat = _Beat(settings.gate_beat)
         self.gate: gate.Gate | None = None
+        self.ranges = Ranges(inspection.memory_mb << 18, inspection.scan_limit_mb << 20)
         self._fds: dict[int, int] = {}
         self._paths: dict[int, str] = {}
         self._lengths: dict[int, int] = {}
@@ -223,6 +225,8 @@ class Inspect:
             match command:
                 case hold.Release():
                     self.gate.release(command.flow, command.dir, command.upto, command.finished)
+                case hold.Assemble():
+                    self._assemble(command)
                 case hold.Expect():
                     self.gate.expect(command.flow, command.dir, command.end)
                 case hold.Pass():
@@ -277,6 +281,23 @@ class Inspect:
             fd,
             self._peer(scan),
         )
+
+    def _assemble(self, assemble: hold.Assemble) -> None:
+        """Put a piece to the others of its download, and have all of it looked at."""
+        token, piece = assemble.token, assemble.piece
+        spool = self._fds.get(token, -1)
+        start, _, total = piece.ranged or (0, 0, 0)
+        length = max(0, min(self._lengths.get(token, 0) - piece.body_at, piece.content))
+        fd, known, total = -1, 0, 0
+        if spool >= 0:
+            key = (piece.host, piece.url)
+            fd, known, total = self.ranges.put(key, start, spool, piece.body_at, length, total)
+        gap = fd < 0 or not assemble.judge
+        self._do(self.engine.handle(hold.Assembled(token, bool(total) and known >= total, gap), time.monotonic()))
+        if not gap:
+            inspection = self.settings.inspection
+            job = Job(token, "file", known, timeout_s=max(1, int(inspection.scan_timeout_s)), name=piece.name[-128:])
+            self.pool.submit(job, os.dup(fd))
 
     def _peer(self, scan: hold.Scan) -> int:
         """A descriptor of the other direction's spool where the protocol needs it; -1 else."""
@@ -365,6 +386,7 @@ class Inspect:
         if self.gate is not None:
             self.gate.close()
         self.janitor.stop()
+        self.ranges.close()
         self.pool.close()
         self.recorder.close()
         self.settings.files_socket.unlink(missing_ok=True)

@@ -863,10 +863,11 @@ static void consider_notes(struct gate *g, struct flow *f, uint32_t dir, int pus
     }
     if (d->checking || d->shed || !d->contig) return;
     int ended = d->fin || (d->expect && d->contig >= d->expect);
-    if (!ended && d->map && f->kind & MARK_HTTP && d->contig > 5) ended = final_chunk(d);
-    if (!ended && d->map && f->kind & (MARK_MAIL | MARK_POP3)) ended = final_dot(d);
     /* What looks like an end in every packet must not buy a look at a long object each time. */
-    if (ended && !d->fin && d->looked > EAGER && d->contig < d->looked + d->looked / 8) ended = 0;
+    if (!ended && d->map && (d->looked <= EAGER || d->contig >= d->looked + d->looked / 8)) {
+        if (f->kind & MARK_HTTP && d->contig > 5) ended = final_chunk(d);
+        if (f->kind & (MARK_MAIL | MARK_POP3)) ended = final_dot(d);
+    }
     if (ended) {
         look(g, f, dir, GATE_COMPLETE);
     } else if (pushed && (d->contig <= EAGER || f->kind & MARK_SMB)) {
@@ -1087,6 +1088,12 @@ static void handle(struct gate *g, struct packet *p) {
         /* A sender's own RST proves nothing about an unfinished object: its receiver may never see or heed it, so
          * what is held waits for its verdict and what is known is kept. */
         f->closing = unfinished(f, p->dir) ? f->closing | 8 : 1;
+        /* A download that breaks off may go on in another connection: what came so far is looked at and kept. */
+        struct direction *d = &f->dir[GATE_TO_CLIENT];
+        if (f->kind & MARK_HTTP && d->map && !d->idle && !d->checking && !d->shed && d->contig > d->looked) {
+            d->fin = 1;
+            look(g, f, GATE_TO_CLIENT, GATE_COMPLETE);
+        }
         return;
     }
     if (p->flags & ACK) receiver_has(g, f, !p->dir, p->ack);

@@ -15,6 +15,8 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import msgspec
+
 from sekisho.appliance.core import marks
 from sekisho.inspect.gate import TO_CLIENT, TO_SERVER, Ends, Kind, Note
 from sekisho.inspect.worker import Object, Result
@@ -83,7 +85,16 @@ class NoteRaised:
     ends: Ends | None
 
 
-Event = FileSeen | ScanDone | CutDone | NoteRaised
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """What a piece makes with the others: `whole` when nothing is missing, `gap` when it cannot be judged with them."""
+
+    token: int
+    whole: bool
+    gap: bool
+
+
+Event = Assembled | FileSeen | ScanDone | CutDone | NoteRaised
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,18 @@ class Scan:
     length: int = 0
     app: str = ""
     name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Assemble:
+    """Judge this piece of a download together with what came before it; the adapter answers with Assembled."""
+
+    token: int
+    flow: int
+    dir: int
+    piece: Object
+    judge: bool
+    """False: only keep it, its connection broke off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +178,7 @@ class Done:
     token: int
 
 
-Command = Release | Expect | Pass | Scan | Keep | Cut | Report | Done
+Command = Assemble | Release | Expect | Pass | Scan | Keep | Cut | Report | Done
 
 
 @dataclass
@@ -171,6 +194,7 @@ class _Case:
     length: int = 0
     base: int = 0
     late: bool = False
+    why_late: str = "restart"
     on_its_way: bool = False
     """Nothing waits for this look."""
     silent: bool = False
@@ -181,6 +205,10 @@ class _Case:
     reason: str = ""
     inner: str = ""
     path: str = ""
+    result: Result | None = None
+    """The stream's own verdict, while a piece of it is judged with the others."""
+    piece: Object | None = None
+    whole: bool = False
 
 
 @dataclass
@@ -222,6 +250,8 @@ class HoldEngine:
                 return self._scanned(event, now)
             case CutDone():
                 return self._cut_done(event, now)
+            case Assembled():
+                return self._assembled(event, now)
             case NoteRaised():
                 return self._note(event, now)
 
@@ -243,7 +273,7 @@ class HoldEngine:
             if case.silent and known:
                 commands += self._close(case)
             else:
-                case.late = True
+                case.late, case.why_late = True, "late"
                 commands.append(
                     Scan(case.token, "file", 0, case.dir, case.path, case.size, name=case.meta.file_name[-128:])
                 )
@@ -253,9 +283,7 @@ class HoldEngine:
         """The rules changed: what was clean may not be any more."""
         self.cache.clear()
 
-    def _open(
-        self, what: Literal["file", "stream"], flow: int, direction: int, meta: Meta, now: float
-    ) -> _Case:
+    def _open(self, what: Literal["file", "stream"], flow: int, direction: int, meta: Meta, now: float) -> _Case:
         case = _Case(self.next_token, what, flow, direction, meta, now)
         self.next_token += 1
         self.cases[case.token] = case
@@ -364,6 +392,9 @@ class HoldEngine:
                 return []
             case.rules, case.reason = tuple(found.rules), ""
             return [Keep(case.token)]
+        if case.result is not None and case.piece is not None:
+            seen = result.objects[0] if result.objects else Object("", 0, reason=result.error)
+            return self._judged_whole(case, case.piece, seen, now)
         if case.what == "stream":
             return self._stream(case, result, now)
         if result.error:
@@ -397,6 +428,10 @@ class HoldEngine:
                 case.sha256, case.size, case.inner = seen.sha256, seen.size, seen.inner
                 case.meta, case.reason = self._named(case, seen), "" if seen.rules else seen.reason
                 return self._bad(case, tuple(seen.rules), now)
+        piece = next((seen for seen in result.objects if seen.ranged or (case.ended and seen.broken)), None)
+        if piece is not None and case.result is None and piece.body_at and not case.on_its_way:
+            case.result, case.piece = result, piece
+            return [Assemble(case.token, case.flow, case.dir, piece, bool(piece.ranged))]
         if case.on_its_way:
             return [*([Expect(case.flow, case.dir, case.base + result.end)] if result.end else []), *self._close(case)]
         commands: list[Command] = []
@@ -404,6 +439,8 @@ class HoldEngine:
             commands.append(Release(case.flow, case.dir, case.length, result.finished))
         if result.end and result.end > case.length:
             commands.append(Expect(case.flow, case.dir, case.base + result.end))
+        if any(seen.ranged for seen in result.objects):
+            self._tell(case.meta, "clean", now)
         for seen in result.objects:
             if (seen.complete or case.ended) and self._is_news(case, seen):
                 done = replace(case, sha256=seen.sha256, size=seen.size, inner=seen.inner)
@@ -418,6 +455,26 @@ class HoldEngine:
         if result.opaque:
             commands += [Pass(case.flow, case.dir), Pass(case.flow, TO_CLIENT + TO_SERVER - case.dir)]
         return commands + self._close(case)
+
+    def _assembled(self, event: Assembled, now: float) -> list[Command]:
+        case = self.cases.get(event.token)
+        if case is None or case.result is None or case.piece is None:
+            return []
+        case.whole = event.whole
+        if not event.gap:
+            return []  # a scan of all of it is under way
+        reason = "range" if case.piece.ranged else ""
+        return self._judged_whole(case, case.piece, Object("", 0, reason=reason), now)
+
+    def _judged_whole(self, case: _Case, piece: Object, whole: Object, now: float) -> list[Command]:
+        """What the piece is in its place among the others decides about it."""
+        if case.result is None:
+            return []
+        told = replace_object(piece, whole)
+        if piece.ranged and not (case.whole or told.rules or told.reason):
+            told.size = 0  # a part of a file is no file: its outcome is told with the last one
+        objects = [told if seen is piece else seen for seen in case.result.objects]
+        return self._stream(case, msgspec.structs.replace(case.result, objects=objects), now)
 
     def _is_news(self, case: _Case, seen: Object) -> bool:
         place = (case.dir, case.base + seen.start, seen.sha256)
@@ -439,7 +496,7 @@ class HoldEngine:
                 *self._close(case),
             ]
         if not case.flow:
-            reason = "restart" if case.late and not case.silent else case.reason
+            reason = case.why_late if case.late and not case.silent else case.reason
             return [Keep(case.token), self._report(case, "delivered_then_found", reason, now), *self._close(case)]
         return [Keep(case.token), *self._stop(case, now)]
 
@@ -448,8 +505,7 @@ class HoldEngine:
             return self._bad(case, rules, now)
         if case.silent:
             return self._close(case)
-        reason = "restart" if case.late else ""
-        return [self._report(case, "clean", reason, now), *self._close(case)]
+        return [self._report(case, "clean", case.why_late if case.late else "", now), *self._close(case)]
 
     def _stop(self, case: _Case, now: float) -> list[Command]:
         """Cut the flow; on one that was cut for another file this one shares that one's fate."""
@@ -495,14 +551,17 @@ class HoldEngine:
         return commands
 
     def _report(self, case: _Case, outcome: Outcome, reason: str, now: float) -> Report:
-        self.told[ends_of(case.meta)] = (now, outcome)
-        self.told.move_to_end(ends_of(case.meta))
-        if len(self.told) > CACHE_SIZE:
-            self.told.popitem(last=False)
+        self._tell(case.meta, outcome, now)
         held = 0.0 if case.late else (now - case.began) * 1000
         return Report(
             case.token, case.meta, outcome, reason, case.rules, case.sha256, case.size, held, inner=case.inner
         )
+
+    def _tell(self, meta: Meta, outcome: Outcome, now: float) -> None:
+        self.told[ends_of(meta)] = (now, outcome)
+        self.told.move_to_end(ends_of(meta))
+        if len(self.told) > CACHE_SIZE:
+            self.told.popitem(last=False)
 
     def _close(self, case: _Case) -> list[Command]:
         self.cases.pop(case.token, None)
@@ -512,3 +571,11 @@ class HoldEngine:
 def ends_of(meta: Meta) -> tuple[str, int, str, int]:
     """Who sends to whom, without names."""
     return meta.src, meta.src_port, meta.dst, meta.dst_port
+
+
+def replace_object(piece: Object, whole: Object) -> Object:
+    """The piece's names with the verdict (and, where there is one, the content's identity) of the whole."""
+    told = msgspec.structs.replace(piece, rules=whole.rules, inner=whole.inner, reason=whole.reason, broken=False)
+    if whole.sha256:
+        told.sha256, told.size = whole.sha256, whole.size
+    return told

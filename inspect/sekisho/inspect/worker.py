@@ -64,6 +64,10 @@ class Object(msgspec.Struct, omit_defaults=True):
     mail_subject: str = ""
     body_at: int = 0
     ranged: tuple[int, int, int] | None = None
+    content: int = 0
+    """Bytes of it in the stream from `body_at` on."""
+    broken: bool = False
+    """It says how long it is, and is not that long (yet)."""
 
 
 class Result(msgspec.Struct, omit_defaults=True):
@@ -97,7 +101,8 @@ class Worker:
         try:
             if job.what == "file":
                 finding = self._scanner.look(data, name=job.name, limits=limits)
-                seen = Object("", len(data), rules=finding.rules, inner=finding.inner, reason=finding.reason)
+                digest = hashlib.sha256(data).hexdigest()
+                seen = Object(digest, len(data), rules=finding.rules, inner=finding.inner, reason=finding.reason)
                 result.objects.append(seen)
             else:
                 self._stream(job, data, peer, limits, result)
@@ -130,6 +135,8 @@ class Worker:
             name=found.name[:256], url=found.url[:2048], host=found.host[:256],
             mail_from=found.mail_from[:256], mail_to=tuple(to[:256] for to in found.mail_to[:16]),
             mail_subject=found.mail_subject[:256], body_at=found.body_at, ranged=found.ranged,
+            content=len(found.parts[-1]) if found.body_at and found.parts else 0,
+            broken=bool(found.expected and found.body_at),
         )  # fmt: skip
         for part in found.parts:
             finding = self._scanner.look(part, name=found.name[-128:] or job.name, limits=limits)

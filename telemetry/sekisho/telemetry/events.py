@@ -77,7 +77,8 @@ class FileVerdict(_Event, tag="file", frozen=True):
     outcome: Outcome = "clean"
     reason: str = ""
     """Why, where the outcome alone does not say it: too_large, timeout, damaged, worker_lost, memory, detect_only,
-    restart, unparsable (no reader could be sure what it says), encrypted, depth, bomb, neutralised, range."""
+    restart and late (judged after the fact), unparsable (no reader could be sure what it says), encrypted, depth, bomb,
+    neutralised, range."""
     rules: list[str] = []
     """YARA rules that matched, at most 16."""
     file_name: str = ""

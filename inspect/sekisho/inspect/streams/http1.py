@@ -233,7 +233,7 @@ def _framed(stream: memoryview, at: int, head: _Head, limit: int) -> Found:
     if trouble:
         parts += _readings(stream, at, limit)
         return Found(at, 0, False, parts, trouble=trouble)
-    return Found(at, end, complete, parts, expected=0 if complete else expected, body_at=body_at)
+    return Found(at, end, complete, parts, expected=0 if complete else expected, body_at=0 if transfer else body_at)
 
 
 def _decoded(body: Bytes, head: _Head, limit: int, complete: bool) -> tuple[list[Bytes], str]:
