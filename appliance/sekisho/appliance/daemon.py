@@ -20,8 +20,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from sekisho.appliance.refusal import Responder
-
 from sekisho.appliance import bridge, express, netfilter, preflight, status, suricata
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
 from sekisho.appliance.core.sdnotify import notify
@@ -29,6 +27,7 @@ from sekisho.appliance.core.settings import Settings, load
 from sekisho.appliance.engine import Engine, RuleSet
 from sekisho.appliance.findings import Findings, utc_now
 from sekisho.appliance.inventory import Listener
+from sekisho.appliance.refusal import Responder
 from sekisho.appliance.watchdog import BypassWatchdog, Part, Report, RestartEngine, SetMode, observe
 from sekisho.signatures import compiler
 from sekisho.telemetry.events import Bypass, Health
