@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from sekisho.inspect.streams.letter import Letter
 
 Bytes = bytes | memoryview
 
@@ -36,6 +39,8 @@ class Found:
     mail_from: str = ""
     mail_to: tuple[str, ...] = ()
     mail_subject: str = ""
+    letter: Letter | None = None
+    """Where a mail lies in the stream, when a part of it could be replaced there."""
 
 
 class Splitter(Protocol):

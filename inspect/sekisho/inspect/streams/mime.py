@@ -229,7 +229,7 @@ def _base64(text: bytes) -> Iterator[bytes]:
         yield first
     pads = _PAD.search(text)
     if pads is not None and len(text) - pads.end() > _SHORT:
-        joined = b"".join(_lenient(run) for run in _PAD.split(text))
+        joined = b"".join(map(_digits, _PAD.split(_JUNK.sub(b"", text))))
         if joined != first:
             yield joined
 
@@ -238,10 +238,12 @@ def _lenient(text: bytes) -> bytes:
     try:
         return binascii.a2b_base64(text)
     except binascii.Error:
-        digits = _PAD.split(_JUNK.sub(b"", text), maxsplit=1)[0]
-        whole = len(digits) // 4 * 4
-        rest = digits[whole:]
-        return binascii.a2b_base64(digits[:whole] + (rest + b"==" if len(rest) > 1 else b"")[:4])
+        return _digits(_PAD.split(_JUNK.sub(b"", text), maxsplit=1)[0])
+
+
+def _digits(run: bytes) -> bytes:
+    """Base64 digits alone, however many; one over is no byte yet."""
+    return binascii.a2b_base64(run[: len(run) - (len(run) % 4 == 1)] + b"==")
 
 
 def _uudecode(text: bytes) -> Iterator[tuple[bytes, str]]:
