@@ -18,7 +18,7 @@ import socket
 import struct
 import sys
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 
 import msgspec
@@ -42,6 +42,9 @@ BEAT_S = 0.1
 DEPTH = 1 << 20
 """Bytes of a response stream that Suricata reassembles (appliance.suricata sets the same)."""
 CHECK_S = 1.0
+TELL_SHED_S = 60.0
+BUSY = 32
+"""Scans waiting for a worker from which on only what is held is looked at."""
 MAX_HEARD = 65536
 PAUSE_US = 10_000
 """A response that says nothing for this long has its unfinished content looked at. Shorter looks more often."""
@@ -84,6 +87,8 @@ class Inspect:
         self._heard: OrderedDict[object, None] = OrderedDict()
         self._unheard: list[eve.File] = []
         self._checked = time.monotonic()
+        self._told_shed = -TELL_SHED_S
+        self._shed: Counter[str] = Counter()
         self.janitor = Janitor(settings.filestore)
         self.stopping = False
 
@@ -151,10 +156,22 @@ class Inspect:
             self.pool.rules = current
             self.engine.forget_verdicts()
         self.pool.tick()
+        self.engine.overloaded = self.pool.waiting > BUSY
         if time.monotonic() - self._checked >= CHECK_S and self.gate is not None:
             self._checked = time.monotonic()
             self._cross_check()
+            self._tell_shed()
             self._do(self.engine.due(time.monotonic()))
+
+    def _tell_shed(self) -> None:
+        """Once a minute: what was not looked at, if anything."""
+        now = time.monotonic()
+        if now - self._told_shed < TELL_SHED_S or self.engine.shed == self._shed:
+            return
+        fresh = self.engine.shed - self._shed
+        self._told_shed, self._shed = now, self.engine.shed.copy()
+        detail = " ".join(f"{kind}={count}" for kind, count in sorted(fresh.items()))
+        self.recorder.put(events.Health(at=utc(), part="inspect", state="shed", detail=detail))
 
     def _cross_check(self) -> None:
         """A datagram the engine could not deliver (it never waits) is in its log all the same: judge that file late.
@@ -369,6 +386,7 @@ class Inspect:
             "workers_lost": self.pool.lost,
             "rules": str(self.pool.rules),
             "open_cases": len(self.engine.cases),
+            "not_looked_at": dict(self.engine.shed),
         }
 
     def _answer(self) -> None:

@@ -11,7 +11,7 @@ confirmed that bytes were withheld.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -240,6 +240,11 @@ class HoldEngine:
     told: OrderedDict[tuple[str, int, str, int], tuple[float, Outcome]] = field(default_factory=OrderedDict)
     """Ends of which the gate has told an outcome: when, and which."""
     next_token: int = 1
+    overloaded: bool = False
+    """Scans wait too long. What nothing waits for is not looked at then: first looks at long objects on their way,
+    then second opinions; what is held is the last to go, and only at its deadline or when memory ends."""
+    shed: Counter[str] = field(default_factory=Counter)
+    """What was not looked at for want of time or memory: on_its_way, second_opinion, too_large, memory, timeout."""
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """What to do about one event; `now` is monotonic seconds."""
@@ -260,6 +265,8 @@ class HoldEngine:
         commands: list[Command] = []
         while self.waiting:
             case = next(iter(self.waiting.values()))
+            if self.overloaded and len(self.waiting) <= MAX_CLAIMS:
+                break
             if now - case.began < CLAIM_S and len(self.waiting) <= MAX_CLAIMS:
                 break
             del self.waiting[case.token]
@@ -271,6 +278,9 @@ class HoldEngine:
             # Told already: the same content, all of a connection that was cut, or the beginning of something longer.
             known = case.ended or case.sha256 in self.cache or outcome == "blocked" or case.size >= ENGINE_DEPTH_BYTES
             if case.silent and known:
+                commands += self._close(case)
+            elif case.silent and self.overloaded:
+                self.shed["second_opinion"] += 1
                 commands += self._close(case)
             else:
                 case.late, case.why_late = True, "late"
@@ -330,6 +340,9 @@ class HoldEngine:
             return []
         if note.kind is Kind.EXPIRED:
             return [] if note.flow in self.cut else self._expired(note, now)
+        if note.kind is Kind.FRAME and self.overloaded:
+            self.shed["on_its_way"] += 1
+            return []
         meta, app = self._ends(note.flow, note.dir, ends)
         case = self._open("stream", note.flow, note.dir, meta, now)
         case.length, case.base, case.ended = note.length, note.base, note.ended
@@ -338,6 +351,7 @@ class HoldEngine:
         if note.kind in (Kind.FRAME, Kind.PAUSE, Kind.COMPLETE):
             return [Scan(case.token, "stream", note.flow, note.dir, length=note.length, app=app)]
         reason = "too_large" if note.kind is Kind.TOO_BIG else "memory"
+        self.shed[reason] += 1
         case.size, case.meta = note.length, self._named(case, None)
         if note.kind is Kind.SHED:
             return [self._report(case, "released_by_policy", reason, now), *self._close(case)]
@@ -372,6 +386,7 @@ class HoldEngine:
             if case.what != "stream" or case.on_its_way:
                 continue
             case.expired = True
+            self.shed["timeout"] += 1
             if self._blocks("timeout"):
                 case.reason = "timeout"
                 commands.append(Cut(case.token, case.flow, case.dir))

@@ -76,6 +76,11 @@ class Pool:
         return sum(w.task is not None for w in self._workers) + len(self._queue)
 
     @property
+    def waiting(self) -> int:
+        """Jobs that no worker has begun."""
+        return len(self._queue)
+
+    @property
     def ready(self) -> int:
         """Workers that can look at something now."""
         return sum(w.ready for w in self._workers)
