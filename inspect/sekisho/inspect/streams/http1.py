@@ -147,7 +147,8 @@ def _head(stream: memoryview, at: int) -> _Head | None:
     if end is None:
         if len(window) >= MAX_HEAD:
             return _Head(at, 0, 0, {}, "the head is longer than 64 KiB")
-        return None
+        trouble = _fields(window[status.end() : window.rfind(b"\n") + 1])[1]
+        return _Head(at, 0, 0, {}, trouble) if trouble else None
     fields, trouble = _fields(window[status.end() : end.start() + 1])
     return _Head(at + end.end(), int(status[2]), int(status[1] or b"0"), fields, trouble)
 
@@ -175,14 +176,14 @@ def _fields(text: bytes) -> tuple[dict[bytes, list[bytes]], str]:
         if not line:
             continue
         if line[:1] in (b" ", b"\t"):
-            if _FRAMING.search(name) or _FRAMING.search(line):
+            if _FRAMING.search(name) or _FRAMING.search(line) or not line.strip():
                 trouble = "a line about framing is folded"
             continue
         raw, colon, value = line.partition(b":")
         name = raw.strip().lower()
         if not colon or not _NAME.fullmatch(raw):
-            if _FRAMING.search(line):
-                trouble = "a header line about framing is malformed"
+            if not colon or _FRAMING.search(line):
+                trouble = "a header line is malformed"
             continue
         fields.setdefault(name, []).append(value.strip(b" \t"))
         if _FRAMING.search(name) and re.search(rb"[\x00-\x08\x0b-\x1f\x7f]", value):
