@@ -44,15 +44,23 @@ class Letter:
 
 
 def found(
-    letter: Letter, content: bytes, dots: list[int], *, start: int, end: int, complete: bool, limit: int
+    letter: Letter,
+    content: bytes,
+    dots: list[int],
+    *,
+    start: int,
+    end: int,
+    complete: bool,
+    limit: int,
+    expected: int = 0,
 ) -> Found:
     """One mail. `content` is what a program reads, `dots` the carrier offsets of what it does not."""
     inside = mime.contents(content, limit=limit)
     parts = tuple(_placed(part, dots) for part in inside.parts)
     forms: list[Bytes] = [content, *(part.body for part in parts)]
     return Found(
-        start, end, complete, forms, trouble=inside.trouble, mail_from=inside.sender, mail_subject=inside.subject,
-        letter=replace(letter, parts=parts),
+        start, end, complete, forms, expected=expected, trouble=inside.trouble,
+        mail_from=inside.sender, mail_subject=inside.subject, letter=replace(letter, parts=parts),
     )  # fmt: skip
 
 

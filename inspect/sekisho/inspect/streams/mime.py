@@ -115,6 +115,8 @@ def contents(mail: bytes, *, limit: int) -> Contents:
 
     An unfinished mail gives what is there so far.
     """
+    if len(mail) < _SHORT:
+        return Contents([], "", "", "")
     budget = _Budget(limit)
     _walk(mail, None, 0, budget)
     header = _header(mail[:MAX_HEAD])
