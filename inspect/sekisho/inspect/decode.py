@@ -24,7 +24,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-Bytes = bytes | memoryview
+Bytes = bytes | bytearray | memoryview
 Kind = Literal["gzip", "zlib", "raw", "br", "zstd", "bz2", "xz", "lzma"]
 
 MAX_CODINGS: Final = 4

@@ -1,22 +1,39 @@
-"""The one interface to the content engine: bytes in, names of rules out."""
+"""The one interface to content inspection: a file in, names of rules out, and what could not be looked at.
+
+A look matches the file itself and everything in it (containers.walk). Verdicts of contents are remembered by SHA-256
+and name; the memory goes with the worker, and workers are replaced when rules change. Runs in scan workers only.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import yara
 
-MAX_RULES = 16
+from sekisho.inspect.containers import walk
+from sekisho.inspect.containers.budget import Budget, Bytes
+from sekisho.inspect.containers.warm import warm
+
+MAX_RULES: Final = 16
+MAX_REMEMBERED: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one look may cost: a monotonic deadline, and bytes unpacked in all."""
+    """What one look may cost; docs/limits.md says what happens at each."""
 
     deadline: float = 0.0
-    expanded: int = 64 << 20
+    """Monotonic."""
+    expanded: int = 128 << 20
+    """Bytes unpacked in all."""
+    depth: int = 6
+    """Containers in containers."""
+    files: int = 5000
+    """Members in all."""
 
 
 @dataclass(slots=True)
@@ -25,25 +42,60 @@ class Finding:
 
     rules: list[str] = field(default_factory=list)
     inner: str = ""
+    """Path of the member that matched, with "/" between levels; empty = the file itself."""
     reason: str = ""
+    """The first of `reasons`."""
+    reasons: list[str] = field(default_factory=list)
+    """Why parts were not looked at: budget.REASONS, in their order. With `rules` it is empty: it is malicious."""
+    sha256: str = ""
 
 
 class Scanner:
     """Compiled rules, ready to match."""
 
     def __init__(self, source: BinaryIO) -> None:
+        warm()
         self._rules = yara.load(file=source)
+        self._clean: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def look(self, data: bytes | memoryview, *, name: str, limits: Limits) -> Finding:
-        """What is found in `data`. Never raises on content."""
+        """What is found in `data` and everything it carries.
+
+        Never raises on content but MemoryError.
+        """
         if not len(data):
             return Finding()
+        finding = Finding(sha256=hashlib.sha256(data).hexdigest())
+        budget = Budget(len(data), limits.expanded, limits.files, limits.depth, limits.deadline)
+        if self._match(data, finding.sha256, name, finding, budget):
+            return finding
+        for member in walk.members(data, name, budget):
+            if self._match(member.content, member.digest, member.name, finding, budget):
+                finding.inner = member.path
+                return finding
+        finding.reasons = budget.reasons
+        finding.reason = finding.reasons[0] if finding.reasons else ""
+        return finding
+
+    def _match(self, data: Bytes, digest: str, name: str, finding: Finding, budget: Budget) -> bool:
+        """Whether rules match; they are in `finding` then. What is known to be clean is not matched again."""
+        key = (digest, name)
+        if key in self._clean:
+            self._clean.move_to_end(key)
+            return False
         externals = {"filename": name, "filepath": "", "extension": name.rpartition(".")[2].lower()}
-        left = max(1, int(limits.deadline - time.monotonic()))
+        left = max(1, int(budget.deadline - time.monotonic()))
         try:
             matches = self._rules.match(data=data, timeout=left, externals=externals)
         except yara.TimeoutError:
-            return Finding(reason="timeout")
+            budget.note("timeout")
+            return False
         except yara.Error:
-            return Finding(reason="damaged")
-        return Finding([m.rule for m in matches if "private" not in m.tags][:MAX_RULES])
+            budget.note("damaged")
+            return False
+        finding.rules = [m.rule for m in matches if "private" not in m.tags][:MAX_RULES]
+        if not finding.rules:
+            self._clean[key] = None
+            if len(self._clean) > MAX_REMEMBERED:
+                self._clean.popitem(last=False)
+        return bool(finding.rules)
