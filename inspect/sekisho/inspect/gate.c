@@ -88,6 +88,7 @@ struct patch { /* bytes that the receiver gets instead of those the sender sent 
 
 struct direction {
     uint8_t seen, idle, pass, deep, shed, checking, noted_expired, noted_big, frames, holes, fin;
+    uint8_t joined;     /* what came before the spool was not seen: it may begin anywhere */
     uint8_t topped;     /* `top` is valid */
     uint8_t anchored;   /* the receiver has said what it has: nothing unseen lies before `base` */
     uint8_t stale;      /* `base` moved while the spool was being looked at */
@@ -111,7 +112,7 @@ struct direction {
 struct flow {
     struct gate_key key;
     uint32_t generation, next_hash, kind;
-    uint8_t used, state, waiting, replied, force, closing, owes_note, fresh_sink, engine, resets;
+    uint8_t used, met, state, waiting, replied, force, closing, owes_note, fresh_sink, engine, resets;
     uint32_t wait_index;
     int64_t touched;
     struct direction dir[2];
@@ -287,6 +288,7 @@ static void note(struct gate *g, struct flow *f, uint32_t dir, uint32_t kind) {
     n->length = f->dir[dir].contig;
     n->base = f->dir[dir].stream;
     n->ended = f->dir[dir].fin;
+    n->joined = f->dir[dir].joined;
 }
 
 /* ---- flows -------------------------------------------------------------------------------------- */
@@ -918,11 +920,29 @@ static int only_request(const struct flow *f, const struct direction *d, const s
            !find_word(at, end, "upgrade");
 }
 
-/* What the client asked for, so that a file has a name and the answer to HEAD no body. */
-static void note_request(struct flow *f, const struct direction *d, const struct packet *p) {
+static int begins_request(const struct packet *p) {
     const uint8_t *at = p->data + p->payload;
-    if (!(f->kind & MARK_HTTP) || p->dir != GATE_TO_SERVER || !d->idle || p->plen < 8) return;
-    if (at[0] < 'A' || at[0] > 'Z') return;
+    uint32_t n = 0;
+    while (n < p->plen && n < 20 && at[n] >= 'A' && at[n] <= 'Z') n++;
+    return n >= 3 && n < p->plen && at[n] == ' ';
+}
+
+static void begin_anew(struct gate *g, struct direction *d) {
+    if (!d->joined || d->head || d->checking) return;
+    spool_shift(g, d, d->contig);
+    d->joined = 0;
+}
+
+/* What the client asked for, so that a file has a name and the answer to HEAD no body. */
+static void note_request(struct gate *g, struct flow *f, struct direction *d, const struct packet *p) {
+    const uint8_t *at = p->data + p->payload;
+    if (p->dir != GATE_TO_SERVER) return;
+    /* Who asks again has all of the answer before: the next one is seen from its beginning. */
+    if (f->kind & (MARK_POP3 | MARK_IMAP) || (f->kind & MARK_HTTP && begins_request(p))) {
+        begin_anew(g, &f->dir[GATE_TO_CLIENT]);
+        begin_anew(g, d);
+    }
+    if (!(f->kind & MARK_HTTP) || !d->idle || !begins_request(p)) return;
     if (!f->asked) f->asked = malloc(ASKED_MAX);
     if (!f->asked) return;
     f->asked_length = p->plen < ASKED_MAX ? p->plen : ASKED_MAX;
@@ -963,6 +983,7 @@ static void receiver_has(struct gate *g, struct flow *f, uint32_t dir, uint32_t 
         if (!d->anchored && offset > -65536) spool_prepend(g, d, (uint32_t)-offset);
     } else if (offset > (int64_t)d->contig + d->fin) {
         d->stale |= d->checking;
+        d->joined = 1;
         spool_shift(g, d, (uint64_t)offset);
     }
     d->anchored = 1;
@@ -995,8 +1016,8 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
         }
     }
     int fresh = end > (int64_t)d->contig; /* a FIN that only repeats what is held must not push it out */
+    if (p->plen) note_request(g, f, d, p);
     if (tail && p->plen) {
-        note_request(f, d, p);
         if (d->idle && (only_trailer(f, d, p) || only_request(f, d, p))) {
             d->base = p->seq + p->plen;
             d->stream += p->plen;
@@ -1095,6 +1116,10 @@ static void handle(struct gate *g, struct packet *p) {
             look(g, f, GATE_TO_CLIENT, GATE_COMPLETE);
         }
         return;
+    }
+    if (!f->met && p->plen) {
+        f->met = 1;
+        f->dir[p->dir].joined = f->kind & MARK_HTTP && (p->dir == GATE_TO_CLIENT || !begins_request(p));
     }
     if (p->flags & ACK) receiver_has(g, f, !p->dir, p->ack);
     if (p->plen || p->flags & FIN) {

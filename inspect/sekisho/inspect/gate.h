@@ -48,7 +48,8 @@ struct gate_note {
     uint64_t flow;
     uint64_t length; /* contiguous bytes in the spool */
     uint64_t base;   /* bytes of this direction before the spool */
-    uint64_t ended;  /* the sender has said that nothing follows (FIN) */
+    uint32_t ended;  /* the sender has said that nothing follows (FIN) */
+    uint32_t joined; /* the spool may begin in the middle of something */
 };
 
 struct gate_stats {

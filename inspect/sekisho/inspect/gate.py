@@ -68,7 +68,8 @@ class _Note(ctypes.Structure):
         ("flow", ctypes.c_uint64),
         ("length", ctypes.c_uint64),
         ("base", ctypes.c_uint64),
-        ("ended", ctypes.c_uint64),
+        ("ended", ctypes.c_uint32),
+        ("joined", ctypes.c_uint32),
     )
 
 
@@ -105,6 +106,8 @@ class Note:
     """Bytes of this direction before the spool."""
     ended: bool = False
     """The sender has said that nothing follows."""
+    joined: bool = False
+    """The spool may begin in the middle of something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +210,7 @@ class Gate:
         return [fd for i, fd in enumerate(fds) if ready >> i & 1], self._take(count)
 
     def _take(self, count: int) -> list[Note]:
-        return [Note(Kind(n.kind), n.flow, n.dir, n.length, n.base, bool(n.ended)) for n in self._notes[:count]]
+        return [Note(Kind(n.kind), n.flow, n.dir, n.length, n.base, bool(n.ended), bool(n.joined)) for n in self._notes[:count]]
 
     def take_notes(self) -> list[Note]:
         """Notes made since the last call, without moving packets."""

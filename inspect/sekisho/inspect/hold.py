@@ -344,6 +344,7 @@ class HoldEngine:
             self.shed["on_its_way"] += 1
             return []
         meta, app = self._ends(note.flow, note.dir, ends)
+        app = "" if note.joined else app  # no splitter reads from the middle: all of it is one thing to look at
         case = self._open("stream", note.flow, note.dir, meta, now)
         case.length, case.base, case.ended = note.length, note.base, note.ended
         if note.kind is Kind.FRAME:
