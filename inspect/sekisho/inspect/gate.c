@@ -93,6 +93,7 @@ struct direction {
     uint8_t anchored;   /* the receiver has said what it has: nothing unseen lies before `base` */
     uint8_t stale;      /* `base` moved while the spool was being looked at */
     uint32_t top;       /* sequence number behind the last byte let through */
+    uint32_t last;      /* sequence number behind the last byte there is, once `fin` is set */
     uint32_t base;      /* sequence number of spool offset 0 */
     uint64_t contig;    /* contiguous bytes from base */
     uint64_t expect;    /* offset at which the object ends, 0 = unknown */
@@ -156,6 +157,11 @@ static int64_t clock_us(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+/* A dry gate lives in the time its packets are fed with. */
+static void set_now(struct gate *g) {
+    if (!g->dry) g->now = clock_us();
 }
 
 static uint32_t get32(const uint8_t *p) { return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3]; }
@@ -279,6 +285,9 @@ static void decide(struct gate *g, uint32_t id, uint32_t verdict, uint32_t mark,
     g->tx_length += NLMSG_ALIGN(nlh->nlmsg_len);
 }
 
+/* The sender has said that nothing follows, and everything before that has come. */
+static int all_here(const struct direction *d) { return d->fin && d->last - d->base == (uint32_t)d->contig; }
+
 static void note(struct gate *g, struct flow *f, uint32_t dir, uint32_t kind) {
     if (g->note_count == NOTES) return;
     struct gate_note *n = &g->notes[g->note_count++];
@@ -287,7 +296,7 @@ static void note(struct gate *g, struct flow *f, uint32_t dir, uint32_t kind) {
     n->flow = (uint64_t)f->generation << 32 | (uint32_t)(f - g->flows + 1);
     n->length = f->dir[dir].contig;
     n->base = f->dir[dir].stream;
-    n->ended = f->dir[dir].fin;
+    n->ended = all_here(&f->dir[dir]);
     n->joined = f->dir[dir].joined;
 }
 
@@ -627,18 +636,20 @@ static void release_first(struct gate *g, struct flow *f, uint32_t dir) {
     let_through(d, h->seq + h->plen);
     uint32_t mark = d->deep ? f->kind | MARK_REPLY | MARK_DEEP : 0;
     int64_t offset = (int32_t)(h->seq - d->base);
-    if (d->patches && h->plen && d->map && offset >= 0 && (uint64_t)offset + h->plen <= d->capacity) {
-        static uint8_t out[PACKET_MAX];
-        memcpy(out, h->header, h->payload);
-        memcpy(out + h->payload, d->map + offset, h->plen);
-        if (lay_patches(d, h->seq, out + h->payload, h->plen)) {
+    static uint8_t out[PACKET_MAX];
+    if (d->patches && h->plen && lay_patches(d, h->seq, out + h->payload, h->plen)) {
+        if (d->map && offset >= 0 && (uint64_t)offset + h->plen <= d->capacity) {
+            memcpy(out, h->header, h->payload);
+            memcpy(out + h->payload, d->map + offset, h->plen);
+            lay_patches(d, h->seq, out + h->payload, h->plen);
             finish_packet(out, h->l4, h->payload + h->plen);
             decide(g, h->id, NF_ACCEPT, mark, out, h->payload + h->plen);
-            give_back(g, h);
-            return;
+        } else { /* what is to be changed never leaves unchanged: its repetition can be */
+            decide(g, h->id, NF_DROP, 0, NULL, 0);
         }
+    } else {
+        decide(g, h->id, NF_ACCEPT, mark, NULL, 0);
     }
-    decide(g, h->id, NF_ACCEPT, mark, NULL, 0);
     give_back(g, h);
 }
 
@@ -864,7 +875,7 @@ static void consider_notes(struct gate *g, struct flow *f, uint32_t dir, int pus
         return;
     }
     if (d->checking || d->shed || !d->contig) return;
-    int ended = d->fin || (d->expect && d->contig >= d->expect);
+    int ended = all_here(d) || (d->expect && d->contig >= d->expect);
     /* What looks like an end in every packet must not buy a look at a long object each time. */
     if (!ended && d->map && (d->looked <= EAGER || d->contig >= d->looked + d->looked / 8)) {
         if (f->kind & MARK_HTTP && d->contig > 5) ended = final_chunk(d);
@@ -974,7 +985,7 @@ static int contradicts(const struct direction *d, int64_t offset, const struct p
 static void receiver_has(struct gate *g, struct flow *f, uint32_t dir, uint32_t ack) {
     struct direction *d = &f->dir[dir];
     if (!tail_held(f, dir) || d->pass) return;
-    if (d->patches) forget_patches(d, &ack);
+    if (d->patches && d->topped && (int32_t)(ack - d->top) <= 0) forget_patches(d, &ack);
     int64_t offset = (int32_t)(ack - d->base);
     if (!d->seen) {
         d->seen = d->idle = 1;
@@ -997,7 +1008,10 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
         d->seen = d->idle = 1;
         d->base = p->seq;
     }
-    if (p->flags & FIN) d->fin = 1;
+    if (p->flags & FIN) {
+        d->fin = 1;
+        d->last = p->seq + p->plen;
+    }
     uint32_t before = d->base - p->seq;
     if (tail && p->plen && !d->anchored && !d->stream && !d->pass && before && before < 65536) spool_prepend(g, d, before);
     int64_t offset = (int32_t)(p->seq - d->base), end = offset + p->plen;
@@ -1015,10 +1029,11 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
             return;
         }
     }
-    int fresh = end > (int64_t)d->contig; /* a FIN that only repeats what is held must not push it out */
     if (p->plen) note_request(g, f, d, p);
+    offset = (int32_t)(p->seq - d->base), end = offset + p->plen;
+    int fresh = end > (int64_t)d->contig; /* a FIN that only repeats what is held must not push it out */
     if (tail && p->plen) {
-        if (d->idle && (only_trailer(f, d, p) || only_request(f, d, p))) {
+        if (d->idle && !offset && (only_trailer(f, d, p) || only_request(f, d, p))) { /* elsewhere it moves no place */
             d->base = p->seq + p->plen;
             d->stream += p->plen;
             pass_packet(g, f, dir, p);
@@ -1113,6 +1128,7 @@ static void handle(struct gate *g, struct packet *p) {
         struct direction *d = &f->dir[GATE_TO_CLIENT];
         if (f->kind & MARK_HTTP && d->map && !d->idle && !d->checking && !d->shed && d->contig > d->looked) {
             d->fin = 1;
+            d->last = d->base + (uint32_t)d->contig;
             look(g, f, GATE_TO_CLIENT, GATE_COMPLETE);
         }
         return;
@@ -1285,13 +1301,13 @@ uint64_t gate_find(struct gate *g, const struct gate_key *key, uint32_t kind, ui
     struct flow *f = lookup(g, key);
     *dir = GATE_TO_SERVER;
     if (!f && (f = lookup(g, &other))) *dir = GATE_TO_CLIENT;
-    if (f && kind && f->state == CUT && clock_us() - f->touched > CUT_QUIET_US) { /* another one on the same ports */
+    set_now(g);
+    if (f && kind && f->state == CUT && g->now - f->touched > CUT_QUIET_US) { /* another one on the same ports */
         destroy(g, f);
         f = NULL;
     }
     if (!f && kind) {
         int sender_is_server = kind != MARK_MAIL && key->client_port < key->server_port;
-        g->now = clock_us();
         f = create(g, sender_is_server ? &other : key, kind);
         *dir = sender_is_server ? GATE_TO_CLIENT : GATE_TO_SERVER;
     }
@@ -1322,7 +1338,7 @@ void gate_release(struct gate *g, uint64_t flow, uint32_t dir, uint64_t upto, ui
     wait_off(g, f);
     if (d->expect && d->expect <= upto) d->expect = 0;
     if (finished) spool_cut(g, d, finished);
-    g->now = clock_us();
+    set_now(g);
     d->tail_since = g->now;
     if (d->head && d->contig > d->looked) consider_notes(g, f, dir, d->tail->flags & PSH);
 }
@@ -1340,9 +1356,9 @@ void gate_pass(struct gate *g, uint64_t flow, uint32_t dir) {
     if (!f || dir > 1 || f->state != OPEN) return;
     struct direction *d = &f->dir[dir];
     d->pass = tail_held(f, dir);
+    release_all(g, f, dir); /* with what was to be changed in it */
     spool_free(g, d);
     d->shed = 1;
-    release_all(g, f, dir);
 }
 
 int64_t gate_cut(struct gate *g, uint64_t flow, uint32_t dir, const char *reply, uint32_t reply_length) {
@@ -1353,7 +1369,7 @@ int64_t gate_cut(struct gate *g, uint64_t flow, uint32_t dir, const char *reply,
     for (struct held *h = d->head; h; h = h->next) withheld += h->plen + (h->flags & FIN);
     int sink = reply && f->kind & MARK_MAIL && dir == GATE_TO_SERVER && reply_length <= REPLY_MAX;
     if (!withheld) f->owes_note = (uint8_t)(dir + 1);
-    g->now = clock_us();
+    set_now(g);
     d->checking = 0;
     drop_held(g, &f->dir[!dir]);
     if (sink) {
