@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,11 @@ from sekisho.appliance.core import marks
 from sekisho.inspect.gate import TO_CLIENT, TO_SERVER, Config, Gate, Kind, Note
 
 ACCEPT, DROP = 1, 0
+TAIL = 4096
+"""At least so many bytes wait while more of their object is on its way (gate.c, TAIL_MIN)."""
+EAGER = 65536
+"""Up to so many bytes an object is looked at whenever its sender pushes."""
+FRAME_AT = 32768
 CLIENT, SERVER = "10.0.0.10", "203.0.113.9"
 CLIENT6, SERVER6 = "fd77::10", "2001:db8::9"
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
@@ -61,7 +65,7 @@ class DryGate:
 
     def __init__(self, **changes: int) -> None:
         self.gate = Gate(config(**changes), dry=True)
-        self.now = time.monotonic_ns() // 1000  # the answers (release, cut) read the real clock
+        self.now = 1_000_000_000
         self.verdicts: dict[int, Verdict] = {}
         self.order: list[int] = []
         self.notes: list[Note] = []
@@ -81,6 +85,17 @@ class DryGate:
         self.gate.lib.gate_tick(self.gate.handle, self.now)
         self.collect()
         return self.take()
+
+    def pause(self) -> Note:
+        """Silence until the gate asks about what waits: its one question. What comes before the answer is held."""
+        (note,) = [note for note in self.tick(4000) if note.kind is not Kind.FRAME]
+        assert note.kind is Kind.PAUSE
+        return note
+
+    def answer(self, note: Note, finished: int = 0) -> None:
+        """What the note is about was found clean."""
+        self.gate.release(note.flow, note.dir, note.length, finished)
+        self.collect()
 
     def take(self) -> list[Note]:
         """Notes since the last look."""
@@ -129,6 +144,10 @@ class Talk:
         seq = self.server_isn + offset
         raw = packet(self.server, self.client, self.server_port, self.client_port, seq, ack, data, flags)
         return self.dry.feed(raw, self.kind | marks.REPLY | mark)
+
+    def whole(self, data: bytes, *, offset: int = 0, size: int = 1400) -> list[int]:
+        """All of `data` to the client, in packets of at most `size` bytes."""
+        return [self.to_client(offset + at, data[at : at + size]) for at in range(0, len(data), size)]
 
     def to_server(self, offset: int, data: bytes = b"", flags: int = ACK, *, ack: int = 0) -> int:
         seq, ack = self.client_isn + offset, (self.server_isn + ack) % 2**32
