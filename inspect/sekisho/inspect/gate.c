@@ -991,7 +991,7 @@ static void receiver_has(struct gate *g, struct flow *f, uint32_t dir, uint32_t 
         d->seen = d->idle = 1;
         d->base = ack;
     } else if (offset < 0) {
-        if (!d->anchored && offset > -65536) spool_prepend(g, d, (uint32_t)-offset);
+        if (!d->anchored && !d->stream && offset > -65536) spool_prepend(g, d, (uint32_t)-offset);
     } else if (offset > (int64_t)d->contig + d->fin) {
         d->stale |= d->checking;
         d->joined = 1;
