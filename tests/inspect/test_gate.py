@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from drygate import (
@@ -24,6 +23,8 @@ from drygate import (
     dry,
     kinds,
     packet,
+    parsed,
+    spooled,
 )
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, PadN
@@ -33,25 +34,6 @@ from sekisho.inspect.gate import TO_CLIENT, TO_SERVER, Kind
 
 REPLY = b"554 5.7.1 Refused.\r\n"
 TO_THE_CLIENT = marks.HTTP | marks.REPLY
-
-
-def spooled(gate: DryGate, flow: int, direction: int = TO_CLIENT) -> bytes:
-    fd, length = gate.gate.spool(flow, direction)
-    return b"" if fd < 0 else Path(f"/proc/self/fd/{fd}").read_bytes()[:length]
-
-
-def parsed(raw: bytes) -> tuple[IP | IPv6, TCP]:
-    """The packet, once its length and checksums were found right."""
-    family = IP if raw[0] >> 4 == 4 else IPv6
-    ip = family(raw)
-    again = family(raw)
-    if family is IP:
-        del again.chksum, again.len
-    else:
-        del again.plen
-    del again[TCP].chksum
-    assert bytes(again) == raw, "length or checksum is wrong"
-    return ip, ip[TCP]
 
 
 def test_a_packet_without_data_passes_at_once() -> None:
@@ -222,6 +204,16 @@ def test_the_request_tells_where_the_answer_begins() -> None:
         talk.to_client(100, b"b" * 100)
         assert gate.held(talk.to_client(0, b"a" * 100))
         assert spooled(gate, talk.found()[0]) == b"a" * 100 + b"b" * 100
+
+
+def test_an_old_acknowledgement_does_not_put_a_gap_before_the_next_object() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"a" * 200)
+        gate.answer(gate.pause(), 200)
+        talk.to_server(0, ack=10)
+        talk.to_client(200, b"b" * 100)
+        assert spooled(gate, talk.found()[0]) == b"b" * 100
 
 
 def test_a_verdict_about_a_spool_that_began_later_releases_nothing() -> None:
