@@ -210,7 +210,10 @@ class Gate:
         return [fd for i, fd in enumerate(fds) if ready >> i & 1], self._take(count)
 
     def _take(self, count: int) -> list[Note]:
-        return [Note(Kind(n.kind), n.flow, n.dir, n.length, n.base, bool(n.ended), bool(n.joined)) for n in self._notes[:count]]
+        return [
+            Note(Kind(n.kind), n.flow, n.dir, n.length, n.base, bool(n.ended), bool(n.joined))
+            for n in self._notes[:count]
+        ]
 
     def take_notes(self) -> list[Note]:
         """Notes made since the last call, without moving packets."""
