@@ -440,6 +440,8 @@ class HoldEngine:
             return self._close(case) if case.on_its_way else self._unscanned(case, result.error, now)
         self._learn(case, result)
         for seen in result.objects:
+            if not (seen.complete or case.ended) and seen.reason not in ("unparsable", "encrypted"):
+                seen.reason = ""  # half an archive is damaged, and no more can be said of it
             if seen.rules or (seen.reason and self._blocks(seen.reason)):
                 case.sha256, case.size, case.inner = seen.sha256, seen.size, seen.inner
                 case.meta, case.reason = self._named(case, seen), "" if seen.rules else seen.reason
