@@ -20,7 +20,6 @@ import sys
 import time
 from collections import Counter, OrderedDict
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
@@ -28,7 +27,7 @@ from sekisho.appliance.core import latency, marks, sdnotify
 from sekisho.appliance.core.errors import SekishoError
 from sekisho.appliance.core.journal import JournalWriter
 from sekisho.appliance.core.settings import Inspection, Settings, load
-from sekisho.inspect import eve, gate, hold, pages
+from sekisho.inspect import eve, gate, hold
 from sekisho.inspect.janitor import Janitor
 from sekisho.inspect.quarantine import Quarantine
 from sekisho.inspect.ranges import Ranges
@@ -112,8 +111,6 @@ class Inspect:
             pause_us=PAUSE_US,
         )
         self.gate = gate.Gate(config)
-        for why, page in pages.pages().items():
-            self.gate.set_page(why, page)
         latency.short_slice(0)
 
     def step(self) -> None:
@@ -285,19 +282,21 @@ class Inspect:
         self._fds[scan.token] = os.dup(fd)
         self._lengths[scan.token] = length
         self._forms[scan.token] = "file" if scan.path else "transfer"
-        job = self._job(scan.token, scan.what, length, scan.name)
-        job.app, job.to_server = scan.app, scan.dir == gate.TO_SERVER
-        if scan.app.startswith("http"):
-            job.asked = self.gate.asked(scan.flow)
-        self.pool.submit(job, fd, self._peer(scan))
-
-    def _job(self, token: int, what: Literal["file", "stream"], length: int, name: str) -> Job:
         inspection = self.settings.inspection
-        return Job(
-            token, what, length, name=name,
-            timeout_s=max(1, int(inspection.scan_timeout_s)), limit=inspection.scan_limit_mb << 20,
-            expanded=inspection.container_mb << 20, depth=inspection.container_depth, files=inspection.container_files,
-        )  # fmt: skip
+        self.pool.submit(
+            Job(
+                scan.token,
+                scan.what,
+                length,
+                scan.app,
+                scan.dir == gate.TO_SERVER,
+                self._known(scan),
+                max(1, int(inspection.scan_timeout_s)),
+                inspection.scan_limit_mb << 20,
+                scan.name,
+            ),
+            fd,
+        )
 
     def _assemble(self, assemble: hold.Assemble) -> None:
         """Put a piece to the others of its download, and have all of it looked at."""
@@ -312,14 +311,17 @@ class Inspect:
         gap = fd < 0 or not assemble.judge
         self._do(self.engine.handle(hold.Assembled(token, bool(total) and known >= total, gap), time.monotonic()))
         if not gap:
-            self.pool.submit(self._job(token, "file", known, piece.name[-128:]), os.dup(fd))
+            inspection = self.settings.inspection
+            job = Job(token, "file", known, timeout_s=max(1, int(inspection.scan_timeout_s)), name=piece.name[-128:])
+            self.pool.submit(job, os.dup(fd))
 
-    def _peer(self, scan: hold.Scan) -> int:
-        """A descriptor of the other direction's spool where the protocol needs it; -1 else."""
-        if self.gate is None or scan.app != "smb" or scan.path:
-            return -1
-        spool, _ = self.gate.spool(scan.flow, gate.TO_CLIENT + gate.TO_SERVER - scan.dir)
-        return os.dup(spool) if spool >= 0 else -1
+    def _known(self, scan: hold.Scan) -> bytes:
+        """What the splitter should know from elsewhere."""
+        if self.gate is None or not scan.flow:
+            return b""
+        if scan.app == "http":
+            return self.gate.asked(scan.flow)
+        return msgspec.msgpack.encode(self.engine.memos(scan.flow, scan.dir))
 
     def _keep(self, token: int) -> None:
         """Make sure the content survives the cut: from here on a descriptor holds it."""

@@ -208,8 +208,6 @@ class _Case:
     result: Result | None = None
     """The stream's own verdict, while a piece of it is judged with the others."""
     piece: Object | None = None
-    placed: set[int] = field(default_factory=set)
-    """Where the pieces begin that have been judged with the others."""
     whole: bool = False
 
 
@@ -218,10 +216,15 @@ class _Flow:
     """What is known of one flow beyond its packets."""
 
     app: dict[int, str] = field(default_factory=dict)
+    memo: dict[int, bytes] = field(default_factory=dict)
+    """By direction: what its next look, or the other's, must know of what has left the spool."""
     claims: deque[_Case] = field(default_factory=deque)
     """Files the engine announced and the gate has not told about."""
     told: set[tuple[int, int, str]] = field(default_factory=set)
     """(direction, place in the stream, sha256) of what still lies in the spool and has been told."""
+
+
+_NO_FLOW = _Flow()
 
 
 @dataclass
@@ -431,9 +434,18 @@ class HoldEngine:
             if len(self.cache) > CACHE_SIZE:
                 self.cache.popitem(last=False)
 
+    def memos(self, flow: int, direction: int) -> tuple[bytes, bytes]:
+        """(of this direction, of the other): what a look at the flow must know beyond its spool."""
+        known = self.flows.get(flow, _NO_FLOW).memo
+        return known.get(direction, b""), known.get(TO_CLIENT + TO_SERVER - direction, b"")
+
     def _learn(self, case: _Case, result: Result) -> None:
-        if result.app and case.flow:
+        if not case.flow:
+            return
+        if result.app:
             self._flow(case.flow).app[case.dir] = result.app
+        if result.memo:
+            self._flow(case.flow).memo[case.dir] = result.memo
 
     def _stream(self, case: _Case, result: Result, now: float) -> list[Command]:
         if case.flow in self.cut:
@@ -441,18 +453,15 @@ class HoldEngine:
         if result.error:
             return self._close(case) if case.on_its_way else self._unscanned(case, result.error, now)
         self._learn(case, result)
-        for seen in result.objects:
-            if not (seen.complete or case.ended) and seen.reason not in ("unparsable", "encrypted"):
-                seen.reason = ""  # half an archive is damaged, and no more can be said of it
+        for number, seen in enumerate(result.objects):
             if seen.rules or (seen.reason and self._blocks(seen.reason)):
+                before = [] if case.on_its_way else self._news(case, result.objects[:number], now)
                 case.sha256, case.size, case.inner = seen.sha256, seen.size, seen.inner
                 case.meta, case.reason = self._named(case, seen), "" if seen.rules else seen.reason
-                return self._bad(case, tuple(seen.rules), now)
-        pieces = [seen for seen in result.objects if seen.body_at and (seen.ranged or (case.ended and seen.broken))]
-        piece = next((seen for seen in pieces if seen.start not in case.placed), None)
-        if piece is not None and not case.on_its_way:
+                return [*before, *self._bad(case, tuple(seen.rules), now)]
+        piece = next((seen for seen in result.objects if seen.ranged or (case.ended and seen.broken)), None)
+        if piece is not None and case.result is None and piece.body_at and not case.on_its_way:
             case.result, case.piece = result, piece
-            case.placed.add(piece.start)
             return [Assemble(case.token, case.flow, case.dir, piece, bool(piece.ranged))]
         if case.on_its_way:
             return [*([Expect(case.flow, case.dir, case.base + result.end)] if result.end else []), *self._close(case)]
@@ -463,14 +472,7 @@ class HoldEngine:
             commands.append(Expect(case.flow, case.dir, case.base + result.end))
         if any(seen.ranged for seen in result.objects):
             self._tell(case.meta, "clean", now)
-        for seen in result.objects:
-            if (seen.complete or case.ended) and self._is_news(case, seen):
-                done = replace(case, sha256=seen.sha256, size=seen.size, inner=seen.inner)
-                done.meta = self._named(case, seen)
-                reason = seen.reason or ("timeout" if case.expired else "")
-                commands.append(self._report(done, "released_by_policy" if reason else "clean", reason, now))
-                if not reason:
-                    self._remember(seen.sha256, ())
+        commands += self._news(case, result.objects, now)
         if case.flow in self.flows and result.finished:
             flow = self.flows[case.flow]
             flow.told = {t for t in flow.told if t[0] != case.dir or t[1] >= case.base + result.finished}
@@ -497,6 +499,21 @@ class HoldEngine:
             told.size = 0  # a part of a file is no file: its outcome is told with the last one
         objects = [told if seen is piece else seen for seen in case.result.objects]
         return self._stream(case, msgspec.structs.replace(case.result, objects=objects), now)
+
+    def _news(self, case: _Case, objects: list[Object], now: float) -> list[Command]:
+        """The outcomes of those that are whole and did no harm, each told once."""
+        commands: list[Command] = []
+        for seen in objects:
+            whole = seen.complete or (case.ended and seen is objects[-1])
+            if not whole or not self._is_news(case, seen):
+                continue
+            done = replace(case, sha256=seen.sha256, size=seen.size, inner=seen.inner)
+            done.meta = self._named(case, seen)
+            reason = seen.reason or ("timeout" if case.expired else "")
+            commands.append(self._report(done, "released_by_policy" if reason else "clean", reason, now))
+            if not reason:
+                self._remember(seen.sha256, ())
+        return commands
 
     def _is_news(self, case: _Case, seen: Object) -> bool:
         place = (case.dir, case.base + seen.start, seen.sha256)

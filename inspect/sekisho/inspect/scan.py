@@ -33,13 +33,10 @@ MAX_WAITING = 256
 class _Task:
     job: Job
     fd: int
-    peer: int = -1
     tries: int = 0
 
     def close(self) -> None:
         os.close(self.fd)
-        if self.peer >= 0:
-            os.close(self.peer)
 
 
 @dataclass
@@ -88,16 +85,16 @@ class Pool:
     def pids(self) -> list[int]:
         return [w.process.pid for w in self._workers]
 
-    def submit(self, job: Job, fd: int, peer: int = -1) -> None:
-        """Queue a job; `fd` (and `peer`, the other direction's spool) become the pool's and are closed with it.
+    def submit(self, job: Job, fd: int) -> None:
+        """Queue a job; `fd` becomes the pool's and is closed with it.
 
         With `MAX_WAITING` jobs in the queue (no worker can start) the answer is "worker_lost" at once.
         """
         if len(self._queue) >= MAX_WAITING:
-            _Task(job, fd, peer).close()
+            _Task(job, fd).close()
             self._done.append(Result(job.id, error="worker_lost"))
             return
-        self._queue.append(_Task(job, fd, peer))
+        self._queue.append(_Task(job, fd))
         self._feed()
 
     def handle(self, fd: int) -> None:
@@ -183,7 +180,7 @@ class Pool:
     def _give(self, worker: _Worker, task: _Task) -> None:
         worker.task = task
         worker.deadline = time.monotonic() + task.job.timeout_s * 2 + 1
-        fds = array.array("i", [task.fd, task.peer] if task.peer >= 0 else [task.fd]).tobytes()
+        fds = array.array("i", [task.fd]).tobytes()
         try:
             worker.sock.sendmsg([msgspec.msgpack.encode(task.job)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
         except OSError:

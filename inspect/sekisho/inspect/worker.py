@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import array
 import gc
+import hashlib
 import mmap
 import os
 import resource
@@ -24,7 +25,7 @@ import pyseccomp
 
 from sekisho.inspect.scanner import Limits, Scanner
 from sekisho.inspect.streams import registry
-from sekisho.inspect.streams.found import Found
+from sekisho.inspect.streams.found import MAX_MEMO, Found
 
 MAX_OBJECTS = 64
 MESSAGE_BYTES = 192 << 10
@@ -39,12 +40,9 @@ class Job(msgspec.Struct, omit_defaults=True):
     app: str = ""
     to_server: bool = False
     asked: bytes = b""
-    """HTTP: the beginning of the newest request."""
+    """HTTP: the beginning of the newest request. Others: both directions' memos (streams.found.memos)."""
     timeout_s: int = 10
     limit: int = 64 << 20
-    expanded: int = 128 << 20
-    depth: int = 6
-    files: int = 5000
     name: str = ""
 
 
@@ -86,6 +84,8 @@ class Result(msgspec.Struct, omit_defaults=True):
     """The protocol this direction has turned out to speak; empty = as asked."""
     opaque: bool = False
     """Nothing more can be read in this stream."""
+    memo: bytes = b""
+    """What the next look must know; empty = nothing new."""
     scan_ms: float = 0.0
 
 
@@ -95,20 +95,19 @@ class Worker:
     def __init__(self, scanner: Scanner) -> None:
         self._scanner = scanner
 
-    def run(self, job: Job, data: memoryview, peer: memoryview) -> Result:
+    def run(self, job: Job, data: memoryview) -> Result:
         """Look at `data` as the job says. Never raises on content: what goes wrong is the result's `error`."""
         began = time.monotonic()
         result = Result(job.id)
-        limits = Limits(began + job.timeout_s, job.expanded, job.depth, job.files)
+        limits = Limits(deadline=began + job.timeout_s, expanded=job.limit)
         try:
             if job.what == "file":
                 finding = self._scanner.look(data, name=job.name, limits=limits)
-                seen = Object(
-                    finding.sha256, len(data), rules=finding.rules, inner=finding.inner, reason=finding.reason
-                )
+                digest = hashlib.sha256(data).hexdigest()
+                seen = Object(digest, len(data), rules=finding.rules, inner=finding.inner, reason=finding.reason)
                 result.objects.append(seen)
             else:
-                self._stream(job, data, peer, limits, result)
+                self._stream(job, data, limits, result)
         except TimeoutError:
             result.error = "timeout"
         except (MemoryError, ValueError, RecursionError, OverflowError):
@@ -116,12 +115,14 @@ class Worker:
         result.scan_ms = (time.monotonic() - began) * 1000
         return result
 
-    def _stream(self, job: Job, data: memoryview, peer: memoryview, limits: Limits, result: Result) -> None:
+    def _stream(self, job: Job, data: memoryview, limits: Limits, result: Result) -> None:
         app, split = registry.splitter(job.app, data, to_server=job.to_server)
         result.app = app if app != job.app else ""
-        for found in split(data, peer, limit=job.limit):
+        for found in split(data, memoryview(job.asked), limit=job.limit):
             result.end = found.expected
             result.opaque |= found.opaque
+            if 0 < len(found.memo) <= MAX_MEMO:
+                result.memo = found.memo
             if found.complete:
                 result.finished = max(result.finished, found.end)
             seen = self._object(found, job, limits)
@@ -133,7 +134,8 @@ class Worker:
     def _object(self, found: Found, job: Job, limits: Limits) -> Object:
         first = found.parts[0] if found.parts else b""
         seen = Object(
-            "", len(first), found.complete, found.start,
+            hashlib.sha256(first).hexdigest() if len(first) else "",
+            len(first), found.complete, found.start,
             name=found.name[:256], url=found.url[:2048], host=found.host[:256],
             mail_from=found.mail_from[:256], mail_to=tuple(to[:256] for to in found.mail_to[:16]),
             mail_subject=found.mail_subject[:256], body_at=found.body_at, ranged=found.ranged,
@@ -142,7 +144,6 @@ class Worker:
         )  # fmt: skip
         for part in found.parts:
             finding = self._scanner.look(part, name=found.name[-128:] or job.name, limits=limits)
-            seen.sha256 = seen.sha256 or finding.sha256
             seen.reason = seen.reason or finding.reason
             if finding.rules:
                 seen.rules, seen.inner, seen.reason = finding.rules, finding.inner, ""
@@ -185,7 +186,7 @@ def confine(memory_mb: int) -> None:
 def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
     """(message, file descriptors); an empty message when the parent is gone."""
     fds = array.array("i")
-    message, ancillary, _, _ = sock.recvmsg(MESSAGE_BYTES, socket.CMSG_LEN(fds.itemsize * 2))
+    message, ancillary, _, _ = sock.recvmsg(MESSAGE_BYTES, socket.CMSG_LEN(fds.itemsize))
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
@@ -221,11 +222,7 @@ def serve(sock: socket.socket, worker: Worker) -> None:
             return
         job = decoder.decode(message)
         with _Mapped(fds[0], job.length) as data:
-            if len(fds) > 1:
-                with _Mapped(fds[1], job.limit) as peer:
-                    result = worker.run(job, data, peer)
-            else:
-                result = worker.run(job, data, memoryview(job.asked))
+            result = worker.run(job, data)
         sock.send(encoder.encode(result))
 
 
@@ -234,7 +231,7 @@ def warm(worker: Worker) -> None:
     for app in registry.APPS:
         for to_server in (False, True):
             job = Job(0, "stream", 64, app=app, to_server=to_server, timeout_s=1)
-            worker.run(job, memoryview(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\nx"), memoryview(b""))
+            worker.run(job, memoryview(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\nx"))
 
 
 def main(argv: list[str]) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 if TYPE_CHECKING:
     from sekisho.inspect.streams.letter import Letter
 
@@ -41,6 +43,20 @@ class Found:
     mail_subject: str = ""
     letter: Letter | None = None
     """Where a mail lies in the stream, when a part of it could be replaced there."""
+    memo: bytes = b""
+    """What the next look at either direction must know of this one, once what is `complete` has left the spool: at
+    most 64 KiB; the last one that is not empty counts."""
+
+
+MAX_MEMO = 64 << 10
+
+
+def memos(peer: Bytes) -> tuple[bytes, bytes]:
+    """(memo of the direction itself, memo of the other) from a splitter's `peer`."""
+    try:
+        return msgspec.msgpack.decode(peer, type=tuple[bytes, bytes])
+    except msgspec.MsgspecError:
+        return b"", b""
 
 
 class Splitter(Protocol):
@@ -49,7 +65,8 @@ class Splitter(Protocol):
     def __call__(self, stream: memoryview, peer: memoryview, *, limit: int) -> Iterator[Found]:
         """Objects of `stream` in order; only the last may be incomplete.
 
-        `peer` is what is still known of the other direction (may be empty, may begin anywhere).
+        `peer` is what is known from elsewhere: of HTTP the newest request's beginning, else both directions' memos
+        (`memos`). May be empty.
         `limit` bounds decoded bytes per object.
         """
         ...

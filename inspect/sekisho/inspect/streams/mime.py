@@ -28,7 +28,9 @@ MAX_NAME = 255
 _SHORT = 24
 """Encoded runs below this many characters hold no file."""
 
-_DELIMITER = re.compile(rb"^--([^\r\n]{1,200})\r?$", re.MULTILINE)
+_DELIMITER = re.compile(rb"\n--([^\r\n]{1,200})(?=\r?(?:\n|\Z))")
+"""Begins with a literal, which is searched for thirty times as fast as a line's beginning."""
+_FIRST_DELIMITER = re.compile(rb"--([^\r\n]{1,200})(?=\r?(?:\n|\Z))")
 _DECLARED = re.compile(
     rb"boundary(?:\*[0-9*]*)?[ \t\r\n]*=[ \t\r\n]*(?:\"([^\"]{1,200})|'([^']{1,200})|([^\s;\"']{1,200}))", re.I
 )
@@ -127,7 +129,7 @@ def contents(mail: bytes, *, limit: int) -> Contents:
 
 
 def _walk(mail: bytes, carrier: Part | None, depth: int, budget: _Budget) -> None:
-    declared = {(a or b or c).strip() for a, b, c in _DECLARED.findall(mail)}
+    declared = _declared(mail)
     seen: set[tuple[int, int]] = set()
     for wide in (False, True):  # by what was declared, then by all that looks like a delimiter
         for piece in _pieces(mail, declared, wide=wide):
@@ -138,17 +140,37 @@ def _walk(mail: bytes, carrier: Part | None, depth: int, budget: _Budget) -> Non
                 _forms(mail, piece, carrier, depth, budget)
 
 
+def _declared(mail: bytes) -> set[bytes]:
+    """What any header, wherever it stands, calls a boundary."""
+    found: set[bytes] = set()
+    lower, at = mail.lower(), 0
+    while (at := lower.find(b"boundary", at)) >= 0 and len(found) < MAX_PARTS:
+        match = _DECLARED.match(mail, at)
+        if match:
+            found.add((match[1] or match[2] or match[3]).strip())
+        at += 8
+    return found
+
+
+def _delimiters(mail: bytes) -> Iterator[re.Match[bytes]]:
+    first = _FIRST_DELIMITER.match(mail)
+    if first:
+        yield first
+    yield from _DELIMITER.finditer(mail)
+
+
 def _pieces(mail: bytes, declared: set[bytes], *, wide: bool) -> Iterator[_Piece]:
     at, boundary = 0, b""
-    for match in _DELIMITER.finditer(mail):
+    for match in _delimiters(mail):
         text = match[1].rstrip()
         known = text in declared or (text.endswith(b"--") and text[:-2] in declared)
-        if not known and not (wide and _FIELD.match(mail, match.end() + 1)):
+        behind = match.end() + (2 if mail[match.end() : match.end() + 1] == b"\r" else 1)
+        if not known and not (wide and _FIELD.match(mail, behind)):
             continue
-        stop = match.start()
+        stop = match.start(1) - 2
         stop -= 2 if mail[stop - 2 : stop] == b"\r\n" else 1 if stop else 0
         yield _piece(mail, at, max(at, stop), boundary)
-        at, boundary = min(match.end() + 1, len(mail)), text if text in declared or not text.endswith(b"--") else b""
+        at, boundary = min(behind, len(mail)), text if text in declared or not text.endswith(b"--") else b""
     yield _piece(mail, at, len(mail), boundary)
 
 
@@ -199,7 +221,10 @@ def _deeper(body: bytes, carrier: Part, depth: int, budget: _Budget) -> None:
 
 
 def _holds_more(body: bytes) -> bool:
-    return bool(_MAIL_START.match(body) or _UU.search(body, 0, 1 << 20) or _YENC.search(body, 0, 1 << 20))
+    near = body[: 1 << 20]
+    if b"begin" not in near:
+        return _MAIL_START.match(body) is not None
+    return bool(_MAIL_START.match(body) or _UU.search(near) or _YENC.search(near))
 
 
 def _decode(text: bytes, encodings: bytes, limit: int) -> Iterator[tuple[bytes, str]]:
@@ -207,8 +232,7 @@ def _decode(text: bytes, encodings: bytes, limit: int) -> Iterator[tuple[bytes, 
     whole = b"base64" in encodings
     if whole:
         yield from ((form, "") for form in _base64(text[: limit * 2]))
-    quoted = b"quoted" in encodings or _QUOTED.search(text) is not None
-    if quoted and not whole:
+    if not whole and (b"quoted" in encodings or _QUOTED.search(text) is not None):
         yield binascii.a2b_qp(text), ""
     if b"uu" in encodings or b"\nbegin" in text or text.startswith(b"begin"):
         yield from _uudecode(text)
@@ -229,7 +253,7 @@ def _base64(text: bytes) -> Iterator[bytes]:
     first = _lenient(text)
     if first:
         yield first
-    pads = _PAD.search(text)
+    pads = _PAD.match(text, padded) if (padded := text.find(b"=")) >= 0 else None
     if pads is not None and len(text) - pads.end() > _SHORT:
         joined = b"".join(map(_digits, _PAD.split(_JUNK.sub(b"", text))))
         if joined != first:

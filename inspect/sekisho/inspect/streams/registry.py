@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from sekisho.inspect.streams import http1
+from sekisho.inspect.streams import http1, smtp
 from sekisho.inspect.streams.found import Found, Splitter
 
 
@@ -15,8 +15,8 @@ def raw(stream: memoryview, peer: memoryview, *, limit: int) -> Iterator[Found]:
 
 
 _TO_CLIENT: Final[dict[str, Splitter]] = {"http": http1.responses, "ftp-data": raw}
-_TO_SERVER: Final[dict[str, Splitter]] = {"http": http1.requests, "ftp-data": raw}
-APPS: Final = ("http", "ftp-data")
+_TO_SERVER: Final[dict[str, Splitter]] = {"http": http1.requests, "ftp-data": raw, "smtp": smtp.objects}
+APPS: Final = ("http", "ftp-data", "smtp")
 
 
 def splitter(app: str, stream: memoryview, *, to_server: bool) -> tuple[str, Splitter]:
