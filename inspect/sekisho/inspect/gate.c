@@ -9,6 +9,7 @@
 #include <linux/netfilter.h>
 #include <linux/netfilter/nfnetlink_queue.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -17,13 +18,16 @@
 #include <unistd.h>
 
 enum {
+    MARK_SEEN = 0x1,
     MARK_REPLY = 0x8,
     MARK_HTTP = 0x10,
     MARK_MAIL = 0x20,
     MARK_FTPDATA = 0x40,
     MARK_CUT = 0x80,
     MARK_DEEP = 0x200,
+    MARK_REFUSE = 0x400,
     MARK_ENGINE_SHIFT = 12, /* marks.ENGINE: which of the engine's queues this flow goes through */
+    MARK_WHY_SHIFT = 20, /* marks.WHY: which function refuses, and so which page it is answered with */
     MARK_POP3 = 0x20000,
     MARK_IMAP = 0x40000,
     MARK_SMB = 0x80000,
@@ -36,6 +40,7 @@ enum {
     PROBES = 4,
     CUT_QUIET_US = 300000,
     REPLY_MAX = 512,
+    LINGER_US = 2000000, /* a client that has the page whole gets so long to close its end */
     NOTES = 512,
     FLOW_IDLE_US = 180 * 1000000,
     UNFINISHED_IDLE_US = 1800 * 1000000,
@@ -70,7 +75,7 @@ struct packet { /* a parsed view into a received buffer */
 
 struct held {
     struct held *next;
-    uint32_t id, seq, ack, plen, length, l4, payload;
+    uint32_t id, mark, seq, ack, plen, length, l4, payload;
     uint8_t flags, header_length;
     uint8_t last[5]; /* the payload's last bytes, for the end of DATA */
     uint8_t header[HEADER_MAX];
@@ -114,6 +119,7 @@ struct flow {
     struct gate_key key;
     uint32_t generation, next_hash, kind;
     uint8_t used, met, state, waiting, replied, force, closing, owes_note, fresh_sink, engine, resets;
+    uint8_t page, heard; /* SINK: the reply is a page; the client has acknowledged it */
     uint32_t wait_index;
     int64_t touched;
     struct direction dir[2];
@@ -124,6 +130,11 @@ struct flow {
     uint32_t reply_length;
     char *asked; /* the head of the client's newest request, as far as ASKED_MAX */
     uint32_t asked_length;
+};
+
+struct page {
+    char *bytes;
+    uint32_t length;
 };
 
 struct gate {
@@ -151,6 +162,7 @@ struct gate {
     int dry;
     struct gate_verdict *verdicts;
     int verdict_count, verdict_room;
+    struct page pages[GATE_PAGES];
 };
 
 static int64_t clock_us(void) {
@@ -665,7 +677,7 @@ static struct held *remember(struct gate *g, const struct packet *p) {
     g->pool_free = h->next;
     memset(h, 0, offsetof(struct held, header));
     h->id = p->id, h->seq = p->seq, h->ack = p->ack, h->plen = p->plen, h->length = p->length;
-    h->l4 = p->l4, h->payload = p->payload, h->flags = p->flags, h->since = g->now;
+    h->l4 = p->l4, h->payload = p->payload, h->flags = p->flags, h->since = g->now, h->mark = p->mark;
     memcpy(h->header, p->data, p->payload);
     uint32_t n = p->plen < 5 ? p->plen : 5;
     memcpy(h->last + 5 - n, p->data + p->length - n, n);
@@ -694,6 +706,13 @@ static void hold(struct gate *g, struct flow *f, uint32_t dir, const struct pack
 
 /* ---- cutting -------------------------------------------------------------------------------------- */
 
+/* The mark of a packet that no longer is what was refused, so that the last line lets it go; 0: leave it as it is. */
+static uint32_t cleared(uint32_t mark) {
+    return mark & MARK_REFUSE ? (mark & ~(MARK_REFUSE | 15u << MARK_WHY_SHIFT)) | MARK_SEEN : 0;
+}
+
+static void let_go(struct gate *g, const struct packet *p) { decide(g, p->id, NF_ACCEPT, cleared(p->mark), NULL, 0); }
+
 static uint32_t rebuild(const struct held *h, uint8_t *out, uint32_t plen) {
     memcpy(out, h->header, h->payload);
     memset(out + h->payload, 0, plen);
@@ -712,7 +731,18 @@ static void reset_with(struct gate *g, struct flow *f, const struct held *h, uin
     finish_packet(out, h->l4, length);
     f->state = CUT;
     f->closing = 7;
-    decide(g, h->id, verdict, mark ? mark | f->kind : 0, out, length);
+    decide(g, h->id, verdict, mark ? mark | f->kind : cleared(h->mark), out, length);
+}
+
+/* The same, with the acknowledgement: it tells where the packet's sender waits to hear of its own reset. */
+static void reset_whole(struct gate *g, struct flow *f, const struct held *h, uint32_t verdict, uint32_t mark) {
+    static uint8_t out[PACKET_MAX];
+    uint32_t length = rebuild(h, out, h->plen);
+    out[h->l4 + 13] = RST | (h->flags & ACK);
+    finish_packet(out, h->l4, length);
+    f->state = CUT;
+    f->closing = 7;
+    decide(g, h->id, verdict, mark, out, length);
 }
 
 /* Turn the packet into zeros that its receiver already has, ending at `end`. An open receiver acknowledges at
@@ -724,7 +754,7 @@ static void probe_with(struct gate *g, const struct held *h, uint32_t end) {
     put32(out + h->l4 + 4, end - h->plen);
     out[h->l4 + 13] = ACK;
     finish_packet(out, h->l4, length);
-    decide(g, h->id, NF_ACCEPT, 0, out, length);
+    decide(g, h->id, NF_ACCEPT, cleared(h->mark), out, length);
 }
 
 /* A cut flow: its receiver is reset first, then made to reset the sender; a receiver that stays silent
@@ -745,39 +775,80 @@ static void fire_ammo(struct gate *g, struct flow *f) {
     wait_off(g, f);
 }
 
+static void done_with(struct gate *g, struct held *h) {
+    give_back(g, h);
+    g->stats.holding--;
+}
+
+/* Once more past the engine, if it lives: a connection it takes for open swallows the next one between the same
+ * ports, unlooked at. (A download's receiver sends a reset of its own.) */
+static void end_sink(struct gate *g, struct flow *f, const struct held *h) {
+    reset_with(g, f, h, f->s_ack, NF_QUEUE_NR(f->engine) | NF_VERDICT_FLAG_QUEUE_BYPASS, 0);
+    f->resets = 1;
+}
+
+/* Swallow the client's newest bytes: they will be acknowledged, and the server never gets them. */
+static void swallow(struct flow *f, const struct held *h) {
+    if ((int32_t)(h->seq - f->c_max) > 0 || (int32_t)(h->seq + h->plen - f->c_max) <= 0) return;
+    uint32_t fresh = h->seq + h->plen - f->c_max;
+    uint32_t n = fresh < 5 ? fresh : 5;
+    memmove(f->last, f->last + n, 5 - n);
+    memcpy(f->last + 5 - n, h->last + 5 - n, n);
+    f->c_max = h->seq + h->plen;
+}
+
+/* The client of a page: it may still be sending its upload, and reads the page when it likes. Its acknowledgement
+ * of the whole page is kept for the server's end, should it never close its own. */
+static void page_client(struct gate *g, struct flow *f, struct held *h) {
+    if ((int32_t)(h->ack - (f->s_seq + f->reply_length)) >= 0) f->heard = 1;
+    if (f->heard && h->flags & FIN) {
+        end_sink(g, f, h);
+    } else if (h->plen) {
+        swallow(f, h);
+        probe_with(g, h, f->s_ack);
+    } else if (f->heard && !f->ammo) {
+        h->since = g->now;
+        f->ammo = h;
+        wait_on(g, f);
+        return;
+    } else {
+        decide(g, h->id, NF_DROP, 0, NULL, 0);
+    }
+    done_with(g, h);
+    if (f->state != SINK && f->ammo) {
+        decide(g, f->ammo->id, NF_DROP, 0, NULL, 0);
+        done_with(g, f->ammo);
+        f->ammo = NULL;
+        wait_off(g, f);
+    }
+}
+
 /* SINK: the client's remaining DATA is swallowed (and acknowledged through the probes) until its end. */
 static void sink_client(struct gate *g, struct flow *f, struct held *h) {
+    if (f->replied && f->page) {
+        page_client(g, f, h);
+        return;
+    }
     if (f->replied) {
         int heard = (int32_t)(h->ack - (f->s_seq + f->reply_length)) >= 0;
         if (!heard && h->plen) { /* it repeats itself: so does the answer to the probe */
             probe_with(g, h, f->s_ack);
         } else if (heard && (h->plen || h->flags & FIN)) {
-            /* Once more past the engine, if it lives: a connection it takes for open swallows the next one between
-             * the same ports, unlooked at. (A download's receiver sends a reset of its own.) */
-            reset_with(g, f, h, f->s_ack, NF_QUEUE_NR(f->engine) | NF_VERDICT_FLAG_QUEUE_BYPASS, 0);
-            f->resets = 1;
+            end_sink(g, f, h);
         } else {
             decide(g, h->id, NF_DROP, 0, NULL, 0);
         }
-        give_back(g, h);
-        g->stats.holding--;
+        done_with(g, h);
         return;
     }
     if (!h->plen) {
         if (h->flags & (FIN | RST)) f->force = 1;
         decide(g, h->id, NF_DROP, 0, NULL, 0);
-        give_back(g, h);
-        g->stats.holding--;
+        done_with(g, h);
         return;
     }
-    if ((int32_t)(h->seq - f->c_max) <= 0 && (int32_t)(h->seq + h->plen - f->c_max) > 0) {
-        uint32_t fresh = h->seq + h->plen - f->c_max;
-        uint32_t n = fresh < 5 ? fresh : 5;
-        memmove(f->last, f->last + n, 5 - n);
-        memcpy(f->last + 5 - n, h->last + 5 - n, n);
-        f->c_max = h->seq + h->plen;
-        if (!memcmp(f->last, "\r\n.\r\n", 5)) f->force = 1;
-    }
+    swallow(f, h);
+    if (!memcmp(f->last, "\r\n.\r\n", 5)) f->force = 1;
     fire_ammo(g, f);
     f->ammo = h;
     h->since = g->now;
@@ -788,14 +859,18 @@ static void sink_client(struct gate *g, struct flow *f, struct held *h) {
 static void sink_server(struct gate *g, struct flow *f, const struct packet *p) {
     static uint8_t out[PACKET_MAX];
     if (p->flags & (RST | SYN)) {
-        decide(g, p->id, NF_ACCEPT, 0, NULL, 0);
+        let_go(g, p);
         f->state = CUT;
         return;
     }
     memcpy(out, p->data, p->length);
     uint32_t length = p->length;
     put32(out + p->l4 + 8, f->c_max);
-    if (f->force && !p->plen) {
+    if (f->heard) { /* only that more of its upload is taken */
+        length = p->payload;
+        put32(out + p->l4 + 4, f->s_seq + f->reply_length + 1);
+        out[p->l4 + 13] = ACK;
+    } else if (f->force && (!p->plen || f->page)) { /* what a server sends a refused client is never passed on */
         length = p->payload + f->reply_length;
         memcpy(out + p->payload, f->reply, f->reply_length);
         put32(out + p->l4 + 4, f->s_seq);
@@ -805,7 +880,71 @@ static void sink_server(struct gate *g, struct flow *f, const struct packet *p) 
         f->s_seq = p->seq + p->plen;
     }
     finish_packet(out, p->l4, length);
-    decide(g, p->id, NF_ACCEPT, 0, out, length);
+    decide(g, p->id, NF_ACCEPT, cleared(p->mark), out, length);
+}
+
+/* ---- refusing ------------------------------------------------------------------------------------- */
+
+static const struct page *page_for(const struct gate *g, uint32_t why) {
+    return g->pages[why].bytes ? &g->pages[why] : &g->pages[0];
+}
+
+/* The page as this flow's reply, with the time and the client's port for the help desk; HEAD gets its head only. */
+static int put_page(struct flow *f, const struct page *page, int head_only) {
+    static const char blank[] = GATE_REFERENCE;
+    if (!page->bytes || !(f->reply = malloc(page->length))) return 0;
+    memcpy(f->reply, page->bytes, page->length);
+    f->reply_length = page->length;
+    time_t seconds = time(NULL);
+    struct tm t;
+    gmtime_r(&seconds, &t);
+    char reference[64];
+    snprintf(reference, sizeof reference, "%02d%02d-%02d%02d%02d-%05u", (t.tm_mon + 1) % 100, t.tm_mday % 100,
+             t.tm_hour % 100, t.tm_min % 100, t.tm_sec % 100, f->key.client_port);
+    for (char *at = f->reply; (at = memmem(at, (size_t)(f->reply + f->reply_length - at), blank, sizeof blank - 1));)
+        memcpy(at, reference, sizeof blank - 1);
+    char *body = memmem(f->reply, f->reply_length, "\r\n\r\n", 4);
+    if (head_only && body) f->reply_length = (uint32_t)(body + 4 - f->reply);
+    f->state = SINK;
+    f->page = f->force = 1;
+    return 1;
+}
+
+/* A policy refuses what this packet asks for. A request is swallowed and answered with a page; anything else becomes
+ * the sender's reset, which the engine sees too and the last line (appliance.refusal) answers with one of its own. */
+static void refuse(struct gate *g, struct flow *f, const struct packet *p) {
+    struct direction *up = &f->dir[GATE_TO_SERVER], *down = &f->dir[GATE_TO_CLIENT];
+    struct held *h = remember(g, p);
+    if (!h) { /* the mark stays: it is withheld all the same */
+        decide(g, p->id, NF_ACCEPT, 0, NULL, 0);
+        return;
+    }
+    g->stats.cut++;
+    int request = p->dir == GATE_TO_SERVER && f->kind & MARK_HTTP && p->plen && !(p->flags & (FIN | RST | SYN));
+    int head_only = p->plen > 5 && !memcmp(p->data + p->payload, "HEAD ", 5);
+    uint32_t first = up->head ? up->head->seq : p->seq;
+    if (up->head && (int32_t)(p->seq - first) < 0) first = p->seq;
+    f->c_max = first;
+    for (const struct held *before = up->head; before; before = before->next) swallow(f, before);
+    int answering = down->head != NULL;
+    drop_held(g, up);
+    drop_held(g, down);
+    spool_free(g, up);
+    spool_free(g, down);
+    if (request && !answering && put_page(f, page_for(g, p->mark >> MARK_WHY_SHIFT & 15), head_only)) {
+        f->s_ack = first;
+        f->s_seq = down->topped && (int32_t)(down->top - p->ack) > 0 ? down->top : p->ack;
+        sink_client(g, f, h);
+        return;
+    }
+    up->seen = down->seen = 1;
+    *(p->dir == GATE_TO_SERVER ? &up->base : &down->base) = p->seq;
+    *(p->dir == GATE_TO_SERVER ? &down->base : &up->base) = p->ack;
+    uint32_t engine = NF_QUEUE_NR(p->mark >> MARK_ENGINE_SHIFT & 15) | NF_VERDICT_FLAG_QUEUE_BYPASS;
+    reset_whole(g, f, h, engine, p->mark | MARK_CUT);
+    f->resets = 1;
+    wait_off(g, f);
+    done_with(g, h);
 }
 
 /* ---- one packet ----------------------------------------------------------------------------------- */
@@ -829,7 +968,7 @@ static void after_cut(struct gate *g, struct flow *f, const struct packet *p) {
     }
     int bare = !p->plen && !(p->flags & FIN);
     if (p->flags & RST || (bare && f->state == CUT)) {
-        decide(g, p->id, NF_ACCEPT, 0, NULL, 0);
+        let_go(g, p);
         return;
     }
     struct held *h = remember(g, p);
@@ -1086,7 +1225,7 @@ static int unfinished(const struct flow *f, uint32_t dir) {
 static void handle(struct gate *g, struct packet *p) {
     g->stats.packets++;
     int unread = parse(p);
-    if (unread || !(p->mark & MARK_FILES)) {
+    if (unread || !(p->mark & (MARK_FILES | MARK_REFUSE))) {
         decide(g, p->id, unread == UNREADABLE && p->mark & MARK_FILES ? NF_DROP : NF_ACCEPT, 0, NULL, 0);
         return;
     }
@@ -1119,8 +1258,12 @@ static void handle(struct gate *g, struct packet *p) {
         after_cut(g, f, p);
         return;
     }
+    if (p->mark & MARK_REFUSE && !(p->flags & RST)) {
+        refuse(g, f, p);
+        return;
+    }
     if (p->flags & RST) {
-        decide(g, p->id, NF_ACCEPT, 0, NULL, 0);
+        let_go(g, p);
         /* A sender's own RST proves nothing about an unfinished object: its receiver may never see or heed it, so
          * what is held waits for its verdict and what is known is kept. */
         f->closing = unfinished(f, p->dir) ? f->closing | 8 : 1;
@@ -1161,7 +1304,14 @@ static int64_t tick(struct gate *g) {
     for (uint32_t i = 0; i < g->waiting_count; i++) {
         struct flow *f = &g->flows[g->waiting[i]];
         if (f->ammo) {
-            if (g->now - f->ammo->since >= SINK_IDLE_US) {
+            if (f->heard && g->now - f->ammo->since >= LINGER_US) {
+                struct held *last = f->ammo;
+                f->ammo = NULL;
+                end_sink(g, f, last);
+                done_with(g, last);
+                wait_off(g, f);
+                i = i ? i - 1 : 0;
+            } else if (!f->heard && g->now - f->ammo->since >= SINK_IDLE_US) {
                 f->force = 1;
                 fire_ammo(g, f);
             } else {
@@ -1447,6 +1597,16 @@ int gate_spool(struct gate *g, uint64_t flow, uint32_t dir, uint64_t *length) {
     return f->dir[dir].fd;
 }
 
+int gate_set_page(struct gate *g, uint32_t why, const char *bytes, uint32_t length) {
+    if (why >= GATE_PAGES || length > GATE_PAGE_MAX) return -1;
+    char *copy = length ? malloc(length) : NULL;
+    if (length && !copy) return -1;
+    if (copy) memcpy(copy, bytes, length);
+    free(g->pages[why].bytes);
+    g->pages[why] = (struct page){copy, length};
+    return 0;
+}
+
 void gate_get_stats(struct gate *g, struct gate_stats *stats) { *stats = g->stats; }
 
 /* ---- opening -------------------------------------------------------------------------------------- */
@@ -1550,6 +1710,7 @@ void gate_close(struct gate *g) {
     free(g->waiting);
     free(g->pool);
     free(g->verdicts);
+    for (int i = 0; i < GATE_PAGES; i++) free(g->pages[i].bytes);
     free(g);
 }
 

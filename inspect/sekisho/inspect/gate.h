@@ -96,6 +96,13 @@ uint64_t gate_delivered(struct gate *gate, uint64_t flow, uint32_t dir);
 uint32_t gate_asked(struct gate *gate, uint64_t flow, char *into, uint32_t room);
 /* The spool's file descriptor (stays the gate's) and contiguous length; -1 when there is none. */
 int gate_spool(struct gate *gate, uint64_t flow, uint32_t dir, uint64_t *length);
+/* What a refused HTTP request is answered with, by the number of the function that refuses (marks.WHY); 0 stands in
+ * for those without one. A whole response of at most GATE_PAGE_MAX bytes, "Connection: close" among its fields, in which
+ * GATE_REFERENCE is replaced by month, day, time (UTC) and client port. Length 0 takes the page away: a reset instead.
+ * -1 when it is too long. */
+enum { GATE_PAGES = 16, GATE_PAGE_MAX = 1280 };
+#define GATE_REFERENCE "MMDD-HHMMSS-PPPPP"
+int gate_set_page(struct gate *gate, uint32_t why, const char *bytes, uint32_t length);
 void gate_get_stats(struct gate *gate, struct gate_stats *stats);
 
 /* Test surface: feed one packet as the queue would, read back what was decided. */

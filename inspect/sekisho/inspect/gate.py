@@ -152,6 +152,7 @@ def _load() -> ctypes.CDLL:
         "gate_delivered": (u64, [ptr, u64, u32]),
         "gate_asked": (u32, [ptr, u64, ctypes.c_char_p, u32]),
         "gate_spool": (ctypes.c_int, [ptr, u64, u32, ctypes.POINTER(u64)]),
+        "gate_set_page": (ctypes.c_int, [ptr, u32, ctypes.c_char_p, u32]),
         "gate_get_stats": (None, [ptr, ctypes.POINTER(Stats)]),
         "gate_feed": (None, [ptr, u32, u32, ctypes.c_char_p, u32, i64]),
         "gate_tick": (None, [ptr, i64]),
@@ -274,6 +275,16 @@ class Gate:
         length = ctypes.c_uint64()
         fd = self.lib.gate_spool(self.handle, flow, direction, ctypes.byref(length))
         return int(fd), length.value
+
+    def set_page(self, why: int, page: bytes) -> None:
+        """Answer HTTP requests that the function of this number (marks.WHY) refuses with `page`; see gate.h.
+
+        Raises:
+            ValueError: it does not fit into one packet, or there is no such number.
+
+        """
+        if self.lib.gate_set_page(self.handle, why, page, len(page)):
+            raise ValueError(f"page {why} has {len(page)} bytes")
 
     def stats(self) -> Stats:
         stats = Stats()
