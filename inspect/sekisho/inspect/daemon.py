@@ -27,7 +27,7 @@ from sekisho.appliance.core import latency, marks, sdnotify
 from sekisho.appliance.core.errors import SekishoError
 from sekisho.appliance.core.journal import JournalWriter
 from sekisho.appliance.core.settings import Inspection, Settings, load
-from sekisho.inspect import eve, gate, hold
+from sekisho.inspect import eve, gate, hold, pages
 from sekisho.inspect.janitor import Janitor
 from sekisho.inspect.quarantine import Quarantine
 from sekisho.inspect.ranges import Ranges
@@ -111,6 +111,8 @@ class Inspect:
             pause_us=PAUSE_US,
         )
         self.gate = gate.Gate(config)
+        for why, page in pages.pages().items():
+            self.gate.set_page(why, page)
         latency.short_slice(0)
 
     def step(self) -> None:
