@@ -20,12 +20,13 @@ static const char *const texts[] = {
 };
 
 static uint32_t build(uint32_t *mark) {
-    static const uint32_t marks[] = {MARK_HTTP, MARK_MAIL, MARK_FTPDATA, 0, MARK_HTTP | MARK_MAIL, MARK_HTTP | MARK_NOBODY};
+    static const uint32_t marks[] = {MARK_HTTP, MARK_MAIL, MARK_FTPDATA, 0, MARK_HTTP | MARK_MAIL, MARK_SMB};
     static const uint8_t flags[] = {ACK, ACK, ACK, ACK, PSH | ACK, ACK | FIN, RST, SYN, ACK | RST, FIN};
     int reply = (int)rnd(2), six = !rnd(4);
     uint32_t at, port = port_base + rnd(6), kind = marks[port % 6];
     uint32_t options = rnd(8) ? 0 : rnd(10) * 4, extra = six || rnd(8) ? 0 : rnd(10) * 4;
     if (!rnd(50)) kind = marks[rnd(6)];
+    if (!rnd(40)) kind |= MARK_REFUSE | rnd(16) << MARK_WHY_SHIFT | rnd(16) << MARK_ENGINE_SHIFT;
     memset(buffer, 0, 256);
     if (six) {
         uint32_t hops = rnd(6) ? 0 : rnd(4);
@@ -155,6 +156,8 @@ int main(int argc, char **argv) {
                                      .spool_total = rnd(4) ? 8 << 20 : rnd(300000), .depth = rnd(60000), .deadline_ms = 100,
                                      .pause_us = 3000};
         struct gate *g = gate_open_dry(&config);
+        static const char page[] = "HTTP/1.1 403 No\r\n\r\n" GATE_REFERENCE " " GATE_REFERENCE;
+        for (uint32_t why = 0; why < GATE_PAGES + 2; why += 1 + rnd(3)) gate_set_page(g, why, page, rnd(sizeof page));
         fed = decided = 0;
         port_base = 1000 + rnd(60000);
         for (int i = 0; i < 600; i++) {
