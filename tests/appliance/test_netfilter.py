@@ -43,8 +43,8 @@ COMMIT
 -A SK_GATE -m mark --mark 0x400/0x400 -j SK_REFUSE
 -A SK_GATE -m connmark --mark 0x2/0x2 -j RETURN
 -A SK_GATE -m mark ! --mark 0x0/0xe0072 -j SK_SAVE
--A SK_GATE -p tcp -m connmark --mark 0x80/0x80 -j REJECT --reject-with tcp-reset
 -A SK_GATE -p tcp -m connmark --mark 0x400/0x400 -j SK_REFUSE
+-A SK_GATE -p tcp -m connmark --mark 0x80/0x80 -j REJECT --reject-with tcp-reset
 -A SK_GATE -p tcp -m connmark ! --mark 0x0/0xe0070 -j SK_FILES
 -A SK_SAVE -m mark --mark 0x2/0x2 -j CONNMARK --or-mark 0x2
 -A SK_SAVE -m mark --mark 0x10/0x10 -j CONNMARK --or-mark 0x10
@@ -55,6 +55,7 @@ COMMIT
 -A SK_SAVE -m mark --mark 0x80000/0x80000 -j CONNMARK --or-mark 0x80000
 -A SK_REFUSE -m mark ! --mark 0x0/0xe0070 -j SK_SAVE
 -A SK_REFUSE -p tcp -m mark --mark 0x400/0x400 -j CONNMARK --save-mark --nfmask 0xf00400 --ctmask 0xf00402
+-A SK_REFUSE -p tcp -m tcp --tcp-flags SYN,ACK SYN -m mark --mark 0x0/0x400 -j DROP
 -A SK_REFUSE -p tcp -m connmark --mark 0x400/0x400 -j CONNMARK --restore-mark --nfmask 0xf00400 --ctmask 0xf00400
 -A SK_REFUSE -p tcp -m connmark --mark 0x80/0x80 -j REJECT --reject-with tcp-reset
 -A SK_REFUSE -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j SK_HOLD
@@ -73,6 +74,7 @@ COMMIT
 COMMIT
 """
 
+VERBS = {"RETURN", "HMARK", "MARK", "CONNMARK", "NFQUEUE", "REJECT", "ACCEPT", "DROP"}
 modes = st.builds(Mode, engine_bypass=st.booleans(), gate_bypass=st.booleans())
 
 
@@ -103,7 +105,16 @@ def test_every_plan_stays_in_its_own_chains_and_ends_both_tables(queues: int, cl
         if line.startswith("-A "):
             assert line.split()[1] in declared
             jump = re.split(" -[jg] ", line)[1].split()[0]
-            assert jump in declared or jump in {"RETURN", "HMARK", "MARK", "CONNMARK", "NFQUEUE", "REJECT", "ACCEPT"}
+            assert jump in declared or jump in {
+                "RETURN",
+                "HMARK",
+                "MARK",
+                "CONNMARK",
+                "NFQUEUE",
+                "REJECT",
+                "ACCEPT",
+                "DROP",
+            }
     assert [line for line in lines if line.startswith("*")] == ["*mangle", "*filter"]
     assert lines.count("COMMIT") == 2
 
@@ -133,11 +144,11 @@ def test_the_marks_do_not_overlap() -> None:
         marks.MAIL,
         marks.FTPDATA,
         marks.CUT,
-        marks.NOBODY,
         marks.DEEP,
+        marks.REFUSE,
     ]
     bits += [marks.EXPRESS, *(1 << shift for shift in range(marks.ENGINE_SHIFT, marks.ENGINE_SHIFT + 4))]
-    assert sum(bits) == 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | 0x100 | 0x200 | 0x800 | marks.ENGINE
+    assert sum(bits) == 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | 0x200 | 0x400 | 0x800 | marks.ENGINE
     assert all(bit.bit_count() == 1 for bit in bits) and sum(bits) < marks.SPREAD
 
 

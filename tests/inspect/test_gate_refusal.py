@@ -107,7 +107,7 @@ def test_when_the_client_closes_the_server_is_reset_past_the_engine() -> None:
         assert verdict.verdict == TO_ENGINE_3
         told = tcp_of(verdict.packet)
         assert (int(told.flags), told.seq) == (RST, 1000)
-        assert not verdict.mark & marks.REFUSE
+        assert verdict.mark & marks.REFUSE and verdict.mark & marks.CUT, "the last line has the kernel forget it"
         assert gate.holding == 0
 
 

@@ -13,9 +13,10 @@ Frames come from machines that may be hostile: every offset is checked, and what
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 IPV4, IPV6, VLANS, PPPOE = 0x0800, 0x86DD, (0x8100, 0x88A8), 0x8864
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
@@ -81,6 +82,24 @@ def to_sender(frame: bytes) -> bytes | None:
     if packet.proto == (ICMPV6 if packet.six else ICMP) and packet.body[:1] != (b"\x80" if packet.six else b"\x08"):
         return None
     return _unreachable(packet, 1 if packet.six else 13)
+
+
+class Talk(NamedTuple):
+    """Between whom a TCP segment travels."""
+
+    src: str
+    src_port: int
+    dst: str
+    dst_port: int
+
+
+def talk_of(frame: bytes) -> Talk | None:
+    """The ends of the TCP connection this frame is inside of; None where it opens one or is not TCP."""
+    packet = _read(frame)
+    if packet is None or packet.proto != TCP or len(packet.body) < 20 or packet.body[13] & SYN:
+        return None
+    src, dst = (str(ipaddress.ip_address(packed)) for packed in (packet.src, packet.dst))
+    return Talk(src, int.from_bytes(packet.body[:2], "big"), dst, int.from_bytes(packet.body[2:4], "big"))
 
 
 def to_receiver(frame: bytes) -> bytes | None:

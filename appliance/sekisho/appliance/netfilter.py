@@ -136,8 +136,8 @@ def _gate(fail_closed: bool, mode: Mode) -> list[str]:
         f"-A SK_GATE -m mark --mark {_REFUSED} -j SK_REFUSE",
         f"-A SK_GATE -m connmark --mark {marks.BYPASS:#x}/{marks.BYPASS:#x} -j RETURN",
         f"-A SK_GATE -m mark ! --mark 0x0/{marks.BYPASS | marks.FILES:#x} -j SK_SAVE",
-        f"-A SK_GATE -p tcp -m connmark --mark {marks.CUT:#x}/{marks.CUT:#x} -j REJECT --reject-with tcp-reset",
         f"-A SK_GATE -p tcp -m connmark --mark {_REFUSED} -j SK_REFUSE",
+        f"-A SK_GATE -p tcp -m connmark --mark {marks.CUT:#x}/{marks.CUT:#x} -j REJECT --reject-with tcp-reset",
         f"-A SK_GATE -p tcp -m connmark ! --mark 0x0/{marks.FILES:#x} -j SK_FILES",
     ]
     lines += [_or_connmark("SK_SAVE", bit) for bit in (marks.BYPASS, *carriers)]
@@ -163,6 +163,8 @@ def _refuse(mode: Mode) -> list[str]:
     lines = [
         f"-A SK_REFUSE -m mark ! --mark 0x0/{marks.FILES:#x} -j SK_SAVE",
         f"-A SK_REFUSE -p tcp -m mark --mark {_REFUSED} {keep}",
+        # Another connection on the same ports while the table still knows the refused one: it asks again in a second.
+        f"-A SK_REFUSE -p tcp -m tcp --tcp-flags SYN,ACK SYN -m mark --mark 0x0/{marks.REFUSE:#x} -j DROP",
         f"-A SK_REFUSE -p tcp -m connmark --mark {_REFUSED} "
         f"-j CONNMARK --restore-mark --nfmask {why:#x} --ctmask {why:#x}",
         f"-A SK_REFUSE -p tcp -m connmark --mark {marks.CUT:#x}/{marks.CUT:#x} -j REJECT --reject-with tcp-reset",

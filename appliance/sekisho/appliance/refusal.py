@@ -9,6 +9,9 @@ Both kinds are logged to the `Responder`, which tells the sender in a frame of i
 address or route for that, tags stay as they are, and the kernel's limit of ICMP errors (six, then one a second) does
 not turn a burst of questions into a hang. The rest is in the kernel: with the responder away the refused packet is
 still withheld, and a TCP client hears from the kernel when it repeats itself (CUT in netfilter.py).
+
+The kernel's connection table saw neither end: the responder deletes the entry, or the next connection between the same
+ports would be refused in its name for as long as the entry lives (five days).
 """
 
 from __future__ import annotations
@@ -17,6 +20,10 @@ import logging
 import socket
 import threading
 from typing import Final
+
+from pyroute2 import NFCTSocket
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple
 
 from sekisho.appliance import answers, nft
 from sekisho.appliance.core import marks
@@ -113,6 +120,21 @@ def frames(packet: Logged) -> list[tuple[int, bytes]]:
     return [(port, frame) for port, frame in found if port]
 
 
+def _forget(table: NFCTSocket, packet: Logged) -> None:
+    """Take a refused connection out of the kernel's table."""
+    talk = answers.talk_of(packet.frame)
+    if talk is None:
+        return
+    family = socket.AF_INET6 if ":" in talk.src else socket.AF_INET
+    ends = NFCTAttrTuple(
+        family=family, saddr=talk.src, daddr=talk.dst, proto=answers.TCP, sport=talk.src_port, dport=talk.dst_port
+    )
+    try:
+        table.entry("del", nfgen_family=family, tuple_orig=ends)
+    except NetlinkError as err:
+        log.debug("a refused connection is not in the table: %s", err)
+
+
 class Responder:
     """Answers what the last line logs; `run` is a thread of the daemon."""
 
@@ -126,10 +148,12 @@ class Responder:
                 stop.wait(1.0)
                 continue
             try:
-                with socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as out:
+                raw = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+                with socket.socket(socket.AF_PACKET, raw, 0) as out, NFCTSocket() as table:
                     while not stop.is_set():
                         for packet in heard.receive():
                             self._answer(out, packet)
+                            _forget(table, packet)
             except OSError as err:
                 log.warning("refusals are not answered: %s", err)
                 stop.wait(1.0)

@@ -783,7 +783,9 @@ static void done_with(struct gate *g, struct held *h) {
 /* Once more past the engine, if it lives: a connection it takes for open swallows the next one between the same
  * ports, unlooked at. (A download's receiver sends a reset of its own.) */
 static void end_sink(struct gate *g, struct flow *f, const struct held *h) {
-    reset_with(g, f, h, f->s_ack, NF_QUEUE_NR(f->engine) | NF_VERDICT_FLAG_QUEUE_BYPASS, 0);
+    /* The end of a refused connection is told to the last line too, which has the kernel forget it. */
+    uint32_t mark = f->page && h->mark & MARK_REFUSE ? h->mark | MARK_CUT : 0;
+    reset_with(g, f, h, f->s_ack, NF_QUEUE_NR(f->engine) | NF_VERDICT_FLAG_QUEUE_BYPASS, mark);
     f->resets = 1;
 }
 
@@ -797,13 +799,23 @@ static void swallow(struct flow *f, const struct held *h) {
     f->c_max = h->seq + h->plen;
 }
 
+/* The kernel keeps what is left of a refused connection cut and forgets it soon: nothing of it is known here then, so
+ * that the next one between the same ports begins afresh. */
+static void end_page(struct gate *g, struct flow *f, struct held *h) {
+    end_sink(g, f, h);
+    done_with(g, h);
+    destroy(g, f);
+}
+
 /* The client of a page: it may still be sending its upload, and reads the page when it likes. Its acknowledgement
  * of the whole page is kept for the server's end, should it never close its own. */
 static void page_client(struct gate *g, struct flow *f, struct held *h) {
     if ((int32_t)(h->ack - (f->s_seq + f->reply_length)) >= 0) f->heard = 1;
     if (f->heard && h->flags & FIN) {
-        end_sink(g, f, h);
-    } else if (h->plen) {
+        end_page(g, f, h);
+        return;
+    }
+    if (h->plen) {
         swallow(f, h);
         probe_with(g, h, f->s_ack);
     } else if (f->heard && !f->ammo) {
@@ -815,12 +827,6 @@ static void page_client(struct gate *g, struct flow *f, struct held *h) {
         decide(g, h->id, NF_DROP, 0, NULL, 0);
     }
     done_with(g, h);
-    if (f->state != SINK && f->ammo) {
-        decide(g, f->ammo->id, NF_DROP, 0, NULL, 0);
-        done_with(g, f->ammo);
-        f->ammo = NULL;
-        wait_off(g, f);
-    }
 }
 
 /* SINK: the client's remaining DATA is swallowed (and acknowledged through the probes) until its end. */
@@ -937,14 +943,10 @@ static void refuse(struct gate *g, struct flow *f, const struct packet *p) {
         sink_client(g, f, h);
         return;
     }
-    up->seen = down->seen = 1;
-    *(p->dir == GATE_TO_SERVER ? &up->base : &down->base) = p->seq;
-    *(p->dir == GATE_TO_SERVER ? &down->base : &up->base) = p->ack;
     uint32_t engine = NF_QUEUE_NR(p->mark >> MARK_ENGINE_SHIFT & 15) | NF_VERDICT_FLAG_QUEUE_BYPASS;
     reset_whole(g, f, h, engine, p->mark | MARK_CUT);
-    f->resets = 1;
-    wait_off(g, f);
     done_with(g, h);
+    destroy(g, f);
 }
 
 /* ---- one packet ----------------------------------------------------------------------------------- */
@@ -1307,10 +1309,8 @@ static int64_t tick(struct gate *g) {
             if (f->heard && g->now - f->ammo->since >= LINGER_US) {
                 struct held *last = f->ammo;
                 f->ammo = NULL;
-                end_sink(g, f, last);
-                done_with(g, last);
-                wait_off(g, f);
-                i = i ? i - 1 : 0;
+                end_page(g, f, last);
+                i--;
             } else if (!f->heard && g->now - f->ammo->since >= SINK_IDLE_US) {
                 f->force = 1;
                 fire_ammo(g, f);
