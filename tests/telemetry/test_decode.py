@@ -264,3 +264,40 @@ def test_a_journal_line_that_is_no_event_is_refused() -> None:
     for line in (b"{}", b'{"type":"secret","at":"x"}', b'{"type":"alert"}', b"x" * (LINE_CAP + 1)):
         with pytest.raises(RejectedInput):
             decode_journal(line, NOBODY)
+
+
+def test_an_alert_of_the_policy_says_what_decided_and_whether_it_was_refused() -> None:
+    meta = {"sekisho_function": ["url_category"], "sekisho_entry": ["video"], "former_category": ["x"]}
+    alert = {"signature_id": 9100001, "action": "allowed"}
+    refused = {**alert, "metadata": {**meta, "sekisho_action": ["block"]}}
+    excepted = {**alert, "metadata": {**meta, "sekisho_action": ["log"], "sekisho_exception": ["bank"]}}
+    foreign = {**alert, "metadata": {"sekisho_function": ["nonsense"], "affected_product": ["a", "b"]}}
+    tls = {"sni": "r1.googlevideo.com"}
+    made = [
+        decode_eve(eve("alert", app_proto="tls", alert=one, tls=tls), NOBODY) for one in (refused, excepted, foreign)
+    ]
+    said = [
+        (one.action, one.function, one.policy, one.exception, one.application) for one in made if isinstance(one, Alert)
+    ]
+    assert said == [
+        ("blocked", "url_category", "video", "", "YouTube"),
+        ("allowed", "url_category", "video", "bank", "YouTube"),
+        ("allowed", "", "", "", "YouTube"),
+    ]
+
+
+def test_metadata_carries_the_name_of_the_application() -> None:
+    softether = "t13d880900_fcb5b95cb75a_b0d3b4ac2a14"
+    lines = [
+        eve("http", http={"hostname": "WWW.dropbox.com", "url": "/"}),
+        eve("tls", tls={"sni": "teams.microsoft.com"}),
+        eve("tls", tls={"sni": "vpn.example", "ja4": softether}),
+        eve("quic", quic={"sni": "line.me"}),
+        eve("dns", dns={"type": "query", "rrname": "zoom.us", "rrtype": "A"}),
+        eve("alert", app_proto="rdp", alert={"signature_id": 1}),
+        eve("tls", tls={"sni": "unknown.example"}),
+    ]
+    found = [getattr(decode_eve(line, NOBODY), "application", None) for line in lines]
+    assert found == [
+        "Dropbox", "Microsoft Teams", "SoftEther VPN", "LINE", "Zoom", "Remote Desktop (RDP)", "",
+    ]  # fmt: skip

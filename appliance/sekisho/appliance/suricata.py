@@ -88,7 +88,7 @@ class Outputs(_Kebab, kw_only=True):
         seen: list[Any] = [
             {"alert": alert},
             {"http": {"extended": True}},  # method and status; no header is dumped
-            {"tls": {"custom": ["sni", "version"]}},
+            {"tls": {"custom": ["sni", "version", "ja4"]}},
             {"quic": {}},
             {"dns": {"version": 2, "requests": True, "responses": False}},
             {"smtp": {}},
@@ -221,7 +221,12 @@ def _protocols() -> dict[str, Any]:
         "modbus": {"enabled": False, "detection-ports": {"dp": 502}, "stream-depth": 0},
         "dnp3": {"enabled": False, "detection-ports": {"dp": 20000}},
         "enip": {"enabled": False, "detection-ports": {"dp": 44818, "sp": 44818}},
-        "tls": {"enabled": True, "detection-ports": {"dp": 443}, "encryption-handling": "bypass"},
+        "tls": {
+            "enabled": True,
+            "detection-ports": {"dp": 443},
+            "encryption-handling": "bypass",
+            "ja4-fingerprints": True,
+        },
         "http": {"enabled": True, "libhtp": {"default-config": libhtp}},
         "smtp": {"enabled": True, "raw-extraction": False, "mime": mime, "inspected-tracker": tracker},
         "ftp": {"enabled": True, "memcap": "64mb"},

@@ -10,20 +10,23 @@ import datetime as dt
 import ipaddress
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 
 from sekisho.appliance.core.errors import RejectedInput
+from sekisho.policy import applications
 from sekisho.telemetry import events
 from sekisho.telemetry.eve import EveLine, decode_line
-from sekisho.telemetry.events import Alert, Dns, Event, Flow, Mail, Tls, Web
+from sekisho.telemetry.events import Alert, Dns, Event, Flow, Function, Mail, Tls, Web
 from sekisho.telemetry.privacy import tidy
 
 LINE_CAP: Final = 256 << 10
 INVENTORY_CAP: Final = 1 << 20
 STEERING: Final = range(9000000, 9000100)
 """Rule numbers that only steer packets (marks, bypass): their alerts are no findings."""
+
+_FUNCTIONS: Final[dict[str, Function]] = {name: name for name in get_args(Function)}
 
 _decode_inventory = msgspec.json.Decoder(dict[str, str]).decode
 
@@ -129,6 +132,9 @@ def _alert(eve: EveLine, at: str, flow: Flow) -> Event | None:
     alert = eve.alert
     if alert is None or alert.signature_id in STEERING:
         return None
+    rule = alert.metadata
+    function = _first(rule.sekisho_function)
+    name = _host(eve)
     return Alert(
         at=at,
         flow=flow,
@@ -137,8 +143,12 @@ def _alert(eve: EveLine, at: str, flow: Flow) -> Event | None:
         signature=alert.signature,
         category=alert.category,
         severity=alert.severity,
-        action="blocked" if alert.action == "blocked" else "allowed",
+        action="blocked" if alert.action == "blocked" or _first(rule.sekisho_action) == "block" else "allowed",
         app=eve.app_proto,
+        application=applications.find(name, eve.app_proto, _ja4(eve)),
+        function=_FUNCTIONS.get(function, ""),
+        policy=_first(rule.sekisho_entry),
+        exception=_first(rule.sekisho_exception),
         url=eve.http.url if eve.http else "",
         host=eve.http.hostname if eve.http else "",
         sni=eve.tls.sni if eve.tls else eve.quic.sni if eve.quic else "",
@@ -157,6 +167,7 @@ def _web(eve: EveLine, at: str, flow: Flow) -> Event | None:
     return Web(
         at=at,
         flow=flow,
+        application=applications.find(http.hostname),
         method=http.http_method,
         host=http.hostname,
         url=http.url,
@@ -166,11 +177,18 @@ def _web(eve: EveLine, at: str, flow: Flow) -> Event | None:
 
 
 def _tls(eve: EveLine, at: str, flow: Flow) -> Event | None:
-    return Tls(at=at, flow=flow, sni=eve.tls.sni, version=eve.tls.version) if eve.tls else None
+    tls = eve.tls
+    if tls is None:
+        return None
+    return Tls(at=at, flow=flow, application=applications.find(tls.sni, "", tls.ja4), sni=tls.sni, version=tls.version)
 
 
 def _quic(eve: EveLine, at: str, flow: Flow) -> Event | None:
-    return Tls(at=at, flow=flow, sni=eve.quic.sni, version=f"QUIC {eve.quic.version}") if eve.quic else None
+    quic = eve.quic
+    if quic is None:
+        return None
+    application = applications.find(quic.sni, "", quic.ja4)
+    return Tls(at=at, flow=flow, application=application, sni=quic.sni, version=f"QUIC {quic.version}")
 
 
 def _dns(eve: EveLine, at: str, flow: Flow) -> Event | None:
@@ -178,7 +196,7 @@ def _dns(eve: EveLine, at: str, flow: Flow) -> Event | None:
     if eve.dns is None or eve.dns.type not in ("query", "request"):
         return None
     name, rrtype = _question(eve)
-    return Dns(at=at, flow=flow, name=name, rrtype=rrtype)
+    return Dns(at=at, flow=flow, application=applications.find(name), name=name, rrtype=rrtype)
 
 
 def _smtp(eve: EveLine, at: str, flow: Flow) -> Event | None:
@@ -197,6 +215,21 @@ def _question(eve: EveLine) -> tuple[str, str]:
         if question.rrname:
             return question.rrname, question.rrtype
     return "", ""
+
+
+def _host(eve: EveLine) -> str:
+    """The name that was asked for, in whichever protocol."""
+    if eve.http:
+        return eve.http.hostname
+    return (eve.tls and eve.tls.sni) or (eve.quic and eve.quic.sni) or _question(eve)[0]
+
+
+def _ja4(eve: EveLine) -> str:
+    return (eve.tls and eve.tls.ja4) or (eve.quic and eve.quic.ja4) or ""
+
+
+def _first(words: list[str]) -> str:
+    return words[0] if words else ""
 
 
 def _address(text: str) -> str:

@@ -15,6 +15,15 @@ Word = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
 Size = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 
 
+class EveRule(msgspec.Struct, frozen=True):
+    """What a rule's metadata says of the policy it comes from; the metadata of others is skipped."""
+
+    sekisho_function: list[str] = []
+    sekisho_entry: list[str] = []
+    sekisho_action: list[str] = []
+    sekisho_exception: list[str] = []
+
+
 class EveAlert(msgspec.Struct, frozen=True):
     signature_id: Word = 0
     rev: Word = 0
@@ -22,6 +31,7 @@ class EveAlert(msgspec.Struct, frozen=True):
     category: str = ""
     severity: Word = 3
     action: str = "allowed"
+    metadata: EveRule = EveRule()
 
 
 class EveHttp(msgspec.Struct, frozen=True):
@@ -35,11 +45,13 @@ class EveHttp(msgspec.Struct, frozen=True):
 class EveTls(msgspec.Struct, frozen=True):
     sni: str = ""
     version: str = ""
+    ja4: str = ""
 
 
 class EveQuic(msgspec.Struct, frozen=True):
     sni: str = ""
     version: str = ""
+    ja4: str = ""
 
 
 class EveDnsQuestion(msgspec.Struct, frozen=True):

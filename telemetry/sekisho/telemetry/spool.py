@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.telemetry import events
+from sekisho.telemetry import events, hits
 from sekisho.telemetry.events import Event, Gap, Health, lane_of
 from sekisho.telemetry.reader import Chunk, Position
 
@@ -76,7 +76,7 @@ class Spool:
         self._db = _connect(path)
         try:
             with _faults(path):
-                self._db.executescript(_SCHEMA)
+                self._db.executescript(_SCHEMA + hits.SCHEMA)
                 if self._db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                     raise SpoolDamaged(f"{path} is damaged.")
                 self.epoch = self._meta("epoch", lambda: secrets.token_hex(8))
@@ -118,8 +118,10 @@ class Spool:
             DeviceFault: disk full or failing; nothing was stored, the position did not move.
 
         """
+        new = list(new)
         rows = [(lane_of(event), event.at, events.encode(event)) for event in new]
         with self._transaction():
+            hits.count(self._db, new)
             for row in rows:
                 self._insert(*row)
             for chunk in chunks:

@@ -8,7 +8,9 @@ from pathlib import Path
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault
+from sekisho.telemetry import hits
 from sekisho.telemetry.events import LANES
+from sekisho.telemetry.hits import Hit
 
 
 class LaneStatus(msgspec.Struct, frozen=True):
@@ -66,6 +68,12 @@ class SpoolView:
         """The newest rows the centre has acknowledged, oldest of them first."""
         rows = self._rows("SELECT seq, lane, body FROM sent ORDER BY seq DESC LIMIT ?", limit)
         return [SentRow(seq, lane, msgspec.Raw(body)) for seq, lane, body in reversed(rows)]
+
+    def hits(self) -> list[Hit]:
+        """How often each entry and exception of the policy was used; a spool of an older release has none."""
+        if not self._rows("SELECT 1 FROM sqlite_master WHERE name = 'hit'"):
+            return []
+        return [Hit(*row) for row in self._rows(hits.QUERY)]
 
     def close(self) -> None:
         self._db.close()
