@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sekisho.appliance import bridge, express, netfilter, preflight, status, suricata
+from sekisho.appliance import bridge, covering, express, meter, netfilter, portrait, preflight, status, suricata
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
 from sekisho.appliance.core.settings import DEFAULTS, load
 from sekisho.appliance.process import EngineProcess
@@ -31,6 +31,7 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         ("run", _run, "run the box's daemon in the foreground"),
         ("down", _down, "remove rules and bridge, restore what was found"),
         ("status", _status, "is traffic inspected now?"),
+        ("coverage", _coverage, "which share of each device's bytes was looked at?"),
         ("reload", _reload, "load the current rule set live and prove it"),
         ("defaults", _defaults, "print the commented settings file"),
     )
@@ -40,6 +41,8 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         parser.add_argument("--json", action="store_true", help="print facts as JSON")
         if verb == "check":
             parser.add_argument("--settings-only", action="store_true", help="do not look at the machine")
+        if verb == "coverage":
+            parser.add_argument("--hours", type=int, default=24, metavar="N", help="how far back, 1-48 (24)")
         if verb == "defaults":
             parser.add_argument("--box", default="my-box", help="the box's name")
         parser.set_defaults(func=func)
@@ -92,6 +95,7 @@ def _down(args: argparse.Namespace) -> int:
     if left is not None:
         left.stop()
     express.remove()
+    meter.remove()
     netfilter.remove()
     undone = bridge.down(settings)
     line = "The bridge is down; ports are as they were found." if undone else "There was no bridge of ours."
@@ -129,6 +133,13 @@ def _status(args: argparse.Namespace) -> int:
     ]
     _say(args, facts, lines)
     return 0 if inspecting and proven else 1
+
+
+def _coverage(args: argparse.Namespace) -> int:
+    settings = load(args.settings)
+    told = portrait.coverage(settings, max(1, min(args.hours, covering.KEEP_HOURS)))
+    _say(args, told, portrait.coverage_lines(told))
+    return 0
 
 
 def _alive(pid: int) -> bool:

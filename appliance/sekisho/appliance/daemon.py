@@ -1,10 +1,10 @@
 """The box's own daemon: puts the bridge and the rules up, then runs its threads until SIGTERM.
 
 Main thread: the bypass watchdog, ten looks a second, never blocked by the others. `engine`: Suricata's life.
-`inventory`: the LAN's devices. `responder`: tells whoever is refused. SIGHUP chooses the rule set anew. When the
-daemon ends the bridge and its rules stay: traffic goes on, uninspected where the engine ended with it. A thread that
-fails unexpectedly ends the daemon, which the service manager starts again; a killed daemon's engine goes on and is
-adopted.
+`inventory`: the LAN's devices. `responder`: tells whoever is refused. `coverage`: which
+bytes were looked at. SIGHUP chooses the rule set anew. When the daemon ends the bridge and its rules stay: traffic goes
+on, uninspected where the engine ended with it. A thread that fails unexpectedly ends the daemon, which the service
+manager starts again; a killed daemon's engine goes on and is adopted.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from sekisho.appliance import bridge, express, netfilter, preflight, status, sur
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
 from sekisho.appliance.core.sdnotify import notify
 from sekisho.appliance.core.settings import Settings, load
+from sekisho.appliance.coverage import Away
+from sekisho.appliance.covering import Covering
 from sekisho.appliance.engine import Engine, RuleSet
 from sekisho.appliance.findings import Findings, utc_now
 from sekisho.appliance.inventory import Listener
@@ -56,6 +58,7 @@ class Daemon:
             settings.bridge.lan, settings.inventory, settings.state / "inventory.json", self.findings.report
         )
         self.responder = Responder()
+        self.covering = Covering(settings, self.findings.report)
         self.queues = suricata.queue_count(settings)
         self.closed = settings.inspection.fail_mode == "closed"
         self.watchdog = BypassWatchdog(self.queues, self.closed, self._saved_accounts())
@@ -89,8 +92,7 @@ class Daemon:
     def _board(self) -> None:
         """The express lane saves time, nothing else: without it everything takes the normal path."""
         try:
-            if not express.present():
-                express.install(self.settings.bridge.lan, self.settings.bridge.wan)
+            express.install(self.settings.bridge.lan, self.settings.bridge.wan)
         except DeviceFault as err:
             log.warning("%s", err)
             self.findings.report(Health(at=utc_now(), part="rules", state="no_express", detail=str(err)[:200]))
@@ -103,6 +105,7 @@ class Daemon:
                 ("engine", self.engine.run),
                 ("inventory", self.listener.run),
                 ("responder", self.responder.run),
+                ("coverage", self.covering.run),
             )
         ]
         for thread in threads:
@@ -148,6 +151,7 @@ class Daemon:
                             total_seconds=round(total, 3),
                         )
                     )
+        self.covering.note(Away(self.watchdog.engine.reason, self.watchdog.gate.reason))
 
     def _set_mode(self, mode: netfilter.Mode) -> None:
         try:

@@ -1,0 +1,189 @@
+"""Says for every device and hour what share of its bytes was looked at, and why the rest was not (REQUIREMENTS A10).
+
+`Account` is pure: a reading of the kernel's counters, and which inspectors were away since the last one, become
+tallies; at the turn of the hour the tallies become events. `Covering` (in `covering`) is the thread that feeds it.
+
+What the ways of `meter` count as, best to worst: let go after its handshake = opaque; handed to inspectors that were
+there = inspected; handed to one that was away = bypassed, with the reason; handed to nobody = unseen. A doubtful byte
+counts as the worse of the two: between the last reading and a start of the daemon an inspector that is away at either
+end was away all the time.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+import msgspec
+
+from sekisho.appliance.meter import Reading
+from sekisho.telemetry.events import Coverage, Share
+
+GROUP: Final = "ff:ff:ff:ff:ff:ff"
+"""Stands for every group address: frames to all or many devices belong to none."""
+STOPPED: Final = "box_stopped"
+MAX_WHY: Final = 16
+_ENGINE_WAYS: Final = ("both", "engine", "around")
+_GATE_WAYS: Final = ("gate", "both")
+_SEEN_WAYS: Final = ("gate", "both", "engine")
+
+
+class Moment(NamedTuple):
+    """One instant on both clocks."""
+
+    utc: datetime
+    mono: float
+
+    @property
+    def text(self) -> str:
+        return self.utc.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+    @property
+    def hour(self) -> str:
+        return self.utc.astimezone(UTC).strftime("%Y-%m-%dT%H:00:00Z")
+
+
+class Away(msgspec.Struct, frozen=True):
+    """Why each inspector is away, in the watchdog's word; empty while it looks."""
+
+    engine: str = ""
+    gate: str = ""
+
+    def worse(self, other: Away) -> Away:
+        return Away(self.engine or other.engine, self.gate or other.gate)
+
+    @property
+    def reason(self) -> str:
+        return self.engine or self.gate
+
+
+class Tally(msgspec.Struct, omit_defaults=True):
+    """Bytes of one device in one hour."""
+
+    inspected: int = 0
+    opaque: int = 0
+    unseen: int = 0
+    bypassed: dict[str, int] = {}
+
+    @property
+    def total(self) -> int:
+        return self.inspected + self.opaque + self.unseen + sum(self.bypassed.values())
+
+    def add(self, way: str, octets: int, away: Away) -> None:
+        """Enter bytes that went one way while `away` held."""
+        why = ""
+        if away.engine and way in _ENGINE_WAYS:
+            why = away.engine if away.engine == STOPPED else f"engine_{away.engine}"
+        elif away.gate and way in _GATE_WAYS:
+            why = f"gate_{away.gate}"
+        if why:
+            why = why if why in self.bypassed or len(self.bypassed) < MAX_WHY else "other"
+            self.bypassed[why] = self.bypassed.get(why, 0) + octets
+        elif way == "opaque":
+            self.opaque += octets
+        elif way in _SEEN_WAYS:
+            self.inspected += octets
+        else:
+            self.unseen += octets
+
+    def take(self, other: Tally) -> None:
+        """Add another tally to this one."""
+        self.inspected += other.inspected
+        self.opaque += other.opaque
+        self.unseen += other.unseen
+        for why, octets in other.bypassed.items():
+            self.bypassed[why] = self.bypassed.get(why, 0) + octets
+
+
+class Hour(msgspec.Struct):
+    """One hour of the whole box."""
+
+    hour: str
+    seconds: float = 0.0
+    """How much of it was counted; more than 3,600 when the daemon was away over the hour's end."""
+    off_seconds: float = 0.0
+    devices: dict[str, Tally] = {}
+
+
+class State(msgspec.Struct):
+    """What must survive the daemon: the last reading, and the hour that is not over."""
+
+    reading: Reading
+    boot_mono: float
+    """Monotonic clock of the last reading; comparable while the reading's epoch is of the same boot."""
+    away: Away
+    hour: Hour
+    stopped: bool = False
+    """The daemon ended in order, and the engine with it."""
+    pending: list[Coverage] = []
+    """Events of the last full hour, until they are reported."""
+
+
+class Account:
+    """The running hour."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.finished: list[Hour] = []
+
+    @classmethod
+    def begin(cls, first: Reading, at: Moment, away: Away) -> Account:
+        """A new account; what the counters hold at `first` is nobody's."""
+        return cls(State(first, at.mono, away, Hour(at.hour)))
+
+    @classmethod
+    def resume(cls, saved: State, first: Reading, at: Moment, away: Away) -> Account:
+        """Go on after a restart of the daemon; `away` is what it finds."""
+        account = cls(saved)
+        since = Away(STOPPED) if saved.stopped else saved.away
+        saved.stopped = False
+        account.read(first, at, since.worse(away), away)
+        return account
+
+    def read(self, reading: Reading, at: Moment, since: Away, now: Away) -> None:
+        """Enter what was counted since the last reading, while `since` held; from here on `now` holds."""
+        state = self.state
+        same_boot = reading.epoch.split(":")[0] == state.reading.epoch.split(":")[0]
+        span = max(0.0, at.mono - (state.boot_mono if same_boot else 0.0))
+        state.hour.seconds += span
+        if since.reason:
+            state.hour.off_seconds += span
+        last = state.reading.counts if reading.epoch == state.reading.epoch else {}
+        for way, devices in reading.counts.items():
+            before = last.get(way, {})
+            for mac, count in devices.items():
+                earlier = before.get(mac, 0)
+                # Less than before: it was forgotten, and counted from nothing again.
+                if octets := count - earlier if count >= earlier else count:
+                    self._tally(mac).add(way, octets, since)
+        state.reading, state.boot_mono, state.away = reading, at.mono, now
+        if at.hour != state.hour.hour:
+            self._turn(at)
+
+    def _tally(self, mac: str) -> Tally:
+        owner = GROUP if mac and int(mac[:2], 16) & 1 else mac
+        return self.state.hour.devices.setdefault(owner, Tally())
+
+    def _turn(self, at: Moment) -> None:
+        done, self.state.hour = self.state.hour, Hour(at.hour)
+        self.finished.append(done)
+        self.state.pending += events(done, at.text)
+
+
+def events(hour: Hour, at: str) -> list[Coverage]:
+    """One event for every device that sent or got anything."""
+    return [
+        Coverage(
+            at=at,
+            mac=mac,
+            hour=hour.hour,
+            seconds=round(hour.seconds),
+            inspected=tally.inspected,
+            opaque=tally.opaque,
+            bypassed=[Share(why, octets) for why, octets in sorted(tally.bypassed.items())],
+            unseen=tally.unseen,
+            off_seconds=round(hour.off_seconds, 1),
+        )
+        for mac, tally in sorted(hour.devices.items())
+        if tally.total
+    ]

@@ -1,0 +1,186 @@
+"""The coverage account as a playbook: readings and absences in, tallies and events out; and its life on disk."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sekisho.appliance import meter
+from sekisho.appliance.coverage import GROUP, STOPPED, Account, Away, Hour, Moment, State, Tally, events
+from sekisho.appliance.covering import load_hours, load_state
+from sekisho.appliance.meter import WAYS, Reading, plan
+from sekisho.telemetry.events import Coverage, Share
+
+MAC = "02:00:00:00:00:10"
+START = datetime(2026, 1, 1, 9, 0, 0, tzinfo=UTC)
+HERE = Away()
+
+
+def at(seconds: float) -> Moment:
+    return Moment(START + timedelta(seconds=seconds), 1000 + seconds)
+
+
+def reading(epoch: str = "boot:1", /, **ways: int) -> Reading:
+    return Reading(epoch, {way: {MAC: octets} for way, octets in ways.items()})
+
+
+def begun(**ways: int) -> Account:
+    return Account.begin(reading("boot:1", **ways), at(0), HERE)
+
+
+def tally(account: Account, mac: str = MAC) -> Tally:
+    return account.state.hour.devices.get(mac, Tally())
+
+
+def test_what_was_counted_before_the_first_reading_belongs_to_no_hour() -> None:
+    assert begun(engine=500).state.hour.devices == {}
+
+
+@pytest.mark.parametrize(
+    ("away", "expected"),
+    [
+        (Away(), Tally(inspected=7, opaque=8, unseen=48)),
+        (Away("hung"), Tally(inspected=1, opaque=8, unseen=32, bypassed={"engine_hung": 2 + 4 + 16})),
+        (Away("", "absent"), Tally(inspected=4, opaque=8, unseen=48, bypassed={"gate_absent": 3})),
+        (Away("absent", "hung"), Tally(opaque=8, unseen=32, bypassed={"engine_absent": 22, "gate_hung": 1})),
+    ],
+)
+def test_a_byte_is_inspected_only_if_all_who_had_to_look_were_there(away: Away, expected: Tally) -> None:
+    account = begun()
+    account.read(reading(gate=1, both=2, engine=4, opaque=8, around=16, other=32), at(60), away, HERE)
+    assert tally(account) == expected
+    assert (account.state.hour.seconds, account.state.hour.off_seconds) == (60, 60 if away.reason else 0)
+
+
+def test_only_what_is_new_since_the_last_reading_is_entered() -> None:
+    account = begun(engine=100)
+    account.read(reading(engine=150), at(60), HERE, HERE)
+    account.read(reading(engine=150), at(120), HERE, HERE)
+    assert tally(account).inspected == 50
+
+
+def test_a_device_that_was_forgotten_by_the_kernel_is_counted_from_nothing_again() -> None:
+    account = begun(engine=100)
+    account.read(reading(engine=30), at(60), HERE, HERE)
+    assert tally(account).inspected == 30
+
+
+def test_a_table_loaded_afresh_is_counted_whole_even_when_it_has_more_than_the_former() -> None:
+    account = begun(engine=100)
+    account.read(reading("boot:2", engine=130), at(60), HERE, HERE)
+    assert tally(account).inspected == 130
+
+
+def test_group_addresses_belong_to_no_device_and_still_add_up() -> None:
+    account = begun()
+    account.read(Reading("boot:1", {"engine": {"33:33:00:00:00:01": 5, "ff:ff:ff:ff:ff:ff": 6}}), at(1), HERE, HERE)
+    assert tally(account, GROUP) == Tally(inspected=11)
+
+
+def test_the_turn_of_the_hour_makes_one_event_for_each_device_that_spoke() -> None:
+    account = begun()
+    two = Reading("boot:1", {"engine": {MAC: 10, "02:00:00:00:00:11": 0}, "opaque": {MAC: 5}})
+    account.read(two, at(3500), HERE, Away("hung"))
+    account.read(reading(engine=30, opaque=5), at(3601), Away("hung"), HERE)
+    assert account.state.pending == [
+        Coverage(
+            at="2026-01-01T10:00:01.000000Z", mac=MAC, hour="2026-01-01T09:00:00Z", seconds=3601,
+            inspected=10, opaque=5, bypassed=[Share("engine_hung", 20)], off_seconds=101,
+        )
+    ]  # fmt: skip
+    assert account.state.hour == Hour("2026-01-01T10:00:00Z")
+    assert [hour.hour for hour in account.finished] == ["2026-01-01T09:00:00Z"]
+
+
+def resumed(saved: State, now: Away, seconds: float, epoch: str = "boot:1", **ways: int) -> Account:
+    copy = msgspec.json.decode(msgspec.json.encode(saved), type=State)
+    return Account.resume(copy, reading(epoch, **ways), at(seconds), now)
+
+
+def test_a_killed_daemon_whose_engine_went_on_loses_nothing() -> None:
+    account = resumed(begun(engine=100).state, HERE, 30, engine=400)
+    assert tally(account) == Tally(inspected=300)
+    assert account.state.hour.off_seconds == 0
+
+
+def test_what_passed_after_an_orderly_end_was_not_inspected() -> None:
+    saved = begun(engine=100).state
+    saved.stopped = True
+    account = resumed(saved, HERE, 30, engine=400, gate=50)
+    assert tally(account) == Tally(inspected=50, bypassed={STOPPED: 300})
+    assert account.state.hour.off_seconds == 30
+    assert not account.state.stopped
+
+
+def test_an_inspector_found_away_at_the_start_was_away_since_the_last_reading() -> None:
+    account = resumed(begun(engine=100).state, Away("absent"), 30, engine=400)
+    assert tally(account).bypassed == {"engine_absent": 300}
+
+
+def test_after_a_restart_of_the_machine_time_counts_from_its_start() -> None:
+    saved = begun(engine=100).state
+    saved.boot_mono = 50_000
+    account = resumed(saved, HERE, 30, "other:1", engine=7)
+    assert tally(account).inspected == 7
+    assert account.state.hour.seconds == 1030
+
+
+aways = st.builds(Away, st.sampled_from(["", "hung", "absent"]), st.sampled_from(["", "hung", "absent"]))
+macs = st.sampled_from([MAC, "02:00:00:00:00:11", "33:33:00:00:00:01", ""])
+steps = st.lists(st.tuples(st.sampled_from([*WAYS, "full"]), macs, st.integers(0, 10**9), aways), max_size=40)
+
+
+@given(steps)
+def test_whatever_happens_the_tallies_add_up_with_the_counters(taken: list[tuple[str, str, int, Away]]) -> None:
+    counts: dict[str, dict[str, int]] = {}
+    account = Account.begin(Reading("boot:1", {}), at(0), HERE)
+    for number, (way, mac, octets, away) in enumerate(taken):
+        counts.setdefault(way, {})[mac] = counts.get(way, {}).get(mac, 0) + octets
+        now = Reading("boot:1", {name: dict(devices) for name, devices in counts.items()})
+        account.read(now, at(number * 400), away, HERE)
+    told = sum(t.total for hour in [*account.finished, account.state.hour] for t in hour.devices.values())
+    assert told == sum(octets for _, _, octets, _ in taken)
+    sent = sum(e.inspected + e.opaque + e.unseen + sum(s.octets for s in e.bypassed) for e in account.state.pending)
+    assert sent == sum(t.total for hour in account.finished for t in hour.devices.values())
+
+
+def test_a_device_with_nothing_to_tell_makes_no_event() -> None:
+    assert events(Hour("2026-01-01T09:00:00Z", devices={MAC: Tally()}), "now") == []
+
+
+def test_every_way_of_the_table_is_read_back_from_the_tools_words() -> None:
+    elements = [{"elem": {"val": MAC, "expires": 7199, "counter": {"packets": 2, "bytes": 108}}}]
+    listing = {
+        "nftables": [
+            {"metainfo": {"version": "1.0.6"}},
+            {"table": {"family": "netdev", "name": "sekisho_coverage", "handle": 4}},
+            {"counter": {"family": "netdev", "name": "full", "table": "t", "packets": 1, "bytes": 60}},
+            {"set": {"family": "netdev", "name": "gate", "table": "t", "type": "ether_addr", "elem": elements}},
+            {"set": {"family": "netdev", "name": "own", "table": "t", "type": "ether_addr"}},
+            {"chain": {"family": "netdev", "name": "to_lan"}},
+        ]
+    }
+    found = meter.parse(json.dumps(listing), "boot")
+    assert found == Reading("boot:4", {"full": {"": 60}, "gate": {MAC: 108}, "own": {}})
+    with pytest.raises(msgspec.MsgspecError):
+        meter.parse("table netdev", "boot")
+
+
+def test_the_plan_names_every_way_and_never_stops_a_frame() -> None:
+    text = plan("eth-lan", "eth-wan", [MAC])
+    assert all(f"set {way} " in text and f"update @{way} " in text for way in WAYS)
+    assert "drop" not in text and "reject" not in text
+
+
+def test_a_damaged_account_begins_anew(tmp_path: Path) -> None:
+    assert load_state(tmp_path) is None
+    (tmp_path / "now.json").write_bytes(b'{"reading":')
+    assert load_state(tmp_path) is None
+    (tmp_path / "2026-01-01T090000Z.json").write_bytes(b"[]")
+    assert load_hours(tmp_path, 5) == []

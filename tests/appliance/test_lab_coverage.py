@@ -1,0 +1,161 @@
+"""Every byte that crossed a real box is accounted for, each in its class: the ports' own counters are the judge."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sekisho.appliance.core.settings import load
+from sekisho.lab import layout
+from sekisho.lab.lab import Lab
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
+
+WATCHDOG_S = 0.15
+"""The watchdog looks ten times a second; what changes in between is noticed so late."""
+SENDING_S = 7
+SEND_UDP = """
+import socket, sys, time
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+until = time.monotonic() + float(sys.argv[1])
+while time.monotonic() < until:
+    sock.sendto(bytes(1200), ("10.77.0.1", int(sys.argv[2])))
+    time.sleep(0.0005)
+"""
+SEND_FRAMES = """
+import socket
+sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+sock.bind(("eth0", 0))
+for _ in range(2000):
+    sock.send(bytes.fromhex("0277000000010277000000" + "10" + "88b5") + bytes(1000))
+"""
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab(f"x{os.getpid()}-coverage") as made:
+        made.up()
+        yield made
+
+
+class Measured:
+    """What one step added: to the ports' counters, and to the client's and everybody's tally."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.before = self._now()
+        self.off_s: float = self.before[1]["off_seconds"]
+
+    def _now(self) -> tuple[int, dict[str, Any]]:
+        told = self.told()
+        return self._ports(), told
+
+    def _ports(self) -> int:
+        text = self.lab.run("box", ["sh", "-c", "cat /sys/class/net/eth-[lw]an/statistics/tx_bytes"]).stdout
+        return sum(map(int, text.split()))
+
+    def told(self) -> dict[str, Any]:
+        argv = [sys.executable, "-I", "-m", "sekisho.appliance.cli", "box", "coverage", "--json", "--hours", "48"]
+        done = self.lab.run("box", [*argv, "--settings", str(self.lab.lay.box_settings)])
+        return dict(json.loads(done.stdout))
+
+    def done(self) -> None:
+        ports, told = self._now()
+        self.ports = ports - self.before[0]
+        self.off_s = told["off_seconds"] - self.before[1]["off_seconds"]
+        self.all = minus(told["total"], self.before[1]["total"])
+        self.client = minus(of_client(told), of_client(self.before[1]))
+        self.summed = sum(self.all.values())
+
+
+def of_client(told: dict[str, Any]) -> dict[str, Any]:
+    return next((d["tally"] for d in told["devices"] if d["mac"] == layout.CLIENT_MAC), {})
+
+
+def flat(tally: dict[str, Any]) -> dict[str, int]:
+    return {key: value for key, value in tally.items() if key != "bypassed"} | dict(tally.get("bypassed", {}))
+
+
+def minus(after: dict[str, Any], before: dict[str, Any]) -> dict[str, int]:
+    later, earlier = flat(after), flat(before)
+    return {key: value - earlier.get(key, 0) for key, value in later.items() if value != earlier.get(key, 0)}
+
+
+def test_every_kind_of_traffic_is_counted_in_its_class_and_the_sum_is_the_ports(lab: Lab) -> None:
+    whole = Measured(lab)
+    steps = {
+        "inspected": [
+            ["curl", "-sS", "-o", "/dev/null", f"http://{layout.SERVER4}/clean/20m.bin"],
+            ["curl", "-gsS", "-o", "/dev/null", f"http://[{layout.SERVER6}]/clean/1m.bin"],
+            ["curl", "-sS", "-o", "/dev/null", "--data-binary", f"@{lab.lay.www}/clean/1m.bin", f"http://{layout.SERVER4}:8080/upload"],
+            ["ping", "-q", "-c", "300", "-i", "0.002", "-s", "1300", layout.SERVER4],
+            [sys.executable, "-c", SEND_UDP, "1", "9"],
+        ],
+        "opaque": [
+            ["curl", "-sSk", "-o", "/dev/null", f"https://{layout.SERVER4}/clean/20m.bin"],
+            [sys.executable, "-c", SEND_UDP, "1", "443"],
+        ],
+        "unseen": [[sys.executable, "-c", SEND_FRAMES]],
+    }  # fmt: skip
+    for kind, commands in steps.items():
+        for command in commands:
+            step = Measured(lab)
+            lab.run("lan", command, check=False)
+            step.done()
+            print(kind, *command[:1], step.ports, step.all)
+            assert step.ports > 700_000
+            assert step.summed == pytest.approx(step.ports, rel=0.01, abs=2000), (command, step.all, step.ports)
+            assert step.client.get(kind, 0) == pytest.approx(step.ports, rel=0.02, abs=4000), (command, step.all)
+    whole.done()
+    assert whole.summed == pytest.approx(whole.ports, rel=0.01)
+    assert whole.off_s == 0
+
+
+def bypasses(lab: Lab) -> dict[str, float]:
+    """Seconds of ended bypasses by reason, as the box reported them."""
+    path = load(lab.lay.box_settings).journals / "appliance.jsonl"
+    found = [e for e in map(json.loads, path.read_text().splitlines()) if e["type"] == "bypass"]
+    return {e["reason"]: e["seconds"] for e in found if e.get("state") == "ended"}
+
+
+@pytest.mark.parametrize(("reason", "by"), [("hung", signal.SIGSTOP), ("absent", signal.SIGKILL)])
+def test_what_passes_while_the_engine_is_away_is_said(lab: Lab, reason: str, by: signal.Signals) -> None:
+    lab.wait(lab.inspecting, "the box does not inspect", 60)
+    whole = Measured(lab)
+    sender = lab.popen("lan", [sys.executable, "-c", SEND_UDP, str(SENDING_S), "9"])
+    try:
+        engine = lab.pid("suricata")
+        os.kill(engine, by)
+        lab.wait(lambda: not lab.inspecting(), "nobody notices")
+        if reason == "hung":
+            lab.wait(
+                lambda: Measured(lab).before[1]["off_seconds"] - whole.before[1]["off_seconds"] > 3, "no time goes by"
+            )
+            os.kill(engine, signal.SIGCONT)
+        lab.wait(lab.inspecting, "the box does not inspect again", 60)
+        lab.wait(lambda: reason in bypasses(lab), "the bypass is not reported")
+        assert sender.wait(SENDING_S) == 0
+    finally:
+        sender.kill()
+        sender.wait()
+    whole.done()
+    rate = whole.ports / SENDING_S
+    print(reason, whole.ports, whole.all, whole.off_s, bypasses(lab))
+    assert whole.summed == pytest.approx(whole.ports, rel=0.01)
+    assert whole.off_s == pytest.approx(bypasses(lab)[reason], abs=WATCHDOG_S)
+    assert whole.client[f"engine_{reason}"] == pytest.approx(whole.off_s * rate, rel=0.02, abs=2 * WATCHDOG_S * rate)
+    assert set(whole.all) <= {"inspected", "unseen", "opaque", f"engine_{reason}"}
+
+
+def test_the_table_for_people_names_the_device_and_its_shares(lab: Lab) -> None:
+    argv = [sys.executable, "-I", "-m", "sekisho.appliance.cli", "box", "coverage"]
+    lines = lab.run("box", [*argv, "--settings", str(lab.lay.box_settings)]).stdout.decode().splitlines()
+    print(*lines, sep="\n")
+    assert any(line.startswith(layout.CLIENT_MAC) and line.count("%") == 4 for line in lines)
+    assert any(line.startswith("total 合計") for line in lines)
