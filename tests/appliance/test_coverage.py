@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sekisho.appliance import meter
-from sekisho.appliance.coverage import GROUP, STOPPED, Account, Away, Hour, Moment, State, Tally, events
+from sekisho.appliance.coverage import GROUP, STOPPED, Account, Away, Hour, Moment, State, Tally, events, split
 from sekisho.appliance.covering import load_hours, load_state
 from sekisho.appliance.meter import WAYS, Reading, plan
 from sekisho.telemetry.events import Coverage, Share
@@ -75,6 +75,24 @@ def test_a_table_loaded_afresh_is_counted_whole_even_when_it_has_more_than_the_f
     account = begun(engine=100)
     account.read(reading("boot:2", engine=130), at(60), HERE, HERE)
     assert tally(account).inspected == 130
+
+
+def test_riders_are_told_apart_by_samples_and_add_up_to_the_byte() -> None:
+    other = "02:00:00:00:00:11"
+    account = begun()
+    counts = {"riders": {"lan": 1000, "wan": 7}, "sample_lan": {MAC: 20, other: 10}}
+    account.read(Reading("boot:1", counts), at(60), HERE, HERE)
+    assert (tally(account), tally(account, other)) == (Tally(opaque=667), Tally(opaque=333))
+    later = {"riders": {"lan": 1000, "wan": 9}, "sample_lan": {MAC: 20, other: 10}, "sample_wan": {other: 2}}
+    account.read(Reading("boot:1", later), at(120), HERE, HERE)
+    assert tally(account, other) == Tally(opaque=333 + 9), "riders without a sample wait for one"
+
+
+@given(st.integers(0, 10**12), st.dictionaries(st.integers(0, 50).map(str), st.integers(1, 10**9), min_size=1))
+def test_a_split_loses_nothing(octets: int, samples: dict[str, int]) -> None:
+    shares = split(octets, samples)
+    assert sum(shares.values()) == octets
+    assert min(shares.values()) >= 0
 
 
 def test_group_addresses_belong_to_no_device_and_still_add_up() -> None:
@@ -164,10 +182,12 @@ def test_every_way_of_the_table_is_read_back_from_the_tools_words() -> None:
             {"set": {"family": "netdev", "name": "gate", "table": "t", "type": "ether_addr", "elem": elements}},
             {"set": {"family": "netdev", "name": "own", "table": "t", "type": "ether_addr"}},
             {"chain": {"family": "netdev", "name": "to_lan"}},
+            {"rule": {"comment": "riders_lan", "expr": [{"match": {}}, {"counter": {"packets": 1, "bytes": 77}}]}},
+            {"rule": {"expr": [{"set": {"op": "update"}}, {"accept": None}]}},
         ]
     }
     found = meter.parse(json.dumps(listing), "boot")
-    assert found == Reading("boot:4", {"full": {"": 60}, "gate": {MAC: 108}, "own": {}})
+    assert found == Reading("boot:4", {"full": {"": 60}, "gate": {MAC: 108}, "own": {}, "riders": {"lan": 77}})
     with pytest.raises(msgspec.MsgspecError):
         meter.parse("table netdev", "boot")
 

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from sekisho.appliance.meter import Reading
+from sekisho.appliance.meter import RIDERS, SAMPLES, SIDES, Reading
 from sekisho.telemetry.events import Coverage, Share
 
 GROUP: Final = "ff:ff:ff:ff:ff:ff"
@@ -148,14 +148,18 @@ class Account:
         state.hour.seconds += span
         if since.reason:
             state.hour.off_seconds += span
-        last = state.reading.counts if reading.epoch == state.reading.epoch else {}
-        for way, devices in reading.counts.items():
-            before = last.get(way, {})
-            for mac, count in devices.items():
-                earlier = before.get(mac, 0)
-                # Less than before: it was forgotten, and counted from nothing again.
-                if octets := count - earlier if count >= earlier else count:
-                    self._tally(mac).add(way, octets, since)
+        new = _since(reading, state.reading)
+        for side in SIDES:
+            riders = new.get(RIDERS, {}).get(side, 0)
+            shares = split(riders, new.pop(SAMPLES[side], {}))
+            if riders and not shares:  # too few to have been sampled: they wait for the next reading
+                reading.counts[RIDERS][side] -= riders
+            for mac, octets in shares.items():
+                self._tally(mac).add("opaque", octets, since)
+        new.pop(RIDERS, None)
+        for way, devices in new.items():
+            for mac, octets in devices.items():
+                self._tally(mac).add(way, octets, since)
         state.reading, state.boot_mono, state.away = reading, at.mono, now
         if at.hour != state.hour.hour:
             self._turn(at)
@@ -168,6 +172,29 @@ class Account:
         done, self.state.hour = self.state.hour, Hour(at.hour)
         self.finished.append(done)
         self.state.pending += events(done, at.text)
+
+
+def _since(reading: Reading, former: Reading) -> dict[str, dict[str, int]]:
+    """What was counted since, where anything was; less than before was forgotten, and counted from nothing again."""
+    last = former.counts if reading.epoch == former.epoch else {}
+    new: dict[str, dict[str, int]] = {}
+    for way, counts in reading.counts.items():
+        before = last.get(way, {})
+        for key, count in counts.items():
+            earlier = before.get(key, 0)
+            if octets := count - earlier if count >= earlier else count:
+                new.setdefault(way, {})[key] = octets
+    return new
+
+
+def split(octets: int, samples: dict[str, int]) -> dict[str, int]:
+    """`octets` divided as the samples are, to the byte; empty without samples."""
+    whole = sum(samples.values())
+    if not whole:
+        return {}
+    shares = {mac: octets * sample // whole for mac, sample in samples.items()}
+    shares[max(samples, key=lambda mac: samples[mac])] += octets - sum(shares.values())
+    return shares
 
 
 def events(hour: Hour, at: str) -> list[Coverage]:
