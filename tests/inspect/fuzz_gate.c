@@ -16,16 +16,18 @@ static uint32_t next_id = 1, port_base;
 static uint64_t fed, decided;
 
 static const char *const texts[] = {
-    "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n", "0\r\n\r\n", "\r\n0\r\n\r\n", "DATA\r\n", "\r\n.\r\n", ".\r\n", "x",
+    "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n", "GET /a HTTP/1.1\r\nHost: a\r\n\r\n",
+    "HEAD /a HTTP/1.1\r\n\r\n", "POST /a HTTP/1.1\r\n\r\n", "0\r\n\r\n", "\r\n0\r\n\r\n", "DATA\r\n", "\r\n.\r\n", ".\r\n", "x",
 };
 
 static uint32_t build(uint32_t *mark) {
-    static const uint32_t marks[] = {MARK_HTTP, MARK_MAIL, MARK_FTPDATA, 0, MARK_HTTP | MARK_MAIL, MARK_SMB};
+    static const uint32_t marks[] = {MARK_HTTP, MARK_MAIL, MARK_FTPDATA, MARK_POP3, MARK_SMB, MARK_HTTP | MARK_MAIL,
+                                     MARK_IMAP, 0};
     static const uint8_t flags[] = {ACK, ACK, ACK, ACK, PSH | ACK, ACK | FIN, RST, SYN, ACK | RST, FIN};
     int reply = (int)rnd(2), six = !rnd(4);
-    uint32_t at, port = port_base + rnd(6), kind = marks[port % 6];
+    uint32_t at, port = port_base + rnd(8), kind = marks[port % 8];
     uint32_t options = rnd(8) ? 0 : rnd(10) * 4, extra = six || rnd(8) ? 0 : rnd(10) * 4;
-    if (!rnd(50)) kind = marks[rnd(6)];
+    if (!rnd(50)) kind = marks[rnd(8)];
     if (!rnd(40)) kind |= MARK_REFUSE | rnd(16) << MARK_WHY_SHIFT | rnd(16) << MARK_ENGINE_SHIFT;
     memset(buffer, 0, 256);
     if (six) {
@@ -70,6 +72,13 @@ static uint32_t build(uint32_t *mark) {
     return length;
 }
 
+static void change(struct gate *g, uint64_t flow, uint32_t dir, uint64_t length) {
+    static const uint8_t patch[3000] = {'X'};
+    uint64_t from = gate_delivered(g, flow, dir);
+    uint64_t offset = from < length && rnd(4) ? from + rnd((uint32_t)(length - from)) : rnd(100000);
+    gate_rewrite(g, flow, dir, offset, patch, rnd(rnd(3) ? 50 : sizeof patch));
+}
+
 static void answer(struct gate *g) {
     static const char reply[] = "554 5.7.1 Refused.\r\n";
     struct gate_note notes[NOTES];
@@ -82,11 +91,12 @@ static void answer(struct gate *g) {
         case GATE_TOO_BIG:
             gate_pass(g, flow, dir);
             break;
-        case GATE_DEEP:
-            gate_expect(g, flow, dir, rnd(2) ? 0 : notes[i].length + rnd(5000));
+        case GATE_FRAME:
+            gate_expect(g, flow, dir, rnd(2) ? 0 : notes[i].base + notes[i].length + rnd(5000));
             break;
         default:
-            if (!rnd(30)) gate_cut(g, flow, dir, rnd(2) ? reply : NULL, sizeof reply - 1);
+            for (uint32_t n = rnd(4) ? 0 : rnd(8); n; n--) change(g, flow, dir, notes[i].length);
+            if (!rnd(12)) gate_cut(g, flow, dir, rnd(2) ? reply : NULL, sizeof reply - 1);
             else gate_release(g, flow, dir, notes[i].length, rnd(3) ? 0 : rnd((uint32_t)notes[i].length + 1));
         }
     }
@@ -101,19 +111,20 @@ static void ask(struct gate *g) {
     struct gate_key key = {.client = {0, 0, 0, 1}, .server = {0, 0, 0, 2}, .server_port = 80, .family = 4};
     uint32_t dir, kind;
     uint64_t length;
-    key.client_port = (uint16_t)(port_base + rnd(6));
+    key.client_port = (uint16_t)(port_base + rnd(8));
     if (rnd(2)) key = turned(&key);
-    uint64_t flow = gate_find(g, &key, rnd(3) ? 0 : MARK_FILES & (MARK_HTTP << rnd(3)), &dir);
+    uint64_t flow = gate_find(g, &key, rnd(3) ? 0 : MARK_FILES & (MARK_HTTP << rnd(16)), &dir);
     if (!rnd(3)) dir = rnd(2);
     gate_key_of(g, flow, &key, &kind);
     gate_spool(g, flow, dir, &length);
+    char asked[ASKED_MAX];
+    gate_asked(g, flow, asked, rnd(2) ? ASKED_MAX : rnd(ASKED_MAX));
     switch (rnd(12)) {
-    case 0: case 1: case 2: case 3: gate_pending(g, flow, dir); break;
-    case 4: gate_cut(g, flow, dir, rnd(2) ? "554 no\r\n" : NULL, 8); break;
-    case 5: gate_pass(g, flow, dir); break;
-    case 6: gate_expect(g, flow, dir, rnd(100000)); break;
-    case 7: gate_release(g, flow, dir, rnd(100000), rnd(100000)); break;
-    default: gate_resolve(g, flow, dir);
+    case 0: gate_cut(g, flow, dir, rnd(2) ? "554 no\r\n" : NULL, 8); break;
+    case 1: gate_pass(g, flow, dir); break;
+    case 2: case 3: gate_expect(g, flow, dir, rnd(100000)); break;
+    case 4: gate_release(g, flow, dir, rnd(100000), rnd(100000)); break;
+    default: change(g, flow, dir, length);
     }
 }
 
@@ -126,10 +137,6 @@ static int settle(struct gate *g, int64_t *now) {
         struct gate_note notes[NOTES];
         int n = gate_take_notes(g, notes, NOTES);
         for (int i = 0; i < n; i++) gate_release(g, notes[i].flow, notes[i].dir, notes[i].length, 0);
-        for (uint32_t i = 0; i < g->high_water; i++)
-            for (uint32_t dir = 0; dir < 2; dir++)
-                while (g->flows[i].used && g->flows[i].state == OPEN && g->flows[i].dir[dir].pending)
-                    gate_resolve(g, handle_of(g, &g->flows[i]), dir);
         count(g);
         gate_get_stats(g, &stats);
         if (!stats.holding) break;
@@ -138,8 +145,8 @@ static int settle(struct gate *g, int64_t *now) {
         for (uint32_t dir = 0; dir < 2; dir++)
             if (g->flows[i].used && (g->flows[i].dir[dir].head || g->flows[i].ammo)) {
                 const struct direction *d = &g->flows[i].dir[dir];
-                fprintf(stderr, "left waiting: kind %x state %u dir %u waiting %u ammo %d checking %u pending %u shed %u pass %u contig %llu seq %d plen %u\n",
-                        g->flows[i].kind, g->flows[i].state, dir, g->flows[i].waiting, g->flows[i].ammo != NULL, d->checking, d->pending,
+                fprintf(stderr, "left waiting: kind %x state %u dir %u waiting %u ammo %d checking %u shed %u pass %u contig %llu seq %d plen %u\n",
+                        g->flows[i].kind, g->flows[i].state, dir, g->flows[i].waiting, g->flows[i].ammo != NULL, d->checking,
                         d->shed, d->pass, (unsigned long long)d->contig, d->head ? (int)(d->head->seq - d->base) : 0, d->head ? d->head->plen : 0);
             }
     if (fed != decided) fprintf(stderr, "%llu fed, %llu decided\n", (unsigned long long)fed, (unsigned long long)decided);
@@ -152,7 +159,7 @@ int main(int argc, char **argv) {
     int64_t began = clock_us(), limit = atoll(argv[2]) * 1000, now = began;
     unsigned long long rounds = 0;
     while (clock_us() - began < limit) {
-        struct gate_config config = {.max_flows = 1 + rnd(8), .max_held = 1 + rnd(60), .spool_limit = 1000 + rnd(2000000),
+        struct gate_config config = {.max_flows = 1 + rnd(8), .max_held = 1 + rnd(60), .spool_limit = 1000 + rnd(rnd(2) ? 20000 : 2000000),
                                      .spool_total = rnd(4) ? 8 << 20 : rnd(300000), .depth = rnd(60000), .deadline_ms = 100,
                                      .pause_us = 3000};
         struct gate *g = gate_open_dry(&config);
