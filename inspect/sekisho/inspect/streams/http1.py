@@ -262,7 +262,7 @@ def _dechunk(stream: memoryview, at: int) -> tuple[Bytes, int, bool, str]:
         line = _CHUNK.match(stream, at, at + 1200)
         if line is None:
             rest = bytes(stream[at : at + 1200])
-            begun = re.fullmatch(rb"[0-9a-fA-F]{0,8}[ \t]{0,32}(?:;[^\r\n\0]*)?\r?", rest) is not None
+            begun = len(rest) < 1100 and re.fullmatch(rb"[0-9a-fA-F]{0,8}[ \t]{0,32}(?:;[^\r\n\0]*)?\r?", rest)
             return b"".join(pieces), size, False, "" if begun else "a chunk size has more than one reading"
         at, length = line.end(), int(line[1], 16)
         if length == 0:
