@@ -20,6 +20,7 @@ import sys
 import time
 from collections import Counter, OrderedDict
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -284,21 +285,18 @@ class Inspect:
         self._fds[scan.token] = os.dup(fd)
         self._lengths[scan.token] = length
         self._forms[scan.token] = "file" if scan.path else "transfer"
+        job = self._job(scan.token, scan.what, length, scan.name)
+        job.app, job.to_server = scan.app, scan.dir == gate.TO_SERVER
+        job.asked = self._known(scan)
+        self.pool.submit(job, fd)
+
+    def _job(self, token: int, what: Literal["file", "stream"], length: int, name: str) -> Job:
         inspection = self.settings.inspection
-        self.pool.submit(
-            Job(
-                scan.token,
-                scan.what,
-                length,
-                scan.app,
-                scan.dir == gate.TO_SERVER,
-                self._known(scan),
-                max(1, int(inspection.scan_timeout_s)),
-                inspection.scan_limit_mb << 20,
-                scan.name,
-            ),
-            fd,
-        )
+        return Job(
+            token, what, length, name=name,
+            timeout_s=max(1, int(inspection.scan_timeout_s)), limit=inspection.scan_limit_mb << 20,
+            expanded=inspection.container_mb << 20, depth=inspection.container_depth, files=inspection.container_files,
+        )  # fmt: skip
 
     def _assemble(self, assemble: hold.Assemble) -> None:
         """Put a piece to the others of its download, and have all of it looked at."""
@@ -313,9 +311,7 @@ class Inspect:
         gap = fd < 0 or not assemble.judge
         self._do(self.engine.handle(hold.Assembled(token, bool(total) and known >= total, gap), time.monotonic()))
         if not gap:
-            inspection = self.settings.inspection
-            job = Job(token, "file", known, timeout_s=max(1, int(inspection.scan_timeout_s)), name=piece.name[-128:])
-            self.pool.submit(job, os.dup(fd))
+            self.pool.submit(self._job(token, "file", known, piece.name[-128:]), os.dup(fd))
 
     def _known(self, scan: hold.Scan) -> bytes:
         """What the splitter should know from elsewhere."""

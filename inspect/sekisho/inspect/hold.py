@@ -454,6 +454,8 @@ class HoldEngine:
             return self._close(case) if case.on_its_way else self._unscanned(case, result.error, now)
         self._learn(case, result)
         for number, seen in enumerate(result.objects):
+            if not (seen.complete or case.ended) and seen.reason not in ("unparsable", "encrypted"):
+                seen.reason = ""  # half an archive is damaged, and no more can be said of it
             if seen.rules or (seen.reason and self._blocks(seen.reason)):
                 before = [] if case.on_its_way else self._news(case, result.objects[:number], now)
                 case.sha256, case.size, case.inner = seen.sha256, seen.size, seen.inner

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import array
 import gc
-import hashlib
 import mmap
 import os
 import resource
@@ -43,6 +42,9 @@ class Job(msgspec.Struct, omit_defaults=True):
     """HTTP: the beginning of the newest request. Others: both directions' memos (streams.found.memos)."""
     timeout_s: int = 10
     limit: int = 64 << 20
+    expanded: int = 128 << 20
+    depth: int = 6
+    files: int = 5000
     name: str = ""
 
 
@@ -99,12 +101,13 @@ class Worker:
         """Look at `data` as the job says. Never raises on content: what goes wrong is the result's `error`."""
         began = time.monotonic()
         result = Result(job.id)
-        limits = Limits(deadline=began + job.timeout_s, expanded=job.limit)
+        limits = Limits(began + job.timeout_s, job.expanded, job.depth, job.files)
         try:
             if job.what == "file":
                 finding = self._scanner.look(data, name=job.name, limits=limits)
-                digest = hashlib.sha256(data).hexdigest()
-                seen = Object(digest, len(data), rules=finding.rules, inner=finding.inner, reason=finding.reason)
+                seen = Object(
+                    finding.sha256, len(data), rules=finding.rules, inner=finding.inner, reason=finding.reason
+                )
                 result.objects.append(seen)
             else:
                 self._stream(job, data, limits, result)
@@ -134,8 +137,7 @@ class Worker:
     def _object(self, found: Found, job: Job, limits: Limits) -> Object:
         first = found.parts[0] if found.parts else b""
         seen = Object(
-            hashlib.sha256(first).hexdigest() if len(first) else "",
-            len(first), found.complete, found.start,
+            "", len(first), found.complete, found.start,
             name=found.name[:256], url=found.url[:2048], host=found.host[:256],
             mail_from=found.mail_from[:256], mail_to=tuple(to[:256] for to in found.mail_to[:16]),
             mail_subject=found.mail_subject[:256], body_at=found.body_at, ranged=found.ranged,
@@ -144,6 +146,7 @@ class Worker:
         )  # fmt: skip
         for part in found.parts:
             finding = self._scanner.look(part, name=found.name[-128:] or job.name, limits=limits)
+            seen.sha256 = seen.sha256 or finding.sha256
             seen.reason = seen.reason or finding.reason
             if finding.rules:
                 seen.rules, seen.inner, seen.reason = finding.rules, finding.inner, ""
