@@ -208,6 +208,8 @@ class _Case:
     result: Result | None = None
     """The stream's own verdict, while a piece of it is judged with the others."""
     piece: Object | None = None
+    placed: set[int] = field(default_factory=set)
+    """Where the pieces begin that have been judged with the others."""
     whole: bool = False
 
 
@@ -461,9 +463,11 @@ class HoldEngine:
                 case.sha256, case.size, case.inner = seen.sha256, seen.size, seen.inner
                 case.meta, case.reason = self._named(case, seen), "" if seen.rules else seen.reason
                 return [*before, *self._bad(case, tuple(seen.rules), now)]
-        piece = next((seen for seen in result.objects if seen.ranged or (case.ended and seen.broken)), None)
-        if piece is not None and case.result is None and piece.body_at and not case.on_its_way:
+        pieces = [seen for seen in result.objects if seen.body_at and (seen.ranged or (case.ended and seen.broken))]
+        piece = next((seen for seen in pieces if seen.start not in case.placed), None)
+        if piece is not None and not case.on_its_way:
             case.result, case.piece = result, piece
+            case.placed.add(piece.start)
             return [Assemble(case.token, case.flow, case.dir, piece, bool(piece.ranged))]
         if case.on_its_way:
             return [*([Expect(case.flow, case.dir, case.base + result.end)] if result.end else []), *self._close(case)]
