@@ -62,7 +62,7 @@ def treat(stream: bytes, delivered: int) -> tuple[bytes, bool]:
     patches, more = neutralise.plan(found.letter, infected(found), delivered, NOTICE)
     for patch in patches:
         assert delivered <= patch.offset <= patch.until <= len(stream)
-        assert len(patch.bytes()) == patch.until - patch.offset
+        assert len(patch.whole()) == patch.until - patch.offset
     return neutralise.patched(stream, patches), more
 
 

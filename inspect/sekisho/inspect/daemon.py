@@ -19,6 +19,7 @@ import struct
 import sys
 import time
 from collections import Counter, OrderedDict
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -51,6 +52,7 @@ PAUSE_US = 10_000
 """A response that says nothing for this long has its unfinished content looked at. Shorter looks more often."""
 REPLAY_BYTES = 4 << 20
 REPLY = b"554 5.7.1 Refused by sekisho: the attachment is malicious and was not delivered.\r\n"
+MAILBOXES = ("pop3", "imap")
 KINDS = {
     "http": marks.HTTP, "http2": marks.HTTP, "smtp": marks.MAIL, "ftp-data": marks.FTPDATA, "smb": marks.SMB,
 }  # fmt: skip
@@ -255,6 +257,8 @@ class Inspect:
                     self._scan(command)
                 case hold.Keep():
                     self._keep(command.token)
+                case hold.Neutralise():
+                    self._neutralise(command)
                 case hold.Cut():
                     self._cut(command)
                 case hold.Report():
@@ -288,6 +292,8 @@ class Inspect:
         job = self._job(scan.token, scan.what, length, scan.name)
         job.app, job.to_server = scan.app, scan.dir == gate.TO_SERVER
         job.asked = self._known(scan)
+        if scan.app in MAILBOXES and not scan.path:
+            self._mailbox_job(job, scan, self.gate.delivered(scan.flow, scan.dir))
         self.pool.submit(job, fd)
 
     def _job(self, token: int, what: Literal["file", "stream"], length: int, name: str) -> Job:
@@ -297,6 +303,25 @@ class Inspect:
             timeout_s=max(1, int(inspection.scan_timeout_s)), limit=inspection.scan_limit_mb << 20,
             expanded=inspection.container_mb << 20, depth=inspection.container_depth, files=inspection.container_files,
         )  # fmt: skip
+
+    def _mailbox_job(self, job: Job, scan: hold.Scan, delivered: int) -> None:
+        """What only a mailbox's stream needs to be looked at."""
+        job.mend, job.delivered, job.blank = scan.mend, delivered, scan.blank
+        job.full, job.looked, job.ends = scan.full, scan.looked, scan.ends
+        job.refuse = sorted(self.engine.block_reasons)
+        job.at = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+
+    def _neutralise(self, order: hold.Neutralise) -> None:
+        """Keep the originals, then put the patches in their place."""
+        if self.gate is None:
+            return
+        spool, length = self.gate.spool(order.flow, order.dir)
+        for token, begin, end in order.taken:
+            if spool >= 0 and begin < (end := min(end, length)):
+                self._fds[token] = _copy(spool, begin, end - begin)
+                self._lengths[token], self._forms[token] = end - begin, "transfer"
+        done = all(self.gate.rewrite(order.flow, order.dir, p.offset, p.whole()) for p in order.patches)
+        self._do(self.engine.handle(hold.Neutralised(order.token, done), time.monotonic()))
 
     def _assemble(self, assemble: hold.Assemble) -> None:
         """Put a piece to the others of its download, and have all of it looked at."""
@@ -407,6 +432,13 @@ class Inspect:
         self.recorder.close()
         self.settings.files_socket.unlink(missing_ok=True)
         self.settings.inspect_socket.unlink(missing_ok=True)
+
+
+def _copy(fd: int, offset: int, length: int) -> int:
+    """A descriptor of its own for a part of a file in memory."""
+    copy = os.memfd_create("original", os.MFD_CLOEXEC)
+    os.pwrite(copy, os.pread(fd, length, offset), 0)
+    return copy
 
 
 def _block_reasons(inspection: Inspection) -> frozenset[str]:

@@ -19,11 +19,14 @@ import msgspec
 
 from sekisho.appliance.core import marks
 from sekisho.inspect.gate import TO_CLIENT, TO_SERVER, Ends, Kind, Note
+from sekisho.inspect.neutralise import Patch
 from sekisho.inspect.worker import Object, Result
 from sekisho.telemetry.events import Outcome
 from sekisho.telemetry.privacy import mask_url
 
 CACHE_SIZE = 4096
+TAIL_BYTES = 2048
+"""What is held back of a mail that may go on without a look at all of it."""
 CLAIM_S = 2.0
 """So long the gate has to tell a file's outcome from the stream before the engine's copy is judged."""
 MAX_CLAIMS = 4096
@@ -80,6 +83,14 @@ class CutDone:
 
 
 @dataclass(frozen=True, slots=True)
+class Neutralised:
+    """Whether the receiver will have what was to be put in the place of malice."""
+
+    token: int
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
 class NoteRaised:
     note: Note
     ends: Ends | None
@@ -94,7 +105,7 @@ class Assembled:
     gap: bool
 
 
-Event = Assembled | FileSeen | ScanDone | CutDone | NoteRaised
+Event = Assembled | FileSeen | ScanDone | CutDone | Neutralised | NoteRaised
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +139,28 @@ class Scan:
     length: int = 0
     app: str = ""
     name: str = ""
+    mend: bool = False
+    """Plan what replaces what is malicious in a mail."""
+    blank: int = -1
+    """Spool offset of the mail of which the rest becomes filler."""
+    full: int = 0
+    looked: int = 0
+    ends: int = 0
+    """See worker.Job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neutralise:
+    """Put these bytes in the place of those that are held; the adapter answers with Neutralised.
+
+    `taken` are the originals to be kept: (token, from, to) in the stream.
+    """
+
+    token: int
+    flow: int
+    dir: int
+    patches: tuple[Patch, ...]
+    taken: tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +211,7 @@ class Done:
     token: int
 
 
-Command = Assemble | Release | Expect | Pass | Scan | Keep | Cut | Report | Done
+Command = Neutralise | Assemble | Release | Expect | Pass | Scan | Keep | Cut | Report | Done
 
 
 @dataclass
@@ -211,6 +244,8 @@ class _Case:
     placed: set[int] = field(default_factory=set)
     """Where the pieces begin that have been judged with the others."""
     whole: bool = False
+    mended: list[_Case] | None = None
+    """Mails of this look of which something was replaced: told when that is certain."""
 
 
 @dataclass
@@ -224,6 +259,14 @@ class _Flow:
     """Files the engine announced and the gate has not told about."""
     told: set[tuple[int, int, str]] = field(default_factory=set)
     """(direction, place in the stream, sha256) of what still lies in the spool and has been told."""
+    blank: int = -1
+    """Where in the stream to the client the mail begins of which the rest becomes filler."""
+    full: int = 0
+    """As far into the stream to the client an unfinished mail has been looked at whole."""
+    looked: int = 0
+    """As much of that stream there was at the last look."""
+    ends: int = 0
+    """Where in that stream the unfinished mail ends; 0 = not declared."""
 
 
 _NO_FLOW = _Flow()
@@ -264,6 +307,8 @@ class HoldEngine:
                 return self._cut_done(event, now)
             case Assembled():
                 return self._assembled(event, now)
+            case Neutralised():
+                return self._neutralised(event, now)
             case NoteRaised():
                 return self._note(event, now)
 
@@ -347,6 +392,8 @@ class HoldEngine:
             return []
         if note.kind is Kind.EXPIRED:
             return [] if note.flow in self.cut else self._expired(note, now)
+        if note.kind is Kind.FRAME and ends.kind & (marks.POP3 | marks.IMAP):
+            return []  # a mail is looked at each time it has doubled, when it pauses
         if note.kind is Kind.FRAME and self.overloaded:
             self.shed["on_its_way"] += 1
             return []
@@ -357,13 +404,30 @@ class HoldEngine:
         if note.kind is Kind.FRAME:
             case.on_its_way = True
         if note.kind in (Kind.FRAME, Kind.PAUSE, Kind.COMPLETE):
-            return [Scan(case.token, "stream", note.flow, note.dir, length=note.length, app=app)]
+            return [self._look_at(case, app)]
         reason = "too_large" if note.kind is Kind.TOO_BIG else "memory"
         self.shed[reason] += 1
         case.size, case.meta = note.length, self._named(case, None)
         if note.kind is Kind.SHED:
             return [self._report(case, "released_by_policy", reason, now), *self._close(case)]
+        if self._blank(case) >= 0:
+            return self._stop(case, now)
         return self._unscanned(case, reason, now)
+
+    def _look_at(self, case: _Case, app: str) -> Scan:
+        blank, flow = self._blank(case), self.flows.get(case.flow, _Flow())
+        known = case.dir == TO_CLIENT and blank < 0
+        mend = self.block and not case.on_its_way
+        return Scan(
+            case.token, "stream", case.flow, case.dir, length=case.length, app=app, mend=mend,
+            blank=blank - case.base if blank >= 0 else -1,
+            full=max(0, flow.full - case.base) if known else 0, looked=max(0, flow.looked - case.base),
+            ends=max(0, flow.ends - case.base),
+        )  # fmt: skip
+
+    def _blank(self, case: _Case) -> int:
+        flow = self.flows.get(case.flow)
+        return flow.blank if flow is not None and case.dir == TO_CLIENT else -1
 
     def _ends(self, flow: int, direction: int, ends: Ends) -> tuple[Meta, str]:
         """(who sends to whom, the splitter's name)."""
@@ -455,10 +519,15 @@ class HoldEngine:
         if result.error:
             return self._close(case) if case.on_its_way else self._unscanned(case, result.error, now)
         self._learn(case, result)
+        if result.deferred:
+            self._flow(case.flow).looked = case.base + case.length
+            return [Release(case.flow, case.dir, max(0, case.length - TAIL_BYTES), 0), *self._close(case)]
+        if case.mended is None and not case.on_its_way and any(seen.mail for seen in result.objects):
+            return self._mails(case, result, now)
         for number, seen in enumerate(result.objects):
             if not (seen.complete or case.ended) and seen.reason not in ("unparsable", "encrypted"):
                 seen.reason = ""  # half an archive is damaged, and no more can be said of it
-            if seen.rules or (seen.reason and self._blocks(seen.reason)):
+            if not seen.mail and (seen.rules or (seen.reason and self._blocks(seen.reason))):
                 before = [] if case.on_its_way else self._news(case, result.objects[:number], now)
                 case.sha256, case.size, case.inner = seen.sha256, seen.size, seen.inner
                 case.meta, case.reason = self._named(case, seen), "" if seen.rules else seen.reason
@@ -486,6 +555,60 @@ class HoldEngine:
             commands += [Pass(case.flow, case.dir), Pass(case.flow, TO_CLIENT + TO_SERVER - case.dir)]
         return commands + self._close(case)
 
+    def _unwanted(self, seen: Object) -> bool:
+        """A mail of which something has been or is being replaced, or is let through because policy only looks."""
+        return seen.mail and (seen.blanked or bool(seen.rules) or self._blocks(seen.reason))
+
+    def _mails(self, case: _Case, result: Result, now: float) -> list[Command]:
+        """Replace what is malicious in mails before anything else is decided about this look."""
+        case.result, case.mended = result, []
+        self._looked_at(case, result)
+        commands: list[Command] = []
+        patches: list[Patch] = []
+        taken: list[tuple[int, int, int]] = []
+        for seen in result.objects:
+            if not self._unwanted(seen):
+                continue
+            patches += seen.patches
+            if seen.blanked or not self._is_news(case, seen):
+                continue
+            one = self._open("stream", case.flow, case.dir, case.meta, now)
+            one.began, one.sha256, one.size, one.inner = case.began, seen.sha256, seen.size, seen.inner
+            one.meta, one.rules, one.reason = self._named(case, seen), tuple(seen.rules), seen.reason
+            one.whole = bool(seen.patches or seen.more)
+            case.mended.append(one)
+            taken.append((one.token, *seen.taken))
+        begun = next((seen.start for seen in result.objects if seen.more), -1)
+        if self.block:
+            self._flow(case.flow).blank = case.base + begun if begun >= 0 else -1
+        if not patches and not taken:
+            return [*commands, *self._neutralised(Neutralised(case.token, done=True), now)]
+        return [*commands, Neutralise(case.token, case.flow, case.dir, tuple(patches), tuple(taken))]
+
+    def _looked_at(self, case: _Case, result: Result) -> None:
+        flow, last = self._flow(case.flow), result.objects[-1]
+        there = case.base + case.length
+        flow.full = there if last.mail and not last.complete else 0
+        flow.looked, flow.ends = there, case.base + result.end if result.end else 0
+
+    def _neutralised(self, event: Neutralised, now: float) -> list[Command]:
+        case = self.cases.get(event.token)
+        if case is None or case.result is None or case.mended is None:
+            return []
+        commands: list[Command] = []
+        if not event.done and self.block:  # its receiver may have it otherwise
+            case.rules = next((one.rules for one in case.mended), ())
+            for one in case.mended:
+                commands += self._close(one)
+            return [*commands, *self._stop(case, now)]
+        for one in case.mended:
+            outcome: Outcome = "blocked" if one.whole else "delivered_then_found"
+            reason = one.reason or "neutralised" if one.whole else one.reason
+            if not self.block:
+                outcome, reason = "released_by_policy", "detect_only"
+            commands += [self._report(one, outcome, reason, now), *self._close(one)]
+        return [*commands, *self._stream(case, case.result, now)]
+
     def _assembled(self, event: Assembled, now: float) -> list[Command]:
         case = self.cases.get(event.token)
         if case is None or case.result is None or case.piece is None:
@@ -511,7 +634,7 @@ class HoldEngine:
         commands: list[Command] = []
         for seen in objects:
             whole = seen.complete or (case.ended and seen is objects[-1])
-            if not whole or not self._is_news(case, seen):
+            if not whole or self._unwanted(seen) or not self._is_news(case, seen):
                 continue
             done = replace(case, sha256=seen.sha256, size=seen.size, inner=seen.inner)
             done.meta = self._named(case, seen)

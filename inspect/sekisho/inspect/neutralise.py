@@ -41,7 +41,7 @@ class Patch(msgspec.Struct, frozen=True):
     data: bytes
     until: int
 
-    def bytes(self) -> bytes:
+    def whole(self) -> bytes:
         """All of it."""
         return self.data + filler(self.offset + len(self.data), self.until - self.offset - len(self.data))
 
@@ -97,7 +97,7 @@ def patched(stream: bytes, patches: Iterable[Patch]) -> bytes:
     """The stream as its receiver will have it."""
     out = bytearray(stream)
     for patch in patches:
-        out[patch.offset : patch.until] = patch.bytes()
+        out[patch.offset : patch.until] = patch.whole()
     return bytes(out)
 
 

@@ -22,6 +22,8 @@ from typing import Literal
 import msgspec
 import pyseccomp
 
+from sekisho.inspect import mailbox
+from sekisho.inspect.neutralise import Patch
 from sekisho.inspect.scanner import Limits, Scanner
 from sekisho.inspect.streams import registry
 from sekisho.inspect.streams.found import MAX_MEMO, Found
@@ -46,6 +48,22 @@ class Job(msgspec.Struct, omit_defaults=True):
     depth: int = 6
     files: int = 5000
     name: str = ""
+    mend: bool = False
+    """Mails: plan what replaces what must not be seen."""
+    delivered: int = 0
+    """Mails: stream offset behind the last byte that the receiver may have."""
+    blank: int = -1
+    """Mails: where the one begins of which the rest becomes filler; -1 = none does."""
+    refuse: list[str] = []
+    """Mails: reasons that are not to be seen either."""
+    at: str = ""
+    """Mails: the time, as people read it."""
+    full: int = 0
+    """Mails: as much of the unfinished one was looked at whole; 0 = nothing."""
+    looked: int = 0
+    """Mails: as much was there at the last look."""
+    ends: int = 0
+    """Mails: where the unfinished one ends, when that is known."""
 
 
 class Object(msgspec.Struct, omit_defaults=True):
@@ -70,6 +88,15 @@ class Object(msgspec.Struct, omit_defaults=True):
     """Bytes of it in the stream from `body_at` on."""
     broken: bool = False
     """It says how long it is, and is not that long (yet)."""
+    mail: bool = False
+    """A mail, which can be mended where it lies."""
+    blanked: bool = False
+    """A mail whose outcome has been told; what has come of it since becomes filler."""
+    patches: list[Patch] = []
+    more: bool = False
+    """What is still to come of this mail must become filler."""
+    taken: tuple[int, int] = (0, 0)
+    """Where the original of what decided lies in the stream."""
 
 
 class Result(msgspec.Struct, omit_defaults=True):
@@ -88,6 +115,8 @@ class Result(msgspec.Struct, omit_defaults=True):
     """Nothing more can be read in this stream."""
     memo: bytes = b""
     """What the next look must know; empty = nothing new."""
+    deferred: bool = False
+    """Not looked at whole: nothing has ended in it, and its last bytes stay."""
     scan_ms: float = 0.0
 
 
@@ -121,6 +150,9 @@ class Worker:
     def _stream(self, job: Job, data: memoryview, limits: Limits, result: Result) -> None:
         app, split = registry.splitter(job.app, data, to_server=job.to_server)
         result.app = app if app != job.app else ""
+        if job.full and mailbox.can_wait(data, full=job.full, looked=job.looked, ends=job.ends):
+            result.deferred = True
+            return
         for found in split(data, memoryview(job.asked), limit=job.limit):
             result.end = found.expected
             result.opaque |= found.opaque
@@ -128,11 +160,27 @@ class Worker:
                 result.memo = found.memo
             if found.complete:
                 result.finished = max(result.finished, found.end)
-            seen = self._object(found, job, limits)
+            seen = self._mail(found, job, limits) if found.letter else self._object(found, job, limits)
             if len(result.objects) < MAX_OBJECTS or seen.rules or seen.reason:
                 result.objects.append(seen)
-            if seen.rules:
+            if seen.rules and not seen.mail:
                 return
+
+    def _mail(self, found: Found, job: Job, limits: Limits) -> Object:
+        blanked = job.blank == found.start
+        if blanked and found.letter is not None:
+            told = mailbox.rest(found.letter, job.delivered)
+        else:
+            told = mailbox.judge(
+                found, lambda data, name: self._scanner.look(data, name=name[-128:], limits=limits),
+                delivered=job.delivered, refuse=job.refuse, mend=job.mend, at=job.at,
+            )  # fmt: skip
+        return Object(
+            mailbox.digest(told.content), len(told.content), found.complete, found.start,
+            told.rules, told.inner, told.reason, told.name[:256],
+            mail_from=found.mail_from[:256], mail_subject=found.mail_subject[:256],
+            mail=True, blanked=blanked, patches=told.patches, more=told.more, taken=told.taken,
+        )  # fmt: skip
 
     def _object(self, found: Found, job: Job, limits: Limits) -> Object:
         first = found.parts[0] if found.parts else b""

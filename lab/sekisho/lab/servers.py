@@ -6,7 +6,7 @@ import shutil
 import sys
 
 from sekisho.center.pki import Credentials, create_ca, issue
-from sekisho.lab import layout, samples
+from sekisho.lab import layout, mailboxes, samples
 from sekisho.lab.layout import Layout
 from sekisho.lab.program import Program
 
@@ -111,6 +111,7 @@ def prepare(lay: Layout) -> list[Program]:
         Program("mail", "wan", [*module, "sekisho.lab.mailsink", "--folder", str(lay.mail)], [layout.SMTP]),
         Program("ftp", "wan", ["vsftpd", f"{lay.wan}/vsftpd.conf"], [layout.FTP]),
         Program("dns", "wan", ["dnsmasq", "--keep-in-foreground", f"--conf-file={lay.wan}/dnsmasq.conf"], [layout.DNS]),
+        mailboxes.prepare(lay),
     ]
 
 

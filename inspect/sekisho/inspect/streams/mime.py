@@ -239,8 +239,8 @@ def _decode(text: bytes, encodings: bytes, limit: int) -> Iterator[tuple[bytes, 
     if b"=ybegin " in text:
         for match in _YENC.finditer(text):
             yield _unyenc(match[2]), _plain(match[1] or b"")
-    for match in _BASE64_LINES.finditer(text):
-        if match.end() - match.start() >= _SHORT and (not whole or match[0].strip() != text.strip()):
+    for match in () if whole else _BASE64_LINES.finditer(text):
+        if match.end() - match.start() >= _SHORT:
             yield from ((form, "") for form in _base64(match[0]))
     for match in _BASE64_URL.finditer(text):
         yield from ((form, "") for form in _base64(match[1]))

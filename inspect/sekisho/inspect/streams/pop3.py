@@ -69,10 +69,21 @@ def _reply(data: bytes, at: int, limit: int) -> Found:
         return Found(at, end, finished)
     if not finished:
         keep = next((n for n in (4, 3, 2, 1) if carrier.endswith(_END[:n])), 0)
-    dots = [match.start() for match in _STUFFED.finditer(body)]
+    dots = _stuffed(body)
     content = _STUFFED.sub(b"", body) if dots else body
     letter = Letter(carrier, ((0, at),), (), finished, keep, dotted=True)
     return found(letter, content, dots, start=at, end=end, complete=finished, limit=limit)
+
+
+def _stuffed(body: bytes) -> list[int]:
+    """Where the dots lie that are not the mail's own."""
+    dots = [0] if _STUFFED.match(body) else []
+    at = body.find(b"\n.")
+    while at >= 0:
+        if _STUFFED.match(body, at + 1):
+            dots.append(at + 1)
+        at = body.find(b"\n.", at + 2)
+    return dots
 
 
 def _is_listing(body: bytes) -> bool:

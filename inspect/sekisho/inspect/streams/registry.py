@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from sekisho.inspect.streams import http1, smtp
+from sekisho.inspect.streams import http1, imap, pop3, smtp
 from sekisho.inspect.streams.found import Found, Splitter
 
 
@@ -14,9 +14,14 @@ def raw(stream: memoryview, peer: memoryview, *, limit: int) -> Iterator[Found]:
     yield Found(0, 0, False, [stream])
 
 
-_TO_CLIENT: Final[dict[str, Splitter]] = {"http": http1.responses, "ftp-data": raw}
+_TO_CLIENT: Final[dict[str, Splitter]] = {
+    "http": http1.responses,
+    "ftp-data": raw,
+    "pop3": pop3.objects,
+    "imap": imap.objects,
+}
 _TO_SERVER: Final[dict[str, Splitter]] = {"http": http1.requests, "ftp-data": raw, "smtp": smtp.objects}
-APPS: Final = ("http", "ftp-data", "smtp")
+APPS: Final = ("http", "ftp-data", "smtp", "pop3", "imap")
 
 
 def splitter(app: str, stream: memoryview, *, to_server: bool) -> tuple[str, Splitter]:
