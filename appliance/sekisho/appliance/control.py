@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,17 +37,28 @@ def ask(path: Path, command: str, timeout_s: float = 2.0) -> Reply:
         PeerError: nobody answers in time, or what comes back is not an answer. The command may have been carried out.
 
     """
+    return ask_all(path, [{"command": command}], timeout_s)[-1]
+
+
+def ask_all(path: Path, requests: Iterable[dict[str, Any]], timeout_s: float) -> list[Reply]:
+    """Send commands one after the other over one connection; the answers, of which a refused greeting is the only one.
+
+    Raises:
+        PeerError: as `ask`; how many were carried out is not known.
+
+    """
     deadline = time.monotonic() + timeout_s
+    replies = []
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
             sock.settimeout(timeout_s)
             sock.connect(str(path))
-            for request in ({"version": PROTOCOL}, {"command": command}):
+            for request in ({"version": PROTOCOL}, *requests):
                 sock.sendall(msgspec.json.encode(request) + b"\n")
-                reply = _receive(sock, deadline)
-                if reply.result != "OK":
-                    break
-            return reply
+                replies.append(_receive(sock, deadline))
+                if len(replies) == 1 and replies[0].result != "OK":
+                    return replies
+            return replies[1:]
     except OSError as err:
         raise PeerError(f"The inspection engine does not answer: {err}.") from err
 

@@ -31,6 +31,7 @@ from sekisho.appliance.findings import Findings, utc_now
 from sekisho.appliance.inventory import Listener
 from sekisho.appliance.refusal import Responder
 from sekisho.appliance.watchdog import BypassWatchdog, Part, Report, RestartEngine, SetMode, observe
+from sekisho.policy.live import Live
 from sekisho.signatures import compiler
 from sekisho.telemetry.events import Bypass, Health
 
@@ -53,7 +54,8 @@ class Daemon:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.findings = Findings(settings.journals / "appliance.jsonl")
-        self.engine = Engine(settings, lambda: choose_rules(settings), self.findings.report)
+        self.policy = Live(settings, self.findings.report, lambda wanted: None)
+        self.engine = Engine(settings, lambda: self.policy.choose(choose_rules(settings)), self.findings.report)
         self.listener = Listener(
             settings.bridge.lan, settings.inventory, settings.state / "inventory.json", self.findings.report
         )
@@ -103,6 +105,7 @@ class Daemon:
             threading.Thread(target=self._guarded, args=(work,), name=name)
             for name, work in (
                 ("engine", self.engine.run),
+                ("policy", lambda stop: self.policy.run(stop, self.engine)),
                 ("inventory", self.listener.run),
                 ("responder", self.responder.run),
                 ("coverage", self.covering.run),

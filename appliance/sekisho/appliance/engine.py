@@ -49,6 +49,8 @@ class RuleSet:
     rules: int
     rejection: str = ""
     """Why a newer set is not this one; reported once."""
+    policy: Path | None = None
+    """The rules of the owner's policy, absolute, beside the signatures."""
 
 
 class EngineState(msgspec.Struct):
@@ -84,6 +86,11 @@ class Engine:
         self._reload = threading.Event()
         self._restart = threading.Event()
         self._link = ""
+
+    @property
+    def proven(self) -> RuleSet | None:
+        """The set that was last seen to load whole; None before the first."""
+        return self._proven
 
     def request_reload(self) -> None:
         """Choose the rule set anew and load it live."""
@@ -233,6 +240,7 @@ class Engine:
 
     def _prove(self, wanted: RuleSet) -> bool:
         expected = wanted.rules + count_rules(suricata.steer_rules())
+        expected += count_rules(wanted.policy) if wanted.policy else 0
         stats = control.ruleset_stats(self._settings.control_socket)
         self.state.rules_loaded, self.state.rules_failed = stats.rules_loaded, stats.rules_failed
         self.state.rules_expected, self.state.set_id = expected, wanted.id
@@ -263,7 +271,8 @@ class Engine:
             return ""
 
     def _render(self, wanted: RuleSet) -> str:
-        return suricata.model(self._settings, [suricata.steer_rules(), self._rule_file(wanted)]).render()
+        policy = [wanted.policy] if wanted.policy else []
+        return suricata.model(self._settings, [suricata.steer_rules(), *policy, self._rule_file(wanted)]).render()
 
     def _rule_file(self, wanted: RuleSet) -> Path:
         """In detect mode a copy in which every rule only reports."""

@@ -6,10 +6,13 @@ leaves whole folders. Which of them are in use is for the caller to say (`prune`
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import hashlib
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -42,7 +45,8 @@ class Plan:
 
     @property
     def rules(self) -> bytes:
-        return "".join(f"{line}\n" for line in self.compiled.rules).encode()
+        head = "# The owner's policy, compiled: changed by `sekisho policy apply`, never by hand.\n"
+        return (head + "".join(f"{line}\n" for line in self.compiled.book.lines)).encode()
 
 
 def plan(file: Path, parent: Path, *, detect: bool = False) -> Plan:
@@ -63,7 +67,7 @@ def plan(file: Path, parent: Path, *, detect: bool = False) -> Plan:
     draft = Path("@")
     compiled = compile_policy(policy, found, guards, draft, detect=detect)
     directory = parent / _digest(compiled)
-    compiled.rules = [line.replace(f"load {draft}/", f"load {directory}/") for line in compiled.rules]
+    compiled.book.lines = [line.replace(f"load {draft}/", f"load {directory}/") for line in compiled.book.lines]
     compiled.sets.directory = directory
     return Plan(policy, guards, compiled, directory)
 
@@ -71,26 +75,42 @@ def plan(file: Path, parent: Path, *, detect: bool = False) -> Plan:
 def write(made: Plan, state: State) -> None:
     """Put the plan's folder where the engine will look for it, its changing lists as they are in `state`.
 
+    A folder that is there stays (what was rewritten into it may be in use); only its changing lists are new.
+
     Raises:
         DeviceFault: the disk refuses it.
 
     """
-    parent = made.directory.parent
+    parent, sets = made.directory.parent, made.compiled.sets
     try:
         parent.mkdir(parents=True, exist_ok=True)
+        if _whole(made):
+            for key, entries in state.sets.items():
+                rewrite_list(made, key, entries)
+            return
         with tempfile.TemporaryDirectory(prefix=".build-", dir=parent) as name:
             out = Path(name) / "out"
             out.mkdir(mode=0o755)
-            (out / RULES).write_bytes(made.rules)
-            sets = made.compiled.sets
             for key, entries in sets.content.items():
-                _list(out / f"{key}.lst", sets.kinds[key], state.sets.get(key, entries))
+                _durably(out / f"{key}.lst", channels.render(sets.kinds[key], state.sets.get(key, entries)))
+            _durably(out / RULES, made.rules)
             sync_directory(out)
             shutil.rmtree(made.directory, ignore_errors=True)
             out.rename(made.directory)
         sync_directory(parent)
     except OSError as err:
         raise DeviceFault(f"The policy cannot be written to {parent}: {err.strerror}.") from err
+
+
+def old_lists(made: Plan, state: State) -> Iterator[tuple[str, list[bytes]]]:
+    """The changing lists as an earlier life of this folder left them: a running engine may still hold them."""
+    for key in state.sets:
+        try:
+            lines = (made.directory / f"{key}.lst").read_bytes().splitlines()
+            is_text = made.compiled.sets.kinds[key] == "string"
+            yield key, [base64.b64decode(line) for line in lines] if is_text else lines
+        except (OSError, ValueError):
+            continue
 
 
 def rewrite_list(made: Plan, key: str, entries: list[bytes]) -> None:
@@ -110,13 +130,24 @@ def prune(parent: Path, keep: set[Path]) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _list(path: Path, kind: channels.KIND, entries: list[bytes]) -> None:
+def _whole(made: Plan) -> bool:
+    """Whether the folder is there with these rules and all their lists."""
+    try:
+        same = (made.directory / RULES).read_bytes() == made.rules
+    except OSError:
+        return False
+    return same and all((made.directory / f"{key}.lst").exists() for key in made.compiled.sets.content)
+
+
+def _durably(path: Path, data: bytes) -> None:
     with path.open("wb") as out:
-        out.write(channels.render(kind, entries))
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
 
 
 def _digest(compiled: Compiled) -> str:
-    digest = hashlib.sha256("\n".join(compiled.rules).encode())
+    digest = hashlib.sha256("\n".join(compiled.book.lines).encode())
     for key, entries in compiled.sets.content.items():
         digest.update(key.encode())
         for entry in entries:

@@ -39,7 +39,7 @@ _Named = WebGuard | UrlCategory | Keyword | Application
 class Compiled(msgspec.Struct):
     """Everything that does not change by itself."""
 
-    rules: list[str]
+    book: Rulebook
     sets: Sets
     selectors: Selectors
     switches: dict[str, str]
@@ -193,7 +193,7 @@ def compile_policy(
         work.run()
     except ValueError as err:
         raise RejectedInput(f"policy: {err}.") from err
-    return Compiled(work.book.lines, work.sets, work.selectors, work.switches, work.exceptions.for_signatures)
+    return Compiled(work.book, work.sets, work.selectors, work.switches, work.exceptions.for_signatures)
 
 
 def _segments(target: bytes) -> int:

@@ -73,6 +73,12 @@ class Signatures(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     yara_dir: str = ""
 
 
+class Policy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Where the owner's policy is; a file that does not exist is an empty policy."""
+
+    file: str = "/etc/sekisho/policy.toml"
+
+
 class Telemetry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """How the box reaches the monitoring centre."""
 
@@ -98,6 +104,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     inspection: Inspection = Inspection()
     quarantine: Quarantine = Quarantine()
     signatures: Signatures = Signatures()
+    policy: Policy = Policy()
     telemetry: Telemetry = Telemetry()
     paths: Paths = Paths()
 
@@ -148,6 +155,11 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     def sets(self) -> Path:
         """Compiled, proven signature sets and the `current` link."""
         return self.state / "signatures"
+
+    @property
+    def policies(self) -> Path:
+        """Compiled policies: `<digest>/policy.rules` and the lists it asks."""
+        return self.state / "policy"
 
     @property
     def journals(self) -> Path:
@@ -205,6 +217,9 @@ box = "{box}"                   # this box's name at the monitoring centre, as i
 [signatures]
 # rules_dir = ""                # empty = the rules that ship with the product
 # yara_dir = ""
+
+[policy]
+# file = "/etc/sekisho/policy.toml"   # what the office allows and refuses: sekisho policy check
 
 [telemetry]
 # host = ""                     # the monitoring centre's broker; empty = events are kept, not sent
