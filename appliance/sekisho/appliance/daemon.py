@@ -1,10 +1,10 @@
 """The box's own daemon: puts the bridge and the rules up, then runs its threads until SIGTERM.
 
 Main thread: the bypass watchdog, ten looks a second, never blocked by the others. `engine`: Suricata's life.
-`inventory`: the LAN's devices. `responder`: tells whoever is refused. `coverage`: which
-bytes were looked at. SIGHUP chooses the rule set anew. When the daemon ends the bridge and its rules stay: traffic goes
-on, uninspected where the engine ended with it. A thread that fails unexpectedly ends the daemon, which the service
-manager starts again; a killed daemon's engine goes on and is adopted.
+`inventory`: the LAN's devices. `responder`: tells whoever is refused. `packets`: reports what packet rules hit.
+`coverage`: which bytes were looked at. SIGHUP chooses the rule set anew. When the daemon ends the bridge and its rules
+stay: traffic goes on, uninspected where the engine ended with it. A thread that fails unexpectedly ends the daemon,
+which the service manager starts again; a killed daemon's engine goes on and is adopted.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from sekisho.appliance.covering import Covering
 from sekisho.appliance.engine import Engine, RuleSet
 from sekisho.appliance.findings import Findings, utc_now
 from sekisho.appliance.inventory import Listener
+from sekisho.appliance.packetfilter import PacketFilter
 from sekisho.appliance.refusal import Responder
 from sekisho.appliance.watchdog import BypassWatchdog, Part, Report, RestartEngine, SetMode, observe
 from sekisho.policy.live import Live
@@ -61,6 +62,7 @@ class Daemon:
         )
         self.responder = Responder()
         self.covering = Covering(settings, self.findings.report)
+        self.packets = PacketFilter(settings.bridge.lan, self.findings.report)
         self.queues = suricata.queue_count(settings)
         self.closed = settings.inspection.fail_mode == "closed"
         self.watchdog = BypassWatchdog(self.queues, self.closed, self._saved_accounts())
@@ -109,6 +111,7 @@ class Daemon:
                 ("inventory", self.listener.run),
                 ("responder", self.responder.run),
                 ("coverage", self.covering.run),
+                ("packets", self.packets.reader.run),
             )
         ]
         for thread in threads:
@@ -166,12 +169,15 @@ class Daemon:
     def _mend(self) -> None:
         """Put back rules or switches that somebody else's firewall program swept away."""
         try:
+            mended = self.packets.mend()
             if netfilter.intact():
                 if not express.present():
                     self._board()
-                return
-            netfilter.write_sysctls(dict(netfilter.SYSCTLS))
-            netfilter.install(netfilter.plan(self.queues, self.closed, self.watchdog.mode))
+                if not mended:
+                    return
+            else:
+                netfilter.write_sysctls(dict(netfilter.SYSCTLS))
+                netfilter.install(netfilter.plan(self.queues, self.closed, self.watchdog.mode))
         except DeviceFault as err:
             log.error("%s", err)
             return

@@ -75,6 +75,18 @@ def install(lan: str, wan: str) -> None:
     nft.load(plan(lan, wan), WHAT)
 
 
+def flush() -> None:
+    """Let every rider take the normal path once, as a new policy wants; those it allows board again.
+
+    Raises:
+        DeviceFault: nft failed.
+
+    """
+    if present():
+        sets = (f"{side}{number}" for side in ("lan", "wan") for number, _, _ in FAMILIES)
+        nft.load("".join(f"flush set netdev {TABLE} {name}\n" for name in sets), WHAT)
+
+
 def present() -> bool:
     """Whether the lane is loaded."""
     return nft.present("netdev", TABLE)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sekisho.appliance import refusal
+from sekisho.appliance import firewall, refusal
 from sekisho.appliance.core import marks
 from sekisho.appliance.core.errors import DeviceFault
 
@@ -239,6 +239,7 @@ def remove() -> None:
             if ours:
                 text = [f"*{table}", *(f"-F {c}" for c in ours), *(f"-X {c}" for c in ours), "COMMIT", ""]
                 _run([f"{tool}-restore", "--noflush", "-w", "2"], "\n".join(text))
+    firewall.remove()
     refusal.remove()
 
 
