@@ -84,6 +84,15 @@ def test_a_mail_in_pieces_lasts_until_something_else_is_fetched() -> None:
     assert [f.complete for f in read(PIECES + fetch(2, b"BODY[]", OTHER))] == [True, True]
 
 
+def test_a_mail_in_pieces_that_says_its_size_ends_with_its_last_piece() -> None:
+    size = b"* 1 FETCH (UID 101 RFC822.SIZE %d BODY[]<%d> "
+    first, last = size % (len(MAIL), 0) + literal(MAIL[:40]) + b")\r\n", size % (len(MAIL), 40) + literal(MAIL[40:])
+    (begun,) = read(first)
+    assert not begun.complete and begun.letter is not None and begun.letter.left == len(MAIL) - 40
+    (done,) = read(first + last + b")\r\n")
+    assert done.complete and done.letter is not None and done.letter.left == 0 and bytes(done.parts[0]) == MAIL
+
+
 def test_an_unfinished_literal_says_where_it_ends() -> None:
     stream = GREETING + fetch(1, b"BODY[]", MAIL)
     (found,) = [f for f in read(stream[:-20]) if f.letter]

@@ -115,6 +115,7 @@ HOW: dict[str, Callable[[str], Pop | Imap]] = {
     "imap, all headers, then all mails": lambda user: Imap(SERVER4, user, ["BODY.PEEK[HEADER]", WHOLE]),
     "imap, in pieces": lambda user: Imap(SERVER4, user, [""], piece=65536),
     "imap, in small pieces": lambda user: Imap(SERVER4, user, [""], piece=9000),
+    "imap, in pieces of unknown number": lambda user: Imap(SERVER4, user, [""], piece=32768, sized=False),
 }
 
 
@@ -124,7 +125,7 @@ def test_every_mail_of_a_mailbox_comes_and_no_infected_file_does(how: str, lab: 
     check(box, box.fetch(HOW[how](box.user))[-len(MAILS) :])
 
 
-@pytest.mark.parametrize("how", ["pop3", "imap"])
+@pytest.mark.parametrize("how", ["pop3", "imap", "imap, in pieces"])
 def test_a_long_infected_attachment_ends_early_and_the_next_mail_comes(how: str, lab: Lab) -> None:
     box = Box(lab, LONG)
     check(box, box.fetch(HOW[how](box.user)))

@@ -25,8 +25,6 @@ from sekisho.telemetry.events import Outcome
 from sekisho.telemetry.privacy import mask_url
 
 CACHE_SIZE = 4096
-TAIL_BYTES = 2048
-"""What is held back of a mail that may go on without a look at all of it."""
 CLAIM_S = 2.0
 """So long the gate has to tell a file's outcome from the stream before the engine's copy is judged."""
 MAX_CLAIMS = 4096
@@ -145,7 +143,7 @@ class Scan:
     """Spool offset of the mail of which the rest becomes filler."""
     full: int = 0
     looked: int = 0
-    ends: int = 0
+    left: int = 0
     """See worker.Job."""
 
 
@@ -265,8 +263,8 @@ class _Flow:
     """As far into the stream to the client an unfinished mail has been looked at whole."""
     looked: int = 0
     """As much of that stream there was at the last look."""
-    ends: int = 0
-    """Where in that stream the unfinished mail ends; 0 = not declared."""
+    left: int = 0
+    """How much of the unfinished mail was still to come then; 0 = not known."""
 
 
 _NO_FLOW = _Flow()
@@ -422,7 +420,7 @@ class HoldEngine:
             case.token, "stream", case.flow, case.dir, length=case.length, app=app, mend=mend,
             blank=blank - case.base if blank >= 0 else -1,
             full=max(0, flow.full - case.base) if known else 0, looked=max(0, flow.looked - case.base),
-            ends=max(0, flow.ends - case.base),
+            left=flow.left if known else 0,
         )  # fmt: skip
 
     def _blank(self, case: _Case) -> int:
@@ -519,9 +517,11 @@ class HoldEngine:
         if result.error:
             return self._close(case) if case.on_its_way else self._unscanned(case, result.error, now)
         self._learn(case, result)
-        if result.deferred:
-            self._flow(case.flow).looked = case.base + case.length
-            return [Release(case.flow, case.dir, max(0, case.length - TAIL_BYTES), 0), *self._close(case)]
+        if result.passes:
+            flow = self._flow(case.flow)
+            flow.left = max(0, flow.left - (case.base + case.length - flow.looked))
+            flow.looked = case.base + case.length
+            return [Release(case.flow, case.dir, result.passes, 0), *self._close(case)]
         if case.mended is None and not case.on_its_way and any(seen.mail for seen in result.objects):
             return self._mails(case, result, now)
         for number, seen in enumerate(result.objects):
@@ -589,7 +589,7 @@ class HoldEngine:
         flow, last = self._flow(case.flow), result.objects[-1]
         there = case.base + case.length
         flow.full = there if last.mail and not last.complete else 0
-        flow.looked, flow.ends = there, case.base + result.end if result.end else 0
+        flow.looked, flow.left = there, last.left
 
     def _neutralised(self, event: Neutralised, now: float) -> list[Command]:
         case = self.cases.get(event.token)

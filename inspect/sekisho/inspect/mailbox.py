@@ -28,8 +28,11 @@ SAID_EARLY = ("unparsable", "encrypted")
 OFTEN = 64 << 10
 """A mail shorter than this is looked at whole every time."""
 OVERLAP = 256
-_ENDS = re.compile(rb"\n(?:--|\.\r?\n|end\r?\n|=yend|====|\))")
-"""Delimiter, end of a POP3 reply, of uuencode and yEnc, of an IMAP response."""
+TAIL = 2048
+"""What is held back of a mail that goes on without a look at all of it."""
+_ENDS = re.compile(rb"\n(?:--|\.\r?\n|end\r?\n|=yend|====)")
+"""Delimiter, end of a POP3 reply, of uuencode and yEnc."""
+_ANSWERED = re.compile(rb"\)\r\n[!-~]{1,64} OK [^\r\n]*\r\n\Z")
 Look = Callable[[Bytes, str], Finding]
 """(content, name) to what is found in it."""
 
@@ -76,16 +79,21 @@ def judge(found: Found, look: Look, *, delivered: int, refuse: Collection[str], 
     return told
 
 
-def can_wait(stream: memoryview, *, full: int, looked: int, ends: int) -> bool:
-    """Whether what has come since the last look may go on unseen, but for its last bytes.
+def may_pass(stream: memoryview, *, app: str, full: int, looked: int, left: int) -> int:
+    """How many bytes of an unfinished mail may go on before all of it is looked at again; 0 = look now.
 
-    A long mail is looked at whole each time it has doubled, and whenever something in it ends or nothing more comes;
-    looking each time its sender waits for a window would cost the square of its length.
+    `full` and `looked` are how much was there at the last whole look and at the last look, `left` how much of the
+    mail was then still to come. A long mail is looked at whole when it has grown by a half, when something in it ends,
+    and when nothing more comes: looking each time its sender waits for a window costs the square of its length. Its
+    last bytes stay, unless the client has to ask for more first (IMAP, in pieces).
     """
     there = len(stream)
-    if full < OFTEN or there <= looked or there >= 2 * full or (ends and there >= ends):
-        return False
-    return _ENDS.search(bytes(stream[max(0, looked - OVERLAP) :])) is None
+    if full < OFTEN or there <= looked or there >= full + full // 2 or (app == "imap" and there - looked >= left):
+        return 0
+    fresh = bytes(stream[max(0, looked - OVERLAP) :])
+    if _ENDS.search(fresh):
+        return 0
+    return there if app == "imap" and _ANSWERED.search(fresh) else there - TAIL
 
 
 def rest(letter: Letter, delivered: int) -> Judgement:

@@ -62,8 +62,8 @@ class Job(msgspec.Struct, omit_defaults=True):
     """Mails: as much of the unfinished one was looked at whole; 0 = nothing."""
     looked: int = 0
     """Mails: as much was there at the last look."""
-    ends: int = 0
-    """Mails: where the unfinished one ends, when that is known."""
+    left: int = 0
+    """Mails: how much of the unfinished one was still to come at the last look; 0 = not known."""
 
 
 class Object(msgspec.Struct, omit_defaults=True):
@@ -93,6 +93,8 @@ class Object(msgspec.Struct, omit_defaults=True):
     blanked: bool = False
     """A mail whose outcome has been told; what has come of it since becomes filler."""
     patches: list[Patch] = []
+    left: int = 0
+    """Bytes of it still to come; 0 = none, or not known."""
     more: bool = False
     """What is still to come of this mail must become filler."""
     taken: tuple[int, int] = (0, 0)
@@ -115,8 +117,8 @@ class Result(msgspec.Struct, omit_defaults=True):
     """Nothing more can be read in this stream."""
     memo: bytes = b""
     """What the next look must know; empty = nothing new."""
-    deferred: bool = False
-    """Not looked at whole: nothing has ended in it, and its last bytes stay."""
+    passes: int = 0
+    """Not looked at whole this time: nothing has ended in the mail, and so many bytes of it may go on."""
     scan_ms: float = 0.0
 
 
@@ -150,9 +152,10 @@ class Worker:
     def _stream(self, job: Job, data: memoryview, limits: Limits, result: Result) -> None:
         app, split = registry.splitter(job.app, data, to_server=job.to_server)
         result.app = app if app != job.app else ""
-        if job.full and mailbox.can_wait(data, full=job.full, looked=job.looked, ends=job.ends):
-            result.deferred = True
-            return
+        if job.full:
+            result.passes = mailbox.may_pass(data, app=job.app, full=job.full, looked=job.looked, left=job.left)
+            if result.passes:
+                return
         for found in split(data, memoryview(job.asked), limit=job.limit):
             result.end = found.expected
             result.opaque |= found.opaque
@@ -179,7 +182,8 @@ class Worker:
             mailbox.digest(told.content), len(told.content), found.complete, found.start,
             told.rules, told.inner, told.reason, told.name[:256],
             mail_from=found.mail_from[:256], mail_subject=found.mail_subject[:256],
-            mail=True, blanked=blanked, patches=told.patches, more=told.more, taken=told.taken,
+            mail=True, left=found.letter.left if found.letter else 0, blanked=blanked,
+            patches=told.patches, more=told.more, taken=told.taken,
         )  # fmt: skip
 
     def _object(self, found: Found, job: Job, limits: Limits) -> Object:

@@ -38,6 +38,8 @@ class Imap(msgspec.Struct, tag="imap", frozen=True):
     user: str
     items: list[str]
     piece: int = 0
+    sized: bool = True
+    """Ask for the mail's length with every piece, as Thunderbird does."""
 
 
 class Fetched(msgspec.Struct, frozen=True):
@@ -88,7 +90,7 @@ def imap(task: Imap) -> Fetched:
         count = int(link.select()[1][0] or b"0")
         if task.piece:
             for number in range(1, count + 1):
-                got.append(_in_pieces(link, number, task.items[0], task.piece))
+                got.append(_in_pieces(link, number, task))
         else:
             for item in task.items:
                 _, answers = link.fetch(f"1:{count}", f"({item})")
@@ -99,14 +101,15 @@ def imap(task: Imap) -> Fetched:
     return Fetched("broken" if error else "whole", got, port, time.monotonic() - began, error)
 
 
-def _in_pieces(link: imaplib.IMAP4, number: int, section: str, piece: int) -> bytes:
+def _in_pieces(link: imaplib.IMAP4, number: int, task: Imap) -> bytes:
     """As Thunderbird, Outlook and K-9 do with a long mail."""
     content = b""
+    size = " RFC822.SIZE" if task.sized else ""
     while True:
-        _, answers = link.fetch(str(number), f"(UID BODY.PEEK[{section}]<{len(content)}.{piece}>)")
+        _, answers = link.fetch(str(number), f"(UID{size} BODY.PEEK[{task.items[0]}]<{len(content)}.{task.piece}>)")
         part = next((answer[1] for answer in answers if isinstance(answer, tuple)), b"")
         content += part
-        if len(part) < piece:
+        if len(part) < task.piece:
             return content
 
 

@@ -33,6 +33,7 @@ _SECTION = rb"(?:(?:BODY|BINARY)\[([^\]\r\n]{0,200})\](?:<([0-9]{1,18})>)?|RFC82
 _ITEM = re.compile(_SECTION + rb"[ ]*~?\{[0-9]+\+?\}\r?\n\Z", re.I)
 _QUOTED = re.compile(_SECTION + rb'[ ]+"((?:[^"\\\r\n]|\\.)*)"', re.I)
 _WHO = re.compile(rb"\* ([0-9]{1,10}) FETCH", re.I)
+_SIZE = re.compile(rb"[( ]RFC822\.SIZE ([0-9]{1,12})", re.I)
 _UID = re.compile(rb"[( ]UID ([0-9]{1,10})", re.I)
 _HEADER_ONLY = re.compile(rb"(?:[0-9.]+\.)?(?:HEADER\b.*|MIME)\Z", re.I | re.DOTALL)
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
@@ -51,6 +52,8 @@ class _Content:
     """Behind what is there of it."""
     declared: int
     quoted: bool = False
+    total: int = 0
+    """Length of the whole mail, where the response says it (RFC822.SIZE)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class _Pieces:
     spans: list[tuple[int, int]] = field(default_factory=list)
     expected: int = 0
     """Where the newest piece ends, when that has not come."""
+    total: int = 0
 
     def takes(self, piece: _Content) -> bool:
         return (piece.who, piece.section) == (self.who, self.section) and piece.offset is not None and (
@@ -88,6 +92,11 @@ class _Pieces:
         self.carrier += data[piece.start : piece.end]
         end = piece.start + piece.declared
         self.expected = end if end > len(data) else 0
+        self.total = piece.total or self.total
+
+    @property
+    def whole(self) -> bool:
+        return 0 < self.total <= len(self.carrier) and not self.section
 
 
 def objects(stream: memoryview, peer: memoryview, *, limit: int) -> Iterator[Found]:
@@ -121,6 +130,10 @@ class _Reader:
                 continue
             response = _response(data, self.at)
             yield from self._contents(response)
+            if response.complete and self.pieces is not None and self.pieces.whole:
+                self.at = response.end
+                yield from self._told()
+                continue
             if not response.complete:
                 if self.pieces is None and not response.contents:
                     yield from self._told()
@@ -169,7 +182,7 @@ class _Reader:
 def _response(data: bytes, at: int) -> _Response:
     """One response with all its literals."""
     contents: list[_Content] = []
-    line_at, who = at, b""
+    line_at, who, total = at, b"", 0
     while True:
         stop = data.find(b"\n", line_at, line_at + MAX_LINE)
         if stop < 0:
@@ -180,6 +193,8 @@ def _response(data: bytes, at: int) -> _Response:
             return _Response(end, complete, contents)
         line = data[line_at : stop + 1]
         who = _who(line) or who
+        size = _SIZE.search(line)
+        total = int(size[1]) if size else total
         contents += [_quoted(match, who, line_at) for match in _QUOTED.finditer(line) if not _is_header(match)]
         literal = _LITERAL.search(line)
         if literal is None:
@@ -189,7 +204,7 @@ def _response(data: bytes, at: int) -> _Response:
         end = min(start + length, len(data))
         if item is not None and not _is_header(item):
             offset = int(item[2]) if item[2] else None
-            contents.append(_Content(who, item[1] or item[3] or b"", offset, start, end, length))
+            contents.append(_Content(who, item[1] or item[3] or b"", offset, start, end, length, total=total))
         elif item is None and length >= OTHER_LITERAL:
             contents.append(_Content(who, b"?", None, start, end, length))
         if start + length > len(data):
@@ -222,7 +237,8 @@ def _whole(content: _Content, data: bytes, at: int, response: _Response, limit: 
     finished = len(carrier) == content.declared
     dots = [m.start() for m in _ESCAPE.finditer(carrier)] if content.quoted else []
     readable = _ESCAPE.sub(rb"\1", carrier) if dots else carrier
-    letter = Letter(carrier, ((0, content.start),), (), finished, bare=_bare(content.section))
+    left = content.declared - len(carrier)
+    letter = Letter(carrier, ((0, content.start),), (), finished, bare=_bare(content.section), left=left)
     made = found(
         letter, readable, dots, start=at, end=response.end if response.complete else 0, complete=response.complete,
         limit=limit, expected=0 if finished else content.start + content.declared,
@@ -232,7 +248,8 @@ def _whole(content: _Content, data: bytes, at: int, response: _Response, limit: 
 
 def _joined(pieces: _Pieces, end: int, limit: int, *, finished: bool) -> Found:
     carrier = bytes(pieces.carrier)
-    letter = Letter(carrier, tuple(pieces.spans), (), finished, bare=_bare(pieces.section))
+    left = max(0, pieces.total - len(carrier)) if not pieces.section else 0
+    letter = Letter(carrier, tuple(pieces.spans), (), finished, bare=_bare(pieces.section), left=left)
     return found(
         letter, carrier, [], start=pieces.start, end=end, complete=finished, limit=limit, expected=pieces.expected
     )  # fmt: skip

@@ -25,6 +25,8 @@ class Letter:
     """So many last bytes must stay as they are: they end the mail, or may be the beginning of what does."""
     dotted: bool = False
     """A line that is a lone "." would end it (RFC 1939 section 3)."""
+    left: int = 0
+    """Bytes of it still to come; 0 = none, or not known."""
     bare: bool = False
     """It is a part's content without any header (an IMAP section)."""
 
