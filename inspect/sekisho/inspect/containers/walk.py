@@ -1,14 +1,19 @@
-"""Everything inside a file, at every level."""
+"""Everything inside a file, at every level.
+
+What C code opens comes last, after all that Python opens at every level: an archive made to crash or to stall the
+library costs the worker, but hides nothing that lies beside it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from sekisho.inspect import decode
-from sekisho.inspect.containers import ole, texts, zips
+from sekisho.inspect.containers import ole, rar, texts, zips
 from sekisho.inspect.containers.archives import archive
 from sekisho.inspect.containers.budget import Budget, Bytes, Spent
 from sekisho.inspect.containers.memory import holds, places
@@ -17,6 +22,7 @@ Opener = Callable[[Bytes, Budget], Iterator[tuple[str, Bytes]]]
 MAX_NAME: Final = 256
 _TEXT_BYTES: Final = 16 << 20
 """Larger texts are looked at as they are only."""
+_NO_NAME: Final = ""
 _PLACES: Final = 8
 """Archives of one kind that are looked for inside other files."""
 _ANYWHERE: Final[tuple[tuple[bytes, tuple[str, ...]], ...]] = (
@@ -24,15 +30,19 @@ _ANYWHERE: Final[tuple[tuple[bytes, tuple[str, ...]], ...]] = (
     (b"Rar!\x1a\x07", ("rar", "rar5")),
     (b"MSCF\0\0\0\0", ("cab",)),
 )
+_LAYERS: Final[tuple[tuple[bytes, str], ...]] = (
+    (b"\x1f\x9d", "compress"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+    (b"LZIP", "lzip"),
+)
 _AT_START: Final[tuple[tuple[int, bytes, tuple[str, ...]], ...]] = (
     (257, b"ustar", ("tar",)),
     (0, b"!<arch>\n", ("ar",)),
     (0, b"0707", ("cpio",)),
     (0, b"\xc7\x71", ("cpio",)),
-    (0, b"xar!", ("xar",)),
     (2, b"-lh", ("lha",)),
+    (0x8001, b"CD001", ("iso9660",)),
 )
-_ISO: Final = 0x8001
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +59,40 @@ class Member:
 
 def members(data: Bytes, name: str, budget: Budget) -> Iterator[Member]:
     """All members of `data`, outer before inner, each content once. Ends early when the budget is spent."""
-    seen = {hashlib.sha256(data).hexdigest()}
+    walk = _Walk(budget, {hashlib.sha256(data).hexdigest()})
     try:
-        yield from _level(data, "", name, 0, budget, seen)
+        yield from walk.level(data, "", name, 0)
+        while walk.later:
+            opener, carrier, path, called, depth = walk.later.popleft()
+            yield from walk.opened(opener, carrier, path, called, depth)
     except Spent:
         return
 
 
-def _level(data: Bytes, path: str, name: str, depth: int, budget: Budget, seen: set[str]) -> Iterator[Member]:
-    for opener in openers(data):
-        for inner, content in opener(data, budget):
+@dataclass(slots=True)
+class _Walk:
+    budget: Budget
+    seen: set[str]
+    later: deque[tuple[Opener, Bytes, str, str, int]] = field(default_factory=deque)
+
+    def level(self, data: Bytes, path: str, name: str, depth: int) -> Iterator[Member]:
+        for opener in own_openers(data):
+            yield from self.opened(opener, data, path, name, depth)
+        self.later += [(opener, data, path, name, depth) for opener in library_openers(data)]
+
+    def opened(self, opener: Opener, data: Bytes, path: str, name: str, depth: int) -> Iterator[Member]:
+        for inner, content in opener(data, self.budget):
             digest = hashlib.sha256(content).hexdigest()
-            if digest in seen:
+            if digest in self.seen:
                 continue
-            if depth >= budget.depth:
-                budget.note("depth")
+            if depth >= self.budget.depth:
+                self.budget.note("depth")
                 return
-            seen.add(digest)
+            self.seen.add(digest)
             called = _called(inner) or _unpacked_name(name)
-            below = f"{path}/{called}" if path else called
-            yield Member(below[-MAX_NAME:], called, content, digest)
-            yield from _level(content, below[-MAX_NAME:], called, depth + 1, budget, seen)
+            below = (f"{path}/{called}" if path else called)[-MAX_NAME:]
+            yield Member(below, called, content, digest)
+            yield from self.level(content, below, called, depth + 1)
 
 
 def _called(name: str) -> str:
@@ -82,25 +105,16 @@ def _unpacked_name(name: str) -> str:
     return stem + ".tar" if extension.lower() in ("tgz", "tbz2", "txz", "tzst") else stem or name or "content"
 
 
-def openers(data: Bytes) -> Iterator[Opener]:
-    """What may open `data`: by its first bytes, and by what is found in it."""
+def own_openers(data: Bytes) -> Iterator[Opener]:
+    """What may open `data` in Python: by its first bytes, and by what is found in it."""
     view = memoryview(data)
     head = bytes(view[:4096])
-    kind = decode.magic(head)
-    if kind:
+    if decode.magic(head):
         yield _compressed
     if head.startswith(ole.MAGIC):
         yield ole.compound
-    if holds(data, zips.LOCAL):
+    if holds(data, zips.LOCAL) or holds(data, zips.END):
         yield zips.zipped
-    for needle, formats in _ANYWHERE:
-        if holds(data, needle):
-            yield _embedded(needle, formats)
-    for offset, needle, formats in _AT_START:
-        if head.startswith(needle, offset):
-            yield _whole(formats)
-    if bytes(view[_ISO : _ISO + 5]) == b"CD001":
-        yield _whole(("iso9660",))
     if b"%PDF-" in head[:1024]:
         yield texts.portable
     if texts.is_mail(head):
@@ -111,8 +125,28 @@ def openers(data: Bytes) -> Iterator[Opener]:
         yield texts.encoded
 
 
+def library_openers(data: Bytes) -> Iterator[Opener]:
+    """What may open `data` in libarchive."""
+    view = memoryview(data)
+    for offset, needle, formats in _AT_START:
+        if bytes(view[offset : offset + len(needle)]) == needle:
+            yield _whole(formats)
+    for needle, layer in _LAYERS:
+        if bytes(view[: len(needle)]) == needle:
+            yield _layered(layer)
+    if holds(data, zips.LOCAL):
+        yield zips.rare
+    for needle, formats in _ANYWHERE:
+        if holds(data, needle):
+            yield _embedded(needle, formats)
+
+
 def _whole(formats: tuple[str, ...]) -> Opener:
     return lambda data, budget: archive(data, formats, budget)
+
+
+def _layered(layer: str) -> Opener:
+    return lambda data, budget: ((_NO_NAME, body) for _, body in archive(data, ("raw",), budget, layer=layer))
 
 
 def _embedded(needle: bytes, formats: tuple[str, ...]) -> Opener:
@@ -122,7 +156,10 @@ def _embedded(needle: bytes, formats: tuple[str, ...]) -> Opener:
             if count >= _PLACES:
                 return
             budget.attempt()
-            yield from archive(view[at:], formats, budget, sure=at == 0)
+            secret = bytes(view[at : at + len(rar.MAGIC)]) == rar.MAGIC and rar.encrypted(view[at:])
+            if secret:
+                budget.note("encrypted")
+            yield from archive(view[at:], formats, budget, sure=at == 0 and not secret)
 
     return opener
 

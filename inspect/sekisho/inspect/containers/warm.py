@@ -35,7 +35,8 @@ def warm() -> None:
     samples += [b"\x28\xb5\x2f\xfd" + bytes(9), b"BZh9" + bytes(9), b"\xfd7zXZ\0" + bytes(9), b"\x5d\0\0" + bytes(20)]
     samples += [b"%PDF-1.4\n<< /ASCII85Decode >>stream\nabc~>endstream", b"{\\rtf1 " + b"d0cf11e0" * 16, b"QUJD" * 60]
     samples += [b"Subject: =?iso-2022-jp?B?GyRCTX0bKEI=?=\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\n\r\ntext"]
-    samples += [bytes(0x8001) + b"CD001".ljust(4096, b"\0"), b"xar!".ljust(64, b"\0")]
+    samples += [b"\x1f\x9d\x90" + bytes(9), b"\x04\x22\x4d\x18" + bytes(9), b"LZIP" + bytes(30)]
+    samples += [bytes(0x8001) + b"CD001".ljust(4096, b"\0")]
     for sample in samples:
         budget = Budget(len(sample), 1 << 20, 100, 2, time.monotonic() + 5)
         for _ in walk.members(sample, "x", budget):

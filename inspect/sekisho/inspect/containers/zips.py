@@ -8,7 +8,6 @@ it lies. Compressed data says itself where it ends; sizes and methods count only
 from __future__ import annotations
 
 import io
-import lzma
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -21,11 +20,13 @@ from sekisho.inspect.containers.budget import Budget, Bytes
 from sekisho.inspect.containers.memory import places
 
 LOCAL: Final = b"PK\x03\x04"
+END: Final = b"PK\x05\x06"
 _HEADER = struct.Struct("<4s2xHH8xLLHH")  # signature, flags, method, sizes (packed, plain), name, extra
 _STORED, _LZMA = 0, 14
 _METHODS: Final[dict[int, decode.Kind]] = {8: "raw", 12: "bz2", 93: "zstd", 95: "xz"}
-_RARE: Final = 9
-"""Deflate64, and what else only libarchive may know (98, PPMd)."""
+_NAMED: Final = {*range(20), *range(93, 100)}
+"""Methods APPNOTE 4.4.5 has a name for."""
+_KNOWN: Final = {_STORED, _LZMA, *_METHODS}
 _SECRET = 1
 
 
@@ -45,30 +46,43 @@ def zipped(data: Bytes, budget: Budget) -> Iterator[tuple[str, Bytes]]:
     """Members of every zip archive in `data`, by directory and by local headers."""
     view = memoryview(data)
     covered: list[tuple[int, int]] = []
-    rare = opened = False
-    for entry in _directory(view):
+    opened = False
+    entries = _directory(view)
+    for entry in entries:
         local = _local(view, entry.header_offset)
         budget.open_member()
         methods = {entry.compress_type, local.method}
-        rare |= not methods & {_STORED, _LZMA, *_METHODS}
         if (entry.flag_bits | local.flags) & _SECRET:
             budget.note("encrypted")
         size = max(entry.compress_size, local.packed)
-        for content in _contents(view, local, methods, size, (entry.flag_bits & local.flags) & _SECRET, budget):
-            opened = True
+        end = 0
+        for content, used in _contents(view, local, methods, size, entry.flag_bits & local.flags & _SECRET, budget):
+            opened, end = True, local.start + min(used, entry.compress_size)
             yield entry.filename, content
+        if not end and entry.file_size and not entry.flag_bits & _SECRET and entry.compress_type in _KNOWN:
+            budget.note("damaged")
         if local.method == entry.compress_type and local.packed in (0, entry.compress_size):
-            covered.append((local.at, local.start + entry.compress_size))
+            covered.append((local.at, end))
     for local in _unaccounted(view, covered, budget):
         budget.attempt()
-        if local.flags & _SECRET and local.at == 0:
+        if local.flags & _SECRET and local.at == 0 and local.method in _NAMED:
             budget.note("encrypted")
-        for content in _contents(view, local, {local.method, 8}, local.packed, local.flags & _SECRET, budget):
+        for content, _ in _contents(view, local, {local.method, 8}, local.packed, local.flags & _SECRET, budget):
             opened = True
             budget.open_member()
             yield local.name.decode("utf-8", "replace"), content
-    if rare or (not opened and bytes(view[:4]) == LOCAL):
+    if not opened and not entries and bytes(view[:4]) == LOCAL and "encrypted" not in budget.noted:
+        budget.note("damaged")
+
+
+def rare(data: Bytes, budget: Budget) -> Iterator[tuple[str, Bytes]]:
+    """Members packed by a method that only libarchive may know (PPMd)."""
+    if _strange(_directory(memoryview(data))):
         yield from archive(data, ("zip",), budget)
+
+
+def _strange(entries: list[zipfile.ZipInfo]) -> bool:
+    return any(entry.compress_type not in _KNOWN and not entry.flag_bits & _SECRET for entry in entries)
 
 
 def _directory(view: memoryview) -> list[zipfile.ZipInfo]:
@@ -105,34 +119,32 @@ def _unaccounted(view: memoryview, covered: list[tuple[int, int]], budget: Budge
 
 def _contents(
     view: memoryview, local: _Local, methods: set[int], size: int, secret: int, budget: Budget
-) -> Iterator[Bytes]:
+) -> Iterator[tuple[Bytes, int]]:
+    """(content, packed bytes it was read from) by every method that was named and works."""
+    body = view[local.start :]
     for method in sorted(methods):
-        body = view[local.start :]
+        content: Bytes = b""
+        used = size
         if method == _STORED:
-            content: Bytes = body[: 0 if secret else size]
+            content = body[: 0 if secret else size]
         elif method == _LZMA:
-            content = _lzma(body, budget.room)
+            content = _lzma(body, size, budget)
         elif method in _METHODS:
-            content = decode.unpack(body, _METHODS[method], budget.room, budget.deadline).data
-        else:
-            continue
+            plain = decode.unpack(body, _METHODS[method], budget.room, budget.deadline)
+            content, used = plain.data, plain.used
         if len(content):
-            yield content
+            yield content, used
             budget.take(len(content))
 
 
-def _lzma(body: memoryview, room: int) -> bytes:
-    """APPNOTE 5.8.8: version, length of the properties, properties, raw LZMA1."""
+def _lzma(body: memoryview, size: int, budget: Budget) -> bytearray:
+    """APPNOTE 5.8.8: version, length of properties, properties, raw LZMA1; read as an .lzma file of unknown size."""
     head = bytes(body[:9])
-    if len(head) < 9 or head[2:4] != b"\x05\0" or head[4] >= 225:
-        return b""
-    props, dictionary = head[4], min(int.from_bytes(head[5:9], "little"), 64 << 20)
-    spec = {"id": lzma.FILTER_LZMA1, "dict_size": max(dictionary, 4096), "lc": props % 9}
-    spec |= {"lp": props // 9 % 5, "pb": props // 45}
-    try:
-        return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[spec]).decompress(body[9:], room)
-    except lzma.LZMAError:
-        return b""
+    if len(head) < 9 or head[2:4] != b"\x05\0":
+        return bytearray()
+    dictionary = min(int.from_bytes(head[5:9], "little"), 64 << 20)
+    alone = head[4:5] + dictionary.to_bytes(4, "little") + b"\xff" * 8 + bytes(body[9 : size or None])
+    return decode.unpack(alone, "lzma", budget.room, budget.deadline).data
 
 
 class _Reader(io.RawIOBase):
