@@ -228,6 +228,8 @@ class _Case:
     why_late: str = "restart"
     on_its_way: bool = False
     """Nothing waits for this look."""
+    moved: bool = False
+    """The spool began elsewhere before this look ended: what it saw may be two objects in one place."""
     silent: bool = False
     """The stream has been judged already: this second opinion is told only if it differs."""
     expired: bool = False
@@ -512,7 +514,7 @@ class HoldEngine:
             self._flow(case.flow).memo[case.dir] = result.memo
 
     def _stream(self, case: _Case, result: Result, now: float) -> list[Command]:
-        if case.flow in self.cut:
+        if case.flow in self.cut or case.moved:
             return self._close(case)
         if result.error:
             return self._close(case) if case.on_its_way else self._unscanned(case, result.error, now)
@@ -527,7 +529,7 @@ class HoldEngine:
         for number, seen in enumerate(result.objects):
             if not (seen.complete or case.ended) and seen.reason not in ("unparsable", "encrypted"):
                 seen.reason = ""  # half an archive is damaged, and no more can be said of it
-            if not seen.mail and (seen.rules or (seen.reason and self._blocks(seen.reason))):
+            if not seen.mail and self.block and (seen.rules or (seen.reason and self._blocks(seen.reason))):
                 before = [] if case.on_its_way else self._news(case, result.objects[:number], now)
                 case.sha256, case.size, case.inner = seen.sha256, seen.size, seen.inner
                 case.meta, case.reason = self._named(case, seen), "" if seen.rules else seen.reason
@@ -548,6 +550,9 @@ class HoldEngine:
         if any(seen.ranged for seen in result.objects):
             self._tell(case.meta, "clean", now)
         commands += self._news(case, result.objects, now)
+        if result.finished:
+            for other in self.cases.values():
+                other.moved |= other.on_its_way and (other.flow, other.dir) == (case.flow, case.dir)
         if case.flow in self.flows and result.finished:
             flow = self.flows[case.flow]
             flow.told = {t for t in flow.told if t[0] != case.dir or t[1] >= case.base + result.finished}
@@ -630,22 +635,22 @@ class HoldEngine:
         return self._stream(case, msgspec.structs.replace(case.result, objects=objects), now)
 
     def _news(self, case: _Case, objects: list[Object], now: float) -> list[Command]:
-        """The outcomes of those that are whole and did no harm, each told once."""
+        """The outcomes of those that are whole and pass (those found, too, where nothing is stopped), each told once."""
         commands: list[Command] = []
         for seen in objects:
-            whole = seen.complete or (case.ended and seen is objects[-1])
+            whole = seen.complete or (case.ended and seen is objects[-1]) or seen.rules
             if not whole or self._unwanted(seen) or not self._is_news(case, seen):
                 continue
-            done = replace(case, sha256=seen.sha256, size=seen.size, inner=seen.inner)
+            done = replace(case, sha256=seen.sha256, size=seen.size, inner=seen.inner, rules=tuple(seen.rules))
             done.meta = self._named(case, seen)
-            reason = seen.reason or ("timeout" if case.expired else "")
+            reason = "detect_only" if seen.rules else seen.reason or ("timeout" if case.expired else "")
             commands.append(self._report(done, "released_by_policy" if reason else "clean", reason, now))
             if not reason:
                 self._remember(seen.sha256, ())
         return commands
 
     def _is_news(self, case: _Case, seen: Object) -> bool:
-        place = (case.dir, case.base + seen.start, seen.sha256)
+        place = (case.dir, case.base + seen.start, "" if seen.rules else seen.sha256)
         told = self._flow(case.flow).told if case.flow else set()
         if place in told:
             return False
