@@ -109,11 +109,12 @@ def test_a_cut_after_the_receiver_had_it_all_is_not_called_blocked() -> None:
         play(note(Kind.GONE, ends=None), report(1, "delivered_then_found", rules=("Bad",)), Done(1))
 
 
-def test_only_the_bad_object_of_a_stream_is_the_outcome_of_the_cut() -> None:
+def test_the_bad_object_of_a_stream_is_the_outcome_of_the_cut_and_those_before_it_have_theirs() -> None:
     with Playbook(HoldEngine()) as play:
         play(note(Kind.PAUSE), stream(1))
         both = [Object(OTHER, 7), Object(SHA, 10, rules=["Bad"], start=20, inner="a.zip/b.exe", name="a.zip")]
-        play(ScanDone(1, Result(1, objects=both, finished=20)), Keep(1), Cut(1, FLOW, TO_CLIENT))
+        before = report(1, "clean", sha=OTHER, size=7)
+        play(ScanDone(1, Result(1, objects=both, finished=20)), before, Keep(1), Cut(1, FLOW, TO_CLIENT))
         told = report(1, "blocked", rules=("Bad",), meta=replace(bare(), file_name="a.zip"), inner="a.zip/b.exe")
         play(CutDone(1, 5), told, Done(1))
 

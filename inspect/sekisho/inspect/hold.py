@@ -635,7 +635,7 @@ class HoldEngine:
         return self._stream(case, msgspec.structs.replace(case.result, objects=objects), now)
 
     def _news(self, case: _Case, objects: list[Object], now: float) -> list[Command]:
-        """The outcomes of those that are whole and pass (those found, too, where nothing is stopped), each told once."""
+        """The outcomes of those that are whole and pass (of the bad, where nothing is stopped), each told once."""
         commands: list[Command] = []
         for seen in objects:
             whole = seen.complete or (case.ended and seen is objects[-1]) or seen.rules
