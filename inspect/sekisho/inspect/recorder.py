@@ -1,4 +1,4 @@
-"""Writes outcomes and keeps quarantine, on a thread of its own: disks are slow, packets are not.
+"""Writes outcomes, keeps quarantine and ledger, on a thread of its own: disks are slow, packets are not.
 
 Order per file: content into quarantine, then its outcome into the journal. When the disk refuses, the
 outcome waits (bounded) and is tried again; the newest clean outcomes go first when the bound is hit,
@@ -19,6 +19,7 @@ import msgspec
 
 from sekisho.appliance.core.errors import SekishoError
 from sekisho.appliance.core.journal import JournalWriter
+from sekisho.inspect.ledger import Ledger, Why
 from sekisho.inspect.quarantine import Entry, Quarantine
 from sekisho.telemetry import events
 
@@ -26,6 +27,22 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 20_000
 MAX_INVENTORY = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """A file that was delivered is known to be malicious now."""
+
+    sha256: str
+    rules: list[str]
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class NewRules:
+    """Another set is in force; `known` lists its hashes of malicious files."""
+
+    known: Path
 
 
 @dataclass(slots=True)
@@ -36,23 +53,29 @@ class Record:
     fd: int = -1
     length: int = 0
     form: str = "file"
+    again: bool = False
+    """The content is kept to be looked at again, not because it was stopped."""
 
 
 class Recorder:
     """A queue and its thread. `put` never blocks."""
 
-    def __init__(self, journal: JournalWriter, quarantine: Quarantine, inventory: Path) -> None:
+    def __init__(
+        self, journal: JournalWriter, quarantine: Quarantine, recent: Quarantine, ledger: Ledger, inventory: Path
+    ) -> None:
         self._journal = journal
         self._quarantine = quarantine
+        self._recent = recent
+        self._ledger = ledger
         self._inventory = inventory
         self._macs: dict[str, str] = {}
         self._macs_at = 0.0
-        self._queue: queue.Queue[Record | events.Health | None] = queue.Queue(MAX_WAITING)
+        self._queue: queue.Queue[Record | events.Health | Bad | NewRules | None] = queue.Queue(MAX_WAITING)
         self._lost = 0
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
-    def put(self, record: Record | events.Health) -> None:
+    def put(self, record: Record | events.Health | Bad | NewRules) -> None:
         """Record soon; overflow drops this record and counts it."""
         try:
             self._queue.put_nowait(record)
@@ -65,23 +88,45 @@ class Recorder:
         """Write what waits, then stop."""
         self._queue.put(None)
         self._thread.join(10)
+        self._ledger.close()
         self._journal.close()
 
     def _run(self) -> None:
-        while (record := self._queue.get()) is not None:
+        while True:
+            try:
+                record = self._queue.get(timeout=1)
+            except queue.Empty:
+                self._ledger.flush()
+                continue
+            if record is None:
+                return
             if self._lost:
                 lost, self._lost = self._lost, 0
                 self._write(events.Health(at=utc(), part="inspect", state="lost_outcomes", detail=str(lost)))
-            if isinstance(record, events.Health):
-                self._write(record)
-            else:
-                self._record(record)
+            match record:
+                case events.Health():
+                    self._write(record)
+                case Bad():
+                    self._found_bad(record)
+                case NewRules():
+                    for sha256 in self._ledger.among(record.known):
+                        self._found_bad(Bad(sha256, ["known_file"], "hash_list"))
+                case Record():
+                    self._record(record)
+            self._ledger.flush()
+
+    def _found_bad(self, bad: Bad) -> None:
+        retro = self._ledger.found_bad(bad.sha256, bad.rules, bad.why, utc())
+        if retro is not None:
+            self._write(retro)
 
     def _record(self, record: Record) -> None:
         verdict = record.verdict
         flow = msgspec.structs.replace(verdict.flow, mac=self._mac(verdict.flow.src_ip, verdict.flow.dst_ip))
         verdict = msgspec.structs.replace(verdict, flow=flow)
-        if record.fd >= 0:
+        if record.again:
+            self._keep_to_look_again(record, verdict)
+        elif record.fd >= 0:
             try:
                 entry = self._quarantine.put(record.fd, record.length, _entry(verdict, record.form))
                 verdict = msgspec.structs.replace(verdict, quarantine=entry.id)
@@ -91,6 +136,19 @@ class Recorder:
             finally:
                 os.close(record.fd)
         self._write(verdict)
+        if verdict.rules and verdict.sha256:
+            self._found_bad(Bad(verdict.sha256, verdict.rules, "seen_bad"))
+        elif verdict.sha256 and verdict.outcome != "blocked":
+            ip = verdict.flow.dst_ip if verdict.flow.dst_ip in self._macs else verdict.flow.src_ip
+            self._ledger.deliver(verdict, ip)
+
+    def _keep_to_look_again(self, record: Record, verdict: events.FileVerdict) -> None:
+        try:
+            self._recent.put(record.fd, record.length, _entry(verdict, record.form))
+        except SekishoError as err:
+            log.warning("not kept to be looked at again: %s", err)
+        finally:
+            os.close(record.fd)
 
     def _write(self, event: events.Event) -> None:
         line = events.encode(event)

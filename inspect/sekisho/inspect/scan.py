@@ -7,6 +7,7 @@ Owns the children. A job whose worker died is tried once more on another; then i
 from __future__ import annotations
 
 import array
+import contextlib
 import logging
 import os
 import signal
@@ -157,17 +158,20 @@ class Pool:
             ours.close()
             theirs.close()
             return
-        command = [sys.executable, "-I", "-m", "sekisho.inspect.worker"]
-        command += [str(theirs.fileno()), str(rules_fd), str(self.memory_mb)]
+        fds = [theirs.fileno(), rules_fd]
+        with contextlib.suppress(OSError):
+            fds.append(os.open(self.rules.with_name("known.bin"), os.O_RDONLY | os.O_CLOEXEC))
+        command = [sys.executable, "-I", "-m", "sekisho.inspect.worker", str(self.memory_mb), *map(str, fds)]
         process = subprocess.Popen(
             command,
-            pass_fds=(theirs.fileno(), rules_fd),
+            pass_fds=fds,
             stdin=subprocess.DEVNULL,
             env={"PATH": os.environ.get("PATH", ""), "MALLOC_ARENA_MAX": "1"},
             preexec_fn=None,
         )
         theirs.close()
-        os.close(rules_fd)
+        for fd in fds[1:]:
+            os.close(fd)
         self._workers.append(_Worker(process, ours, str(self.rules), time.monotonic()))
 
     def _feed(self) -> None:

@@ -7,6 +7,7 @@ and name; the memory goes with the worker, and workers are replaced when rules c
 from __future__ import annotations
 
 import hashlib
+import mmap
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -17,8 +18,11 @@ import yara
 from sekisho.inspect.containers import walk
 from sekisho.inspect.containers.budget import Budget, Bytes
 from sekisho.inspect.containers.warm import warm
+from sekisho.inspect.hashes import contains
 
 MAX_RULES: Final = 16
+KNOWN_FILE: Final = "known_file"
+"""Told in the place of a rule for a file whose hash is listed."""
 MAX_REMEMBERED: Final = 8192
 
 
@@ -53,10 +57,13 @@ class Finding:
 class Scanner:
     """Compiled rules, ready to match."""
 
-    def __init__(self, source: BinaryIO) -> None:
+    def __init__(self, source: BinaryIO, known: bytes | mmap.mmap = b"") -> None:
+        """`known`: sorted 32-byte hashes of malicious files, which no rule need recognise."""
         warm()
         self._rules = yara.load(file=source)
+        self._known = known
         self._clean: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._bad: OrderedDict[str, list[str]] = OrderedDict()
 
     def look(self, data: bytes | memoryview, *, name: str, limits: Limits) -> Finding:
         """What is found in `data` and everything it carries.
@@ -83,6 +90,9 @@ class Scanner:
         if key in self._clean:
             self._clean.move_to_end(key)
             return False
+        if digest in self._bad or contains(self._known, bytes.fromhex(digest)):
+            finding.rules = self._bad.get(digest, [KNOWN_FILE])
+            return True
         externals = {"filename": name, "filepath": "", "extension": name.rpartition(".")[2].lower()}
         left = max(1, int(budget.deadline - time.monotonic()))
         try:
@@ -94,7 +104,11 @@ class Scanner:
             budget.note("damaged")
             return False
         finding.rules = [m.rule for m in matches if "private" not in m.tags][:MAX_RULES]
-        if not finding.rules:
+        if finding.rules:
+            self._bad[digest] = finding.rules
+            if len(self._bad) > MAX_REMEMBERED:
+                self._bad.popitem(last=False)
+        else:
             self._clean[key] = None
             if len(self._clean) > MAX_REMEMBERED:
                 self._clean.popitem(last=False)

@@ -4,7 +4,7 @@ A child of inspect with nothing but one socket: no network, no files, no new pro
 allow-list), bounded memory, another user where possible. It gets a file descriptor per job and answers
 with the names of the rules that matched. It is expected to die on some inputs; the parent survives.
 
-Started as `python -I -m sekisho.inspect.worker SOCKET_FD RULES_FD MEMORY_MB`.
+Started as `python -I -m sekisho.inspect.worker MEMORY_MB SOCKET_FD RULES_FD [KNOWN_FD]`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ from sekisho.inspect.streams import registry
 from sekisho.inspect.streams.found import MAX_MEMO, Found
 
 MAX_OBJECTS = 64
+AGAIN_BYTES = 4 << 20
+_WORTH = (
+    b"MZ", b"\x7fELF", b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"%PDF", b"{\\rtf", b"#!", b"Rar!", b"7z\xbc\xaf", b"\x1f\x8b",
+    b"MSCF", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"L\0\0\0", b"X5O!P%@A",
+)  # fmt: skip
 MESSAGE_BYTES = 192 << 10
 
 
@@ -86,6 +91,9 @@ class Object(msgspec.Struct, omit_defaults=True):
     ranged: tuple[int, int, int] | None = None
     content: int = 0
     """Bytes of it in the stream from `body_at` on."""
+    end: int = 0
+    again: bool = False
+    """A program or a document, worth another look when the rules change."""
     broken: bool = False
     """It says how long it is, and is not that long (yet)."""
     mail: bool = False
@@ -194,7 +202,8 @@ class Worker:
             mail_from=found.mail_from[:256], mail_to=tuple(to[:256] for to in found.mail_to[:16]),
             mail_subject=found.mail_subject[:256], body_at=found.body_at, ranged=found.ranged,
             content=len(found.parts[-1]) if found.body_at and found.parts else 0,
-            broken=bool(found.expected and found.body_at),
+            broken=bool(found.expected and found.body_at), end=found.end,
+            again=len(first) <= AGAIN_BYTES and bytes(first[:8]).startswith(_WORTH),
         )  # fmt: skip
         for part in found.parts:
             finding = self._scanner.look(part, name=found.name[-128:] or job.name, limits=limits)
@@ -290,12 +299,13 @@ def warm(worker: Worker) -> None:
 
 
 def main(argv: list[str]) -> int:
-    sock = socket.socket(fileno=int(argv[0]))
-    with os.fdopen(int(argv[1]), "rb") as source:
-        scanner = Scanner(source)
+    sock = socket.socket(fileno=int(argv[1]))
+    known = mmap.mmap(int(argv[3]), 0, prot=mmap.PROT_READ) if argv[3:] and os.fstat(int(argv[3])).st_size else b""
+    with os.fdopen(int(argv[2]), "rb") as source:
+        scanner = Scanner(source, known)
     worker = Worker(scanner)
     warm(worker)  # imports and allocations before the door closes
-    confine(int(argv[2]))
+    confine(int(argv[0]))
     sock.send(b"ready")
     serve(sock, worker)
     return 0

@@ -24,12 +24,12 @@ from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.fsio import sync_directory, write_atomic
 from sekisho.appliance.core.settings import Settings
 from sekisho.signatures.model import MAX_NAMED, MAX_REFUSED_SHARE, SetInfo, Source
-from sekisho.signatures.sources import SHIPPED, parse_rules, read_directory
+from sekisho.signatures.sources import SHIPPED, parse_rules, read_directory, read_hashes
 from sekisho.signatures.tester import engine_config, prove_rules, suricata_version
 from sekisho.signatures.yara_compile import compile_yara
 
 _CANARY = "sekisho-canary.yar"
-_FORMAT = "sekisho set 1"
+_FORMAT = "sekisho set 2"
 
 
 class _Candidate(msgspec.Struct, frozen=True):
@@ -37,6 +37,8 @@ class _Candidate(msgspec.Struct, frozen=True):
     settings: Settings
     rules: list[Source]
     yara: list[Source]
+    known: bytes
+    """Hashes of known malicious files (`read_hashes`)."""
 
 
 def ensure(settings: Settings) -> SetInfo:
@@ -100,11 +102,12 @@ def _candidate(settings: Settings, rules_dir: Path, yara_dir: Path) -> _Candidat
     yara = [source for source in read_directory(yara_dir, (".yar", ".yara")) if source.name != _CANARY]
     yara.append(Source(_CANARY, (SHIPPED / "yara" / _CANARY).read_bytes()))
     provers = f"{suricata_version()}\nyara-python {version('yara-python')}\n{engine_config(settings, Path('/'))}"
-    digest = hashlib.sha256(f"{_FORMAT}\n{provers}\n".encode())
+    known = read_hashes(yara_dir)
+    digest = hashlib.sha256(f"{_FORMAT}\n{provers}\n{len(known)}\n".encode() + known)
     for kind, sources in (("rules", rules), ("yara", yara)):
         for source in sources:
             digest.update(f"{kind} {source.name!r} {len(source.data)}\n".encode() + source.data)
-    return _Candidate(digest.hexdigest(), settings, rules, yara)
+    return _Candidate(digest.hexdigest(), settings, rules, yara, known)
 
 
 def _install(settings: Settings, candidate: _Candidate) -> SetInfo:
@@ -163,8 +166,11 @@ def _build(candidate: _Candidate, work: Path) -> SetInfo:
         refused=refused[:MAX_NAMED],
         rules_sha256=hashlib.sha256(text).hexdigest(),
         yara_sha256=_hash(compiled),
+        known_sha256=hashlib.sha256(candidate.known).hexdigest(),
+        known_files=len(candidate.known) // 32,
     )
     write_atomic(out / "suricata.rules", text, 0o644)
+    write_atomic(out / "known.bin", candidate.known, 0o644)
     write_atomic(out / "yara.compiled", compiled.read_bytes(), 0o644)
     write_atomic(out / "set.json", msgspec.json.format(msgspec.json.encode(info)) + b"\n", 0o644)
     return info
@@ -178,6 +184,7 @@ def _load(directory: Path) -> SetInfo | None:
             info.id == real.name
             and _hash(real / "suricata.rules") == info.rules_sha256
             and _hash(real / "yara.compiled") == info.yara_sha256
+            and _hash(real / "known.bin") == info.known_sha256
         )
     except (OSError, msgspec.MsgspecError):
         return None

@@ -20,6 +20,9 @@ MAX_NAMED: Final = 200
 EXTERNALS: Final = ("filename", "filepath", "extension", "filetype", "owner")
 """Variables that public YARA rules expect to exist; always empty text here."""
 
+MAX_HASH_BYTES: Final = 96 << 20
+"""A list of a million hashes with their comments."""
+
 TESTER_SECONDS: Final = 180
 TESTER_BYTES: Final = 3 << 30
 COMPILER_SECONDS: Final = 60
@@ -48,6 +51,9 @@ class SetInfo(msgspec.Struct, frozen=True, kw_only=True):
     refused: list[Refused] = []
     rules_sha256: str = ""
     yara_sha256: str = ""
+    known_sha256: str = ""
+    known_files: int = 0
+    """Hashes of known malicious files in `known.bin`."""
     path: str = ""
     """The set's own directory; empty in the file itself."""
     rejection: str = ""

@@ -8,7 +8,16 @@ import stat
 from pathlib import Path
 
 from sekisho.appliance.core.errors import RejectedInput
-from sekisho.signatures.model import MAX_FILE_BYTES, MAX_FILES, MAX_RULE_BYTES, MAX_TOTAL_BYTES, Refused, Rule, Source
+from sekisho.signatures.model import (
+    MAX_FILE_BYTES,
+    MAX_FILES,
+    MAX_HASH_BYTES,
+    MAX_RULE_BYTES,
+    MAX_TOTAL_BYTES,
+    Refused,
+    Rule,
+    Source,
+)
 
 SHIPPED = Path(__file__).parent / "shipped"
 STEERING = range(9000000, 9000100)
@@ -16,6 +25,7 @@ STEERING = range(9000000, 9000100)
 
 _ACTION = re.compile(r"(alert|drop|pass|reject|rejectsrc|rejectdst|rejectboth|config)\s")
 _SID = re.compile(r"[;(]\s*sid\s*:\s*(\d{1,10})\s*;")
+_HASH = re.compile(rb"[0-9a-fA-F]{64}")
 _REV = re.compile(r"[;(]\s*rev\s*:\s*(\d{1,10})\s*;")
 
 
@@ -41,6 +51,27 @@ def read_directory(directory: Path, suffixes: tuple[str, ...]) -> list[Source]:
         left -= len(data)
         found.append(Source(name, data))
     return found
+
+
+def read_hashes(directory: Path) -> bytes:
+    """SHA-256 of known malicious files from every `*.sha256` file: sorted, each once, 32 bytes each.
+
+    A line is a hash in hex, with anything behind it (as `sha256sum` writes); "#" begins a comment.
+
+    Raises:
+        RejectedInput: a line that is no hash, or past a cap.
+
+    """
+    found: set[bytes] = set()
+    for path in sorted(directory.glob("*.sha256")):
+        for number, line in enumerate(_read(path, MAX_HASH_BYTES).splitlines(), 1):
+            word = line.split(b"#")[0].split()[:1]
+            if not word:
+                continue
+            if not _HASH.fullmatch(word[0]):
+                raise RejectedInput(f"{path.name}:{number}: {word[0][:70].decode('latin-1')!r} is not a SHA-256.")
+            found.add(bytes.fromhex(word[0].decode()))
+    return b"".join(sorted(found))
 
 
 def _read(path: Path, cap_bytes: int) -> bytes:
