@@ -29,11 +29,12 @@ from sekisho.appliance.core import latency, marks, sdnotify
 from sekisho.appliance.core.errors import SekishoError
 from sekisho.appliance.core.journal import JournalWriter
 from sekisho.appliance.core.settings import Inspection, Settings, load
-from sekisho.inspect import eve, gate, hold, pages
+from sekisho.inspect import eve, gate, hold, pages, retro
 from sekisho.inspect.janitor import Janitor
-from sekisho.inspect.quarantine import Quarantine
+from sekisho.inspect.ledger import Ledger
+from sekisho.inspect.quarantine import Entry, Quarantine
 from sekisho.inspect.ranges import Ranges
-from sekisho.inspect.recorder import Record, Recorder, utc
+from sekisho.inspect.recorder import Bad, NewRules, Record, Recorder, utc
 from sekisho.inspect.scan import Pool
 from sekisho.inspect.worker import Job, Result
 from sekisho.telemetry import events
@@ -72,7 +73,12 @@ class Inspect:
         )
         journal = settings.journals / "inspect.jsonl"
         told = _told(journal)
-        self.recorder = Recorder(JournalWriter(journal), self.quarantine, settings.inventory)
+        recent = Quarantine(settings.state / "recent", max_bytes=retro.STORE_BYTES, keep_days=retro.KEEP_DAYS)
+        ledger = Ledger(settings.state / "inspect" / "ledger.db")
+        self.recorder = Recorder(JournalWriter(journal), self.quarantine, recent, ledger, settings.inventory)
+        self.rescan = retro.Rescan(recent)
+        self._again: dict[int, Entry] = {}
+        self._next_again = 0
         self.rules = settings.sets / "current" / "yara.compiled"
         self.pool = Pool(inspection.scan_workers, 512, self._rules_file())
         self.files = _bind(settings.files_socket, socket.SOCK_DGRAM)
@@ -160,6 +166,10 @@ class Inspect:
         if current != self.pool.rules:
             self.pool.rules = current
             self.engine.forget_verdicts()
+            self.recorder.put(NewRules(current.with_name("known.bin")))
+            self.rescan.begin()
+        if not self.pool.busy:
+            self._look_again()
         self.pool.tick()
         self.engine.overloaded = self.pool.waiting > BUSY
         if time.monotonic() - self._checked >= CHECK_S and self.gate is not None:
@@ -167,6 +177,18 @@ class Inspect:
             self._cross_check()
             self._tell_shed()
             self._do(self.engine.due(time.monotonic()))
+
+    def _look_again(self) -> None:
+        """One file that was delivered before the rules changed."""
+        again = self.rescan.take()
+        if again is None:
+            return
+        self._next_again -= 1
+        self._again[self._next_again] = again.entry
+        what: Literal["file", "stream"] = "file" if again.entry.form == "file" else "stream"
+        job = self._job(self._next_again, what, again.length, again.entry.file_name[-128:])
+        job.app, job.to_server = again.entry.app, again.entry.app == "smtp"
+        self.pool.submit(job, again.fd)
 
     def _tell_shed(self) -> None:
         """Once a minute: what was not looked at, if anything."""
@@ -238,6 +260,12 @@ class Inspect:
 
     def _collect(self) -> None:
         for result in self.pool.results():
+            if result.id in self._again:
+                entry = self._again.pop(result.id)
+                rules = next((seen.rules for seen in result.objects if seen.rules), [])
+                if rules:
+                    self.recorder.put(Bad(entry.sha256, rules, "rules"))
+                continue
             self._do(self.engine.handle(hold.ScanDone(result.id, result), time.monotonic()))
 
     def _do(self, commands: list[hold.Command]) -> None:
@@ -384,8 +412,23 @@ class Inspect:
             held_ms=round(report.held_ms, 2),
         )
         keep = report.outcome in ("blocked", "delivered_then_found")
+        if report.again and (copy := self._copy(report.token, *report.again)) is not None:
+            self.recorder.put(Record(verdict, *copy, "transfer", again=True))
+            return
         fd = self._fds.pop(report.token, -1) if keep else -1
         self.recorder.put(Record(verdict, fd, self._lengths.get(report.token, 0), self._forms.get(report.token, "")))
+
+    def _copy(self, token: int, start: int, end: int) -> tuple[int, int] | None:
+        """(descriptor, length) of a part of what is spooled, which moves on after this."""
+        length = min(end, self._lengths.get(token, 0)) - start
+        if token not in self._fds or not 0 < length <= retro.MAX_BYTES:
+            return None
+        fd = os.memfd_create("again", os.MFD_CLOEXEC)
+        try:
+            return fd, os.sendfile(fd, self._fds[token], start, length)
+        except OSError:
+            os.close(fd)
+            return None
 
     def _done(self, token: int) -> None:
         fd = self._fds.pop(token, -1)
@@ -427,6 +470,7 @@ class Inspect:
         if self.gate is not None:
             self.gate.close()
         self.janitor.stop()
+        self.rescan.close()
         self.ranges.close()
         self.pool.close()
         self.recorder.close()

@@ -200,6 +200,8 @@ class Report:
     size: int
     held_ms: float
     inner: str = ""
+    again: tuple[int, int] | None = None
+    """Where in the spool it lies, if it is to be kept for another look; told before the spool moves on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -543,13 +545,15 @@ class HoldEngine:
         if case.on_its_way:
             return [*([Expect(case.flow, case.dir, case.base + result.end)] if result.end else []), *self._close(case)]
         commands: list[Command] = []
+        news = self._news(case, result.objects, now)
+        commands += [report for report in news if report.again]
         if not case.expired:
             commands.append(Release(case.flow, case.dir, case.length, result.finished))
         if result.end and result.end > case.length:
             commands.append(Expect(case.flow, case.dir, case.base + result.end))
         if any(seen.ranged for seen in result.objects):
             self._tell(case.meta, "clean", now)
-        commands += self._news(case, result.objects, now)
+        commands += [report for report in news if not report.again]
         if result.finished:
             for other in self.cases.values():
                 other.moved |= other.on_its_way and (other.flow, other.dir) == (case.flow, case.dir)
@@ -634,9 +638,9 @@ class HoldEngine:
         objects = [told if seen is piece else seen for seen in case.result.objects]
         return self._stream(case, msgspec.structs.replace(case.result, objects=objects), now)
 
-    def _news(self, case: _Case, objects: list[Object], now: float) -> list[Command]:
+    def _news(self, case: _Case, objects: list[Object], now: float) -> list[Report]:
         """The outcomes of those that are whole and pass (of the bad, where nothing is stopped), each told once."""
-        commands: list[Command] = []
+        reports: list[Report] = []
         for seen in objects:
             whole = seen.complete or (case.ended and seen is objects[-1]) or seen.rules
             if not whole or self._unwanted(seen) or not self._is_news(case, seen):
@@ -644,10 +648,14 @@ class HoldEngine:
             done = replace(case, sha256=seen.sha256, size=seen.size, inner=seen.inner, rules=tuple(seen.rules))
             done.meta = self._named(case, seen)
             reason = "detect_only" if seen.rules else seen.reason or ("timeout" if case.expired else "")
-            commands.append(self._report(done, "released_by_policy" if reason else "clean", reason, now))
+            report = self._report(done, "released_by_policy" if reason else "clean", reason, now)
+            download = case.dir == TO_CLIENT or case.meta.app == "smtp"
+            if seen.again and download and seen.sha256 not in self.cache and seen is not case.piece:
+                report = replace(report, again=(seen.start, seen.end or case.length))
+            reports.append(report)
             if not reason:
                 self._remember(seen.sha256, ())
-        return commands
+        return reports
 
     def _is_news(self, case: _Case, seen: Object) -> bool:
         place = (case.dir, case.base + seen.start, "" if seen.rules else seen.sha256)

@@ -31,8 +31,8 @@ from sekisho.inspect.streams.found import MAX_MEMO, Found
 MAX_OBJECTS = 64
 AGAIN_BYTES = 4 << 20
 _WORTH = (
-    b"MZ", b"\x7fELF", b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"%PDF", b"{\\rtf", b"#!", b"Rar!", b"7z\xbc\xaf", b"\x1f\x8b",
-    b"MSCF", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"L\0\0\0", b"X5O!P%@A",
+    b"MZ", b"\x7fELF", b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"%PDF", b"{\\rtf", b"#!", b"Rar!", b"7z\xbc\xaf",
+    b"\x1f\x8b", b"MSCF", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"L\0\0\0", b"X5O!P%@A",
 )  # fmt: skip
 MESSAGE_BYTES = 192 << 10
 
