@@ -29,6 +29,7 @@ _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FRAMING = re.compile(rb"content-|transfer-|encoding|length|chunked|gzip|deflate|range|location", re.IGNORECASE)
 _CHUNK = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]{0,32}(?:;[^\r\n\0]{0,1024})?\r\n")
+_NEXT_CHUNK = re.compile(rb"\r\n" + _CHUNK.pattern)
 _LENIENT_CHUNK = re.compile(rb"(?:\r?\n)?[ \t]*+(?:0[xX])?(?=[0-9a-fA-F])0*+([0-9a-fA-F]{0,15}+)[^\n]*+\n")
 _RANGE = re.compile(rb"bytes[ ]+([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)", re.IGNORECASE)
 _FILE_NAME = re.compile(rb"filename\s*=\s*(?:\"([^\"]{1,255})\"|([^;\s]{1,255}))", re.IGNORECASE)
@@ -256,25 +257,22 @@ def _decoded(body: Bytes, head: _Head, limit: int, complete: bool) -> tuple[list
 
 def _dechunk(stream: memoryview, at: int) -> tuple[Bytes, int, bool, str]:
     """(content, offset behind the last byte understood, whether the final chunk was seen, trouble)."""
-    pieces: list[memoryview] = []
-    size = len(stream)
-    while at < size:
-        line = _CHUNK.match(stream, at, at + 1200)
-        if line is None:
-            rest = bytes(stream[at : at + 1200])
-            begun = len(rest) < 1100 and re.fullmatch(rb"[0-9a-fA-F]{0,8}[ \t]{0,32}(?:;[^\r\n\0]*)?\r?", rest)
-            return b"".join(pieces), size, False, "" if begun else "a chunk size has more than one reading"
+    content, size = bytearray(), len(stream)
+    line = _CHUNK.match(stream, at, at + 1200)
+    while line is not None:  # millions of times for one-byte chunks: nothing is kept but the content
         at, length = line.end(), int(line[1], 16)
         if length == 0:
             end, trouble = _trailer(stream, at)
-            return b"".join(pieces), end or size, end > 0, trouble
-        pieces.append(stream[at : at + length])
+            return memoryview(content), end or size, end > 0, trouble
+        content += stream[at : at + length]
         at += length
-        after = bytes(stream[at : at + 2])
-        if not b"\r\n".startswith(after[:2]):
-            return b"".join(pieces), size, False, "a chunk is longer than it says"
-        at += 2
-    return b"".join(pieces), size, False, ""
+        line = _NEXT_CHUNK.match(stream, at, at + 1200)
+    rest = bytes(stream[at : at + 1200])
+    if content and rest[:2] != b"\r\n"[: len(rest)]:
+        return memoryview(content), size, False, "a chunk is longer than it says"
+    rest = rest[2:] if content else rest
+    begun = len(rest) < 1100 and re.fullmatch(rb"[0-9a-fA-F]{0,8}[ \t]{0,32}(?:;[^\r\n\0]*)?\r?", rest)
+    return memoryview(content), size, False, "" if begun else "a chunk size has more than one reading"
 
 
 def _trailer(stream: memoryview, at: int) -> tuple[int, str]:
