@@ -419,7 +419,7 @@ class HoldEngine:
     def _look_at(self, case: _Case, app: str) -> Scan:
         blank, flow = self._blank(case), self.flows.get(case.flow, _Flow())
         known = case.dir == TO_CLIENT and blank < 0
-        mend = self.block and not case.on_its_way
+        mend = self.block and not case.on_its_way and app in ("pop3", "imap")
         return Scan(
             case.token, "stream", case.flow, case.dir, length=case.length, app=app, mend=mend,
             blank=blank - case.base if blank >= 0 else -1,
