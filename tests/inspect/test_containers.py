@@ -62,7 +62,8 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("kind", sorted(COMPRESS))
 def test_a_compressed_file_is_opened(worker: Confined, kind: str) -> None:
-    assert inside(worker, COMPRESS[kind](EICAR * 40), f"invoice.doc.{kind}") == "invoice.doc"
+    packed = COMPRESS[kind](b"EICAR-STAND" * 9 + EICAR)
+    assert inside(worker, packed, f"invoice.doc.{kind}") == "invoice.doc"
     assert inside(worker, COMPRESS[kind](packing.tarred(("a", bytes(999)), ("b.exe", PACKED))), "all.tgz")
 
 
@@ -159,7 +160,7 @@ def test_documents_are_opened(worker: Confined) -> None:
     office = packing.compound(("VBA_Module", module), ("Other", bytes(9000)))
     assert EICAR not in module
     assert ole.decompressed(packing.macro(source)) == source
-    assert inside(worker, office) == "VBA_Module/VBA_Module.vba"
+    assert inside(worker, office) == "VBA_Module.vba"
     assert inside(worker, packing.compound(("Data", PACKED))) == "Data/Data"
     assert inside(worker, zipped(("word/vbaProject.bin", office)), "a.docm").startswith("vbaProject.bin/")
     for filters, data in (
@@ -260,7 +261,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
 
 
 def _spread(levels: int) -> bytes:
-    data = zipped(("0", bytes(4 << 20)))
+    data = zipped(("0", bytes(160 << 20)))
     for level in range(levels):
         data = zipped(*((f"{level}-{n}.zip", data + bytes([n])) for n in range(16)))
     return data

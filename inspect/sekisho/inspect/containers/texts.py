@@ -24,7 +24,7 @@ _MAIL = re.compile(
 )
 _FORM = re.compile(rb"\A(?:\r?\n)*--[^\r\n]{1,200}\r?\n[!-9;-~]{1,80}[ \t]*:")
 _RUN = re.compile(rb"[A-Za-z0-9+/]{160}(?:[A-Za-z0-9+/]|\\?[\r\n]+)*+={0,2}")
-_HEX = re.compile(rb"(?:[0-9a-fA-F][ \t\r\n]*+){64,}+")
+_HEX = re.compile(rb"(?<![A-Za-z0-9])(?:[0-9a-fA-F][ \t\r\n]*+){64,}+")
 _SPACE = re.compile(rb"[ \t\r\n\\]+")
 
 
