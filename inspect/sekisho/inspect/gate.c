@@ -53,6 +53,7 @@ enum {
     FRAME_AT = 32768,     /* there, and at 8, 64, ... times as much, a longer one is looked at on its way */
     TAIL_MIN = 4096,      /* a compressed file's last bytes are its check sum: hold more than those */
     GATHER_MAX = 4096,    /* packets held of one mailbox stream */
+    GATHER_LOOK = 128 << 10,
     PATCHES = 64,
     ASKED_MAX = 1024,
 };
@@ -1026,6 +1027,8 @@ static void consider_notes(struct gate *g, struct flow *f, uint32_t dir, int pus
         look(g, f, dir, GATE_COMPLETE);
     } else if (pushed && (d->contig <= EAGER || f->kind & MARK_SMB)) {
         look(g, f, dir, GATE_PAUSE);
+    } else if (d->held_bytes >= GATHER_LOOK && gathers(f, dir)) {
+        look(g, f, dir, GATE_PAUSE); /* enough to answer for: the sender need not run dry */
     } else if (d->contig >= (uint64_t)FRAME_AT << d->frames * 3) {
         d->frames++;
         note(g, f, dir, GATE_FRAME);
@@ -1293,8 +1296,10 @@ static void handle(struct gate *g, struct packet *p) {
 
 /* ---- time ----------------------------------------------------------------------------------------- */
 
-static int64_t pause_after(const struct gate *g, const struct direction *d) {
+static int64_t pause_after(const struct gate *g, const struct flow *f, uint32_t dir) {
+    const struct direction *d = &f->dir[dir];
     if (d->shed) return SHED_PAUSE_US;
+    if (gathers(f, dir)) return g->config.pause_us; /* most of these looks are at what is new only (mailbox.may_pass) */
     /* Looking costs about 5 us per kilobyte: wait three times that, so that looking stays a fraction. */
     int64_t wait = (int64_t)(d->contig / 1024 * 15);
     if (wait < g->config.pause_us) wait = g->config.pause_us;
@@ -1331,7 +1336,7 @@ static int64_t tick(struct gate *g) {
                 next = next < 50000 ? next : 50000;
                 continue;
             }
-            int64_t left = d->tail_since + pause_after(g, d) - g->now;
+            int64_t left = d->tail_since + pause_after(g, f, dir) - g->now;
             if (left > 0) {
                 next = left < next ? left : next;
             } else if (d->shed) {
