@@ -4,7 +4,7 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 
-packages="mosquitto nginx iptables nftables iproute2 ethtool tcpdump swaks vsftpd dnsmasq-base bind9-dnsutils curl lftp
+packages="mosquitto nginx iptables nftables iproute2 ethtool tcpdump swaks vsftpd samba smbclient dnsmasq-base bind9-dnsutils curl lftp
   gcc libc6-dev libnetfilter-queue-dev libmnl-dev libseccomp2 python3 python3-venv python3-dev make kmod
   iputils-ping openssl systemd procps ca-certificates chromium apache2-bin nodejs libarchive-tools zstd
   dovecot-core dovecot-pop3d dovecot-imapd"
@@ -38,6 +38,7 @@ esac
 echo "Installing system packages:$missing${need_suricata:+ suricata}"
 new_services=
 for service in $services; do installed "$service" || new_services="$new_services $service"; done
+installed samba || new_services="$new_services smbd nmbd samba-ad-dc"
 kept=
 restore() {
   rm -f "$policy"

@@ -443,10 +443,11 @@ class HoldEngine:
         flow = self.flows.get(case.flow)
         claims = [c for c in flow.claims if c.dir == case.dir] if flow else []
         same = next((c for c in claims if seen is not None and c.sha256 == seen.sha256), None)
-        if same is not None and flow is not None:
+        if same is not None and flow is not None and seen is not None:
             flow.claims.remove(same)
             same.ended = True
-            return same.meta
+            meta = same.meta
+            return replace(meta, file_name=meta.file_name or seen.name, host=meta.host or seen.host[:256])
         if seen is not None and (seen.name or seen.url or seen.mail_from):
             return replace(
                 case.meta, file_name=seen.name, url=mask_url(seen.url), host=seen.host[:256],
@@ -511,7 +512,7 @@ class HoldEngine:
         if not case.flow:
             return
         if result.app:
-            self._flow(case.flow).app[case.dir] = result.app
+            self._flow(case.flow).app = dict.fromkeys((TO_CLIENT, TO_SERVER), result.app)
         if result.memo:
             self._flow(case.flow).memo[case.dir] = result.memo
 

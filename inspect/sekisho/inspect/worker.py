@@ -158,15 +158,15 @@ class Worker:
         return result
 
     def _stream(self, job: Job, data: memoryview, limits: Limits, result: Result) -> None:
-        app, split = registry.splitter(job.app, data, to_server=job.to_server)
-        result.app = app if app != job.app else ""
         if job.full:
             result.passes = mailbox.may_pass(data, app=job.app, full=job.full, looked=job.looked, left=job.left)
             if result.passes:
                 return
+        split = registry.splitter(job.app, to_server=job.to_server)
         for found in split(data, memoryview(job.asked), limit=job.limit):
             result.end = found.expected
             result.opaque |= found.opaque
+            result.app = found.becomes or result.app
             if 0 < len(found.memo) <= MAX_MEMO:
                 result.memo = found.memo
             if found.complete:

@@ -31,6 +31,8 @@ class Found:
     """Why two readers could disagree about it; empty = there is one reading."""
     opaque: bool = False
     """From `end` on the stream is no longer this protocol (encrypted, a tunnel): nothing more can be read in it."""
+    becomes: str = ""
+    """The protocol that begins at `end`; the splitter stops there."""
     body_at: int = 0
     """Stream offset of its content where that travels unchanged; 0 = it does not."""
     ranged: tuple[int, int, int] | None = None

@@ -31,7 +31,7 @@ _FRAMING = re.compile(rb"content-|transfer-|encoding|length|chunked|gzip|deflate
 _CHUNK = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]{0,32}(?:;[^\r\n\0]{0,1024})?\r\n")
 _NEXT_CHUNK = re.compile(rb"\r\n" + _CHUNK.pattern)
 _LENIENT_CHUNK = re.compile(rb"(?:\r?\n)?[ \t]*+(?:0[xX])?(?=[0-9a-fA-F])0*+([0-9a-fA-F]{0,15}+)[^\n]*+\n")
-_RANGE = re.compile(rb"bytes[ ]+([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)", re.IGNORECASE)
+CONTENT_RANGE = re.compile(rb"bytes[ ]+([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)", re.IGNORECASE)
 _FILE_NAME = re.compile(rb"filename\s*=\s*(?:\"([^\"]{1,255})\"|([^;\s]{1,255}))", re.IGNORECASE)
 _BOUNDARY = re.compile(rb"boundary\s*=\s*(?:\"([^\"]{1,200})\"|([^;\s]{1,200}))", re.IGNORECASE)
 _CODINGS = {b"gzip", b"x-gzip", b"deflate", b"x-deflate", b"br", b"zstd", b"compress", b"x-compress"}
@@ -39,7 +39,7 @@ _SPEAKS_OF_CODING = re.compile(rb"gzip|deflate|compress|zstd|lzma|^x?-?br$", re.
 
 
 @dataclass(frozen=True, slots=True)
-class _Head:
+class Head:
     body_at: int
     status: int
     version: int
@@ -76,6 +76,9 @@ def responses(stream: memoryview, peer: memoryview, *, limit: int) -> Iterator[F
     """A `found.Splitter` for what travels from the server; `peer` is the newest request's beginning."""
     asked = _asked(bytes(peer[:MAX_HEAD]))
     at = 0
+    if asked.method == b"PRI" and bytes(stream[:1]) < b" ":
+        yield Found(0, 0, True, becomes="http2")
+        return
     for _ in range(MAX_OBJECTS):
         at = _skip_empty_lines(stream, at)
         if at >= len(stream):
@@ -89,7 +92,7 @@ def responses(stream: memoryview, peer: memoryview, *, limit: int) -> Iterator[F
             return
         found = _response(stream, at, head, asked, limit)
         yield found
-        if not found.complete or found.trouble or found.opaque:
+        if not found.complete or found.trouble or found.opaque or found.becomes:
             return
         at = found.end
     yield Found(at, 0, False, [stream[at:]])
@@ -104,11 +107,14 @@ def requests(stream: memoryview, peer: memoryview, *, limit: int) -> Iterator[Fo
             return
         window = bytes(stream[at : at + MAX_HEAD])
         line, end = _REQUEST.match(window), _HEAD_END.search(window)
+        if window.startswith(b"PRI * HTTP/2.0\r\n"):
+            yield Found(at, at, True, becomes="http2")
+            return
         if line is None or end is None:
             yield Found(at, 0, False, [stream[at:]])
             return
         asked = _asked(window)
-        head = _Head(at + end.end(), 0, 1, _fields(window[line.end() : end.start()])[0])
+        head = Head(at + end.end(), 0, 1, _fields(window[line.end() : end.start()])[0])
         if line[1] == b"CONNECT":
             yield Found(at, len(stream), True, [], opaque=True, host=asked.host, url=asked.url)
             return
@@ -116,9 +122,9 @@ def requests(stream: memoryview, peer: memoryview, *, limit: int) -> Iterator[Fo
         if not head.fields.get(b"content-length") and not head.fields.get(b"transfer-encoding"):
             found = Found(at, head.body_at, True)
         parts = [p for p in found.parts if len(p)]
-        parts += [piece for p in parts[:1] for piece in _multipart(p, head.text(b"content-type"))]
+        parts += [piece for p in parts[:1] for piece in form_members(p, head.text(b"content-type"))]
         yield replace(
-            found, parts=parts, trouble="", name=_form_name(parts) or asked.name, url=asked.url, host=asked.host
+            found, parts=parts, trouble="", name=form_name(parts) or asked.name, url=asked.url, host=asked.host
         )
         if not found.complete:
             return
@@ -135,23 +141,23 @@ def _skip_empty_lines(stream: memoryview, at: int) -> int:
     return at
 
 
-def _head(stream: memoryview, at: int) -> _Head | None:
+def _head(stream: memoryview, at: int) -> Head | None:
     """The response head at `at`; None while it is not all there."""
     window = bytes(stream[at : at + MAX_HEAD])
     status = _STATUS.match(window)
     if status is None:
         whole = b"\n" in window or len(window) > 1024
         if whole or not _could_become_status(window):
-            return _Head(at, 0, 0, {}, "the answer does not begin as HTTP/1 does")
+            return Head(at, 0, 0, {}, "the answer does not begin as HTTP/1 does")
         return None
     end = _BLANK.search(window, status.end() - 1)
     if end is None:
         if len(window) >= MAX_HEAD:
-            return _Head(at, 0, 0, {}, "the head is longer than 64 KiB")
+            return Head(at, 0, 0, {}, "the head is longer than 64 KiB")
         trouble = _fields(window[status.end() : window.rfind(b"\n") + 1])[1]
-        return _Head(at, 0, 0, {}, trouble) if trouble else None
+        return Head(at, 0, 0, {}, trouble) if trouble else None
     fields, trouble = _fields(window[status.end() : end.start() + 1])
-    return _Head(at + end.end(), int(status[2]), int(status[1] or b"0"), fields, trouble)
+    return Head(at + end.end(), int(status[2]), int(status[1] or b"0"), fields, trouble)
 
 
 def _could_become_status(window: bytes) -> bool:
@@ -192,16 +198,18 @@ def _fields(text: bytes) -> tuple[dict[bytes, list[bytes]], str]:
     return fields, trouble
 
 
-def _response(stream: memoryview, at: int, head: _Head, asked: _Asked, limit: int) -> Found:
-    told = Found(at, 0, False, name=_file_name(head) or asked.name, url=asked.url, host=asked.host)
+def _response(stream: memoryview, at: int, head: Head, asked: _Asked, limit: int) -> Found:
+    told = Found(at, 0, False, name=file_name(head) or asked.name, url=asked.url, host=asked.host)
     if head.status == 101 or (asked.method == b"CONNECT" and head.status // 100 == 2):
+        if (asked.upgrade or asked.method == b"PRI") and head.values(b"upgrade") == [b"h2c"]:
+            return replace(told, end=head.body_at, complete=True, becomes="http2")
         if asked.upgrade or asked.method == b"CONNECT":
             return replace(told, end=head.body_at, complete=True, opaque=True)
         return replace(told, parts=[stream[head.body_at :]], trouble="it changes to a protocol nobody asked for")
     if head.status // 100 == 1 or head.status in (204, 304) or asked.method == b"HEAD":
         return replace(told, end=head.body_at, complete=True)
     found = _framed(stream, at, head, limit)
-    ranged = _RANGE.match(head.text(b"content-range").strip()) if head.status == 206 else None
+    ranged = CONTENT_RANGE.match(head.text(b"content-range").strip()) if head.status == 206 else None
     if ranged:
         total = int(ranged[3]) if ranged[3] != b"*" else 0
         return replace(
@@ -210,7 +218,7 @@ def _response(stream: memoryview, at: int, head: _Head, asked: _Asked, limit: in
     return replace(found, name=told.name, url=told.url, host=told.host)
 
 
-def _framed(stream: memoryview, at: int, head: _Head, limit: int) -> Found:
+def _framed(stream: memoryview, at: int, head: Head, limit: int) -> Found:
     body_at = head.body_at
     transfer, lengths = head.values(b"transfer-encoding"), head.values(b"content-length")
     trouble, complete, expected = "", False, 0
@@ -231,14 +239,14 @@ def _framed(stream: memoryview, at: int, head: _Head, limit: int) -> Found:
         body, end = stream[body_at:], 0
     if trouble:
         return Found(at, 0, False, [body, *_readings(stream, at, limit)], trouble=trouble)
-    parts, trouble = _decoded(body, head, limit, complete)
+    parts, trouble = content_forms(body, head, limit, complete)
     if trouble:
         parts += _readings(stream, at, limit)
         return Found(at, 0, False, parts, trouble=trouble)
     return Found(at, end, complete, parts, expected=0 if complete else expected, body_at=0 if transfer else body_at)
 
 
-def _decoded(body: Bytes, head: _Head, limit: int, complete: bool) -> tuple[list[Bytes], str]:
+def content_forms(body: Bytes, head: Head, limit: int, complete: bool) -> tuple[list[Bytes], str]:
     """(every form of the body, trouble)."""
     tokens = head.values(b"content-encoding")
     codings = [t.decode() for t in tokens if t in _CODINGS]
@@ -347,19 +355,19 @@ def _asked(head: bytes) -> _Asked:
     return _Asked(line[1], line[2], host, b"upgrade" in fields)
 
 
-def _file_name(head: _Head) -> str:
+def file_name(head: Head) -> str:
     found = _FILE_NAME.search(head.text(b"content-disposition"))
     return (found[1] or found[2]).decode("utf-8", "replace")[:256] if found else ""
 
 
-def _form_name(parts: list[Bytes]) -> str:
+def form_name(parts: list[Bytes]) -> str:
     for part in parts[:1]:
         found = _FILE_NAME.search(bytes(part[:2048]))
         return (found[1] or found[2]).decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2] if found else ""
     return ""
 
 
-def _multipart(body: Bytes, content_type: bytes) -> list[Bytes]:
+def form_members(body: Bytes, content_type: bytes) -> list[Bytes]:
     """The members of a form (RFC 7578), each without its own head."""
     found = _BOUNDARY.search(content_type)
     if not content_type.lower().startswith(b"multipart/") or not found:

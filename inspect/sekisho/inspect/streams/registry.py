@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from sekisho.inspect.streams import http1, imap, pop3, smtp
+from sekisho.inspect.streams import http1, http2, imap, pop3, smtp
 from sekisho.inspect.streams.found import Found, Splitter
 
 
@@ -14,16 +14,36 @@ def raw(stream: memoryview, peer: memoryview, *, limit: int) -> Iterator[Found]:
     yield Found(0, 0, False, [stream])
 
 
+def _responses(stream: memoryview, peer: memoryview, *, limit: int) -> Iterator[Found]:
+    for found in http1.responses(stream, peer, limit=limit):
+        yield found
+        if found.becomes:
+            yield from http2.responses(stream, peer, limit=limit, at=found.end)
+
+
+def _requests(stream: memoryview, peer: memoryview, *, limit: int) -> Iterator[Found]:
+    for found in http1.requests(stream, peer, limit=limit):
+        yield found
+        if found.becomes:
+            yield from http2.requests(stream, peer, limit=limit, at=found.end)
+
+
 _TO_CLIENT: Final[dict[str, Splitter]] = {
-    "http": http1.responses,
+    "http": _responses,
+    "http2": http2.responses,
     "ftp-data": raw,
     "pop3": pop3.objects,
     "imap": imap.objects,
 }
-_TO_SERVER: Final[dict[str, Splitter]] = {"http": http1.requests, "ftp-data": raw, "smtp": smtp.objects}
-APPS: Final = ("http", "ftp-data", "smtp", "pop3", "imap")
+_TO_SERVER: Final[dict[str, Splitter]] = {
+    "http": _requests,
+    "http2": http2.requests,
+    "ftp-data": raw,
+    "smtp": smtp.objects,
+}
+APPS: Final = ("http", "http2", "ftp-data", "smtp", "pop3", "imap")
 
 
-def splitter(app: str, stream: memoryview, *, to_server: bool) -> tuple[str, Splitter]:
-    """(the protocol's name, its splitter) for one direction; what nobody knows is one raw object."""
-    return app, (_TO_SERVER if to_server else _TO_CLIENT).get(app, raw)
+def splitter(app: str, *, to_server: bool) -> Splitter:
+    """The one for this direction; what nobody knows is one raw object."""
+    return (_TO_SERVER if to_server else _TO_CLIENT).get(app, raw)

@@ -1,0 +1,266 @@
+"""HTTP/2 in clear text (RFC 9113), from its first frame or from any later one: the bodies of all its streams.
+
+Frames of many streams travel mixed; each stream is one object. What is finished leaves the spool only up to a
+place at which no stream is open, so that what is kept always begins with a whole frame. Header compression
+(RFC 7541) then lacks what was said before: names that cannot be known any more are empty, and a body whose
+headers are not all known is tried in every coding. Nothing is skipped because it could not be read.
+
+Both directions are read the same way; requests leave their names to the responses in the memo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import msgspec
+from hpack import Decoder, HPACKError
+from hpack.table import HeaderTable
+
+from sekisho.inspect.decode import decoded, sniffed
+from sekisho.inspect.streams import http1
+from sekisho.inspect.streams.found import Bytes, Found, memos
+from sekisho.inspect.streams.http1 import CONTENT_RANGE, Head, content_forms, file_name, form_members, form_name
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+MAX_FRAMES: Final = 500_000
+MAX_STREAMS: Final = 1024
+"""Open at once; a server that holds more open has agreed to none of the usual limits."""
+MAX_BLOCK: Final = 256 << 10
+MAX_TABLE: Final = 1 << 20
+MAX_NAMED: Final = 128
+"""Requests whose names are remembered for their responses."""
+_FRAME: Final = 9
+_DATA, _HEADERS, _RST, _PUSH, _CONTINUATION = 0, 1, 3, 5, 9
+_END_STREAM, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x4, 0x8, 0x20
+_ANY_CODING: Final = ("gzip", "deflate", "br", "zstd")
+
+Fields = list[tuple[bytes, bytes]]
+
+
+class _Names(msgspec.Struct, array_like=True):
+    """What a request is for."""
+
+    path: str = ""
+    host: str = ""
+
+
+_MEMO: Final = msgspec.msgpack.Decoder(dict[int, _Names])
+
+
+class _Table(HeaderTable):
+    """Entries from before the stream was met are empty instead of an error."""
+
+    missed = False
+
+    def get_by_index(self, index: int) -> tuple[bytes, bytes]:
+        known = HeaderTable.STATIC_TABLE_LENGTH + len(self.dynamic_entries)
+        if index > known:
+            self.missed = True
+            return b"", b""
+        name, value = super().get_by_index(index)
+        return name, value
+
+
+class _Fields:
+    """Header compression of one direction, read leniently."""
+
+    def __init__(self) -> None:
+        self._decoder = Decoder(MAX_BLOCK)
+        self._decoder.max_allowed_table_size = MAX_TABLE
+        self._table = self._decoder.header_table = _Table()
+
+    def read(self, block: bytes) -> tuple[Fields, bool]:
+        """(fields, whether they are all known)."""
+        self._table.missed = False
+        try:
+            fields = [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
+        except (HPACKError, ValueError, IndexError, OverflowError):
+            return [], False
+        return fields, not self._table.missed
+
+
+@dataclass(slots=True)
+class _Stream:
+    number: int
+    start: int
+    known: bool = False
+    """Its headers have been seen, all of them."""
+    fields: dict[bytes, list[bytes]] = field(default_factory=dict)
+    data: list[memoryview] = field(default_factory=list)
+    ended: bool = False
+    trouble: str = ""
+
+    def first(self, name: bytes) -> str:
+        return self.fields.get(name, [b""])[0].decode("latin-1")
+
+
+def responses(stream: memoryview, peer: memoryview, *, limit: int, at: int = 0) -> Iterator[Found]:
+    """A `found.Splitter` for what travels from the server; frames begin at `at`."""
+    if bytes(stream[at : at + 7]) == b"HTTP/1." and bytes(stream[at + 8 : at + 12]) != b" 101":
+        yield from http1.responses(stream[at:], memoryview(b""), limit=limit)  # it has declined
+        return
+    asked = _asked(memos(peer)[1])
+    for found, one in _Reader(stream, at, limit).objects():
+        if one is None:
+            yield found
+            continue
+        names = asked.get(one.number, _Names())
+        head = _head(one)
+        ranged = CONTENT_RANGE.match(head.text(b"content-range").strip())
+        trouble = found.trouble
+        if ranged and head.status == 206 and (int(ranged[1]) or ranged[3] != b"%d" % (int(ranged[2]) + 1)):
+            trouble = trouble or "a part of a file cannot be put to its other parts in HTTP/2"
+        name = file_name(head) or names.path.partition("?")[0].rpartition("/")[2]
+        yield replace(found, trouble=trouble, name=name[:256], url=names.path, host=names.host)
+
+
+def requests(stream: memoryview, peer: memoryview, *, limit: int, at: int = 0) -> Iterator[Found]:
+    """A `found.Splitter` for what travels from the client: uploads, and names for the answers."""
+    named = _asked(memos(peer)[0])
+    for found, one in _Reader(stream, at, limit).objects():
+        if one is None:
+            memo = msgspec.msgpack.encode(dict(sorted(named.items())[-MAX_NAMED:]))
+            yield replace(found, memo=memo)
+            continue
+        if one.known:
+            named[one.number] = _Names(one.first(b":path")[:200], one.first(b":authority")[:40])
+        names = named.get(one.number, _Names())
+        parts = found.parts
+        parts += [piece for p in parts[:1] for piece in form_members(p, _head(one).text(b"content-type"))]
+        name = form_name(parts) or names.path.partition("?")[0].rpartition("/")[2]
+        yield replace(found, parts=parts, trouble="", name=name[:256], url=names.path, host=names.host)
+
+
+def _asked(memo: bytes) -> dict[int, _Names]:
+    try:
+        return _MEMO.decode(memo) if memo else {}
+    except msgspec.MsgspecError:
+        return {}
+
+
+def _head(one: _Stream) -> Head:
+    status = one.fields.get(b":status", [b"0"])[-1]
+    return Head(0, int(status) if status.isdigit() and len(status) == 3 else 0, 1, one.fields)
+
+
+class _Reader:
+    def __init__(self, stream: memoryview, at: int, limit: int) -> None:
+        self._stream, self._at, self._limit = stream, at, limit
+        self._fields = _Fields()
+        self._open: dict[int, _Stream] = {}
+        self._block: tuple[int, int, bytearray] | None = None
+        """(stream, its frame's flags, fragments) of headers that a CONTINUATION goes on with."""
+
+    def objects(self) -> Iterator[tuple[Found, _Stream | None]]:
+        """Each stream as it ends, then (with None) what can be forgotten, then those that are open."""
+        stream, at = self._stream, self._skip(self._at)
+        safe, trouble = at, ""
+        for _ in range(MAX_FRAMES):
+            if at + _FRAME > len(stream):
+                break
+            size = int.from_bytes(stream[at : at + 3], "big")
+            kind, flags = stream[at + 3], stream[at + 4]
+            number = int.from_bytes(stream[at + 5 : at + 9], "big") & 0x7FFFFFFF
+            payload = stream[at + _FRAME : at + _FRAME + size]
+            if len(payload) < size:
+                if kind == _DATA and len(payload):
+                    self._data(number, flags & ~_END_STREAM, payload, at, size)
+                break
+            ended = self._frame(kind, flags, number, payload, at)
+            at += _FRAME + size
+            if ended is not None:
+                yield self._object(ended), ended
+            if not self._open and self._block is None:
+                safe = at
+            if len(self._open) > MAX_STREAMS:
+                trouble = "more streams are open than anybody allows"
+                break
+        else:
+            trouble = "more frames than content needs"
+        yield Found(safe, safe, True), None
+        if trouble:
+            yield Found(safe, 0, False, [stream[safe:]], trouble=trouble), None
+        for one in self._open.values():
+            yield self._object(one), one
+
+    def _skip(self, at: int) -> int:
+        """Behind what precedes the first frame: the client's preface, or the answer that changed to HTTP/2."""
+        window = bytes(self._stream[at : at + 65536])
+        if window[:1] < b"A" or window[:1] > b"Z":
+            return at
+        preface, answer = window.find(PREFACE), window.find(b"\r\n\r\n")
+        return at + preface + len(PREFACE) if preface >= 0 else at + answer + 4 if answer >= 0 else at
+
+    def _frame(self, kind: int, flags: int, number: int, payload: memoryview, at: int) -> _Stream | None:
+        """Take one whole frame; the stream that ended with it, if one did."""
+        if kind == _DATA:
+            self._data(number, flags, payload, at, len(payload))
+            return self._ended(number, flags)
+        if kind == _RST:
+            return self._open.pop(number, None)
+        if kind in (_HEADERS, _PUSH):
+            fragment, trouble = _unpadded(payload, flags, len(payload))
+            skip = (5 if flags & _PRIORITY else 0) if kind == _HEADERS else 4
+            if kind == _HEADERS:
+                one = self._of(number, at)
+                one.trouble = one.trouble or trouble
+            else:  # its fields are the promised request's
+                number, flags = 0, flags & ~_END_STREAM
+            self._block = (number, flags, bytearray(fragment[skip:]))
+        elif kind == _CONTINUATION and self._block is not None:
+            number, first, fragments = self._block
+            fragments += payload[: MAX_BLOCK - len(fragments)]
+            self._block = (number, first | (flags & _END_HEADERS), fragments)
+        else:
+            return None
+        number, flags, fragments = self._block
+        if not flags & _END_HEADERS:
+            return None
+        self._block = None
+        fields, whole = self._fields.read(bytes(fragments))
+        if not number:
+            return None
+        one = self._of(number, at)
+        one.known = whole and (one.known or not one.data)
+        for name, value in fields:
+            one.fields.setdefault(name.lower(), []).append(value)
+        return self._ended(number, flags)
+
+    def _of(self, number: int, at: int) -> _Stream:
+        return self._open.setdefault(number, _Stream(number, at))
+
+    def _data(self, number: int, flags: int, payload: memoryview, at: int, size: int) -> None:
+        one = self._of(number, at)
+        content, trouble = _unpadded(payload, flags, size)
+        one.trouble = one.trouble or trouble
+        if len(content):
+            one.data.append(content)
+
+    def _ended(self, number: int, flags: int) -> _Stream | None:
+        if not flags & _END_STREAM:
+            return None
+        one = self._open.pop(number, None)
+        if one is not None:
+            one.ended = True
+        return one
+
+    def _object(self, one: _Stream) -> Found:
+        body: Bytes = one.data[0] if len(one.data) == 1 else b"".join(one.data)
+        head = _head(one)
+        parts, trouble = content_forms(body, head, self._limit, one.ended)
+        if not one.known and len(body):
+            forms = [out for coding in _ANY_CODING for out in decoded(body, [coding], self._limit)]
+            parts = [*forms, *sniffed(body, self._limit), *parts]
+        return Found(one.start, 0, one.ended, parts, trouble=one.trouble or trouble)
+
+
+def _unpadded(payload: memoryview, flags: int, size: int) -> tuple[memoryview, str]:
+    """(the payload, of `size` bytes when whole, without its padding; trouble)."""
+    if not flags & _PADDED or not size:
+        return payload, ""
+    end = size - payload[0]
+    if end < 1:
+        return payload[1:], "a frame's padding is longer than the frame"
+    return payload[1:end], ""

@@ -1,0 +1,177 @@
+"""HTTP/2 in clear text with nginx, Apache and curl: prior knowledge, upgrade, many streams on one connection."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sekisho.lab.lab import Lab
+from sekisho.lab.layout import SERVER4, SERVER6, SHAPES
+from sekisho.lab.samples import EICAR, SIZES, clean, malicious
+from sekisho.telemetry.events import FileVerdict
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(90)]
+
+NGINX_PORT, APACHE_PORT = 8082, 8083
+NGINX = """\
+daemon off; user www-data; worker_processes 1; pid {at}/nginx.pid; error_log {at}/nginx.log;
+events {{ worker_connections 256; }}
+http {{
+  default_type application/octet-stream; access_log off; client_max_body_size 64m;
+  client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi;
+  uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;
+  server {{
+    listen {port} http2; listen [::]:{port} http2; root {www};
+    location /gzip/ {{ alias {www}/; gzip on; gzip_types *; gzip_min_length 1; gzip_comp_level 1; }}
+    location /upload {{ proxy_pass http://127.0.0.1:{shapes}; }}
+  }}
+}}
+"""
+APACHE = """\
+ServerName www.sekisho.test
+ServerRoot {at}
+PidFile {at}/apache.pid
+ErrorLog {at}/apache.log
+Listen {port}
+LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+LoadModule http2_module /usr/lib/apache2/modules/mod_http2.so
+Protocols h2c http/1.1
+H2Upgrade on
+DocumentRoot {www}
+User www-data
+Group www-data
+"""
+MIXED = {f"clean-{n}": b"%d" % n + clean(size) for n, size in enumerate((900, 9_000, 40_000, 60_000))}
+MIXED |= {f"bad-{n}": b"%d" % n + malicious(size) for n, size in enumerate((900, 9_000, 40_000, 60_000))}
+"""Each fits in the window a client grants at first: this Apache forgets an upgraded connection that waits for more."""
+Serve = Callable[[list[str], int], None]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def servers(lab: Lab, serve: Serve) -> None:
+    at = lab.lay.wan / "h2"
+    at.mkdir()
+    for name, text, port in (("nginx", NGINX, NGINX_PORT), ("apache", APACHE, APACHE_PORT)):
+        (at / f"{name}.conf").write_text(text.format(at=at, port=port, www=lab.lay.www, shapes=SHAPES))
+    mixed = lab.lay.www / "mixed"
+    mixed.mkdir()
+    for name, data in MIXED.items():
+        (mixed / f"{name}.bin").write_bytes(data)
+    serve(["nginx", "-c", f"{at}/nginx.conf"], NGINX_PORT)
+    serve(["apache2", "-DFOREGROUND", "-f", f"{at}/apache.conf"], APACHE_PORT)
+
+
+def curl(lab: Lab, tmp: Path, *argv: str) -> list[dict[str, object]]:
+    """What curl tells of each transfer; files land in `tmp`."""
+    base = ["curl", "-gs", "--max-time", "40", "--output-dir", str(tmp), "-w", "%{json}\n"]
+    done = lab.run("lan", [*base, *argv], timeout_s=80)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith(b"{")]
+
+
+NODE = """\
+const [folder, base, ...names] = process.argv.slice(1), fs = require('fs');
+const session = require('http2').connect(base);
+session.on('error', () => {});
+let left = names.length;
+for (const name of names) {
+  const request = session.request({':path': `/mixed/${name}.bin`}), got = [];
+  request.on('data', (data) => got.push(data)).on('error', () => {}).on('close', () => {
+    fs.writeFileSync(`${folder}/${name}`, Buffer.concat(got));
+    if (!--left) session.destroy();
+  });
+}
+"""
+
+
+def at_once(lab: Lab, tmp: Path, names: list[str]) -> None:
+    """Fetch all on one connection into `tmp`, as far as they come."""
+    lab.run("lan", ["node", "-e", NODE, str(tmp), f"http://{SERVER4}:{NGINX_PORT}", *names], check=True)
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+def blocked(lab: Lab) -> list[FileVerdict]:
+    return [e for e in (row.event for row in lab.events()) if isinstance(e, FileVerdict) and e.outcome == "blocked"]
+
+
+@pytest.mark.parametrize("size", ["1k", "300k", "20m"])
+@pytest.mark.parametrize("folder", ["", "gzip/"])
+def test_a_clean_file_arrives_whole_and_its_malicious_twin_never(
+    lab: Lab, tmp_path: Path, folder: str, size: str
+) -> None:
+    before = len(blocked(lab))
+    hosts = (SERVER4, f"[{SERVER6}]") if size != "20m" else (SERVER4,)
+    for host in hosts:
+        url = f"http://{host}:{NGINX_PORT}/{folder}{{}}/{size}.bin"
+        how = ["--http2-prior-knowledge", "--compressed"]
+        (good,) = curl(lab, tmp_path, *how, "-o", "good", url.format("clean"))
+        assert (good["exitcode"], good["http_version"]) == (0, "2"), good
+        assert (tmp_path / "good").read_bytes() == clean(SIZES[size])
+        (bad,) = curl(lab, tmp_path, *how, "-o", "bad", url.format("bad"))
+        assert bad["exitcode"] != 0, bad
+        got = content(tmp_path / "bad")
+        assert len(got) < SIZES[size] and EICAR not in got and malicious(SIZES[size]).startswith(got[:100])
+    lab.wait(lambda: len(blocked(lab)) == before + len(hosts), "the centre was not told", 20)
+    assert {(event.file_name, event.app) for event in blocked(lab)[before:]} == {(f"{size}.bin", "http2")}
+
+
+def test_a_connection_that_is_upgraded_is_looked_at_like_any_other(lab: Lab, tmp_path: Path) -> None:
+    before = len(blocked(lab))
+    for number in range(4):
+        for kind in ("clean", "bad"):
+            out = tmp_path / f"{kind}-{number}"
+            url = f"http://{SERVER4}:{APACHE_PORT}/mixed/{kind}-{number}.bin"
+            for _ in range(8):  # one upgrade in eight fails in this curl, without the box as well (16)
+                (told,) = curl(lab, tmp_path, "--http2", "-o", out.name, url)
+                if told["exitcode"] != 16:
+                    break
+            if kind == "clean":
+                assert (told["exitcode"], told["http_version"]) == (0, "2"), told
+                assert content(out) == MIXED[out.name]
+            else:
+                assert told["exitcode"] != 0 and EICAR not in content(out), told
+    lab.wait(lambda: len(blocked(lab)) == before + 4, "the centre was not told", 20)
+
+
+def test_many_streams_on_one_connection_all_arrive(lab: Lab, tmp_path: Path) -> None:
+    names = [name for name in MIXED if name.startswith("clean")]
+    at_once(lab, tmp_path, names)
+    for name in names:
+        assert (tmp_path / name).read_bytes() == MIXED[name], name
+
+
+def test_a_malicious_stream_among_clean_ones_never_ends(lab: Lab, tmp_path: Path) -> None:
+    before = len(blocked(lab))
+    at_once(lab, tmp_path, sorted(MIXED))
+    for name in MIXED:
+        assert EICAR not in (tmp_path / name).read_bytes(), name
+    lab.wait(lambda: len(blocked(lab)) == before + 1, "the centre was not told once", 20)
+
+
+def test_the_second_request_on_a_connection_is_looked_at_too(lab: Lab, tmp_path: Path) -> None:
+    before = len(blocked(lab))
+    url = f"http://{SERVER4}:{NGINX_PORT}"
+    good, bad = curl(
+        lab, tmp_path, "--http2-prior-knowledge", "-o", "a", f"{url}/clean/300k.bin", "-o", "b", f"{url}/bad/300k.bin"
+    )
+    assert (good["exitcode"], bad["exitcode"] != 0) == (0, True) and bad["local_port"] == good["local_port"]
+    assert EICAR not in content(tmp_path / "b")
+    lab.wait(lambda: len(blocked(lab)) == before + 1, "the centre was not told", 20)
+
+
+@pytest.mark.parametrize("size", ["1k", "300k"])
+def test_a_malicious_upload_never_ends(lab: Lab, tmp_path: Path, size: str) -> None:
+    kept = {path.name for path in lab.lay.uploads.iterdir()}
+    for kind, data in (("clean", clean(SIZES[size])), ("bad", malicious(SIZES[size]))):
+        (tmp_path / kind).write_bytes(data)
+        url = f"http://{SERVER4}:{NGINX_PORT}/upload"
+        (told,) = curl(lab, tmp_path, "--http2-prior-knowledge", "--data-binary", f"@{tmp_path / kind}", "-o", "x", url)
+        assert (told["exitcode"] == 0) == (kind == "clean"), told
+    new = [path.read_bytes() for path in lab.lay.uploads.iterdir() if path.name not in kept]
+    assert new == [clean(SIZES[size])]
