@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -13,12 +11,12 @@ from typing import Any, Final
 import msgspec
 
 from sekisho.appliance import bridge, covering, express, meter, netfilter, portrait, preflight, status, suricata
-from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
+from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.settings import DEFAULTS, load
 from sekisho.appliance.process import EngineProcess
+from sekisho.appliance.reload import reload
 
 DEFAULT_SETTINGS: Final = Path("/etc/sekisho/box.toml")
-RELOAD_WAIT_S: Final = 180.0
 
 
 def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -147,20 +145,10 @@ def _alive(pid: int) -> bool:
 
 
 def _reload(args: argparse.Namespace) -> int:
-    settings = load(args.settings)
-    before = status.try_read(settings)
-    if before is None or not before.fresh:
-        raise DeviceFault("The box's daemon is not running.", "Start it: systemctl start sekisho-appliance.")
-    os.kill(before.pid, signal.SIGHUP)
-    deadline = time.monotonic() + RELOAD_WAIT_S
-    while time.monotonic() < deadline:
-        now = status.try_read(settings)
-        if now is not None and now.engine.reloads > before.engine.reloads:
-            line = now.engine.refused or f"{now.engine.rules_loaded} rules are in force."
-            _say(args, {"ok": not now.engine.refused, "engine": now.engine}, [line])
-            return 1 if now.engine.refused else 0
-        time.sleep(0.1)
-    raise PeerError("The inspection engine did not finish reloading in time.")
+    engine = reload(load(args.settings))
+    line = engine.refused or f"{engine.rules_loaded} rules are in force."
+    _say(args, {"ok": not engine.refused, "engine": engine}, [line])
+    return 1 if engine.refused else 0
 
 
 def _defaults(args: argparse.Namespace) -> int:
