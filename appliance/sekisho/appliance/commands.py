@@ -29,6 +29,7 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         ("run", _run, "run the box's daemon in the foreground"),
         ("down", _down, "remove rules and bridge, restore what was found"),
         ("status", _status, "is traffic inspected now?"),
+        ("devices", _devices, "who is in the office's network?"),
         ("coverage", _coverage, "which share of each device's bytes was looked at?"),
         ("reload", _reload, "load the current rule set live and prove it"),
         ("defaults", _defaults, "print the commented settings file"),
@@ -131,6 +132,12 @@ def _status(args: argparse.Namespace) -> int:
     ]
     _say(args, facts, lines)
     return 0 if inspecting and proven else 1
+
+
+def _devices(args: argparse.Namespace) -> int:
+    found = portrait.devices(load(args.settings))
+    _say(args, found, portrait.device_lines(found))
+    return 0
 
 
 def _coverage(args: argparse.Namespace) -> int:
