@@ -32,8 +32,7 @@ class PacketFilter:
 
         """
         with self._lock:
-            if wanted != self._wanted or not firewall.present():
-                self._apply(wanted)
+            self._apply(wanted)
 
     def _apply(self, wanted: Netfilter) -> None:
         counted = self._counted()
