@@ -64,9 +64,11 @@ def note(
     return NoteRaised(Note(kind, FLOW, way, length, base, ended, joined), ends)
 
 
-def stream(token: int, length: int = 50, *, way: int = TO_CLIENT, app: str = "http") -> Scan:
+def stream(
+    token: int, length: int = 50, *, way: int = TO_CLIENT, app: str = "http", mend: bool = False, full: int = 0
+) -> Scan:
     """A look at what is in the spool."""
-    return Scan(token, "stream", FLOW, way, length=length, app=app)
+    return Scan(token, "stream", FLOW, way, length=length, app=app, mend=mend, full=full, looked=full)
 
 
 def report(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
+import random
 import selectors
 import signal
 import subprocess
@@ -16,12 +18,18 @@ import pytest
 import yara
 
 from sekisho.inspect.scan import MAX_WAITING, Pool
-from sekisho.inspect.worker import Job, Result
+from sekisho.inspect.streams import registry
+from sekisho.inspect.worker import MAX_OBJECTS, Job, Result
 
 EICAR = b"X5O!P%@AP" + rb"[4\PZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
 RULES = 'rule Eicar { strings: $a = "EICAR-STANDARD-ANTIVIRUS-TEST-FILE" condition: $a }'
 SLOW = "rule Slow { condition: for all i in (0..100000000) : (uint8(i % 10) != 0x41 or filesize > 0) }"
 WAIT_S = 40.0
+
+
+def rules_of(result: Result) -> list[str]:
+    """What was found, in whichever object."""
+    return [rule for seen in result.objects for rule in seen.rules]
 
 
 def compiled(target: Path, *sources: str) -> Path:
@@ -80,24 +88,80 @@ def bench(rules: Path) -> Iterator[Bench]:
 
 
 def test_it_finds_in_every_form_a_receiver_could_see(bench: Bench) -> None:
-    assert bench.ask(1, EICAR).rules == ["Eicar"]
-    assert bench.ask(2, b"clean").rules == []
-    assert bench.ask(3, b"").rules == []
+    assert rules_of(bench.ask(1, EICAR)) == ["Eicar"]
+    assert rules_of(bench.ask(2, b"clean")) == []
+    assert rules_of(bench.ask(3, b"")) == []
     packed = gzip.compress(EICAR)
     body = b"".join(b"%x\r\n%b\r\n" % (len(packed[i : i + 9]), packed[i : i + 9]) for i in range(0, len(packed), 9))
     head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-encoding: gzip\r\n\r\n"
-    result = bench.ask(4, head + body + b"0\r\n\r\n", "stream", http=True)
-    assert (result.rules, result.size) == (["Eicar"], len(EICAR))
+    asked = b"GET /a.exe HTTP/1.1\r\nHost: files.example\r\n\r\n"
+    result = bench.ask(4, head + body + b"0\r\n\r\n", "stream", app="http", asked=asked)
+    (seen,) = result.objects
+    assert (seen.rules, seen.size, seen.complete, seen.reason) == (["Eicar"], len(EICAR), True, "")
+    assert (seen.sha256, seen.name, seen.host) == (hashlib.sha256(EICAR).hexdigest(), "a.exe", "files.example")
     clean = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
-    result = bench.ask(5, clean + b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhe", "stream", http=True)
-    assert (result.rules, result.finished) == ([], len(clean))
-    assert [(o.size, o.complete) for o in result.objects] == [(5, True), (2, False)]
-    part = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"
-    assert bench.ask(6, part, "frame", http=True).end == len(part) + 96
+    part = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhe"
+    result = bench.ask(5, clean + part, "stream", app="http")
+    assert (rules_of(result), result.finished, result.end) == ([], len(clean), len(clean) + len(part) + 7)
+    assert [(o.size, o.complete, o.start) for o in result.objects] == [(5, True, 0), (2, False, len(clean))]
+
+
+def test_an_upload_is_looked_at_in_every_member(bench: Bench) -> None:
+    form = b'--b\r\nContent-Disposition: form-data; name="f"; filename="x.com"\r\n\r\n' + EICAR + b"\r\n--b--\r\n"
+    head = b"POST /up HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    whole = head + b"Content-Length: %d\r\n\r\n" % len(form) + form
+    result = bench.ask(1, whole, "stream", app="http", to_server=True)
+    assert [(o.rules, o.name) for o in result.objects] == [(["Eicar"], "x.com")]
+
+
+def test_what_has_two_readings_says_so_and_is_still_looked_at(bench: Bench) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\ncontent-length: 9000\r\n\r\n"
+    (doubted,) = bench.ask(1, head + b"clean", "stream", app="http").objects
+    assert (doubted.reason, doubted.complete, doubted.rules) == ("unparsable", False, [])
+    (found,) = bench.ask(2, head + EICAR, "stream", app="http").objects
+    assert (found.rules, found.reason) == (["Eicar"], "")
+    packed = b"HTTP/1.1 200 OK\r\ntransfer-encoding: xchunked\r\n\r\n" + gzip.compress(EICAR)
+    assert rules_of(bench.ask(3, packed, "stream", app="http")) == ["Eicar"]
+
+
+def test_the_answer_to_head_has_no_body_and_a_stream_of_nobody_is_one_object(bench: Bench) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 9000\r\n\r\n"
+    result = bench.ask(1, head, "stream", app="http", asked=b"HEAD /a HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert (result.finished, result.end) == (len(head), 0)
+    for ident, app in enumerate(("ftp-data", "", "nobody knows"), 2):
+        (seen,) = bench.ask(ident, b"x" + EICAR, "stream", app=app).objects
+        assert (seen.rules, seen.complete, seen.size) == (["Eicar"], False, len(EICAR) + 1)
+
+
+def test_of_many_objects_the_bad_one_is_told(bench: Bench) -> None:
+    clean = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx" * (MAX_OBJECTS + 30)
+    bad = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(EICAR) + EICAR
+    result = bench.ask(1, clean + bad, "stream", app="http")
+    assert len(result.objects) == MAX_OBJECTS + 1
+    assert (result.objects[-1].rules, result.finished) == (["Eicar"], len(clean + bad))
+
+
+def test_any_bytes_of_any_protocol_are_answered(bench: Bench) -> None:
+    rng = random.Random(7)
+    tokens = [
+        b"HTTP/1.1 200 OK\r\n",
+        b"\r\n",
+        b"+OK\r\n",
+        b"* 1 FETCH (BODY[] {9}\r\n",
+        b"DATA\r\n",
+        b".\r\n",
+        b"\0\xff",
+    ]
+    for number, app in enumerate((*registry.APPS, "smb", "http2", "http2-ws") * 6):
+        data = b"".join(rng.choice([*tokens, rng.randbytes(9)]) for _ in range(20))
+        result = bench.ask(number + 1, data, "stream", app=app, to_server=number % 2 == 0)
+        assert result.error in ("", "damaged")
+        assert result.finished <= len(data)
+    assert bench.pool.lost == 0
 
 
 def test_a_job_longer_than_its_file_is_cut_to_it(bench: Bench) -> None:
-    assert bench.ask(1, EICAR, length=1 << 30).rules == ["Eicar"]
+    assert rules_of(bench.ask(1, EICAR, length=1 << 30)) == ["Eicar"]
 
 
 def test_a_killed_workers_job_is_tried_once_more(bench: Bench) -> None:
@@ -106,7 +170,7 @@ def test_a_killed_workers_job_is_tried_once_more(bench: Bench) -> None:
     bench.submit(1, EICAR)
     os.kill(pid, signal.SIGKILL)
     bench.until(lambda: 1 in bench.results)
-    assert bench.results[1].rules == ["Eicar"]
+    assert rules_of(bench.results[1]) == ["Eicar"]
     assert bench.pool.lost == 1
     assert bench.pool.pids() != [pid]
 
@@ -122,8 +186,8 @@ def test_a_job_that_kills_two_workers_is_given_up(bench: Bench) -> None:
     bench.until(lambda: 1 in bench.results or bench.pool.ready == 1)
     if 1 not in bench.results:
         bench.until(lambda: 1 in bench.results)
-        assert bench.results[1].rules == ["Eicar"], "the second had not taken it yet"
-    assert bench.ask(2, EICAR).rules == ["Eicar"]
+        assert rules_of(bench.results[1]) == ["Eicar"], "the second had not taken it yet"
+    assert rules_of(bench.ask(2, EICAR)) == ["Eicar"]
 
 
 def test_without_workers_jobs_do_not_pile_up(tmp_path: Path) -> None:
@@ -145,7 +209,7 @@ def test_a_stuck_worker_is_killed_at_its_deadline(bench: Bench) -> None:
     bench.until(lambda: 1 in bench.results)
     assert bench.results[1].error == "timeout"
     assert 2 < time.monotonic() - began < 6
-    assert bench.ask(2, EICAR).rules == ["Eicar"]
+    assert rules_of(bench.ask(2, EICAR)) == ["Eicar"]
 
 
 def test_a_slow_rule_times_out_and_the_worker_lives(tmp_path: Path) -> None:
@@ -154,7 +218,7 @@ def test_a_slow_rule_times_out_and_the_worker_lives(tmp_path: Path) -> None:
         bench = Bench(pool)
         bench.until(lambda: pool.ready == 1)
         (pid,) = pool.pids()
-        assert bench.ask(1, b"x" * 100, timeout_s=1).error == "timeout"
+        assert [seen.reason for seen in bench.ask(1, b"x" * 100, timeout_s=1).objects] == ["timeout"]
         assert pool.pids() == [pid]
     finally:
         pool.close()
@@ -171,7 +235,7 @@ def test_new_rules_replace_the_workers_and_no_job_is_lost(bench: Bench, tmp_path
     bench.until(lambda: len(bench.results) == 40)
     bench.until(lambda: bench.pool.ready == 2 and not before & set(bench.pool.pids()))
     assert {r.error for r in bench.results.values()} == {""}
-    assert bench.ask(100, EICAR).rules == ["Eicar2"]
+    assert rules_of(bench.ask(100, EICAR)) == ["Eicar2"]
     assert bench.pool.lost == 0
 
 
@@ -181,8 +245,8 @@ def test_memory_beyond_the_limit_is_an_outcome_of_the_file(rules: Path) -> None:
         bench = Bench(pool)
         bench.until(lambda: pool.ready == 1)
         bomb = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n" + gzip.compress(bytes(400 << 20), 1)
-        assert bench.ask(1, bomb, "stream", http=True, limit=1 << 30).error in ("damaged", "worker_lost")
-        assert bench.ask(2, EICAR).rules == ["Eicar"]
+        assert bench.ask(1, bomb, "stream", app="http", limit=1 << 30).error in ("damaged", "worker_lost")
+        assert rules_of(bench.ask(2, EICAR)) == ["Eicar"]
     finally:
         pool.close()
 
