@@ -301,3 +301,15 @@ def test_metadata_carries_the_name_of_the_application() -> None:
     assert found == [
         "Dropbox", "Microsoft Teams", "SoftEther VPN", "LINE", "Zoom", "Remote Desktop (RDP)", "",
     ]  # fmt: skip
+
+
+def test_lists_of_structures_are_tidied_entry_by_entry() -> None:
+    delivery = events.Delivery(at="t", file_name="a/b?c", url="http://u:p@h/x#f", host="h" * 999)
+    retro = events.Retro(at="t", sha256="ab" * 32, rules=["R" * 999], deliveries=[delivery] * 64)
+    told = decode_journal(events.encode(retro), NOBODY)
+    assert isinstance(told, events.Retro)
+    assert len(told.deliveries) == 64
+    assert "u:p" not in told.deliveries[0].url
+    assert len(told.deliveries[0].host) == len(told.rules[0]) == 256
+    share = events.Coverage(at="t", bypassed=[events.Share("engine_hung", 5)])
+    assert decode_journal(events.encode(share), NOBODY) == share

@@ -75,7 +75,9 @@ class Inspect:
         told = _told(journal)
         recent = Quarantine(settings.state / "recent", max_bytes=retro.STORE_BYTES, keep_days=retro.KEEP_DAYS)
         ledger = Ledger(settings.state / "inspect" / "ledger.db")
-        self.recorder = Recorder(JournalWriter(journal), self.quarantine, recent, ledger, settings.inventory)
+        self.recorder = Recorder(
+            JournalWriter(journal), self.quarantine, recent, ledger, settings.inventory, inspection.home_networks
+        )
         self.rescan = retro.Rescan(recent)
         self._again: dict[int, Entry] = {}
         self._next_again = 0
@@ -168,7 +170,7 @@ class Inspect:
             self.engine.forget_verdicts()
             self.recorder.put(NewRules(current.with_name("known.bin")))
             self.rescan.begin()
-        if not self.pool.busy:
+        if self.pool.idle:
             self._look_again()
         self.pool.tick()
         self.engine.overloaded = self.pool.waiting > BUSY

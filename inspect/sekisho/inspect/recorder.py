@@ -7,11 +7,13 @@ and how many were lost is itself recorded.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import queue
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,13 +63,21 @@ class Recorder:
     """A queue and its thread. `put` never blocks."""
 
     def __init__(
-        self, journal: JournalWriter, quarantine: Quarantine, recent: Quarantine, ledger: Ledger, inventory: Path
+        self,
+        journal: JournalWriter,
+        quarantine: Quarantine,
+        recent: Quarantine,
+        ledger: Ledger,
+        inventory: Path,
+        home: Iterable[str] = (),
     ) -> None:
+        """`home`: the office's networks, by which a file's device is told from its server."""
         self._journal = journal
         self._quarantine = quarantine
         self._recent = recent
         self._ledger = ledger
         self._inventory = inventory
+        self._home = [ipaddress.ip_network(network) for network in home]
         self._macs: dict[str, str] = {}
         self._macs_at = 0.0
         self._queue: queue.Queue[Record | events.Health | Bad | NewRules | None] = queue.Queue(MAX_WAITING)
@@ -118,7 +128,9 @@ class Recorder:
     def _found_bad(self, bad: Bad) -> None:
         retro = self._ledger.found_bad(bad.sha256, bad.rules, bad.why, utc())
         if retro is not None:
-            self._write(retro)
+            # A device is often known by its address a moment after its first file.
+            named = [d if d.mac else msgspec.structs.replace(d, mac=self._mac(d.ip, d.ip)) for d in retro.deliveries]
+            self._write(msgspec.structs.replace(retro, deliveries=named))
 
     def _record(self, record: Record) -> None:
         verdict = record.verdict
@@ -139,8 +151,14 @@ class Recorder:
         if verdict.rules and verdict.sha256:
             self._found_bad(Bad(verdict.sha256, verdict.rules, "seen_bad"))
         elif verdict.sha256 and verdict.outcome != "blocked":
-            ip = verdict.flow.dst_ip if verdict.flow.dst_ip in self._macs else verdict.flow.src_ip
-            self._ledger.deliver(verdict, ip)
+            self._ledger.deliver(verdict, self._device(verdict.flow))
+
+    def _device(self, flow: events.Flow) -> str:
+        """The office's end of a flow; its receiver where both or none are."""
+        src, dst = (
+            any(ipaddress.ip_address(end) in network for network in self._home) for end in (flow.src_ip, flow.dst_ip)
+        )
+        return flow.src_ip if src and not dst else flow.dst_ip
 
     def _keep_to_look_again(self, record: Record, verdict: events.FileVerdict) -> None:
         try:

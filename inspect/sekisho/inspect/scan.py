@@ -74,6 +74,12 @@ class Pool:
         return sum(w.task is not None for w in self._workers) + len(self._queue)
 
     @property
+    def idle(self) -> bool:
+        """Nothing to do, and every worker has the rules in force."""
+        rules = str(self.rules)
+        return not self.busy and len(self._workers) == self.size and all(w.rules == rules for w in self._workers)
+
+    @property
     def waiting(self) -> int:
         """Jobs that no worker has begun."""
         return len(self._queue)

@@ -14,6 +14,8 @@ from sekisho.telemetry.events import Event
 
 URL_CAP = 2048
 STRING_CAP = 256
+STRUCT_CAP = 256
+"""Entries of a list whose entries have fields of their own."""
 LIST_CAP = 16
 MASK = "…"
 
@@ -84,7 +86,8 @@ def _tidy_value(name: str, value: Any) -> Any:
     if isinstance(value, str):
         return _RULES.get(name, _cut)(value)
     if isinstance(value, list):
-        return [_cut(item) for item in value[:LIST_CAP]]
+        cap = LIST_CAP if value and isinstance(value[0], str) else STRUCT_CAP
+        return [_cut(item) if isinstance(item, str) else _tidy_value(name, item) for item in value[:cap]]
     if isinstance(value, msgspec.Struct):
         inner = _changes(value)
         return msgspec.structs.replace(value, **inner) if inner else value
