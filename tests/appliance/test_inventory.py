@@ -216,7 +216,13 @@ with listen("eth-lan") as sock:
         assert process.stdin is not None and process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         send = "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind(('eth0', 0));"
-        bulk = [opening(flags=0x10), opening("2001:db8::9", flags=0x12), dhcp().replace(b"\x00\x43", b"\x00\x35", 1)]
+        quic = dhcp().replace(b"\x00\x44\x00\x43", b"\x01\xbb\xc0\x00", 1)
+        bulk = [
+            quic,
+            opening(flags=0x10),
+            opening("2001:db8::9", flags=0x12),
+            dhcp().replace(b"\x00\x43", b"\x00\x35", 1),
+        ]
         wanted = [arp(), opening(), opening("2001:db8::9"), dhcp(), neighbour(133, "fe80::5", "")]
         for frame in (*bulk, *wanted):
             loop = f"[s.send(bytes.fromhex('{frame.hex()}')) for _ in range(20)]"

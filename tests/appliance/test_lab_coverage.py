@@ -8,13 +8,16 @@ import signal
 import sys
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+import dpkt
 import pytest
 
 from sekisho.appliance.core.settings import load
 from sekisho.lab import layout
 from sekisho.lab.lab import Lab
+from sekisho.telemetry.events import Device
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 
@@ -39,6 +42,14 @@ sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 sock.bind(("eth0", 0))
 for _ in range(2000):
     sock.send(bytes.fromhex("0277000000010277000000" + "10" + "88b5") + bytes(1000))
+"""
+
+REPLAY = """
+import socket, sys
+sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+sock.bind(("eth0", 0))
+for frame in sys.argv[1:]:
+    sock.send(bytes.fromhex(frame))
 """
 
 
@@ -165,3 +176,20 @@ def test_the_table_for_people_names_the_device_and_its_shares(lab: Lab) -> None:
     print(*lines, sep="\n")
     assert any(line.startswith(layout.CLIENT_MAC) and line.count("%") == 4 for line in lines)
     assert any(line.startswith("total 合計") for line in lines)
+
+
+def test_a_device_that_announces_itself_reaches_the_centre_and_the_owners_table(lab: Lab) -> None:
+    """Real announcements, replayed from the office, one of them inside a VLAN."""
+    with Path(__file__).with_name("announcements.pcap").open("rb") as source:
+        announced = [frame for _, frame in dpkt.pcap.Reader(source)]
+    tagged = next(frame for frame in announced if b"KEIRI" in frame or b"\x08uketsuke" in frame)
+    announced.append(tagged[:6] + bytes.fromhex("00a0de777777") + bytes.fromhex("81000007") + tagged[12:])
+    lab.run("lan", [sys.executable, "-c", REPLAY, *(frame.hex() for frame in announced)])
+    found = lab.wait_event(lambda event: isinstance(event, Device) and event.name == "kaigi-tablet").event
+    assert isinstance(found, Device)
+    assert (found.mac, found.kind, found.random_mac) == ("3c:97:0e:12:34:56", "phone", False)
+    assert found.vendor.startswith("Wistron")
+    lab.wait_event(lambda event: isinstance(event, Device) and event.mac == "00:a0:de:77:77:77" and event.name != "")
+    argv = [sys.executable, "-I", "-m", "sekisho.appliance.cli", "box", "devices"]
+    argv += ["--settings", str(lab.lay.box_settings)]
+    lab.wait(lambda: "kaigi-tablet" in lab.run("box", argv).stdout.decode(), "the table does not show it", 10)

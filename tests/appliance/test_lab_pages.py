@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sekisho.appliance.core.settings import load
 from sekisho.inspect import pages
 from sekisho.lab import scenes
 from sekisho.lab.lab import Lab
-from sekisho.lab.layout import SERVER4, SERVER6
+from sekisho.lab.layout import CLIENT_MAC, SERVER4, SERVER6
+from sekisho.signatures.sources import SHIPPED
+from sekisho.telemetry.events import Alert
 
 pytestmark = pytest.mark.lab
 
@@ -32,9 +38,10 @@ SERVERS = {"4": SERVER4, "6": f"[{SERVER6}]"}
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     rules = tmp_path_factory.mktemp("rules")
+    shutil.copytree(SHIPPED / "suricata", rules, dirs_exist_ok=True)
     (rules / "refuse.rules").write_text(RULES + "\n")
     with Lab(f"x{os.getpid()}-page") as made:
-        made.up({"signatures": {"rules_dir": str(rules)}})
+        made.up({"signatures": {"rules_dir": str(rules)}, "policy": {"file": str(rules / "policy.toml")}})
         yield made
 
 
@@ -130,6 +137,70 @@ def test_the_next_connection_between_the_same_ports_is_neither_refused_nor_unsee
 
 def test_what_is_not_refused_is_untouched_and_malice_still_stopped(lab: Lab) -> None:
     assert scenes.infected(lab, SERVER4).ok
+
+
+def enforce(lab: Lab, text: str) -> None:
+    """A new policy, as its owner would bring it: the file, and the word to read it."""
+    file = load(lab.lay.box_settings).policy.file
+    Path(file).write_text(text)
+    os.kill(lab.pid("appliance"), signal.SIGHUP)
+
+
+def in_force(lab: Lab, rule: str) -> bool:
+    return rule in lab.run("box", ["nft", "list", "table", "inet", "sekisho_firewall"]).stdout.decode()
+
+
+def test_a_firewall_rule_ends_a_download_that_the_engine_had_let_go_and_the_centre_hears(lab: Lab) -> None:
+    (lab.lay.www / "slow.bin").write_bytes(bytes(64 << 20))
+    argv = ["curl", "-sS", "-k", "--limit-rate", "4M", "-o", "/dev/null", f"https://{SERVER4}/slow.bin"]
+    download = lab.popen("lan", argv)
+    lab.wait(lambda: riding(lab), "the download does not ride", 10)
+    enforce(lab, '[[firewall]]\nname = "no-tls"\naction = "block"\nservices = ["tcp/443"]\n')
+    lab.wait(lambda: in_force(lab, "sk firewall-no-tls"), "the rule is not in force", 30)
+    assert download.wait(5) == 56, "reset, and at once"
+    code, text, took = curl(lab, "-k", f"https://{SERVERS['6']}/")
+    assert code == 7 and took < 1, text
+    stored = lab.wait_event(lambda event: isinstance(event, Alert) and event.policy == "no-tls", timeout_s=10)
+    assert isinstance(stored.event, Alert)
+    assert (stored.event.function, stored.event.action, stored.event.flow.mac) == ("firewall", "blocked", CLIENT_MAC)
+    assert not open_at_the_server(lab)
+    enforce(lab, "")
+    lab.wait(lambda: not in_force(lab, "sk firewall-no-tls"), "the rule is still in force", 30)
+    assert curl(lab, "-k", f"https://{SERVER4}/")[0] == 0
+
+
+def riding(lab: Lab) -> bool:
+    listed = lab.run("box", ["nft", "list", "set", "netdev", "sekisho", "wan4"]).stdout.decode()
+    return f"{SERVER4} . 443" in listed
+
+
+def test_an_isolated_device_is_told_so_by_a_page_where_it_had_a_connection(lab: Lab) -> None:
+    """A browser's kept connection: its next request is answered, new connections are refused."""
+    talk = lab.popen("lan", [sys.executable, "-c", KEPT, SERVER4])
+    assert talk.stdout is not None and talk.stdout.readline().strip() == b"HTTP/1.1 200 OK"
+    enforce(lab, f'[[isolation]]\nname = "sick"\ndevices = ["{CLIENT_MAC}"]\n')
+    lab.wait(lambda: in_force(lab, "sk isolation-sick"), "the isolation is not in force", 30)
+    os.kill(talk.pid, signal.SIGUSR1)
+    said = talk.communicate(timeout=10)[0].decode()
+    assert said.startswith("HTTP/1.1 403") and shows(said, 6), said
+    assert curl(lab, f"http://{SERVER4}/")[0] == 7
+    enforce(lab, "")
+    lab.wait(lambda: not in_force(lab, "sk isolation-sick"), "the isolation is still in force", 30)
+    assert curl(lab, f"http://{SERVER4}/post")[:2] == (0, "ok\n")
+
+
+KEPT = """
+import signal, socket, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+peer = socket.create_connection((sys.argv[1], 80))
+ask = b"GET /post HTTP/1.1\\r\\nHost: a.test\\r\\n\\r\\n"
+peer.sendall(ask)
+print(peer.recv(4096).decode().splitlines()[0], flush=True)
+signal.sigwait([signal.SIGUSR1])
+peer.sendall(ask)
+while data := peer.recv(4096):
+    sys.stdout.buffer.write(data)
+"""
 
 
 def test_without_the_gate_a_refused_request_is_reset_instead(lab: Lab) -> None:

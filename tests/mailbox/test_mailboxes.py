@@ -139,6 +139,15 @@ def test_a_section_that_is_the_infected_file_becomes_the_notice(lab: Lab) -> Non
     assert EICAR not in files["a"] and "取り除".encode() in files["a"] and b"quarantine" in files["a"]
 
 
+@pytest.mark.parametrize("kind", ["pop3", "imap"])
+def test_a_session_that_turns_to_tls_goes_on_unhindered(kind: str, lab: Lab) -> None:
+    box = Box(lab, ([("clean", 3_000)], [("bad", 2_000_000)]))
+    ca = str(lab.lay.web_ca)
+    task = Pop(SERVER4, box.user, ca=ca) if kind == "pop3" else Imap(SERVER4, box.user, [WHOLE], ca=ca)
+    assert box.fetch(task) == box.mails  # nobody in between can read it
+    assert box.got.seconds < 10
+
+
 @pytest.mark.parametrize(("how", "app"), [("pop3", "pop3"), ("imap", "imap")])
 def test_the_centre_learns_what_was_removed_and_the_original_is_kept(how: str, app: str, lab: Lab) -> None:
     box = Box(lab, MAILS)

@@ -16,6 +16,7 @@ from sekisho.appliance.core.errors import RejectedInput, SekishoError
 
 ROOMS: Final = {
     "box": "appliance",
+    "policy": "policy",
     "quarantine": "inspect",
     "signatures": "signatures",
     "telemetry": "telemetry",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -13,12 +11,12 @@ from typing import Any, Final
 import msgspec
 
 from sekisho.appliance import bridge, covering, express, meter, netfilter, portrait, preflight, status, suricata
-from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
+from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.settings import DEFAULTS, load
 from sekisho.appliance.process import EngineProcess
+from sekisho.appliance.reload import reload
 
 DEFAULT_SETTINGS: Final = Path("/etc/sekisho/box.toml")
-RELOAD_WAIT_S: Final = 180.0
 
 
 def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,6 +29,7 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         ("run", _run, "run the box's daemon in the foreground"),
         ("down", _down, "remove rules and bridge, restore what was found"),
         ("status", _status, "is traffic inspected now?"),
+        ("devices", _devices, "who is in the office's network?"),
         ("coverage", _coverage, "which share of each device's bytes was looked at?"),
         ("reload", _reload, "load the current rule set live and prove it"),
         ("defaults", _defaults, "print the commented settings file"),
@@ -135,6 +134,12 @@ def _status(args: argparse.Namespace) -> int:
     return 0 if inspecting and proven else 1
 
 
+def _devices(args: argparse.Namespace) -> int:
+    found = portrait.devices(load(args.settings))
+    _say(args, found, portrait.device_lines(found))
+    return 0
+
+
 def _coverage(args: argparse.Namespace) -> int:
     settings = load(args.settings)
     told = portrait.coverage(settings, max(1, min(args.hours, covering.KEEP_HOURS)))
@@ -147,20 +152,10 @@ def _alive(pid: int) -> bool:
 
 
 def _reload(args: argparse.Namespace) -> int:
-    settings = load(args.settings)
-    before = status.try_read(settings)
-    if before is None or not before.fresh:
-        raise DeviceFault("The box's daemon is not running.", "Start it: systemctl start sekisho-appliance.")
-    os.kill(before.pid, signal.SIGHUP)
-    deadline = time.monotonic() + RELOAD_WAIT_S
-    while time.monotonic() < deadline:
-        now = status.try_read(settings)
-        if now is not None and now.engine.reloads > before.engine.reloads:
-            line = now.engine.refused or f"{now.engine.rules_loaded} rules are in force."
-            _say(args, {"ok": not now.engine.refused, "engine": now.engine}, [line])
-            return 1 if now.engine.refused else 0
-        time.sleep(0.1)
-    raise PeerError("The inspection engine did not finish reloading in time.")
+    engine = reload(load(args.settings))
+    line = engine.refused or f"{engine.rules_loaded} rules are in force."
+    _say(args, {"ok": not engine.refused, "engine": engine}, [line])
+    return 1 if engine.refused else 0
 
 
 def _defaults(args: argparse.Namespace) -> int:

@@ -55,14 +55,14 @@ class Daemon:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.findings = Findings(settings.journals / "appliance.jsonl")
-        self.policy = Live(settings, self.findings.report, lambda wanted: None)
+        self.packets = PacketFilter(settings.bridge.lan, self.findings.report)
+        self.policy = Live(settings, self.findings.report, self.packets.apply)
         self.engine = Engine(settings, lambda: self.policy.choose(choose_rules(settings)), self.findings.report)
         self.listener = Listener(
             settings.bridge.lan, settings.inventory, settings.state / "inventory.json", self.findings.report
         )
         self.responder = Responder()
         self.covering = Covering(settings, self.findings.report)
-        self.packets = PacketFilter(settings.bridge.lan, self.findings.report)
         self.queues = suricata.queue_count(settings)
         self.closed = settings.inspection.fail_mode == "closed"
         self.watchdog = BypassWatchdog(self.queues, self.closed, self._saved_accounts())

@@ -1,7 +1,7 @@
-"""The devices of the office: who is there, under which addresses, since when.
+"""The devices of the office: who is there, under which addresses, since when, and what it seems to be.
 
 `Inventory` is the pure account; `Listener` is the thread that feeds it from the LAN port, through a kernel
-filter that lets only ARP, neighbour discovery, DHCP requests and the first packet of a connection up. Writes
+filter that lets only ARP, neighbour discovery, announcements and the first packet of a connection up. Writes
 `run/inventory.json` ({"ip": "mac"}, which telemetry and inspect read) at every change and `state/inventory.json`
 (the whole account) from time to time.
 """
@@ -21,8 +21,21 @@ from typing import Final
 import msgspec
 
 from sekisho.appliance.core.fsio import write_atomic
+from sekisho.appliance.devices import kinds, vendors
+from sekisho.appliance.devices.told import Told
+from sekisho.appliance.devices.vendors import is_random
 from sekisho.appliance.findings import utc_now
-from sekisho.appliance.frames import MAX_FRAME_BYTES, Sighting, parse_frame
+from sekisho.appliance.frames import (
+    DHCP6_SERVER,
+    DHCP_SERVER,
+    LLMNR,
+    MAX_FRAME_BYTES,
+    MDNS,
+    NETBIOS,
+    SSDP,
+    Sighting,
+    parse_frame,
+)
 from sekisho.telemetry.events import Device
 
 MAX_DEVICES: Final = 4096
@@ -38,6 +51,9 @@ SAVE_S: Final = 60.0
 NEWS_S: Final = 2.0
 """A new device is on disk so soon; last-seen times of known ones may wait `SAVE_S`."""
 PUBLISH_S: Final = 0.2
+TO_PORTS: Final = (DHCP_SERVER, DHCP6_SERVER, MDNS, SSDP)
+FROM_PORTS: Final = (LLMNR, NETBIOS, SSDP)
+"""Answers and registrations; who asks tells nothing of itself."""
 SO_ATTACH_FILTER: Final = 26
 ETH_P_ALL: Final = 0x0003
 
@@ -51,21 +67,32 @@ class Known(msgspec.Struct):
     last_seen: str
     ipv4: list[str] = []
     ipv6: list[str] = []
+    vendor: str = ""
+    name: str = ""
+    sureness: int = 0
+    """Of the name (`devices.told`)."""
+    kind: str = ""
+    worth: int = 0
+    """Of the clue that told the kind (`devices.kinds`)."""
 
 
 class Inventory:
     """The account, capped in every direction; the device unseen for longest makes room."""
 
     def __init__(self, devices: dict[str, Known] | None = None) -> None:
+        self._vendors = vendors.shipped()
+        self._kinds = kinds.shipped()
         self.devices = dict(list((devices or {}).items())[-MAX_DEVICES:])
         self.by_ip = {ip: mac for mac, known in self.devices.items() for ip in (*known.ipv4, *known.ipv6)}
 
     def handle(self, seen: Sighting, at: str) -> Device | None:
-        """Enter a sighting; the event when the device or the address is new."""
+        """Enter a sighting; the event when the device, the address, the name or the kind is new."""
         known = self.devices.pop(seen.mac, None)
         is_new = known is None
         if known is None:
-            known = Known(at, at)
+            known = Known(at, at, vendor=self._vendors.of(seen.mac))
+            if known.vendor:
+                known.kind, known.worth = self._kinds.guess([f"vendor:{known.vendor.lower()}"])
             if len(self.devices) >= MAX_DEVICES:
                 self._forget(next(iter(self.devices)))
         self.devices[seen.mac] = known  # at the end: the order is by last sighting
@@ -74,11 +101,23 @@ class Inventory:
         if seen.ip and owner != seen.mac and (seen.sure or owner is None):
             self._assign(seen)
             is_new = True
-        if not is_new:
+        if not (self._learn(known, seen.told) or is_new):
             return None
         return Device(
-            at=at, mac=seen.mac, ipv4=list(known.ipv4), ipv6=list(known.ipv6), first_seen=known.first_seen, last_seen=at
-        )
+            at=at, mac=seen.mac, ipv4=list(known.ipv4), ipv6=list(known.ipv6), first_seen=known.first_seen,
+            last_seen=at, vendor=known.vendor, name=known.name, kind=known.kind, random_mac=is_random(seen.mac),
+        )  # fmt: skip
+
+    def _learn(self, known: Known, told: Told) -> bool:
+        """Take over what is surer than what is known; a name as sure as the known one is a newer name."""
+        before = known.name, known.kind
+        if told.name and told.sureness >= known.sureness:
+            known.name, known.sureness = told.name, told.sureness
+        if told.clues:
+            guess = self._kinds.guess(told.clues)
+            if guess.worth > known.worth:
+                known.kind, known.worth = guess
+        return (known.name, known.kind) != before
 
     def _assign(self, seen: Sighting) -> None:
         former = self.devices.get(self.by_ip.get(seen.ip, ""))
@@ -192,7 +231,10 @@ class Listener:
 
 
 def _filter() -> bytes:
-    """Classic BPF: frames that arrive (not leave) and are ARP, ICMPv6 133-136, UDP to port 67 or a TCP SYN."""
+    """Classic BPF: frames that arrive (not leave) and are ARP, ICMPv6 133-136, a TCP SYN, or a UDP announcement.
+
+    Of a frame with a VLAN tag the kernel has put the tag aside by then.
+    """
     word, half, byte, byte_x, half_x, header, both = 0x20, 0x28, 0x30, 0x50, 0x48, 0xB1, 0x54
     equal, at_least, above, any_bit, give = 0x15, 0x35, 0x25, 0x45, 0x06
     # (label, operation, operand, where to go when true, when false); no label to go to = the next line
@@ -202,9 +244,12 @@ def _filter() -> bytes:
         ("", half, 20, "", ""), ("", any_bit, 0x1FFF, "no", ""), ("", header, 14, "", ""),
         ("", byte, 23, "", ""), ("", equal, 6, "", "udp"), ("", byte_x, 27, "", ""), ("", both, 0x12, "", ""),
         ("", equal, 2, "yes", "no"),
-        ("udp", equal, 17, "", "no"), ("", half_x, 16, "", ""), ("", equal, 67, "yes", "no"),
-        ("six", equal, 0x86DD, "", "no"), ("", byte, 20, "", ""), ("", equal, 6, "", "nd"),
+        ("udp", equal, 17, "", "no"), ("", half_x, 16, "", ""), *_any(TO_PORTS, "yes"),
+        ("", half_x, 14, "", ""), *_any(FROM_PORTS, "yes"), ("", give, 0, "", ""),
+        ("six", equal, 0x86DD, "", "no"), ("", byte, 20, "", ""), ("", equal, 6, "", "six_udp"),
         ("", byte, 67, "", ""), ("", both, 0x12, "", ""), ("", equal, 2, "yes", "no"),
+        ("six_udp", equal, 17, "", "nd"), ("", half, 56, "", ""), *_any(TO_PORTS, "yes"),
+        ("", half, 54, "", ""), *_any(FROM_PORTS, "yes"), ("", give, 0, "", ""),
         ("nd", equal, 58, "", "no"), ("", byte, 54, "", ""), ("", at_least, 133, "", "no"),
         ("", above, 136, "no", "yes"),
         ("yes", give, MAX_FRAME_BYTES, "", ""), ("no", give, 0, "", ""),
@@ -215,6 +260,11 @@ def _filter() -> bytes:
         jumps = (at[label] - line - 1 if label else 0 for label in (true, false))
         code += struct.pack("=HBBI", operation, *jumps, operand)
     return code
+
+
+def _any(values: tuple[int, ...], then: str) -> list[tuple[str, int, int, str, str]]:
+    """Go to `then` when the accumulator is one of `values`, on to the next line when it is none."""
+    return [("", 0x15, value, then, "") for value in values]
 
 
 def listen(port: str) -> socket.socket:

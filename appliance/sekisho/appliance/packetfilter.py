@@ -32,7 +32,8 @@ class PacketFilter:
 
         """
         with self._lock:
-            self._apply(wanted)
+            if wanted != self._wanted or not firewall.present():
+                self._apply(wanted)
 
     def _apply(self, wanted: Netfilter) -> None:
         counted = self._counted()

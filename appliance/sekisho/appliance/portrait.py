@@ -10,20 +10,46 @@ from typing import Final
 
 import msgspec
 
-from sekisho.appliance import meter, status
+from sekisho.appliance import inventory, meter, status
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.appliance.core.settings import Settings
 from sekisho.appliance.coverage import GROUP, Account, Tally
 from sekisho.appliance.covering import folder_of, load_hours, load_state, moment
+from sekisho.appliance.devices.vendors import is_random
 
 UNITS: Final = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+KINDS: Final = {
+    "computer": "computer パソコン",
+    "phone": "phone スマホ・タブレット",
+    "printer": "printer プリンター",
+    "camera": "camera カメラ",
+    "router": "router ルーター",
+    "nas": "nas ファイルサーバー",
+    "tv": "tv テレビ",
+    "other": "other その他",
+}
 WORDS: Final = {GROUP: "(to all) 全体宛て", "": "(too many) 計数上限超過"}
+
+
+class Seen(msgspec.Struct):
+    """One device of the inventory."""
+
+    mac: str
+    random_mac: bool
+    name: str
+    kind: str
+    vendor: str
+    ipv4: list[str]
+    ipv6: list[str]
+    first_seen: str
+    last_seen: str
 
 
 class DeviceShare(msgspec.Struct):
     """One device's bytes, as the ports count them."""
 
     mac: str
+    name: str
     total: int
     tally: Tally
 
@@ -37,6 +63,42 @@ class Told(msgspec.Struct):
     off_seconds: float
     total: Tally
     devices: list[DeviceShare]
+
+
+def devices(settings: Settings) -> list[Seen]:
+    """The inventory, who spoke last first; at most `inventory.SAVE_S` old, with new devices after `NEWS_S`."""
+    known = inventory.load(settings.state / "inventory.json").devices
+    return [
+        Seen(
+            mac,
+            is_random(mac),
+            each.name,
+            each.kind,
+            each.vendor,
+            each.ipv4,
+            each.ipv6,
+            each.first_seen,
+            each.last_seen,
+        )
+        for mac, each in reversed(known.items())
+    ]
+
+
+def device_lines(found: list[Seen]) -> list[str]:
+    """A table of devices."""
+    head = ("name 名前", "kind 種別", "vendor メーカー", "MAC", "address アドレス", "last seen 最終確認")
+    rows = [
+        (
+            each.name or "-",
+            KINDS.get(each.kind, "-"),
+            "(random MAC) ランダム" if each.random_mac else each.vendor or "-",
+            each.mac,
+            ", ".join([*each.ipv4[-2:], *each.ipv6[-1:]]) or "-",
+            each.last_seen[:19].replace("T", " ") + " UTC",
+        )
+        for each in found
+    ]
+    return [*table([head, *rows]), f"{len(found)} devices 台"]
 
 
 def coverage(settings: Settings, hours: int) -> Told:
@@ -58,14 +120,15 @@ def coverage(settings: Settings, hours: int) -> Told:
             account.read(meter.read(), at, state.away, state.away)
     running = [*account.finished, account.state.hour]
     told = [*load_hours(folder, hours - len(running)), *running][-hours:]
-    devices: dict[str, Tally] = {}
+    tallies: dict[str, Tally] = {}
     for hour in told:
         for mac, tally in hour.devices.items():
-            devices.setdefault(mac, Tally()).take(tally)
+            tallies.setdefault(mac, Tally()).take(tally)
     total = Tally()
-    for tally in devices.values():
+    for tally in tallies.values():
         total.take(tally)
-    shares = [DeviceShare(mac, tally.total, tally) for mac, tally in devices.items() if tally.total]
+    names = {each.mac: each.name for each in devices(settings)}
+    shares = [DeviceShare(mac, names.get(mac, ""), t.total, t) for mac, t in tallies.items() if t.total]
     return Told(
         since=told[0].hour,
         until=at.text,
@@ -79,7 +142,7 @@ def coverage(settings: Settings, hours: int) -> Told:
 def coverage_lines(told: Told) -> list[str]:
     """A table: device, bytes, and what share of them was inspected, opaque, bypassed, unseen."""
     head = ("device 端末", "bytes 通信量", "inspected 検査", "encrypted 暗号化", "bypassed 素通り", "unseen 対象外")
-    rows = [_row(WORDS.get(share.mac, share.mac), share.tally) for share in told.devices]
+    rows = [_row(WORDS.get(share.mac) or f"{share.mac} {share.name}".strip(), share.tally) for share in told.devices]
     reasons = sorted(told.total.bypassed.items(), key=lambda item: -item[1])
     return [
         f"{told.since} - {told.until}, {duration(told.seconds)}, inspection off 検査停止: {duration(told.off_seconds)}",

@@ -595,7 +595,7 @@ static void spool_prepend(struct gate *g, struct direction *d, uint32_t n) {
 
 static int tail_held(const struct flow *f, uint32_t dir) {
     if (f->kind & (MARK_HTTP | MARK_FTPDATA | MARK_SMB)) return 1;
-    return dir == GATE_TO_SERVER ? f->kind & MARK_MAIL : f->kind & (MARK_POP3 | MARK_IMAP);
+    return !!(f->kind & (dir == GATE_TO_SERVER ? MARK_MAIL : MARK_POP3 | MARK_IMAP)); /* a truth: fits a byte */
 }
 
 /* Past its depth the engine has no more to say about these, and their packets need not pass it. */

@@ -9,6 +9,7 @@ from __future__ import annotations
 import imaplib
 import poplib
 import socket
+import ssl
 import sys
 import time
 from typing import Literal
@@ -29,6 +30,8 @@ class Pop(msgspec.Struct, tag="pop", frozen=True):
     pipelined: bool = False
     receive_buffer: int = 0
     """Bytes of the socket's buffer, which bounds what the server may send unasked; 0 = the system's."""
+    ca: str = ""
+    """Ask for TLS (STLS) and trust this authority; empty = clear text."""
 
 
 class Imap(msgspec.Struct, tag="imap", frozen=True):
@@ -40,6 +43,8 @@ class Imap(msgspec.Struct, tag="imap", frozen=True):
     piece: int = 0
     sized: bool = True
     """Ask for the mail's length with every piece, as Thunderbird does."""
+    ca: str = ""
+    """Ask for TLS (STARTTLS) and trust this authority; empty = clear text."""
 
 
 class Fetched(msgspec.Struct, frozen=True):
@@ -62,6 +67,8 @@ def pop(task: Pop) -> Fetched:
         port = link.sock.getsockname()[1]
         if task.receive_buffer:
             link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, task.receive_buffer)
+        if task.ca:
+            link.stls(ssl.create_default_context(cafile=task.ca))
         link.user(task.user)
         link.pass_(PASSWORD)
         count = link.stat()[0]
@@ -86,6 +93,8 @@ def imap(task: Imap) -> Fetched:
     try:
         link = imaplib.IMAP4(task.host, layout.IMAP, TIMEOUT_S)
         port = link.sock.getsockname()[1]
+        if task.ca:
+            link.starttls(ssl.create_default_context(cafile=task.ca))
         link.login(task.user, PASSWORD)
         count = int(link.select()[1][0] or b"0")
         if task.piece:

@@ -1,4 +1,4 @@
-"""The mailbox server on the internet side: a real Dovecot, POP3 and IMAP, in clear text, without a system service.
+"""The mailbox server on the internet side: a real Dovecot, POP3 and IMAP, in clear text unless the client asks for TLS.
 
 Every name is a user with the password `PASSWORD`; mails are files that a test puts into the user's Maildir. Runs as
 root in the lab's namespace and drops to its package's own users; nothing of it outlives the lab.
@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from sekisho.center.pki import Credentials
 from sekisho.lab import layout
 from sekisho.lab.layout import Layout
 from sekisho.lab.program import Program
@@ -27,7 +28,7 @@ state_dir = {home}/state
 log_path = {logs}/dovecot-messages.log
 protocols = pop3 imap
 listen = *, ::
-ssl = no
+ssl = yes
 default_client_limit = 200
 service anvil {{
   client_limit = 1000
@@ -45,6 +46,8 @@ _CONFIG_23 = (
     _COMMON
     + """\
 disable_plaintext_auth = no
+ssl_cert = <{cert}
+ssl_key = <{key}
 mail_location = maildir:{boxes}/%u
 passdb {{
   driver = static
@@ -61,6 +64,8 @@ _CONFIG_24 = (
     + _COMMON
     + """\
 auth_allow_cleartext = yes
+ssl_server_cert_file = {cert}
+ssl_server_key_file = {key}
 mail_driver = maildir
 mail_path = {boxes}/%{{user}}
 passdb static {{
@@ -78,7 +83,7 @@ userdb static {{
 _numbers = itertools.count()
 
 
-def prepare(lay: Layout) -> Program:
+def prepare(lay: Layout, tls: Credentials) -> Program:
     """Write the configuration and return how to start the server."""
     home = lay.wan / "dovecot"
     home.mkdir()
@@ -86,7 +91,14 @@ def prepare(lay: Layout) -> Program:
     os.chown(lay.mailboxes, OWNER, OWNER)
     version = subprocess.run(["dovecot", "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
     template = _CONFIG_23 if version.startswith("2.3.") else _CONFIG_24
-    places = {"home": home, "logs": lay.logs, "boxes": lay.mailboxes, "password": PASSWORD, "owner": OWNER}
+    places: dict[str, object] = {
+        "home": home,
+        "logs": lay.logs,
+        "boxes": lay.mailboxes,
+        "password": PASSWORD,
+        "owner": OWNER,
+    }
+    places |= {"cert": tls.cert, "key": tls.key}
     (home / "dovecot.conf").write_text(template.format_map(places))
     return Program("mailboxes", "wan", ["dovecot", "-F", "-c", f"{home}/dovecot.conf"], [layout.POP3, layout.IMAP])
 

@@ -111,7 +111,7 @@ def prepare(lay: Layout) -> list[Program]:
         Program("mail", "wan", [*module, "sekisho.lab.mailsink", "--folder", str(lay.mail)], [layout.SMTP]),
         Program("ftp", "wan", ["vsftpd", f"{lay.wan}/vsftpd.conf"], [layout.FTP]),
         Program("dns", "wan", ["dnsmasq", "--keep-in-foreground", f"--conf-file={lay.wan}/dnsmasq.conf"], [layout.DNS]),
-        mailboxes.prepare(lay),
+        mailboxes.prepare(lay, web),
     ]
 
 
