@@ -418,12 +418,12 @@ class HoldEngine:
 
     def _look_at(self, case: _Case, app: str) -> Scan:
         blank, flow = self._blank(case), self.flows.get(case.flow, _Flow())
-        known = case.dir == TO_CLIENT and blank < 0
+        known = case.dir == TO_CLIENT and blank < 0 and flow.full > case.base
         mend = self.block and not case.on_its_way and app in ("pop3", "imap")
         return Scan(
             case.token, "stream", case.flow, case.dir, length=case.length, app=app, mend=mend,
             blank=blank - case.base if blank >= 0 else -1,
-            full=max(0, flow.full - case.base) if known else 0, looked=max(0, flow.looked - case.base),
+            full=flow.full - case.base if known else 0, looked=flow.looked - case.base if known else 0,
             left=flow.left if known else 0,
         )  # fmt: skip
 
@@ -573,7 +573,6 @@ class HoldEngine:
         """Replace what is malicious in mails before anything else is decided about this look."""
         case.result, case.mended = result, []
         self._looked_at(case, result)
-        commands: list[Command] = []
         patches: list[Patch] = []
         taken: list[tuple[int, int, int]] = []
         for seen in result.objects:
@@ -585,17 +584,20 @@ class HoldEngine:
             one = self._open("stream", case.flow, case.dir, case.meta, now)
             one.began, one.sha256, one.size, one.inner = case.began, seen.sha256, seen.size, seen.inner
             one.meta, one.rules, one.reason = self._named(case, seen), tuple(seen.rules), seen.reason
-            one.whole = bool(seen.patches or seen.more)
+            one.whole = bool(case.flow and (seen.patches or seen.more))
             case.mended.append(one)
-            taken.append((one.token, *seen.taken))
+            if self.block:
+                taken.append((one.token, *seen.taken))
         begun = next((seen.start for seen in result.objects if seen.more), -1)
-        if self.block:
+        if self.block and case.flow:
             self._flow(case.flow).blank = case.base + begun if begun >= 0 else -1
-        if not patches and not taken:
-            return [*commands, *self._neutralised(Neutralised(case.token, done=True), now)]
-        return [*commands, Neutralise(case.token, case.flow, case.dir, tuple(patches), tuple(taken))]
+        if not case.flow or (not patches and not taken):
+            return self._neutralised(Neutralised(case.token, done=True), now)
+        return [Neutralise(case.token, case.flow, case.dir, tuple(patches), tuple(taken))]
 
     def _looked_at(self, case: _Case, result: Result) -> None:
+        if not case.flow:
+            return
         flow, last = self._flow(case.flow), result.objects[-1]
         there = case.base + case.length
         flow.full = there if last.mail and not last.complete else 0
@@ -607,7 +609,11 @@ class HoldEngine:
             return []
         commands: list[Command] = []
         if not event.done and self.block:  # its receiver may have it otherwise
-            case.rules = next((one.rules for one in case.mended), ())
+            case.reason = "" if case.mended else "neutralised"
+            for one in case.mended[:1]:
+                case.rules, case.sha256, case.size, case.inner, case.meta = (
+                    one.rules, one.sha256, one.size, one.inner, one.meta,
+                )  # fmt: skip
             for one in case.mended:
                 commands += self._close(one)
             return [*commands, *self._stop(case, now)]
