@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection
+from policywire import initials
 
 from sekisho.appliance.core.settings import load
 from sekisho.appliance.reload import reload
@@ -110,7 +109,8 @@ class Office:
         return "ok" if SERVER4 in done.stdout.decode() or SERVER6 in done.stdout.decode() else "refused"
 
     def quic(self, host: str) -> str:
-        done = self.lab.run("lan", [sys.executable, "-c", QUIC, SERVER4], stdin=json.dumps(initials(host)).encode())
+        hello = [base64.b64encode(data).decode() for data in initials(host)]
+        done = self.lab.run("lan", [sys.executable, "-c", QUIC, SERVER4], stdin=json.dumps(hello).encode())
         answer, seconds = json.loads(done.stdout)
         assert seconds < AT_ONCE_S, (host, answer, seconds)
         return {"heard": "ok", "ConnectionRefusedError": "refused"}.get(answer, str(answer))
@@ -128,13 +128,6 @@ class Office:
 
         self.lab.wait(enough, "the alerts did not arrive")
         return found
-
-
-def initials(host: str) -> list[str]:
-    """The first datagrams of a real QUIC client that asks for `host`, in base64."""
-    client = QuicConnection(configuration=QuicConfiguration(is_client=True, server_name=host, alpn_protocols=["h3"]))
-    client.connect((SERVER4, 443), now=0.0)
-    return [base64.b64encode(data).decode() for data, _ in client.datagrams_to_send(now=0.0)]
 
 
 @pytest.fixture(scope="module")

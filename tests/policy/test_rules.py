@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import idna
 import pytest
-from policywire import INSIDE6, NOON, OUTSIDE, OUTSIDE6, Capture, Said, client_hello, hear, question, request
+from policywire import (
+    INSIDE6,
+    NOON,
+    OUTSIDE,
+    OUTSIDE6,
+    Capture,
+    Said,
+    client_hello,
+    hear,
+    initials,
+    listen,
+    question,
+    request,
+)
 
 from sekisho.policy.selectors import Roster
 
@@ -220,3 +234,62 @@ def test_an_exception_is_rule_by_device_by_destination_until_its_end(
     said = hear(group + CATEGORY + EXCEPTION + what, capture, tmp_path)
     assert {one.name for one in said if one.exception} == passes
     assert {one.name for one in said if one.action == "block"} == {"boss", "other"} - passes
+
+
+def test_quic_is_refused_by_name_also_where_the_hello_takes_two_datagrams(tmp_path: Path, capture: Capture) -> None:
+    capture.udp("one", 443, *initials("www.gambling.sekisho.test"))
+    capture.udp("two", 443, *initials("www.gambling.sekisho.test", padding=1400))
+    capture.udp("v6", 443, *initials("www.gambling.sekisho.test"), client=INSIDE6)
+    wanted = set(capture.names.values())
+    capture.udp("other", 443, *initials("www.example.com"))
+    assert refused(GAMBLING, capture, tmp_path / "name") == wanted
+    assert refused('quic = "block"\n', capture, tmp_path / "all") == wanted | {"other"}
+
+
+def test_a_hundred_thousand_names_cost_less_than_40_mb(tmp_path: Path, capture: Capture) -> None:
+    source = random.Random(7)
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    ends = (".com", ".co.jp", ".example.org", ".a.b.example")
+    listed = ["".join(source.choices(letters, k=source.randint(5, 15))) + source.choice(ends) for _ in range(100_000)]
+    (tmp_path / "names.txt").write_text("\n".join(listed))
+    policy = '[[category]]\nname = "own"\nfiles = ["names.txt"]\n[[url_category]]\ncategories = ["own"]\n'
+    for host in listed[::5000]:
+        capture.get(host, f"www.{host}")
+    said, with_names = listen(policy, capture, tmp_path)
+    assert {one.name for one in said} == set(listed[::5000])
+    _, without = listen("", capture, tmp_path / "none")
+    assert with_names - without < 40
+
+
+def test_any_host_is_refused_exactly_when_a_listed_name_covers_it(tmp_path: Path, capture: Capture) -> None:
+    source = random.Random()
+    labels = ["a", "b", "shop", "x1", "w-w", "_s", "example"]
+    names = {".".join(source.choices(labels, k=source.randint(2, 5))) + ".test" for _ in range(12)}
+    hosts = {".".join(source.choices(labels, k=source.randint(1, 6))) + ".test" for _ in range(150)}
+    hosts |= {"x" + name for name in names} | {"a." + name for name in names} | {name + ".a" for name in names}
+    for host in sorted(hosts):
+        spelt = "".join(source.choice((letter, letter.upper())) for letter in host)
+        capture.get(f"http {host}", spelt)
+        capture.dns(f"dns {host}", spelt)
+    listed = ", ".join(f'"{name}"' for name in sorted(names))
+    policy = f'[[category]]\nname = "own"\ndomains = [{listed}]\n[[url_category]]\ncategories = ["own"]\n'
+    covered = {host for host in hosts if any(host == name or host.endswith("." + name) for name in names)}
+    said = hear(policy, capture, tmp_path)
+    assert sorted(one.name for one in said) == sorted(f"{way} {host}" for host in covered for way in ("http", "dns")), (
+        names
+    )
+
+
+def test_a_signature_blocks_by_policy_and_not_where_it_is_excepted(tmp_path: Path, capture: Capture) -> None:
+    rule = 'alert http any any -> any any (msg:"t"; flow:to_server; http.uri; content:"/evil"; sid:77; rev:1;)'
+    text = '[[signatures]]\naction = "block"\nsids = [77]\n[[exception]]\nid = "lab"\nreason = "r"\nsids = [77]\n'
+    text += 'domains = ["lab.test"]\naddresses = ["198.51.100.0/24"]\n'
+    capture.get("bad", "x.test", "/evil")
+    capture.get("by name", "www.lab.test", "/evil")
+    capture.get("by address", "x.test", "/evil", server="198.51.100.7")
+    capture.get("by name, elsewhere", "x.test", "/evil?lab.test")
+    said = hear(text, capture, tmp_path, signatures=(rule,))
+    assert {(one.name, one.action, one.exception) for one in said} == {
+        ("bad", "block", ""), ("by name, elsewhere", "block", ""),
+        ("by name", "log", "lab"), ("by address", "log", "lab"),
+    }  # fmt: skip

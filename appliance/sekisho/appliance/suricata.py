@@ -141,6 +141,8 @@ class Config(_Kebab, kw_only=True):
             "ippair": {"memcap": "16mb"},
             "detect": {"profile": "medium", "sgh-mpm-context": "auto", "inspection-recursion-limit": 3000},
             "detect-engine": [{"rule-reload": True}],
+            # Rules that set a bit report nothing and are no drops: they must run before the drops that ask for it.
+            "action-order": ["pass", "alert", "drop", "reject"],
             "mpm-algo": "auto",
             "spm-algo": "auto",
             "default-rule-path": str(Path(self.rule_files[0]).parent) if self.rule_files else "/",

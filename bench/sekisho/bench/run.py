@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from sekisho.appliance.core.errors import RejectedInput
-from sekisho.bench import latency, mailbox, memory, throughput
+from sekisho.bench import latency, mailbox, memory, policy, throughput
 from sekisho.bench.arms import Arms, standing
 from sekisho.bench.figures import Figure, Report
 from sekisho.signatures.sources import SHIPPED
@@ -26,6 +26,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Arms], list[Figure]]]] = {
     "tls": throughput.bulk_tls,
     "http": throughput.clear_http,
     "pop3": mailbox.pop3,
+    "policy": policy.policy,
     "memory": memory.memory,
 }
 _MAX_RULES_BYTES = 64 << 20

@@ -73,7 +73,7 @@ def _in_turn(
             lab = arms.lab(name)
             renew(lab)
             before, kernel = cpu_seconds(lab), kernel_seconds()
-            speeds[name].append(_download(lab, url, streams, size))
+            speeds[name].append(download(lab, url, streams, size))
             used = cpu_seconds(lab)
             used.subtract(before)
             used["(interrupts)"] = kernel_seconds() - kernel  # type: ignore[assignment]
@@ -81,7 +81,7 @@ def _in_turn(
     return speeds
 
 
-def _download(lab: Lab, url: str, streams: int, size: int) -> float:
+def download(lab: Lab, url: str, streams: int, size: int) -> float:
     """Megabytes a second of all streams together."""
     argv = ["curl", "-sS", "-o", "/dev/null", "-w", "%{size_download}", "--cacert", str(lab.lay.web_ca)]
     began = time.perf_counter()

@@ -71,6 +71,11 @@ class Layout:
         return self.root / "box" / "box.toml"
 
     @property
+    def policy(self) -> Path:
+        """The owner's policy; none at first."""
+        return self.box_settings.with_name("policy.toml")
+
+    @property
     def center(self) -> Path:
         return self.root / "center"
 

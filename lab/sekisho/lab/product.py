@@ -58,6 +58,7 @@ def _box(lay: Layout, files: pki.Credentials) -> toml.Table:
             "gateways": [layout.SERVER4, layout.SERVER6],
         },
         "inspection": {"home_networks": list(layout.HOME_NETWORKS)},
+        "policy": {"file": str(lay.policy)},
         "telemetry": {"host": layout.CENTER4, "port": layout.MQTT, **_files(files)},
         "paths": {"run": str(lay.box_run), "state": str(lay.box_state)},
     }

@@ -34,6 +34,8 @@ class Plan:
     """A policy in every form it takes."""
 
     policy: Policy
+    text: str
+    """What the file said; empty when there was none."""
     guards: dict[str, Names]
     compiled: Compiled
     directory: Path
@@ -49,19 +51,21 @@ class Plan:
         return (head + "".join(f"{line}\n" for line in self.compiled.book.lines)).encode()
 
 
-def plan(file: Path, parent: Path, *, detect: bool = False) -> Plan:
+def plan(file: Path, parent: Path, *, base: Path | None = None, detect: bool = False) -> Plan:
     """Read and compile the policy in `file`, for a folder below `parent`; writes nothing. Seconds with large lists.
+
+    Lists are relative to `base`, the file's own folder unless it is given.
 
     Raises:
         RejectedInput: the policy or one of its lists was refused; the message says which word or file.
 
     """
-    policy = source.load(file)
-    found = categories.collect(policy, file.parent)
+    text = source.read(file)
+    policy = source.parse(text, str(file))
+    base = base or file.parent
+    found = categories.collect(policy, base)
     guards = {
-        guard.name: categories.gather(
-            guard.files, (*guard.domains, *guard.urls, *guard.addresses), file.parent, guard.name
-        )
+        guard.name: categories.gather(guard.files, (*guard.domains, *guard.urls, *guard.addresses), base, guard.name)
         for guard in policy.web_guard
     }
     draft = Path("@")
@@ -69,7 +73,7 @@ def plan(file: Path, parent: Path, *, detect: bool = False) -> Plan:
     directory = parent / _digest(compiled)
     compiled.book.lines = [line.replace(f"load {draft}/", f"load {directory}/") for line in compiled.book.lines]
     compiled.sets.directory = directory
-    return Plan(policy, guards, compiled, directory)
+    return Plan(policy, text, guards, compiled, directory)
 
 
 def write(made: Plan, state: State) -> None:

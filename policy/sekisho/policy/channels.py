@@ -70,7 +70,7 @@ class Sets:
         """The keyword that looks a buffer up in this list."""
         self.content.setdefault(name, entries)
         self.kinds[name] = kind
-        rows = max(256, 1 << min(18, (len(self.content[name]) // 2).bit_length()))
+        rows = max(256, 1 << min(18, (len(self.content[name]) // 4).bit_length()))
         return f"dataset:isset,{name},type {kind},load {self.directory / name}.lst,memcap 512mb,hashsize {rows}; "
 
 

@@ -44,6 +44,8 @@ class Compiled(msgspec.Struct):
     selectors: Selectors
     switches: dict[str, str]
     """Name of a list that is a switch -> the schedule, or "!" and the exception, that turns it on and off."""
+    detect: bool
+    """Nothing is refused, everything is told."""
     signature_exceptions: dict[int, list[tuple[str, str]]]
     """Signature -> (bit, exception) of the exceptions that may apply to it."""
 
@@ -193,7 +195,7 @@ def compile_policy(
         work.run()
     except ValueError as err:
         raise RejectedInput(f"policy: {err}.") from err
-    return Compiled(work.book, work.sets, work.selectors, work.switches, work.exceptions.for_signatures)
+    return Compiled(work.book, work.sets, work.selectors, work.switches, detect, work.exceptions.for_signatures)
 
 
 def _segments(target: bytes) -> int:

@@ -69,6 +69,8 @@ class Live:
         self._report = report
         self._enforce = enforce
         self._file = Path(settings.policy.file)
+        self._good = settings.policies / "good.toml"
+        """The policy that was last in force, for a start with a file that is refused."""
         self._plans: dict[Path, Plan] = {}
         """Those the engine may be using: the newest, and the one before until the newest is proven."""
         self._last: Plan | None = None
@@ -83,14 +85,9 @@ class Live:
 
     def choose(self, base: RuleSet) -> RuleSet:
         """The signature set with the policy beside it; with the policy in force where the file is refused."""
-        try:
-            made = build.plan(self._file, self._settings.policies, detect=self._settings.inspection.mode == "detect")
-            self.refused = ""
-        except RejectedInput as err:
-            self.refused = str(err)
-            if self._last is None:
-                return replace(base, rejection=f"{base.rejection} {self.refused}".strip())
-            made = self._last
+        made = self._plan()
+        if made is None:
+            return replace(base, rejection=f"{base.rejection} {self.refused}".strip())
         state = made.state(self.roster(), self._now(), self._zone(made))
         for name, entries in (*build.old_lists(made, state), *state.sets.items()):
             self._told.setdefault(name, set()).update(entries)
@@ -101,6 +98,23 @@ class Live:
             f"{base.id}+{made.directory.name}", signatures, count, f"{base.rejection} {self.refused}".strip(),
             made.directory / build.RULES,
         )  # fmt: skip
+
+    def _plan(self) -> Plan | None:
+        """The policy in the file; where that is refused the one in force, or the last that ever was."""
+        detect = self._settings.inspection.mode == "detect"
+        try:
+            made = build.plan(self._file, self._settings.policies, detect=detect)
+            self.refused = ""
+            return made
+        except RejectedInput as err:
+            self.refused = str(err)
+        if self._last is not None or not self._good.exists():
+            return self._last
+        try:
+            return build.plan(self._good, self._settings.policies, base=self._file.parent, detect=detect)
+        except RejectedInput as err:
+            self.refused += f" The last good policy is refused as well: {err}"
+            return None
 
     def run(self, stop: threading.Event, engine: Engine) -> None:
         """Keep the policy true until `stop`."""
@@ -165,6 +179,7 @@ class Live:
         """The newest policy is in force: forget the others."""
         self._plans = {made.directory / build.RULES: made}
         build.prune(self._settings.policies, {made.directory})
+        write_atomic(self._good, made.text.encode())
         entries = len(made.compiled.book.lines)
         self._report(Health(at=_utc(self._now()), part="policy", state="in_force", rules=entries))
 

@@ -40,6 +40,8 @@ def canonical(text: str) -> str:
 
 def is_address(text: str) -> bool:
     """Whether a host is named by its number."""
+    if ":" not in text and not text[-1:].isdigit():
+        return False  # no address ends otherwise, and lists are long
     try:
         ipaddress.ip_address(text.strip("[]"))
     except ValueError:

@@ -37,26 +37,36 @@ def parse(text: str, origin: str = "policy") -> Policy:
     return policy
 
 
-def load(path: Path) -> Policy:
-    """The policy in a file of at most `MAX_POLICY_BYTES`; no file is an empty policy.
+def read(path: Path) -> str:
+    """The text of a policy file of at most `MAX_POLICY_BYTES`; no file is an empty one.
 
     Raises:
-        RejectedInput: unreadable, too large, or `parse` refused it.
+        RejectedInput: unreadable, too large, or no text.
 
     """
     try:
         with path.open("rb") as source:
             data = source.read(MAX_POLICY_BYTES + 1)
     except FileNotFoundError:
-        return Policy()
+        return ""
     except OSError as err:
         raise RejectedInput(f"{path}: {err.strerror}.", EVERYTHING_KEPT) from err
     if len(data) > MAX_POLICY_BYTES:
         raise RejectedInput(f"{path}: larger than {MAX_POLICY_BYTES} bytes.", EVERYTHING_KEPT)
     try:
-        return parse(data.decode(), str(path))
+        return data.decode()
     except UnicodeDecodeError as err:
         raise RejectedInput(f"{path}: not UTF-8 text.", EVERYTHING_KEPT) from err
+
+
+def load(path: Path) -> Policy:
+    """The policy in a file; no file is an empty policy.
+
+    Raises:
+        RejectedInput: `read` or `parse` refused it.
+
+    """
+    return parse(read(path), str(path))
 
 
 def is_mac(text: str) -> bool:

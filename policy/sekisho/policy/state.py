@@ -57,7 +57,9 @@ class _Moment:
         for name, what in compiled.switches.items():
             on = self._holds(what[1:]) if what.startswith("!") else self._runs(what)
             sets[name] = list(ANY_BYTE) if on else []
-        rules = (*self._guards(guards), *self._isolations(), *self._firewall())
+        rules = [*self._guards(guards), *self._isolations(), *self._firewall()]
+        if compiled.detect:
+            rules = [msgspec.structs.replace(rule, action="log") if rule.action == "block" else rule for rule in rules]
         return State(sets, Netfilter(tuple(rules)), self._next())
 
     def _runs(self, schedule: str) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import ssl
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
@@ -18,6 +21,7 @@ from scapy.utils import wrpcap
 
 from sekisho.appliance.core.settings import Paths, Settings
 from sekisho.policy import build
+from sekisho.policy.rewrite import rewrite
 from sekisho.policy.selectors import Roster
 from sekisho.signatures.tester import engine_config
 
@@ -100,6 +104,15 @@ def question(host: str, qtype: int = 1) -> bytes:
     return b"\x12\x34\x01\x00\x00\x01\0\0\0\0\0\0" + labels + b"\0" + qtype.to_bytes(2, "big") + b"\0\x01"
 
 
+def initials(host: str, padding: int = 0) -> list[bytes]:
+    """The first datagrams of a real QUIC client that asks for `host`; `padding` bytes make its hello longer."""
+    protocols = ["h3", *("x" * 200 for _ in range(padding // 200))]
+    config = QuicConfiguration(is_client=True, server_name=host, alpn_protocols=protocols)
+    client = QuicConnection(configuration=config)
+    client.connect(("192.0.2.1", 443), now=0.0)
+    return [data for data, _ in client.datagrams_to_send(now=0.0)]
+
+
 @dataclass(frozen=True)
 class Said:
     """One policy alert."""
@@ -112,33 +125,65 @@ class Said:
 
 
 def hear(
-    policy: str, capture: Capture, work: Path, roster: Roster | None = None, now: dt.datetime = NOON
+    policy: str,
+    capture: Capture,
+    work: Path,
+    roster: Roster | None = None,
+    now: dt.datetime = NOON,
+    signatures: tuple[str, ...] = (),
 ) -> list[Said]:
-    """What the engine says of each conversation under a policy."""
+    """What the engine says of each conversation under a policy, with `signatures` beside it."""
+    return listen(policy, capture, work, roster, now, signatures)[0]
+
+
+def listen(
+    policy: str,
+    capture: Capture,
+    work: Path,
+    roster: Roster | None = None,
+    now: dt.datetime = NOON,
+    signatures: tuple[str, ...] = (),
+) -> tuple[list[Said], float]:
+    """The same, with the most memory the engine ever had, in MB."""
     for folder in ("run/eve", "run/suricata", "run/inspect", "run/filestore"):
         (work / folder).mkdir(parents=True, exist_ok=True)
     (work / "policy.toml").write_text(policy)
     made = build.plan(work / "policy.toml", work / "policy")
     build.write(made, made.state(roster or Roster(), now, dt.UTC))
+    compiled = made.compiled
+    lines = rewrite(signatures, made.policy.signatures, compiled.signature_exceptions, {}, compiled.book.number)
+    rules = (made.directory / build.RULES).read_text() + "".join(f"{line}\n" for line in lines)
+    (work / "suricata.rules").write_text(rules)
     settings = Settings(box="b", paths=Paths(run=str(work / "run"), state=str(work / "state")))
-    (work / "suricata.rules").write_bytes((made.directory / build.RULES).read_bytes())
     (work / "engine.yaml").write_text(engine_config(settings, work))
     for number, packet in enumerate(capture.packets):
         packet.time = 1_700_000_000 + number / 1000
     wrpcap(str(work / "c.pcap"), capture.packets)
+    peak_mb = _run(work)
+    heard = (work / "run" / "eve" / "eve.json").read_bytes().splitlines()
+    assert heard, "the engine saw nothing"
+    return [said for said in (_said(json.loads(line), capture) for line in heard) if said], peak_mb
+
+
+def _run(work: Path) -> float:
     argv = ["suricata", "-c", str(work / "engine.yaml"), "-r", str(work / "c.pcap"), "-l", str(work), "-k", "none"]
-    done = subprocess.run(
-        [*argv, "--simulate-ips", "--runmode", "single"], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    errors = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("E")]
-    assert errors == []
-    lines = (work / "run" / "eve" / "eve.json").read_bytes().splitlines()
-    assert lines, "the engine saw nothing"
-    said = []
-    for event in map(json.loads, lines):
-        meta = event.get("alert", {}).get("metadata", {})
-        if "sekisho_function" in meta:
-            words = [meta.get(f"sekisho_{key}", [""])[0] for key in ("function", "entry", "action", "exception")]
-            said.append(Said(capture.names.get(event["src_port"], "?"), *words))
-    return said
+    with (work / "log").open("wb") as log:
+        engine = subprocess.Popen([*argv, "--simulate-ips", "--runmode", "single"], stdout=log, stderr=log)
+        _, status, used = os.wait4(engine.pid, 0)
+        engine.returncode = os.waitstatus_to_exitcode(status)
+    text = (work / "log").read_text()
+    assert engine.returncode == 0, text[-2000:]
+    assert [line for line in text.splitlines() if line.startswith("E")] == []
+    return used.ru_maxrss / 1024
+
+
+def _said(event: dict[str, Any], capture: Capture) -> Said | None:
+    alert = event.get("alert", {})
+    meta = alert.get("metadata", {})
+    if "sekisho_action" in meta:
+        words = [meta.get(f"sekisho_{key}", [""])[0] for key in ("function", "entry", "action", "exception")]
+        return Said(capture.names.get(event["src_port"], "?"), *words)
+    if "signature_id" in alert:
+        action = "block" if alert["action"] == "blocked" else "log"
+        return Said(capture.names.get(event["src_port"], "?"), "signature", str(alert["signature_id"]), action)
+    return None
