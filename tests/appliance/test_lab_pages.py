@@ -203,6 +203,15 @@ while data := peer.recv(4096):
 """
 
 
+@pytest.mark.parametrize("family", SERVERS)
+def test_a_bad_file_none_of_which_has_arrived_is_replaced_by_a_page(lab: Lab, family: str) -> None:
+    for _ in range(5):
+        code, text, took = curl(lab, "-i", f"http://{SERVERS[family]}/bad/eicar.com")
+        assert (code, shows(text, pages.FILE)) == (0, True), text
+        assert "EICAR" not in text and took < 1
+    lab.wait(lambda: not open_at_the_server(lab), "the server still has a connection", 10)
+
+
 def test_without_the_gate_a_refused_request_is_reset_instead(lab: Lab) -> None:
     lab.stop("inspect")
     try:

@@ -19,6 +19,7 @@ GOLDEN = """\
 :SK_Q0 - [0:0]
 :SK_Q1 - [0:0]
 -A SK_LOOK -m mark --mark 0x400/0x400 -j RETURN
+-A SK_LOOK -m mark --mark 0x100/0x100 -j CONNMARK --or-mark 0x100
 -A SK_LOOK -m connmark --mark 0x2/0x2 -j RETURN
 -A SK_LOOK -m connmark --mark 0x80/0x80 -g SK_SEEN
 -A SK_LOOK -m connmark --mark 0x200/0x200 -m conntrack --ctdir REPLY -g SK_SEEN
@@ -68,6 +69,7 @@ COMMIT
 -A SK_HOLD -m connmark --mark 0x20000/0x20000 -j MARK --or-mark 0x20000
 -A SK_HOLD -m connmark --mark 0x40000/0x40000 -j MARK --or-mark 0x40000
 -A SK_HOLD -m connmark --mark 0x80000/0x80000 -j MARK --or-mark 0x80000
+-A SK_HOLD -m connmark --mark 0x100/0x100 -j MARK --or-mark 0x100
 -A SK_HOLD -m connmark --mark 0x200/0x200 -j MARK --or-mark 0x200
 -A SK_HOLD -m conntrack --ctdir REPLY -j MARK --or-mark 0x8
 -A SK_HOLD -j NFQUEUE --queue-num 64 --queue-bypass
@@ -144,11 +146,12 @@ def test_the_marks_do_not_overlap() -> None:
         marks.MAIL,
         marks.FTPDATA,
         marks.CUT,
+        marks.PPPOE,
         marks.DEEP,
         marks.REFUSE,
     ]
     bits += [marks.EXPRESS, *(1 << shift for shift in range(marks.ENGINE_SHIFT, marks.ENGINE_SHIFT + 4))]
-    assert sum(bits) == 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | 0x200 | 0x400 | 0x800 | marks.ENGINE
+    assert sum(bits) == 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x800 | marks.ENGINE
     assert all(bit.bit_count() == 1 for bit in bits) and sum(bits) < marks.SPREAD
 
 

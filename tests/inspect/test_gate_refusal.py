@@ -27,11 +27,11 @@ class Web(Talk):
 
     refused = True
     number = 3
+    """The engine's queue of this flow."""
 
     def to_server(self, offset: int, data: bytes = b"", flags: int = ACK, *, ack: int = 0) -> int:
         kind = self.kind
-        if self.refused:
-            self.kind = kind | BLOCK | self.number << marks.ENGINE_SHIFT
+        self.kind = kind | (BLOCK if self.refused else 0) | self.number << marks.ENGINE_SHIFT
         try:
             return super().to_server(offset, data, flags, ack=ack)
         finally:
@@ -179,9 +179,11 @@ def test_nothing_the_server_says_reaches_a_refused_client() -> None:
     with dry() as gate:
         talk = web(gate)
         talk.to_server(0, GET)
-        for at, data in ((0, b"HTTP/1.1 200 OK\r\n\r\nsecret"), (25, b"secret" * 200)):
-            assert is_page(page_of(sent(gate, talk.to_client(at, data))))
-        assert is_page(page_of(sent(gate, talk.to_client(1225, b"secret", FIN | ACK))))
+        for _ in range(2):
+            assert is_page(page_of(sent(gate, talk.to_client(0, b"HTTP/1.1 200 OK\r\n\r\nsecret"))))
+        assert gate.dropped(talk.to_client(25, b"secret" * 200))
+        assert gate.dropped(talk.to_client(1225, b"secret", FIN | ACK))
+        assert is_page(page_of(sent(gate, talk.to_client(1231, b"", FIN | ACK))))
 
 
 def test_a_request_in_pieces_is_refused_whole() -> None:
@@ -237,6 +239,63 @@ def test_a_refused_server_packet_resets_the_client_without_its_bytes() -> None:
         talk = web(gate)
         told = tcp_of(gate.verdicts[talk.to_client(0, b"secret")].packet)
         assert (told.seq, int(told.flags), bytes(told.payload)) == (5000, RST | ACK, bytes(6))
+
+
+def test_in_pppoe_no_packet_changes_its_length() -> None:
+    with dry() as gate:
+        talk = web(gate, kind=marks.HTTP | marks.PPPOE)
+        told = tcp_of(gate.verdicts[talk.to_server(0, GET)].packet)
+        assert (int(told.flags), len(told.payload)) == (RST | ACK, len(GET))
+
+
+RESPONSE = b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n" + b"m" * 900
+
+
+def found_bad(gate: DryGate, talk: Web, *, before: bool = True) -> tuple[int, int]:
+    """(the packet that begins the response, the next) after the file in it was refused."""
+    talk.refused = False
+    talk.to_server(0, GET)
+    first = talk.to_client(0, RESPONSE[:600], ack=len(GET))
+    if not before:
+        for note in gate.tick(4000):
+            gate.gate.release(note.flow, note.dir, note.length, 0)
+    last = talk.to_client(600, RESPONSE[600:], ack=len(GET))
+    flow, way = talk.found()
+    assert gate.gate.cut(flow, way) > 0
+    gate.collect()
+    return first, last
+
+
+def test_a_bad_file_of_which_nothing_was_delivered_is_replaced_by_the_page() -> None:
+    with dry() as gate:
+        talk = web(gate)
+        first, last = found_bad(gate, talk)
+        told = tcp_of(gate.verdicts[first].packet)
+        assert is_page(page_of(told), pages.FILE)
+        assert (told.seq, told.ack, int(told.flags)) == (5000, 1000 + len(GET), FIN | PSH | ACK)
+        assert gate.dropped(last)
+        assert gate.dropped(talk.to_client(600, RESPONSE[600:], ack=len(GET))), "and not by repeating it"
+        again = tcp_of(gate.verdicts[talk.to_client(0, RESPONSE[:600], ack=len(GET))].packet)
+        assert is_page(page_of(again), pages.FILE), "the server repeats what is lost, and so does the gate"
+        end = talk.to_server(len(GET), flags=FIN | ACK, ack=len(page_of(told)) + 1)
+        assert gate.verdicts[end].verdict == TO_ENGINE_3
+        reset = tcp_of(gate.verdicts[end].packet)
+        assert (int(reset.flags), reset.seq) == (RST, 1000 + len(GET))
+        assert gate.holding == 0
+
+
+def test_a_bad_file_that_has_begun_to_arrive_is_cut() -> None:
+    with dry() as gate:
+        talk = web(gate)
+        _, last = found_bad(gate, talk, before=False)
+        assert int(tcp_of(gate.verdicts[last].packet).flags) == RST
+
+
+def test_a_bad_file_in_pppoe_is_cut() -> None:
+    with dry() as gate:
+        talk = web(gate, kind=marks.HTTP | marks.PPPOE)
+        first, _ = found_bad(gate, talk)
+        assert int(tcp_of(gate.verdicts[first].packet).flags) == RST
 
 
 def test_without_pages_a_request_is_reset() -> None:

@@ -111,6 +111,7 @@ def _look(queues: int, fail_closed: bool, mode: Mode) -> list[str]:
         return []
     lines = [
         f"-A SK_LOOK -m mark --mark {_REFUSED} -j RETURN",
+        _or_connmark("SK_LOOK", marks.PPPOE),
         f"-A SK_LOOK -m connmark --mark {marks.BYPASS:#x}/{marks.BYPASS:#x} -j RETURN",
         f"-A SK_LOOK -m connmark --mark {marks.CUT:#x}/{marks.CUT:#x} -g SK_SEEN",
         f"-A SK_LOOK -m connmark --mark {marks.DEEP:#x}/{marks.DEEP:#x} -m conntrack --ctdir REPLY -g SK_SEEN",
@@ -145,7 +146,8 @@ def _gate(fail_closed: bool, mode: Mode) -> list[str]:
     # Acknowledgements alone carry no file; only a refused mail is answered in one.
     lines += [f"-A SK_FILES -m connmark --mark 0x0/{marks.MAIL:#x} {BARE_ACK} -j RETURN", "-A SK_FILES -j SK_HOLD"]
     lines += [
-        f"-A SK_HOLD -m connmark --mark {bit:#x}/{bit:#x} -j MARK --or-mark {bit:#x}" for bit in (*carriers, marks.DEEP)
+        f"-A SK_HOLD -m connmark --mark {bit:#x}/{bit:#x} -j MARK --or-mark {bit:#x}"
+        for bit in (*carriers, marks.PPPOE, marks.DEEP)
     ]
     if mode.gate_bypass:
         return lines  # the marks stay: they tell the coverage what the gate would have looked at

@@ -64,6 +64,7 @@ counter withheld {{ }}
 {sets}
 chain again {{
 type filter hook forward priority -300; policy accept;
+ether type 0x8864 meta mark set meta mark or {marks.PPPOE:#x}
 {again}
 }}
 chain refuse {{

@@ -24,6 +24,7 @@ enum {
     MARK_MAIL = 0x20,
     MARK_FTPDATA = 0x40,
     MARK_CUT = 0x80,
+    MARK_PPPOE = 0x100,
     MARK_DEEP = 0x200,
     MARK_REFUSE = 0x400,
     MARK_ENGINE_SHIFT = 12, /* marks.ENGINE: which of the engine's queues this flow goes through */
@@ -121,6 +122,7 @@ struct flow {
     uint32_t generation, next_hash, kind;
     uint8_t used, met, state, waiting, replied, force, closing, owes_note, fresh_sink, engine, resets;
     uint8_t page, heard; /* SINK: the reply is a page; the client has acknowledged it */
+    uint8_t rigid;       /* the encapsulation counts its bytes (PPPoE): no packet may change its length */
     uint32_t wait_index;
     int64_t touched;
     struct direction dir[2];
@@ -803,9 +805,11 @@ static void swallow(struct flow *f, const struct held *h) {
 /* The kernel keeps what is left of a refused connection cut and forgets it soon: nothing of it is known here then, so
  * that the next one between the same ports begins afresh. */
 static void end_page(struct gate *g, struct flow *f, struct held *h) {
+    uint32_t refused = h->mark & MARK_REFUSE;
     end_sink(g, f, h);
     done_with(g, h);
-    destroy(g, f);
+    if (refused) destroy(g, f);
+    else wait_off(g, f);
 }
 
 /* The client of a page: it may still be sending its upload, and reads the page when it likes. Its acknowledgement
@@ -870,6 +874,10 @@ static void sink_server(struct gate *g, struct flow *f, const struct packet *p) 
         f->state = CUT;
         return;
     }
+    if (f->page && f->replied && p->plen && (int32_t)(p->seq - f->s_seq) > 0) { /* the rest of what is withheld */
+        decide(g, p->id, NF_DROP, 0, NULL, 0);
+        return;
+    }
     memcpy(out, p->data, p->length);
     uint32_t length = p->length;
     put32(out + p->l4 + 8, f->c_max);
@@ -917,6 +925,28 @@ static int put_page(struct flow *f, const struct page *page, int head_only) {
     return 1;
 }
 
+/* A file is refused whose response has not begun to arrive: the packet that begins it becomes the page. 0: it has. */
+static int page_instead(struct gate *g, struct flow *f) {
+    static uint8_t out[PACKET_MAX];
+    struct direction *d = &f->dir[GATE_TO_CLIENT];
+    struct held *h = d->head;
+    if (!(f->kind & MARK_HTTP) || f->rigid || !h || h->seq != d->base || (d->topped && (int32_t)(d->top - d->base) > 0))
+        return 0;
+    if (!d->map || d->contig < 16 || memcmp(d->map, "HTTP/1.", 7) || !put_page(f, &g->pages[GATE_PAGE_FILE], 0)) return 0;
+    pop(g, d);
+    g->stats.holding++;
+    f->replied = 1;
+    f->s_seq = h->seq;
+    f->s_ack = f->c_max = h->ack;
+    memcpy(out, h->header, h->payload);
+    memcpy(out + h->payload, f->reply, f->reply_length);
+    out[h->l4 + 13] = FIN | PSH | ACK;
+    finish_packet(out, h->l4, h->payload + f->reply_length);
+    decide(g, h->id, NF_ACCEPT, cleared(h->mark), out, h->payload + f->reply_length);
+    done_with(g, h);
+    return 1;
+}
+
 /* A policy refuses what this packet asks for. A request is swallowed and answered with a page; anything else becomes
  * the sender's reset, which the engine sees too and the last line (appliance.refusal) answers with one of its own. */
 static void refuse(struct gate *g, struct flow *f, const struct packet *p) {
@@ -938,7 +968,7 @@ static void refuse(struct gate *g, struct flow *f, const struct packet *p) {
     drop_held(g, down);
     spool_free(g, up);
     spool_free(g, down);
-    if (request && !answering && put_page(f, page_for(g, p->mark >> MARK_WHY_SHIFT & 15), head_only)) {
+    if (request && !answering && !f->rigid && put_page(f, page_for(g, p->mark >> MARK_WHY_SHIFT & 15), head_only)) {
         f->s_ack = first;
         f->s_seq = down->topped && (int32_t)(down->top - p->ack) > 0 ? down->top : p->ack;
         sink_client(g, f, h);
@@ -1258,6 +1288,7 @@ static void handle(struct gate *g, struct packet *p) {
     }
     f->touched = g->now;
     f->kind |= p->mark & MARK_FILES;
+    f->rigid |= (p->mark & MARK_PPPOE) != 0;
     if (p->dir == GATE_TO_SERVER) f->engine = (uint8_t)(p->mark >> MARK_ENGINE_SHIFT & 15);
     if (f->state != OPEN) {
         after_cut(g, f, p);
@@ -1522,7 +1553,7 @@ int64_t gate_cut(struct gate *g, uint64_t flow, uint32_t dir, const char *reply,
     struct direction *d = &f->dir[dir];
     int64_t withheld = 0;
     for (struct held *h = d->head; h; h = h->next) withheld += h->plen + (h->flags & FIN);
-    int sink = reply && f->kind & MARK_MAIL && dir == GATE_TO_SERVER && reply_length <= REPLY_MAX;
+    int sink = reply && f->kind & MARK_MAIL && dir == GATE_TO_SERVER && reply_length <= REPLY_MAX && !f->rigid;
     if (!withheld) f->owes_note = (uint8_t)(dir + 1);
     set_now(g);
     d->checking = 0;
@@ -1548,8 +1579,16 @@ int64_t gate_cut(struct gate *g, uint64_t flow, uint32_t dir, const char *reply,
         }
         return withheld;
     }
-    f->state = CUT;
     g->stats.cut++;
+    if (dir == GATE_TO_CLIENT && page_instead(g, f)) {
+        for (int i = 0; i < 2; i++) {
+            drop_held(g, &f->dir[i]);
+            spool_free(g, &f->dir[i]);
+        }
+        wait_off(g, f);
+        return withheld;
+    }
+    f->state = CUT;
     for (struct held *h; (h = pop(g, d));) {
         if (f->resets < 2) cut_with(g, f, h);
         else decide(g, h->id, NF_DROP, 0, NULL, 0);

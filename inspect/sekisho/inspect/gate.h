@@ -99,8 +99,8 @@ int gate_spool(struct gate *gate, uint64_t flow, uint32_t dir, uint64_t *length)
 /* What a refused HTTP request is answered with, by the number of the function that refuses (marks.WHY); 0 stands in
  * for those without one. A whole response of at most GATE_PAGE_MAX bytes, "Connection: close" among its fields, in which
  * GATE_REFERENCE is replaced by month, day, time (UTC) and client port. Length 0 takes the page away: a reset instead.
- * -1 when it is too long. */
-enum { GATE_PAGES = 16, GATE_PAGE_MAX = 1220 };
+ * -1 when it is too long. GATE_PAGE_FILE is for gate_cut: a response none of which was delivered is replaced by it. */
+enum { GATE_PAGES = 16, GATE_PAGE_FILE = 15, GATE_PAGE_MAX = 1220 };
 #define GATE_REFERENCE "MMDD-HHMMSS-PPPPP"
 int gate_set_page(struct gate *gate, uint32_t why, const char *bytes, uint32_t length);
 void gate_get_stats(struct gate *gate, struct gate_stats *stats);

@@ -22,6 +22,8 @@ FTPDATA: Final = 0x40
 """The flow is an FTP data connection: one file, in either direction, ended by FIN."""
 CUT: Final = 0x80
 """The flow was cut for a malicious file: both ends are answered with RST."""
+PPPOE: Final = 0x100
+"""The flow is wrapped in PPPoE, which counts its bytes: no packet of it may change its length."""
 DEEP: Final = 0x200
 """The response stream is past Suricata's depth: packets to the client go to the gate alone."""
 REFUSE: Final = 0x400
@@ -45,4 +47,4 @@ WHY: Final = 0xF00000
 WHY_SHIFT: Final = 20
 
 FILES: Final = HTTP | MAIL | FTPDATA | POP3 | IMAP | SMB
-SAVED: Final = BYPASS | FILES | CUT | DEEP | REFUSE | WHY
+SAVED: Final = BYPASS | FILES | CUT | PPPOE | DEEP | REFUSE | WHY
