@@ -2,11 +2,12 @@
 # make test    every check, and the tests with a sample of their long variants
 # make test-full  every variant of every test; about an hour
 # make soak    200 tries of every size and shape of malicious file (TRIES=n for fewer); about an hour
+# make fuzz    every parser of hostile bytes, MINUTES=10 each (TARGET=name for one); findings go to artifacts/fuzz
 # make bench   the figures of docs/acceptance.md on this machine
 # Each does its own set-up first (root; Debian 12 or 13). Nothing here starts a service of the machine.
 
 PY := .venv/bin/python
-.PHONY: demo test test-full soak bench setup lint lock clean
+.PHONY: demo test test-full soak fuzz bench setup lint lock clean
 
 demo: setup
 	@.venv/bin/sekisho lab demo $(if $(ONCE),--once)
@@ -19,6 +20,9 @@ test-full: lint
 
 soak: setup
 	@SEKISHO_TRIES=$(or $(TRIES),200) $(PY) -m pytest -s tests/hold/test_never_complete.py
+
+fuzz: setup
+	@$(PY) tests/fuzz/run.py $(TARGET) --minutes $(or $(MINUTES),10)
 
 bench: setup
 	@.venv/bin/sekisho bench

@@ -1,0 +1,166 @@
+"""What is fuzzed: every parser of the product that sees bytes of the network or of a file from outside.
+
+A target takes any bytes and returns; what it raises is a finding. It checks the promises its parser makes (order,
+bounds), because a fuzzer only sees what fails. A new parser is one function and its seeds in `TARGETS`. C libraries
+are not among them: they run behind the worker's door, where their death is an outcome of one file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gzip
+import io
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sekisho.appliance import frames, nflog, refusal
+from sekisho.appliance.core import settings
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.inspect import decode, eve
+from sekisho.inspect.containers import ole, rar, texts, walk, zips
+from sekisho.inspect.containers.budget import Budget, Spent
+from sekisho.inspect.streams import mime, registry
+from sekisho.policy import lists, source
+from sekisho.signatures.model import Source
+from sekisho.signatures.sources import parse_rules
+
+LIMIT = 1 << 20
+
+
+@dataclass(frozen=True)
+class Target:
+    """`run` returns for any bytes; `seeds` show the fuzzer what the format looks like."""
+
+    run: Callable[[bytes], None]
+    seeds: tuple[bytes, ...]
+
+
+def containers(data: bytes) -> None:
+    """Every opener of ours, at every level, whatever the first bytes say."""
+    budget = Budget(len(data), LIMIT, 500, 3, time.monotonic() + 60)
+    try:
+        for opener in (zips.zipped, ole.compound, texts.portable, texts.mailed, texts.rich, texts.encoded):
+            for _, content in opener(data, budget):
+                assert len(content) <= LIMIT + 1
+                for inner in walk.own_openers(content):
+                    for _, deeper in inner(content, budget):
+                        assert len(deeper) <= LIMIT + 1
+    except Spent:
+        assert budget.reasons
+    rar.encrypted(data)
+    ole.decompressed(data)
+
+
+def coding(data: bytes) -> None:
+    """The first byte says how the rest is compressed."""
+    kinds = sorted(decode._NEW)
+    kind = kinds[data[0] % len(kinds)] if data else "raw"
+    plain = decode.unpack(data[1:], kind, LIMIT, time.monotonic() + 60)
+    assert len(plain.data) <= LIMIT
+    assert 0 <= plain.used <= len(data)
+    decode.sniffed(data, LIMIT)
+
+
+def mail(data: bytes) -> None:
+    contents = mime.contents(data, limit=LIMIT)
+    for part in contents.parts:
+        assert 0 <= part.head <= part.start <= part.end <= len(data)
+
+
+def stream(data: bytes, *, app: str, to_server: bool) -> None:
+    """Objects come in order and within the stream, and so for every beginning of it."""
+    half = len(data) // 2
+    for view, peer in ((memoryview(data), b""), (memoryview(data)[:half], data[half:])):
+        name, split = registry.splitter(app, view, to_server=to_server)
+        at = 0
+        for found in split(view, memoryview(peer), limit=LIMIT):
+            assert found.start >= at, name
+            assert found.end <= len(view), name
+            at = max(at, found.start)
+            assert sum(len(part) for part in found.parts) <= 64 * (LIMIT + len(view)), name
+
+
+def frame(data: bytes) -> None:
+    frames.parse_frame(data)
+
+
+def refused(data: bytes) -> None:
+    """What answers a refused packet, and how it comes from the kernel."""
+    for logged in nflog.parse(data):
+        refusal.frames(logged)
+    answer = refusal.frames(nflog.Logged(data, 0, "", 1, 2))
+    assert all(len(out) < 9000 for _, out in answer)
+
+
+def refusing(parse: Callable[[str], object], data: bytes) -> None:
+    """Loaders raise RejectedInput and nothing else."""
+    with contextlib.suppress(RejectedInput):
+        parse(data.decode("utf-8", "replace"))
+
+
+def rules(data: bytes) -> None:
+    with contextlib.suppress(RejectedInput):
+        parse_rules([Source("fuzz.rules", data)])
+
+
+def fileinfo(data: bytes) -> None:
+    eve.parse(data)
+
+
+def words(text: str) -> None:
+    lists.from_words(text.split("\n"))
+
+
+def _zip() -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.txt", b"text " * 20)
+    return out.getvalue()
+
+
+_HTTP = (
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    b"HTTP/1.1 206 P\r\nContent-Range: bytes 0-4/10\r\nContent-Type: multipart/byteranges; boundary=x\r\n\r\n--x\r\n",
+    b"POST /a HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 9\r\n\r\n--x\r\n\r\n",
+)  # fmt: skip
+_MAIL = (
+    b"Subject: =?utf-8?B?QQ==?=\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\n"
+    b"Content-Transfer-Encoding: base64\r\n\r\nQUJDREVG\r\n--x--\r\n",
+    b"\r\nbegin 644 a.txt\r\n#0V%T\r\n`\r\nend\r\n",
+)
+_SESSIONS = {
+    "smtp": (b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n" + _MAIL[0] + b".\r\nQUIT\r\n",
+             b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 5\r\nhelloBDAT 0 LAST\r\n"),
+    "pop3": (b"+OK\r\n+OK\r\n+OK 9 octets\r\n" + _MAIL[0] + b".\r\n+OK\r\n",),
+    "imap": (b"* OK\r\na1 OK\r\n* 1 FETCH (BODY[] {5}\r\nhello)\r\na2 OK\r\n",),
+    "http": _HTTP, "ftp-data": (b"file",),
+}  # fmt: skip
+_OTHER = (b"\x00\x00\x00\x40\xfeSMB@\x00" + bytes(56), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
+_FRAME = bytes.fromhex("ffffffffffff0200000000010806000108000604000102000000000ac0a80002000000000000c0a80001")
+_UDP = bytes.fromhex("02000000000202000000000108004500003900010000401100000a0000020a0000010400003500250000") + (
+    b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\0\x01\0\x01"
+)
+
+TARGETS: dict[str, Target] = {
+    "containers": Target(containers, (_zip(), gzip.compress(b"x" * 99), b"%PDF-1 /FlateDecode stream\n"
+                                      + zlib.compress(b"x" * 99), *_MAIL, b"{\\rtf " + b"d0cf11e0" * 20)),
+    "coding": Target(coding, tuple(bytes([n]) + gzip.compress(b"x" * 99) for n in range(8))),
+    "mail": Target(mail, _MAIL),
+    "frame": Target(frame, (_FRAME, _UDP)),
+    "refused": Target(refused, (_FRAME, _UDP)),
+    "settings": Target(functools.partial(refusing, settings.parse), (b'box = "a"\n[inspection]\nmode = "block"\n',)),
+    "policy": Target(functools.partial(refusing, source.parse), (b'[web_guard]\nmode = "block"\n',)),
+    "lists": Target(functools.partial(refusing, words), (b"0.0.0.0 a.example\n||b.example^\nhttp://c.example/d\n10.0.0.0/8\n",)),
+    "rules": Target(rules, (b'drop tcp any any -> any any (msg:"a"; sid:1;)\n',)),
+    "fileinfo": Target(fileinfo, (b'{"event_type":"fileinfo","src_ip":"10.0.0.1","fileinfo":{"state":"CLOSED"}}',)),
+} | {
+    f"{app}-{'up' if to_server else 'down'}": Target(
+        functools.partial(stream, app=app, to_server=to_server), _SESSIONS.get(app, _OTHER)
+    )
+    for app in registry.APPS for to_server in (False, True) if app != "ftp-data"
+}  # fmt: skip

@@ -1,0 +1,49 @@
+"""Every target survives what was once found, and some seconds of fuzzing; `make fuzz` takes minutes for each."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import run  # noqa: E402
+from targets import TARGETS  # noqa: E402
+
+FOUND = sorted(path for path in (HERE / "corpus").glob("*/*") if path.is_file())
+SECONDS = 5
+
+
+def test_every_folder_of_findings_has_its_target() -> None:
+    assert {path.parent.name for path in FOUND} <= set(TARGETS)
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_seeds_and_their_pieces_are_survived(name: str) -> None:
+    for seed in TARGETS[name].seeds:
+        for cut in {0, 1, len(seed) // 3, len(seed) // 2, len(seed) - 1, len(seed)}:
+            TARGETS[name].run(seed[:cut])
+            TARGETS[name].run(seed[cut:])
+
+
+@pytest.mark.parametrize("path", FOUND, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_what_was_found_once_stays_mended(path: Path) -> None:
+    began = time.process_time()
+    TARGETS[path.parent.name].run(path.read_bytes())
+    assert time.process_time() - began < run.INPUT_SECONDS / 2
+
+
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="no coverage-guided fuzzer on this machine")
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_some_seconds_of_fuzzing_find_nothing(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(HERE / "run.py"), name, "--seconds", str(SECONDS)],
+        capture_output=True, text=True, check=False, timeout=55,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
