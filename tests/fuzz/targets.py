@@ -11,11 +11,13 @@ import contextlib
 import functools
 import gzip
 import io
+import os
 import time
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from sekisho.appliance import frames, nflog, refusal
 from sekisho.appliance.core import settings
@@ -75,8 +77,7 @@ def stream(data: bytes, *, app: str, to_server: bool) -> None:
     """Objects come in order and within the stream, and so for every beginning of it."""
     half = len(data) // 2
     for view, peer in ((memoryview(data), b""), (memoryview(data)[:half], data[half:])):
-        name, split = registry.splitter(app, view, to_server=to_server)
-        at = 0
+        split, name, at = registry.splitter(app, to_server=to_server), app, 0
         for found in split(view, memoryview(peer), limit=LIMIT):
             assert found.start >= at, name
             assert found.end <= len(view), name
@@ -111,8 +112,15 @@ def fileinfo(data: bytes) -> None:
     eve.parse(data)
 
 
-def words(text: str) -> None:
-    lists.from_words(text.split("\n"))
+def listed(data: bytes) -> None:
+    """As a file: packed, a tar, or lines."""
+    with contextlib.suppress(RejectedInput):
+        fd = os.memfd_create("list")
+        try:
+            os.write(fd, data)
+            lists.read(f"fd/{fd}", Path("/proc/self"))
+        finally:
+            os.close(fd)
 
 
 def _zip() -> bytes:
@@ -155,7 +163,7 @@ TARGETS: dict[str, Target] = {
     "refused": Target(refused, (_FRAME, _UDP)),
     "settings": Target(functools.partial(refusing, settings.parse), (b'box = "a"\n[inspection]\nmode = "block"\n',)),
     "policy": Target(functools.partial(refusing, source.parse), (b'[web_guard]\nmode = "block"\n',)),
-    "lists": Target(functools.partial(refusing, words), (b"0.0.0.0 a.example\n||b.example^\nhttp://c.example/d\n10.0.0.0/8\n",)),
+    "lists": Target(listed, (b"0.0.0.0 a.example\n||b.example^\nhttp://c.example/d\n10.0.0.0/8\n",)),
     "rules": Target(rules, (b'drop tcp any any -> any any (msg:"a"; sid:1;)\n',)),
     "fileinfo": Target(fileinfo, (b'{"event_type":"fileinfo","src_ip":"10.0.0.1","fileinfo":{"state":"CLOSED"}}',)),
 } | {

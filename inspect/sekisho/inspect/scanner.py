@@ -96,7 +96,9 @@ class Scanner:
         externals = {"filename": name, "filepath": "", "extension": name.rpartition(".")[2].lower()}
         left = max(1, int(budget.deadline - time.monotonic()))
         try:
-            matches = self._rules.match(data=data, timeout=left, externals=externals)
+            matches = self._rules.match(
+                data=data, timeout=left, externals=externals, fast=True, which_callbacks=yara.CALLBACK_MATCHES
+            )
         except yara.TimeoutError:
             budget.note("timeout")
             return False
