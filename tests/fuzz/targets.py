@@ -22,6 +22,7 @@ from pathlib import Path
 from sekisho.appliance import frames, nflog, refusal
 from sekisho.appliance.core import settings
 from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.devices import dhcp, dns, ssdp
 from sekisho.inspect import decode, eve
 from sekisho.inspect.containers import ole, rar, texts, walk, zips
 from sekisho.inspect.containers.budget import Budget, Spent
@@ -89,6 +90,16 @@ def frame(data: bytes) -> None:
     frames.parse_frame(data)
 
 
+def devices(data: bytes) -> None:
+    """What devices say about themselves, whoever is thought to have said it."""
+    dhcp.told_v4(data)
+    dhcp.told_v6(data)
+    dns.told_mdns(data, "192.0.2.1")
+    dns.told_llmnr(data)
+    dns.told_netbios(data)
+    ssdp.told_ssdp(data)
+
+
 def refused(data: bytes) -> None:
     """What answers a refused packet, and how it comes from the kernel."""
     for logged in nflog.parse(data):
@@ -154,12 +165,17 @@ _UDP = bytes.fromhex("02000000000202000000000108004500003900010000401100000a0000
     b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\0\x01\0\x01"
 )
 
+_DHCP = b"\x01\x01\x06\0" + bytes(232) + b"\x63\x82\x53\x63\x35\x01\x03\x0c\x04host\x3c\x04MSFT\xff"
+_MDNS = bytes.fromhex("000084000000000100000000") + b"\x04host\x05local\0\0\x01\x80\x01\0\0\0\x78\0\x04\xc0\0\x02\x01"
+_SSDP = b"NOTIFY * HTTP/1.1\r\nNT: upnp:rootdevice\r\nSERVER: Linux/4 UPnP/1.0 x/1\r\n\r\n"
+
 TARGETS: dict[str, Target] = {
     "containers": Target(containers, (_zip(), gzip.compress(b"x" * 99), b"%PDF-1 /FlateDecode stream\n"
                                       + zlib.compress(b"x" * 99), *_MAIL, b"{\\rtf " + b"d0cf11e0" * 20)),
     "coding": Target(coding, tuple(bytes([n]) + gzip.compress(b"x" * 99) for n in range(8))),
     "mail": Target(mail, _MAIL),
     "frame": Target(frame, (_FRAME, _UDP)),
+    "devices": Target(devices, (_DHCP, _MDNS, _SSDP)),
     "refused": Target(refused, (_FRAME, _UDP)),
     "settings": Target(functools.partial(refusing, settings.parse), (b'box = "a"\n[inspection]\nmode = "block"\n',)),
     "policy": Target(functools.partial(refusing, source.parse), (b'[web_guard]\nmode = "block"\n',)),

@@ -248,6 +248,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "zeros in layers": (lambda: gzip.compress(gzip.compress(bytes(200 << 20), 9), 9), ("bomb",)),
     "16 to the fifth": (lambda: _spread(5), ("bomb", "too_large")),
     "a crowd of members": (lambda: zipped(*((str(n), b"") for n in range(60_000))), ("too_large",)),
+    "a crowd of streams": (lambda: gzip.compress(b"x") * 60_000, ("too_large",)),
     "a crowd in a tar": (lambda: packing.tarred(*((str(n), b"") for n in range(20_000))), ("too_large",)),
     "members on top of each other": (lambda: _overlapping(), ("bomb", "too_large")),
     "a tar that claims to be huge": (lambda: _huge_tar(), ("damaged",)),

@@ -19,7 +19,8 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `bench` group."""
     parser = sub.add_parser("bench", help="measure the promised figures in the lab (root)")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
-    parser.add_argument("--only", action="append", default=[], choices=list(run.MEASUREMENTS), help="just this one")
+    names = [*run.MEASUREMENTS, *run.WITHOUT_LAB]
+    parser.add_argument("--only", action="append", default=[], choices=names, help="just this one")
     parser.add_argument("--rules", type=Path, help=f"Suricata rules, also .xz (default: {PUBLIC_RULES} if present)")
     parser.add_argument("--name", default="bench", help="prefix of the labs' names")
     parser.add_argument("--out", type=Path, default=Path("artifacts/bench.json"), help="where the JSON is kept")

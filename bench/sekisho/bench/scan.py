@@ -67,13 +67,16 @@ def scan() -> list[Figure]:
 
 
 def _engine(name: str, rules: Path, folder: Path) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, "-m", "sekisho.bench.engines", name, str(rules), str(folder)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise DeviceFault(f"The engine {name} could not be measured: {done.stderr[-300:]}.")
-    facts: dict[str, float] = json.loads(done.stdout)
+    compiled = str(rules.with_name(f"{name}.compiled"))
+    facts: dict[str, float] = {}
+    for arguments in (["compile", str(rules), compiled], ["match", compiled, str(folder)]):
+        done = subprocess.run(
+            [sys.executable, "-m", "sekisho.bench.engines", name, *arguments],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise DeviceFault(f"The engine {name} could not be measured: {done.stderr[-300:]}.")
+        facts |= json.loads(done.stdout)
     return facts
 
 

@@ -76,9 +76,11 @@ class _Walk:
     later: deque[tuple[Opener, Bytes, str, str, int]] = field(default_factory=deque)
 
     def level(self, data: Bytes, path: str, name: str, depth: int) -> Iterator[Member]:
-        for opener in own_openers(data):
+        own = list(own_openers(data))
+        for opener in own:
             yield from self.opened(opener, data, path, name, depth)
-        self.later += [(opener, data, path, name, depth) for opener in library_openers(data)]
+        later = library_openers(data, zipped=zips.zipped in own)
+        self.later += [(opener, data, path, name, depth) for opener in later]
 
     def opened(self, opener: Opener, data: Bytes, path: str, name: str, depth: int) -> Iterator[Member]:
         for inner, content in opener(data, self.budget):
@@ -113,7 +115,7 @@ def own_openers(data: Bytes) -> Iterator[Opener]:
         yield _compressed
     if head.startswith(ole.MAGIC):
         yield ole.compound
-    if holds(data, zips.LOCAL) or holds(data, zips.END):
+    if holds(data, zips.LOCAL) or holds(view[-zips.END_BYTES :], zips.END):
         yield zips.zipped
     if b"%PDF-" in head[:1024]:
         yield texts.portable
@@ -125,7 +127,7 @@ def own_openers(data: Bytes) -> Iterator[Opener]:
         yield texts.encoded
 
 
-def library_openers(data: Bytes) -> Iterator[Opener]:
+def library_openers(data: Bytes, *, zipped: bool) -> Iterator[Opener]:
     """What may open `data` in libarchive."""
     view = memoryview(data)
     for offset, needle, formats in _AT_START:
@@ -134,7 +136,7 @@ def library_openers(data: Bytes) -> Iterator[Opener]:
     for needle, layer in _LAYERS:
         if bytes(view[: len(needle)]) == needle:
             yield _layered(layer)
-    if holds(data, zips.LOCAL):
+    if zipped:
         yield zips.rare
     for needle, formats in _ANYWHERE:
         if holds(data, needle):
@@ -173,6 +175,8 @@ def _compressed(data: Bytes, budget: Budget) -> Iterator[tuple[str, Bytes]]:
     plain = decode.unpack(memoryview(data), kind, budget.room, budget.deadline)
     if plain.state in ("damaged", "cut") and kind != "zlib" and kind != "lzma":
         budget.note("damaged")
+    if plain.state == "timeout" or (plain.state == "capped" and len(plain.data) < budget.room):
+        budget.note("timeout" if plain.state == "timeout" else "too_large")
     if plain.data:
         yield "", plain.data
         budget.take(len(plain.data))

@@ -21,6 +21,8 @@ from sekisho.inspect.containers.memory import places
 
 LOCAL: Final = b"PK\x03\x04"
 END: Final = b"PK\x05\x06"
+END_BYTES: Final = 70_000
+"""A directory's end lies within so many bytes of the file's end (APPNOTE 4.3.16: a comment of at most 65,535)."""
 _HEADER = struct.Struct("<4s2xHH8xLLHH")  # signature, flags, method, sizes (packed, plain), name, extra
 _STORED, _LZMA = 0, 14
 _METHODS: Final[dict[int, decode.Kind]] = {8: "raw", 12: "bz2", 93: "zstd", 95: "xz"}
