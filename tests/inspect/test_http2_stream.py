@@ -257,3 +257,26 @@ def test_any_bytes_give_objects_within_the_stream(pieces: list[bytes], to_server
     stream = b"".join(pieces)
     found = split(b"\0" + stream, to_server=to_server)
     assert all(0 <= one.start <= len(stream) + 1 and one.end <= len(stream) + 1 for one in found)
+
+
+def test_of_long_bodies_that_go_on_all_but_the_last_bytes_may_pass() -> None:
+    """Whatever passes without a look leaves the end of each open body behind."""
+    frames = [frame(0, 0, number, clean(9000)) for _ in range(40) for number in (1, 3)]
+    small = [frame(0, 0, 5, clean(500)) for _ in range(20)]
+    stream = b"".join(frames)
+    passed = http2.may_pass(memoryview(stream), full=300_000, looked=400_000)
+    assert passed == len(stream) - len(frames[0]) - http2.TAIL
+    passed = http2.may_pass(memoryview(stream + b"".join(small)), full=300_000, looked=400_000)
+    assert passed == len(stream) - len(frames[0]) - http2.TAIL
+    only = b"".join(small * 80)
+    passed = http2.may_pass(memoryview(only), full=300_000, looked=400_000)
+    assert http2.TAIL <= len(only) - passed < 2 * http2.TAIL
+    for ending in (
+        frame(0, 1, 3, b"x"),
+        frame(1, 5, 7, b"x"),
+        frame(3, 0, 1, bytes(4)),
+        frame(0, 1, 1, clean(9000))[:20],
+    ):
+        assert http2.may_pass(memoryview(stream + ending), full=300_000, looked=len(stream)) == 0
+    assert http2.may_pass(memoryview(stream), full=300_000, looked=len(stream)) == 0, "nothing more comes"
+    assert http2.may_pass(memoryview(stream), full=1000, looked=2000) == 0, "short"

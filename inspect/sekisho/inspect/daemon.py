@@ -283,6 +283,8 @@ class Inspect:
                     self.gate.expect(command.flow, command.dir, command.end)
                 case hold.Pass():
                     self.gate.pass_(command.flow, command.dir)
+                case hold.Gather():
+                    self.gate.gather(command.flow)
                 case hold.Scan():
                     self._scan(command)
                 case hold.Keep():
@@ -322,6 +324,7 @@ class Inspect:
         job = self._job(scan.token, scan.what, length, scan.name)
         job.app, job.to_server = scan.app, scan.dir == gate.TO_SERVER
         job.asked = self._known(scan)
+        job.full, job.looked, job.left = scan.full, scan.looked, scan.left
         if scan.app in MAILBOXES and not scan.path:
             self._mailbox_job(job, scan, self.gate.delivered(scan.flow, scan.dir))
         self.pool.submit(job, fd)
@@ -337,7 +340,6 @@ class Inspect:
     def _mailbox_job(self, job: Job, scan: hold.Scan, delivered: int) -> None:
         """What only a mailbox's stream needs to be looked at."""
         job.mend, job.delivered, job.blank = scan.mend, delivered, scan.blank
-        job.full, job.looked, job.left = scan.full, scan.looked, scan.left
         job.refuse = sorted(self.engine.block_reasons)
         job.at = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
 

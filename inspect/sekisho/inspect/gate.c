@@ -106,6 +106,10 @@ struct direction {
     uint64_t expect;    /* offset at which the object ends, 0 = unknown */
     uint64_t stream;    /* contiguous bytes before base, since the flow was first seen */
     uint64_t looked;     /* `contig` when the spool was last looked at */
+    uint64_t frame;      /* mixed, aligned: where the next frame begins */
+    uint64_t edge;       /* behind the last frame header that was not looked at and at which a file may end; 0 = none */
+    uint32_t number;     /* the stream whose data came last */
+    uint8_t aligned;     /* `frame` is known */
     uint32_t holding, held_bytes;
     struct patch *patch; /* PATCHES of them, made at the first one */
     int patches;
@@ -121,6 +125,7 @@ struct flow {
     struct gate_key key;
     uint32_t generation, next_hash, kind;
     uint8_t used, met, state, waiting, replied, force, closing, owes_note, fresh_sink, engine, resets;
+    uint8_t mixed;       /* many files travel at once, both ways */
     uint8_t page, heard; /* SINK: the reply is a page; the client has acknowledged it */
     uint8_t rigid;       /* the encapsulation counts its bytes (PPPoE): no packet may change its length */
     uint32_t wait_index;
@@ -548,6 +553,9 @@ static void spool_shift(struct gate *g, struct direction *d, uint64_t n) {
     d->stream += n;
     d->expect = d->expect > n ? d->expect - n : 0;
     d->looked = d->looked > n ? d->looked - n : 0;
+    d->aligned &= d->frame >= n;
+    d->frame -= d->aligned ? n : 0;
+    d->edge = d->edge > n ? d->edge - n : 0;
     close_gaps(d);
     d->idle = !d->contig && !d->holes;
     d->noted_big = d->frames = 0;
@@ -569,6 +577,7 @@ static void spool_prepend(struct gate *g, struct direction *d, uint32_t n) {
     for (int i = 0; i < d->holes; i++)
         if (d->hole[i].to > top) top = d->hole[i].to;
     d->stale |= d->checking;
+    d->aligned = 0;
     d->base -= n;
     if (d->expect) d->expect += n;
     if (!d->map) {
@@ -605,9 +614,24 @@ static int goes_deep(const struct flow *f, uint32_t dir) {
     return f->kind & MARK_FTPDATA || (dir == GATE_TO_CLIENT && f->kind & (MARK_HTTP | MARK_POP3 | MARK_IMAP));
 }
 
-/* A mail from a mailbox is neutralised, not cut: as much of it as the sender sends unasked waits for its verdict. */
+/* A mail from a mailbox is neutralised, not cut, and where files travel mixed (gate_gather) one may end in the middle of
+ * what is sent: as much of it as the sender sends unasked waits for its verdict. */
 static int gathers(const struct flow *f, uint32_t dir) {
-    return dir == GATE_TO_CLIENT && f->kind & (MARK_POP3 | MARK_IMAP) && f->dir[dir].holding < GATHER_MAX;
+    int mailbox = dir == GATE_TO_CLIENT && f->kind & (MARK_POP3 | MARK_IMAP);
+    int mixed = f->mixed && (!f->dir[dir].aligned || f->dir[dir].edge);
+    return (mailbox || mixed) && f->dir[dir].holding < GATHER_MAX;
+}
+
+/* HTTP/2 frames (RFC 9113 4.1): only data of the same stream behind data of it cannot be behind the end of a file. */
+static void walk_frames(struct direction *d) {
+    while (d->aligned && d->map && d->frame + 9 <= d->contig) {
+        const uint8_t *h = d->map + d->frame;
+        uint32_t size = (uint32_t)h[0] << 16 | (uint32_t)h[1] << 8 | h[2], number = get32(h + 5) & 0x7fffffff;
+        int goes_on = h[3] == 0 && !(h[4] & 0x9) && size && number == d->number; /* no END_STREAM, no padding */
+        if (!goes_on) d->edge = d->frame + 9;
+        if (h[3] == 0) d->number = number;
+        d->frame += 9 + size;
+    }
 }
 
 /* Lay the patches over a payload; whether any byte changed. */
@@ -1050,7 +1074,7 @@ static void consider_notes(struct gate *g, struct flow *f, uint32_t dir, int pus
     int ended = all_here(d) || (d->expect && d->contig >= d->expect);
     /* What looks like an end in every packet must not buy a look at a long object each time. */
     if (!ended && d->map && (d->looked <= EAGER || d->contig >= d->looked + d->looked / 8)) {
-        if (f->kind & MARK_HTTP && d->contig > 5) ended = final_chunk(d);
+        if (f->kind & MARK_HTTP && d->contig > 5) ended = f->mixed ? d->edge > 0 : final_chunk(d);
         if (f->kind & (MARK_MAIL | MARK_POP3)) ended = final_dot(d);
     }
     if (ended) {
@@ -1207,7 +1231,7 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
     offset = (int32_t)(p->seq - d->base), end = offset + p->plen;
     int fresh = end > (int64_t)d->contig; /* a FIN that only repeats what is held must not push it out */
     if (tail && p->plen) {
-        if (d->idle && !offset && (only_trailer(f, d, p) || only_request(f, d, p))) { /* elsewhere it moves no place */
+        if (d->idle && !offset && !f->mixed && (only_trailer(f, d, p) || only_request(f, d, p))) { /* elsewhere it moves no place */
             d->base = p->seq + p->plen;
             d->stream += p->plen;
             pass_packet(g, f, dir, p);
@@ -1226,6 +1250,7 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
         }
         d->idle = 0;
         if (offset > -65536) spool_put(g, d, offset, p->data + p->payload, p->plen);
+        walk_frames(d);
         if (!d->checking && !d->head && !(p->flags & FIN) && only_head(f, d, p)) {
             pass_packet(g, f, dir, p);
             return;
@@ -1523,7 +1548,14 @@ void gate_release(struct gate *g, uint64_t flow, uint32_t dir, uint64_t upto, ui
     d->noted_expired = 0;
     wait_off(g, f);
     if (d->expect && d->expect <= upto) d->expect = 0;
+    if (d->edge <= upto) d->edge = 0;
     if (finished) spool_cut(g, d, finished);
+    if (finished && f->mixed && !d->aligned) { /* what is finished ends with a frame */
+        d->aligned = 1;
+        d->frame = d->number = 0;
+        walk_frames(d);
+        if (d->edge + finished <= upto) d->edge = 0;
+    }
     set_now(g);
     d->tail_since = g->now;
     if (d->head && d->contig > d->looked) consider_notes(g, f, dir, d->tail->flags & PSH);
@@ -1535,6 +1567,11 @@ void gate_expect(struct gate *g, uint64_t flow, uint32_t dir, uint64_t end) {
     struct direction *d = &f->dir[dir];
     d->expect = end > d->stream ? end - d->stream : 0;
     if (d->head) consider_notes(g, f, dir, 0);
+}
+
+void gate_gather(struct gate *g, uint64_t flow) {
+    struct flow *f = by_handle(g, flow);
+    if (f) f->mixed = 1;
 }
 
 void gate_pass(struct gate *g, uint64_t flow, uint32_t dir) {

@@ -82,6 +82,9 @@ void gate_release(struct gate *gate, uint64_t flow, uint32_t dir, uint64_t upto,
 void gate_expect(struct gate *gate, uint64_t flow, uint32_t dir, uint64_t end);
 /* Stop looking at this direction: up to the expected end if known, else for the rest of the flow. */
 void gate_pass(struct gate *gate, uint64_t flow, uint32_t dir);
+/* Files travel mixed on this flow, so that one may end in the middle of what is sent: from now on nothing is let through
+ * because more follows, only by gate_release. */
+void gate_gather(struct gate *gate, uint64_t flow);
 /* Withhold what is held and reset both ends; for mail, answer the client with `reply` (CRLF-terminated)
  * first. Returns how many payload bytes (FIN counts one) the receiver will never get. 0 = nothing waited
  * here: either the completing packet is still on its way (GATE_WITHHELD follows) or the receiver had it all. */

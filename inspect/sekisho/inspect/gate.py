@@ -147,6 +147,7 @@ def _load() -> ctypes.CDLL:
         "gate_release": (None, [ptr, u64, u32, u64, u64]),
         "gate_expect": (None, [ptr, u64, u32, u64]),
         "gate_pass": (None, [ptr, u64, u32]),
+        "gate_gather": (None, [ptr, u64]),
         "gate_cut": (i64, [ptr, u64, u32, ctypes.c_char_p, u32]),
         "gate_rewrite": (ctypes.c_int, [ptr, u64, u32, u64, ctypes.c_char_p, u32]),
         "gate_delivered": (u64, [ptr, u64, u32]),
@@ -252,6 +253,10 @@ class Gate:
     def pass_(self, flow: int, direction: int) -> None:
         """Look no further at the current object."""
         self.lib.gate_pass(self.handle, flow, direction)
+
+    def gather(self, flow: int) -> None:
+        """Let nothing through on this flow but what is released."""
+        self.lib.gate_gather(self.handle, flow)
 
     def cut(self, flow: int, direction: int, reply: bytes = b"") -> int:
         """Withhold what is held and reset both ends; bytes the receiver never gets (0: see WITHHELD in gate.h)."""

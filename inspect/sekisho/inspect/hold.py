@@ -28,6 +28,8 @@ CACHE_SIZE = 4096
 CLAIM_S = 2.0
 """So long the gate has to tell a file's outcome from the stream before the engine's copy is judged."""
 MAX_CLAIMS = 4096
+MIXED = ("http2",)
+"""Protocols that carry many files at once."""
 ENGINE_DEPTH_BYTES = 1 << 20
 """What the engine follows of a stream: it calls a longer file closed there."""
 _APPS = (
@@ -128,6 +130,13 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
+class Gather:
+    """Files travel mixed on this flow: let nothing through but what is released."""
+
+    flow: int
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
     token: int
     what: Literal["file", "stream"]
@@ -211,7 +220,7 @@ class Done:
     token: int
 
 
-Command = Neutralise | Assemble | Release | Expect | Pass | Scan | Keep | Cut | Report | Done
+Command = Neutralise | Assemble | Release | Expect | Pass | Gather | Scan | Keep | Cut | Report | Done
 
 
 @dataclass
@@ -508,20 +517,28 @@ class HoldEngine:
         known = self.flows.get(flow, _NO_FLOW).memo
         return known.get(direction, b""), known.get(TO_CLIENT + TO_SERVER - direction, b"")
 
-    def _learn(self, case: _Case, result: Result) -> None:
+    def _learn(self, case: _Case, result: Result) -> list[Command]:
         if not case.flow:
-            return
-        if result.app:
-            self._flow(case.flow).app = dict.fromkeys((TO_CLIENT, TO_SERVER), result.app)
+            return []
         if result.memo:
             self._flow(case.flow).memo[case.dir] = result.memo
+        if not result.app:
+            return []
+        self._flow(case.flow).app = dict.fromkeys((TO_CLIENT, TO_SERVER), result.app)
+        return [Gather(case.flow)] if result.app in MIXED else []
+
+    def _grown(self, case: _Case, result: Result) -> None:
+        """How far a stream of many files to the client has been looked at."""
+        flow, last = self._flow(case.flow), result.objects[-1] if result.objects else None
+        flow.looked = case.base + case.length
+        flow.full = flow.looked if last is not None and not last.complete else 0
 
     def _stream(self, case: _Case, result: Result, now: float) -> list[Command]:
         if case.flow in self.cut or case.moved:
             return self._close(case)
         if result.error:
             return self._close(case) if case.on_its_way else self._unscanned(case, result.error, now)
-        self._learn(case, result)
+        mixed = self._learn(case, result)
         if result.passes:
             flow = self._flow(case.flow)
             flow.left = max(0, flow.left - (case.base + case.length - flow.looked))
@@ -545,7 +562,9 @@ class HoldEngine:
             return [Assemble(case.token, case.flow, case.dir, piece, bool(piece.ranged))]
         if case.on_its_way:
             return [*([Expect(case.flow, case.dir, case.base + result.end)] if result.end else []), *self._close(case)]
-        commands: list[Command] = []
+        commands = mixed
+        if case.meta.app in MIXED and case.dir == TO_CLIENT:
+            self._grown(case, result)
         news = self._news(case, result.objects, now)
         commands += [report for report in news if report.again]
         if not case.expired:

@@ -25,7 +25,7 @@ import pyseccomp
 from sekisho.inspect import mailbox
 from sekisho.inspect.neutralise import Patch
 from sekisho.inspect.scanner import Limits, Scanner
-from sekisho.inspect.streams import registry
+from sekisho.inspect.streams import http2, registry
 from sekisho.inspect.streams.found import MAX_MEMO, Found
 
 MAX_OBJECTS = 64
@@ -130,6 +130,13 @@ class Result(msgspec.Struct, omit_defaults=True):
     scan_ms: float = 0.0
 
 
+def _may_pass(job: Job, data: memoryview) -> int:
+    """How much of a long object may go on before all of it is looked at again; 0 = look now."""
+    if job.app == "http2":
+        return http2.may_pass(data, full=job.full, looked=job.looked)
+    return mailbox.may_pass(data, app=job.app, full=job.full, looked=job.looked, left=job.left)
+
+
 class Worker:
     """Splits a stream and looks at every form of every object in it."""
 
@@ -159,7 +166,7 @@ class Worker:
 
     def _stream(self, job: Job, data: memoryview, limits: Limits, result: Result) -> None:
         if job.full:
-            result.passes = mailbox.may_pass(data, app=job.app, full=job.full, looked=job.looked, left=job.left)
+            result.passes = _may_pass(job, data)
             if result.passes:
                 return
         split = registry.splitter(job.app, to_server=job.to_server)

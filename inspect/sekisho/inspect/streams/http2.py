@@ -10,6 +10,7 @@ Both directions are read the same way; requests leave their names to the respons
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -31,6 +32,10 @@ MAX_BLOCK: Final = 256 << 10
 MAX_TABLE: Final = 1 << 20
 MAX_NAMED: Final = 128
 """Requests whose names are remembered for their responses."""
+OFTEN: Final = 256 << 10
+"""A stream of which less is unfinished is looked at whole every time."""
+TAIL: Final = 4096
+"""What is held back of a body that goes on without a look at all of it."""
 _FRAME: Final = 9
 _DATA, _HEADERS, _RST, _PUSH, _CONTINUATION = 0, 1, 3, 5, 9
 _END_STREAM, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x4, 0x8, 0x20
@@ -254,6 +259,35 @@ class _Reader:
             forms = [out for coding in _ANY_CODING for out in decoded(body, [coding], self._limit)]
             parts = [*forms, *sniffed(body, self._limit), *parts]
         return Found(one.start, 0, one.ended, parts, trouble=one.trouble or trouble)
+
+
+def may_pass(stream: memoryview, *, full: int, looked: int) -> int:
+    """How many bytes of an unfinished body may go on before all of it is looked at again; 0 = look now.
+
+    `full` and `looked` are how much was there at the last whole look and at the last look. Long bodies are looked at
+    when they have grown to four times that, when one ends and when nothing more comes. The last bytes of each stay.
+    """
+    there, at = len(stream), 0
+    tails: dict[int, deque[tuple[int, int]]] = {}
+    """By stream: place and length of the frames in which its last bytes are."""
+    if full < OFTEN or there <= looked or there >= full * 4:
+        return 0
+    while at + _FRAME <= there:
+        size, kind, flags = int.from_bytes(stream[at : at + 3], "big"), stream[at + 3], stream[at + 4]
+        number = int.from_bytes(stream[at + 5 : at + 9], "big")
+        if at + _FRAME + size > looked and kind in (_DATA, _HEADERS, _RST) and (flags & _END_STREAM or kind == _RST):
+            return 0
+        at += _FRAME
+        if kind == _DATA and flags & _END_STREAM:
+            tails.pop(number, None)
+        elif kind == _DATA:
+            tail = tails.setdefault(number, deque())
+            tail.append((at, min(size, there - at)))
+            while sum(length for _, length in tail) - tail[0][1] >= TAIL:
+                tail.popleft()
+        at += size
+    held = [tail[0][0] + max(0, sum(length for _, length in tail) - TAIL) for tail in tails.values()]
+    return min(held, default=0)
 
 
 def _unpadded(payload: memoryview, flags: int, size: int) -> tuple[memoryview, str]:
