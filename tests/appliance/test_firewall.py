@@ -13,6 +13,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 
 from sekisho.appliance import firewall, isolation
+from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.nflog import Logged
 from sekisho.appliance.packetnews import EVENTS_PER_MINUTE, QUIET_S, PacketNews, flow_of
 from sekisho.policy.model import Devices, Netfilter, PacketRule, Service
@@ -69,7 +70,7 @@ def test_a_name_that_could_say_more_than_a_name_is_refused() -> None:
     evil = PacketRule('x"; drop; #', "firewall", "e", "block", Devices(everyone=True))
     with pytest.raises(ValueError, match="rule id"):
         firewall.plan(Netfilter((evil,)), 1)
-    with pytest.raises(ValueError, match="hardware address"):
+    with pytest.raises(RejectedInput, match="hardware address"):
         isolation.isolate("02:00:00:00:00:0a } ; flush ruleset", 1)
 
 

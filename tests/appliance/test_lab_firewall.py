@@ -241,7 +241,9 @@ def test_a_device_is_cut_off_at_once_and_for_a_time_over_a_new_policy(wall: Wall
     wall.apply()
     wall.world.start("lan", sys.executable, "-c", HOLD, SERVERS["4"], log="cell.log")
     wall.wait(lambda: "talking" in wall.log("cell.log"))
+    told = len(wall.events())
     began = time.monotonic()
+    wall.call(f"isolation.isolate('{LAN_MAC}', isolation.FOREVER)")
     wall.call(f"isolation.isolate('{LAN_MAC}', 4)")
     wall.wait(lambda: "ConnectionResetError" in wall.log("cell.log"), timeout_s=2, what="the end of what was open")
     wall.apply(rule("unrelated", "log", services=(Service("icmp"),)))
@@ -249,10 +251,20 @@ def test_a_device_is_cut_off_at_once_and_for_a_time_over_a_new_policy(wall: Wall
         assert wall.reaches("tcp", server, 8080) == "ConnectionRefusedError"
     wall.wait(lambda: wall.reaches("tcp", SERVERS["4"], 8080) == "hello", what="the end of the isolation")
     assert time.monotonic() - began > 3.5
-    wall.call(f"isolation.isolate('{LAN_MAC}', isolation.FOREVER)")
+    event = wall.events()[told]
+    assert (event["function"], event["policy"], event["action"]) == ("isolation", "now", "blocked")
+    assert event["flow"]["mac"] == LAN_MAC
+
+
+def test_an_owner_cuts_a_device_off_and_lets_it_back(wall: Wall) -> None:
+    wall.apply()
+    settings = wall.world.settings()
+    assert wall.world.box("isolate", settings, LAN_MAC.upper()).returncode == 0
     assert wall.reaches("tcp", SERVERS["6"], 8080) == "ConnectionRefusedError"
-    wall.call(f"isolation.release('{LAN_MAC}')")
+    assert wall.world.box("release", settings, LAN_MAC).returncode == 0
     assert wall.reaches("tcp", SERVERS["6"], 8080) == "hello"
+    assert wall.world.box("release", settings, LAN_MAC).returncode == 3, "it is not isolated"
+    assert wall.world.box("isolate", settings, "me").returncode == 2
 
 
 def test_a_hundred_thousand_listed_addresses_load_and_refuse(wall: Wall) -> None:

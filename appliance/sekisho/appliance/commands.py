@@ -10,7 +10,18 @@ from typing import Any, Final
 
 import msgspec
 
-from sekisho.appliance import bridge, covering, express, meter, netfilter, portrait, preflight, status, suricata
+from sekisho.appliance import (
+    bridge,
+    covering,
+    express,
+    isolation,
+    meter,
+    netfilter,
+    portrait,
+    preflight,
+    status,
+    suricata,
+)
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.settings import DEFAULTS, load
 from sekisho.appliance.process import EngineProcess
@@ -31,6 +42,8 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         ("status", _status, "is traffic inspected now?"),
         ("devices", _devices, "who is in the office's network?"),
         ("coverage", _coverage, "which share of each device's bytes was looked at?"),
+        ("isolate", _isolate, "cut a device off at once, for a time"),
+        ("release", _release, "end what `isolate` began"),
         ("reload", _reload, "load the current rule set live and prove it"),
         ("defaults", _defaults, "print the commented settings file"),
     )
@@ -40,6 +53,10 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         parser.add_argument("--json", action="store_true", help="print facts as JSON")
         if verb == "check":
             parser.add_argument("--settings-only", action="store_true", help="do not look at the machine")
+        if verb in ("isolate", "release"):
+            parser.add_argument("mac", metavar="MAC", help="the device's hardware address")
+        if verb == "isolate":
+            parser.add_argument("--minutes", type=int, default=0, metavar="N", help="0 = until released (0)")
         if verb == "coverage":
             parser.add_argument("--hours", type=int, default=24, metavar="N", help="how far back, 1-48 (24)")
         if verb == "defaults":
@@ -149,6 +166,19 @@ def _coverage(args: argparse.Namespace) -> int:
 
 def _alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
+
+
+def _isolate(args: argparse.Namespace) -> int:
+    isolation.isolate(args.mac, max(0, args.minutes) * 60)
+    until = f"for {args.minutes} minutes" if args.minutes > 0 else "until it is released"
+    _say(args, {"ok": True, "mac": args.mac}, [f"{args.mac} talks to nobody through the box {until}. 隔離しました。"])
+    return 0
+
+
+def _release(args: argparse.Namespace) -> int:
+    isolation.release(args.mac)
+    _say(args, {"ok": True, "mac": args.mac}, [f"{args.mac} is no longer cut off at once. 隔離を解除しました。"])
+    return 0
 
 
 def _reload(args: argparse.Namespace) -> int:

@@ -24,8 +24,7 @@ from sekisho.appliance.core import marks
 from sekisho.policy.model import FUNCTIONS, Devices, Netfilter, PacketRule, Service
 
 TABLE: Final = "sekisho_firewall"
-GROUP: Final = 66
-SNAP_BYTES: Final = 128
+GROUP, SNAP_BYTES = isolation.GROUP, isolation.SNAP_BYTES
 WHAT: Final = "The firewall rules"
 ORDER: Final = ("isolation", "web_guard", "firewall")
 EVENTS_PER_SECOND: Final = 20

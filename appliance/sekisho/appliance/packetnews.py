@@ -19,8 +19,9 @@ from typing import Final
 from sekisho.appliance import firewall
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.appliance.findings import utc_now
+from sekisho.appliance.isolation import NOW
 from sekisho.appliance.nflog import Logged, LogSocket
-from sekisho.policy.model import Netfilter, PacketRule
+from sekisho.policy.model import Netfilter
 from sekisho.telemetry.events import Alert, Flow
 
 QUIET_S: Final = 30.0
@@ -53,7 +54,7 @@ class PacketNews:
     """What was told lately, so that a device that tries again and again is one event in half a minute."""
 
     def __init__(self) -> None:
-        self._rules: dict[str, PacketRule] = {}
+        self._rules = {NOW.id: NOW}
         self._told: OrderedDict[tuple[str, str, str, int], float] = OrderedDict()
         self._minute = 0
         self._events = 0
@@ -62,7 +63,7 @@ class PacketNews:
 
     def rules(self, wanted: Netfilter) -> None:
         """The plan in force: what the names in the log stand for."""
-        self._rules = {rule.id: rule for rule in wanted.rules}
+        self._rules = {NOW.id: NOW, **{rule.id: rule for rule in wanted.rules}}
 
     def handle(self, packet: Logged, *, from_lan: bool, now: float, at: str) -> Alert | None:
         """The event for one logged packet; None when it was told already, is nothing of ours, or there are too many."""

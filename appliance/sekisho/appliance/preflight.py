@@ -26,6 +26,7 @@ ETH_FLAG_LRO: Final = 1 << 15
 PROGRAMS: Final = ("suricata", "iptables-restore", "ip6tables-restore", "nft")
 KERNEL: Final = (
     ("/proc/net/netfilter/nfnetlink_queue", "NFQUEUE (nfnetlink_queue)"),
+    ("/proc/net/netfilter/nfnetlink_log", "packet logging (nfnetlink_log)"),
     ("/proc/sys/net/bridge/bridge-nf-call-iptables", "bridge netfilter (br_netfilter)"),
     ("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", "connection tracking (nf_conntrack)"),
 )
