@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from sekisho.appliance import meter
 from sekisho.appliance.coverage import GROUP, STOPPED, Account, Away, Hour, Moment, State, Tally, events, split
 from sekisho.appliance.covering import load_hours, load_state
+from sekisho.appliance.handed import Handed, Shed, Sheds, asked, taken
 from sekisho.appliance.meter import WAYS, Reading, plan
+from sekisho.appliance.watchdog import Queue
 from sekisho.telemetry.events import Coverage, Share
 
 MAC = "02:00:00:00:00:10"
@@ -45,17 +47,55 @@ def test_what_was_counted_before_the_first_reading_belongs_to_no_hour() -> None:
 @pytest.mark.parametrize(
     ("away", "expected"),
     [
-        (Away(), Tally(inspected=7, opaque=8, unseen=48)),
-        (Away("hung"), Tally(inspected=1, opaque=8, unseen=32, bypassed={"engine_hung": 2 + 4 + 16})),
-        (Away("", "absent"), Tally(inspected=4, opaque=8, unseen=48, bypassed={"gate_absent": 3})),
-        (Away("absent", "hung"), Tally(opaque=8, unseen=32, bypassed={"engine_absent": 22, "gate_hung": 1})),
+        (Away(), Tally(inspected=7, opaque=8 + 64, unseen=48)),
+        (Away("hung"), Tally(inspected=1, opaque=8, unseen=32, bypassed={"engine_hung": 2 + 4 + 16 + 64})),
+        (Away("", "absent"), Tally(inspected=4, opaque=8 + 64, unseen=48, bypassed={"gate_absent": 3})),
+        (Away("absent", "hung"), Tally(opaque=8, unseen=32, bypassed={"engine_absent": 22 + 64, "gate_hung": 1})),
     ],
 )
 def test_a_byte_is_inspected_only_if_all_who_had_to_look_were_there(away: Away, expected: Tally) -> None:
     account = begun()
-    account.read(reading(gate=1, both=2, engine=4, opaque=8, around=16, other=32), at(60), away, HERE)
+    account.read(reading(gate=1, both=2, engine=4, opaque=8, around=16, other=32, sealed=64), at(60), away, HERE)
     assert tally(account) == expected
     assert (account.state.hour.seconds, account.state.hour.off_seconds) == (60, 60 if away.reason else 0)
+
+
+def test_what_full_queues_let_pass_was_not_inspected() -> None:
+    account = begun()
+    ways = reading(engine=1000, both=1000, gate=1000, opaque=1000, sealed=1000)
+    account.read(ways, at(60), HERE, HERE, Shed(engine=0.1, gate=0.5))
+    assert tally(account) == Tally(
+        inspected=900 + 450 + 500, opaque=1900, bypassed={"engine_overload": 300, "gate_overload": 450 + 500}
+    )
+
+
+def test_sheds_are_what_lies_between_asking_and_taking() -> None:
+    sheds = Sheds()
+    followed = [Handed(1000, 990), Handed(2000, 1985), Handed(12_000, 6000), Handed(13_000, 7010), Handed(14_000, 8000)]
+    assert [sheds.handle(now) for now in followed] == [0, 0, pytest.approx(0.599, abs=0.001), 0, 0]
+    assert sheds.handle(Handed(20_000, 100)) == 0, "the engine's queue began anew"
+    assert sheds.handle(Handed(30, 5000)) == 0, "the rules were loaded afresh"
+    sheds.forget()
+    assert sheds.handle(Handed(50_000, 5000)) == 0, "it was away, which is said already"
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**5), st.integers(0, 10**5)), max_size=30))
+def test_small_sheds_add_up_and_none_is_more_than_what_was_asked(steps: list[tuple[int, int]]) -> None:
+    sheds, offers, took = Sheds(), 0, 0
+    for offered, lost in steps:
+        offers += offered
+        took += max(0, offered - lost)
+        assert 0 <= sheds.handle(Handed(offers, took)) <= 1
+
+
+def test_the_counts_are_found_in_the_tools_words() -> None:
+    rules = """[7:700] -A SK_Q0 -j NFQUEUE --queue-num 0 --queue-bypass
+[1:100] -A SK_Q1 -j NFQUEUE --queue-num 1
+[5:9] -A FORWARD -j NFQUEUE --queue-num 3
+[3:30] -A SK_FILES -j NFQUEUE --queue-num 64 --queue-bypass
+"""
+    queues = {0: Queue(0, 6), 1: Queue(0, 1), 64: Queue(1, 2)}
+    assert (asked(rules), taken(queues)) == ((8, 3), (7, 2))
 
 
 def test_only_what_is_new_since_the_last_reading_is_entered() -> None:

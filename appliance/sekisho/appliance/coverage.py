@@ -3,8 +3,9 @@
 `Account` is pure: a reading of the kernel's counters, and which inspectors were away since the last one, become
 tallies; at the turn of the hour the tallies become events. `Covering` (in `covering`) is the thread that feeds it.
 
-What the ways of `meter` count as, best to worst: let go after its handshake = opaque; handed to inspectors that were
-there = inspected; handed to one that was away = bypassed, with the reason; handed to nobody = unseen. A doubtful byte
+What the ways of `meter` count as: let go after its handshake, or sealed from the start = opaque; handed to inspectors
+that were there = inspected; handed to one that was away, or shed by its full queue = bypassed, with the reason; handed
+to nobody = unseen. A doubtful byte
 counts as the worse of the two: between the last reading and a start of the daemon an inspector that is away at either
 end was away all the time.
 """
@@ -16,6 +17,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from sekisho.appliance.handed import NONE_SHED, Shed
 from sekisho.appliance.meter import RIDERS, SAMPLES, SIDES, Reading
 from sekisho.telemetry.events import Coverage, Share
 
@@ -23,9 +25,9 @@ GROUP: Final = "ff:ff:ff:ff:ff:ff"
 """Stands for every group address: frames to all or many devices belong to none."""
 STOPPED: Final = "box_stopped"
 MAX_WHY: Final = 16
-_ENGINE_WAYS: Final = ("both", "engine", "around")
+_ENGINE_WAYS: Final = ("both", "engine", "sealed", "around")
 _GATE_WAYS: Final = ("gate", "both")
-_SEEN_WAYS: Final = ("gate", "both", "engine")
+_SEEN_WAYS: Final = ("gate", "both", "engine", "sealed")
 
 
 class Moment(NamedTuple):
@@ -69,22 +71,30 @@ class Tally(msgspec.Struct, omit_defaults=True):
     def total(self) -> int:
         return self.inspected + self.opaque + self.unseen + sum(self.bypassed.values())
 
-    def add(self, way: str, octets: int, away: Away) -> None:
-        """Enter bytes that went one way while `away` held."""
-        why = ""
+    def add(self, way: str, octets: int, away: Away, shed: Shed = NONE_SHED) -> None:
+        """Enter bytes that went one way while `away` held and `shed` was shed."""
         if away.engine and way in _ENGINE_WAYS:
-            why = away.engine if away.engine == STOPPED else f"engine_{away.engine}"
+            self._bypass(away.engine if away.engine == STOPPED else f"engine_{away.engine}", octets)
         elif away.gate and way in _GATE_WAYS:
-            why = f"gate_{away.gate}"
-        if why:
-            why = why if why in self.bypassed or len(self.bypassed) < MAX_WHY else "other"
-            self.bypassed[why] = self.bypassed.get(why, 0) + octets
+            self._bypass(f"gate_{away.gate}", octets)
+        elif way in _SEEN_WAYS:
+            by_engine = round(octets * shed.engine) if way in _ENGINE_WAYS else 0
+            by_gate = round((octets - by_engine) * shed.gate) if way in _GATE_WAYS else 0
+            self._bypass("engine_overload", by_engine)
+            self._bypass("gate_overload", by_gate)
+            if way == "sealed":
+                self.opaque += octets - by_engine
+            else:
+                self.inspected += octets - by_engine - by_gate
         elif way == "opaque":
             self.opaque += octets
-        elif way in _SEEN_WAYS:
-            self.inspected += octets
         else:
             self.unseen += octets
+
+    def _bypass(self, why: str, octets: int) -> None:
+        if octets:
+            why = why if why in self.bypassed or len(self.bypassed) < MAX_WHY else "other"
+            self.bypassed[why] = self.bypassed.get(why, 0) + octets
 
     def take(self, other: Tally) -> None:
         """Add another tally to this one."""
@@ -140,8 +150,8 @@ class Account:
         account.read(first, at, since.worse(away), away)
         return account
 
-    def read(self, reading: Reading, at: Moment, since: Away, now: Away) -> None:
-        """Enter what was counted since the last reading, while `since` held; from here on `now` holds."""
+    def read(self, reading: Reading, at: Moment, since: Away, now: Away, shed: Shed = NONE_SHED) -> None:
+        """Enter what was counted since the last reading, while `since` and `shed` held; from here on `now` holds."""
         state = self.state
         same_boot = reading.epoch.split(":")[0] == state.reading.epoch.split(":")[0]
         span = max(0.0, at.mono - (state.boot_mono if same_boot else 0.0))
@@ -159,7 +169,7 @@ class Account:
         new.pop(RIDERS, None)
         for way, devices in new.items():
             for mac, octets in devices.items():
-                self._tally(mac).add(way, octets, since)
+                self._tally(mac).add(way, octets, since, shed)
         state.reading, state.boot_mono, state.away = reading, at.mono, now
         if at.hour != state.hour.hour:
             self._turn(at)

@@ -12,19 +12,21 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 
-from sekisho.appliance import meter
+from sekisho.appliance import handed, meter
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.settings import Settings
 from sekisho.appliance.coverage import Account, Away, Hour, Moment, State
 from sekisho.appliance.findings import utc_now
+from sekisho.appliance.handed import Shed, Sheds
+from sekisho.appliance.watchdog import Queue
 from sekisho.telemetry.events import Event, Health
 
 READ_S: Final = 60.0
@@ -57,9 +59,15 @@ class Covering:
         self._noted: Away | None = None
         self._account: Account | None = None
         self._ill = ""
+        self._engine_sheds, self._gate_sheds = Sheds(), Sheds()
+        self._engine_took = self._gate_took = 0
 
-    def note(self, away: Away) -> None:
-        """Say what inspects now; never waits."""
+    def note(self, away: Away, queues: Mapping[int, Queue]) -> None:
+        """Say what inspects now, and what its queues have taken; never waits."""
+        engine, gate = handed.taken(queues)
+        # With its program a queue's count is gone: the last one seen is kept for the reading that follows.
+        self._engine_took = self._engine_took if away.engine else engine
+        self._gate_took = self._gate_took if away.gate else gate
         if away == self._noted:
             return
         try:
@@ -110,8 +118,20 @@ class Covering:
             begun = Account.begin(reading, at, now) if saved is None else Account.resume(saved, reading, at, now)
             self._account = begun
         else:
-            self._account.read(reading, at, since, now)
+            self._account.read(reading, at, since, now, self._shed(since, now))
         self._keep(self._account, stopped)
+
+    def _shed(self, since: Away, now: Away) -> Shed:
+        engine, gate = handed.read()
+        if since.engine:
+            self._engine_sheds.forget()
+        elif now.engine:
+            engine = engine._replace(taken=self._engine_took)
+        if since.gate:
+            self._gate_sheds.forget()
+        elif now.gate:
+            gate = gate._replace(taken=self._gate_took)
+        return Shed(self._engine_sheds.handle(engine), self._gate_sheds.handle(gate))
 
     def _keep(self, account: Account, stopped: bool) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

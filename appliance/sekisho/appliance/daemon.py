@@ -139,7 +139,8 @@ class Daemon:
     def look(self, now: float) -> None:
         """One look of the watchdog and what follows from it."""
         runs = self.engine.state.phase == "running"
-        for command in self.watchdog.handle(observe(self.settings.gate_beat, engine_runs=runs), now):
+        seen = observe(self.settings.gate_beat, engine_runs=runs)
+        for command in self.watchdog.handle(seen, now):
             match command:
                 case SetMode(mode):
                     self._set_mode(mode)
@@ -157,7 +158,7 @@ class Daemon:
                             total_seconds=round(total, 3),
                         )
                     )
-        self.covering.note(Away(self.watchdog.engine.reason, self.watchdog.gate.reason))
+        self.covering.note(Away(self.watchdog.engine.reason, self.watchdog.gate.reason), seen.queues)
 
     def _set_mode(self, mode: netfilter.Mode) -> None:
         try:

@@ -44,9 +44,9 @@ RIDERS: Final = "riders"
 """Way whose counts are the two ports' exact totals of the express lane, by side; the samples are `sample_SIDE`."""
 
 SAMPLES: Final = {side: f"sample_{side}" for side in SIDES}
-WAYS: Final = ("opaque", "gate", "both", "engine", "own", "around", "other")
-"""opaque: let go after the handshake. gate, both, engine: who had to look. own: the box speaks itself. around: IP that
-was handed to nobody. other: not IP."""
+WAYS: Final = ("opaque", "gate", "both", "engine", "sealed", "own", "around", "other")
+"""opaque: let go after the handshake. gate, both, engine: who had to look. sealed: the engine, but all is encrypted.
+own: the box speaks itself. around: IP that was handed to nobody. other: not IP."""
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -132,9 +132,9 @@ def _chain(side: str, device: str, key: str, ours: str) -> list[str]:
         "counter name full",
         "}",
         f"chain seen_{side} {{",
-        count("opaque", f"udp sport {_SEALED}"),
-        count("opaque", f"udp dport {_SEALED}"),
-        count("opaque", "meta l4proto esp"),
+        count("sealed", f"udp sport {_SEALED}"),
+        count("sealed", f"udp dport {_SEALED}"),
+        count("sealed", "meta l4proto esp"),
         count("engine", ""),
         "}",
     ]
