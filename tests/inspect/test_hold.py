@@ -17,6 +17,7 @@ from sekisho.inspect.hold import (
     CutDone,
     Done,
     Expect,
+    Gather,
     HoldEngine,
     Keep,
     Meta,
@@ -310,10 +311,10 @@ def test_the_sender_is_named_by_kind_and_direction() -> None:
 def test_a_stream_that_turned_out_to_be_another_protocol_is_read_as_that() -> None:
     with Playbook(HoldEngine()) as play:
         play(note(Kind.PAUSE), stream(1))
-        play(ScanDone(1, Result(1, app="http2")), Release(FLOW, TO_CLIENT, 50, 0), Done(1))
+        play(ScanDone(1, Result(1, app="http2")), Gather(FLOW), Release(FLOW, TO_CLIENT, 50, 0), Done(1))
         play(note(Kind.PAUSE), stream(2, app="http2"))
         play(ScanDone(2, Result(2)), Release(FLOW, TO_CLIENT, 50, 0), Done(2))
-        play(note(Kind.PAUSE, way=TO_SERVER), stream(3, way=TO_SERVER))
+        play(note(Kind.PAUSE, way=TO_SERVER), stream(3, way=TO_SERVER, app="http2"))
         play(ScanDone(3, Result(3)), Release(FLOW, TO_SERVER, 50, 0), Done(3))
 
 
