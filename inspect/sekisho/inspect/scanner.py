@@ -63,25 +63,37 @@ class Scanner:
         self._rules = yara.load(file=source)
         self._known = known
         self._clean: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._looked: OrderedDict[tuple[str, str], Finding] = OrderedDict()
         self._bad: OrderedDict[str, list[str]] = OrderedDict()
 
     def look(self, data: bytes | memoryview, *, name: str, limits: Limits) -> Finding:
         """What is found in `data` and everything it carries.
 
-        Never raises on content but MemoryError.
+        Never raises on content, except MemoryError where not even the file itself could be matched. Treat what comes
+        back as frozen: it may be remembered.
         """
         if not len(data):
             return Finding()
         finding = Finding(sha256=hashlib.sha256(data).hexdigest())
+        again = self._looked.get((finding.sha256, name))
+        if again is not None:
+            return again
         budget = Budget(len(data), limits.expanded, limits.files, limits.depth, limits.deadline)
         if self._match(data, finding.sha256, name, finding, budget):
             return finding
-        for member in walk.members(data, name, budget):
-            if self._match(member.content, member.digest, member.name, finding, budget):
-                finding.inner = member.path
-                return finding
+        try:
+            for member in walk.members(data, name, budget):
+                if self._match(member.content, member.digest, member.name, finding, budget):
+                    finding.inner = member.path
+                    return finding
+        except MemoryError:
+            budget.note("too_large")  # the file itself and every member so far have been matched
         finding.reasons = budget.reasons
         finding.reason = finding.reasons[0] if finding.reasons else ""
+        if "timeout" not in finding.reasons:
+            self._looked[finding.sha256, name] = finding
+            if len(self._looked) > MAX_REMEMBERED:
+                self._looked.popitem(last=False)
         return finding
 
     def _match(self, data: Bytes, digest: str, name: str, finding: Finding, budget: Budget) -> bool:
@@ -105,7 +117,7 @@ class Scanner:
         except yara.Error:
             budget.note("damaged")
             return False
-        finding.rules = [m.rule for m in matches if "private" not in m.tags][:MAX_RULES]
+        finding.rules = [m.rule for m in matches][:MAX_RULES]
         if finding.rules:
             self._bad[digest] = finding.rules
             if len(self._bad) > MAX_REMEMBERED:
