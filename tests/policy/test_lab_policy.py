@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,12 +23,14 @@ from sekisho.appliance.status import try_read
 from sekisho.inspect.pages import WHY
 from sekisho.lab.lab import Lab
 from sekisho.lab.layout import CLIENT4, CLIENT_MAC, SERVER4, SERVER6
+from sekisho.policy.categories import titles
 from sekisho.policy.model import FUNCTIONS
 from sekisho.telemetry.events import Alert
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 
 AT_ONCE_S = 1.0
+NEW4 = "10.77.0.11"
 SINK = """
 import socket, sys
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
@@ -206,6 +210,63 @@ def test_an_exception_ends_and_a_schedule_turns_without_a_reload(office: Office)
     office.lab.wait(lambda: dt.datetime.now(dt.UTC) > end, "time does not pass")
     office.lab.wait(lambda: office.http(HOSTS["url_category"]) == "page", "the exception has not ended", 3)
     assert office.reloads() == reloads
+
+
+def test_a_device_with_a_new_address_stays_in_its_group_without_a_reload(office: Office) -> None:
+    group = f'[[group]]\nname = "desk"\ndevices = ["{CLIENT_MAC}"]\n'
+    office.apply(group + ENTRIES["url_category"] + 'groups = ["desk"]\n')
+    reloads = office.reloads()
+    office.lab.run("lan", ["ip", "addr", "add", f"{NEW4}/24", "dev", "eth0"], check=True)
+    try:
+        ask = ("--interface", NEW4)
+        office.lab.wait(lambda: office.http(HOSTS["url_category"], "/", *ask) == "page", "the new address is free", 5)
+    finally:
+        office.lab.run("lan", ["ip", "addr", "del", f"{NEW4}/24", "dev", "eth0"], check=True)
+    assert office.http("www.sekisho.test") == "ok" and office.reloads() == reloads
+
+
+def test_an_engine_that_died_comes_back_with_the_policy_as_it_is_now(office: Office) -> None:
+    group = f'[[group]]\nname = "desk"\ndevices = ["{CLIENT_MAC}"]\n'
+    office.apply(group + ENTRIES["url_category"] + 'groups = ["desk"]\n')
+    os.kill(office.lab.pid("suricata"), signal.SIGKILL)
+    office.lab.wait(office.lab.inspecting, "the engine does not come back", 30)
+    office.lab.wait(lambda: office.everything(HOSTS["url_category"]) == REFUSED, "the policy is gone", 10)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_the_whole_matrix(office: Office) -> None:
+    """Function x action x (everybody, the device's group, another group) x (always, now, later), and exceptions."""
+    head = f'zone = "UTC"\n[[group]]\nname = "desk"\ndevices = ["{CLIENT_MAC}"]\n'
+    head += (
+        '[[group]]\nname = "none"\ndevices = ["10.9.9.9"]\n[[schedule]]\nname = "now"\ntimes = ["daily 00:00-24:00"]\n'
+    )
+    today = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")[(dt.datetime.now(dt.UTC).weekday() + 3) % 7]
+    head += f'[[schedule]]\nname = "later"\ntimes = ["{today} 00:00-24:00"]\n'
+    whom = {"": True, 'groups = ["desk"]\n': True, 'groups = ["none"]\n': False}
+    when = {"": True, 'schedule = "now"\n': True, 'schedule = "later"\n': False}
+    for action in ("block", "log"):
+        for (group, is_member), (schedule, runs) in itertools.product(whom.items(), when.items()):
+            office.apply(head + "".join(f'{entry}action = "{action}"\n{group}{schedule}' for entry in ENTRIES.values()))
+            for function, host in HOSTS.items():
+                expected = REFUSED if action == "block" and is_member and runs else PASSED
+                assert office.everything(host) == expected, (function, action, group, schedule)
+    for function, host in HOSTS.items():
+        exception = f'[[exception]]\nid = "x"\nreason = "r"\nfunction = "{function}"\ndomains = ["{host}"]\n'
+        office.apply(head + ENTRIES[function] + exception)
+        assert office.everything(host) == PASSED, function
+        office.apply(head + ENTRIES[function] + exception + "expires = 2026-01-01\n")
+        assert office.everything(host) == REFUSED, function
+
+
+@pytest.mark.full
+@pytest.mark.timeout(300)
+def test_every_shipped_category_refuses_its_name(office: Office) -> None:
+    names = ", ".join(f'"{name}"' for name in titles())
+    office.apply(f"[[url_category]]\ncategories = [{names}]\n")
+    for name in titles():
+        host = "malware" if name == "malware_test" else name
+        assert office.everything(f"a.{host}.sekisho.test") == REFUSED, name
 
 
 def test_packet_rules_of_the_same_file_are_in_force_too(office: Office) -> None:

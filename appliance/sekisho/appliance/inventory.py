@@ -194,6 +194,7 @@ class Listener:
         seen = parse_frame(frame)
         if seen is not None:
             self._enter(seen)
+            self._write(time.monotonic())  # in a busy office there is no pause to wait for
         return True
 
     def _enter(self, seen: Sighting) -> None:

@@ -52,6 +52,8 @@ def policy(arms: Arms) -> list[Figure]:
     rates: dict[tuple[str, bool], list[float]] = {}
     memory: dict[bool, float] = {}
     (lab.lay.policy.parent / "names.txt").write_text("".join(f"{name}\n" for name in _names()))
+    pages = "".join(f"http://host{number % 99}.example/path/{number}.exe\n" for number in range(2000))
+    (lab.lay.policy.parent / "pages.txt").write_text(pages)
     try:
         for turn in range(ROUNDS):
             for full in (False, True) if turn % 2 == 0 else (True, False):
@@ -108,7 +110,6 @@ def _everything() -> str:
     """Every function, for everybody and for a group, at all times and at some."""
     shipped = ", ".join(f'"{name}"' for name in categories.titles())
     words = ", ".join(f'"forbidden{number}"' for number in range(50))
-    urls = ", ".join(f'"http://host{number % 99}.example/path/{number}.exe"' for number in range(2000))
     return f"""
 zone = "Asia/Tokyo"
 [[group]]
@@ -134,7 +135,7 @@ applications = ["tiktok", "line", "youtube", "netflix", "dropbox", "discord", "b
 [[web_guard]]
 name = "pages"
 domains = ["evil.example"]
-urls = [{urls}]
+files = ["pages.txt"]
 addresses = ["203.0.113.0/24"]
 [[exception]]
 id = "desk"

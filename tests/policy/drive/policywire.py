@@ -13,6 +13,7 @@ from typing import Any
 
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
+from hpack import Encoder
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
@@ -63,7 +64,7 @@ class Capture:
             for at in range(0, len(data), cut):
                 send(True, "PA", data[at : at + cut])
                 send(False, "A")
-            if data[:1].isalpha():
+            if data[:1].isalpha() and not data.startswith(b"PRI "):
                 send(False, "PA", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
                 send(True, "A")
         for up, flags in ((True, "FA"), (False, "FA"), (True, "A")):
@@ -102,6 +103,19 @@ def client_hello(host: str) -> bytes:
 def question(host: str, qtype: int = 1) -> bytes:
     labels = b"".join(bytes([len(part)]) + part.encode() for part in host.split("."))
     return b"\x12\x34\x01\x00\x00\x01\0\0\0\0\0\0" + labels + b"\0" + qtype.to_bytes(2, "big") + b"\0\x01"
+
+
+def http2(*hosts: str) -> bytes:
+    """What a client that knows HTTP/2 says without TLS: one request per host."""
+    frames = [(4, 0, 0, b"")]
+    encoder = Encoder()
+    for number, host in enumerate(hosts):
+        head = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", host)]
+        frames.append((1, 5, 2 * number + 1, encoder.encode(head)))
+    out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    for kind, flags, stream, body in frames:
+        out += len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
+    return out
 
 
 def initials(host: str, padding: int = 0) -> list[bytes]:
