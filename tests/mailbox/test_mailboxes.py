@@ -139,6 +139,18 @@ def test_a_section_that_is_the_infected_file_becomes_the_notice(lab: Lab) -> Non
     assert EICAR not in files["a"] and "取り除".encode() in files["a"] and b"quarantine" in files["a"]
 
 
+@pytest.mark.parametrize(("hook", "port"), [("output", "dport"), ("input", "sport")])
+def test_what_is_sent_again_is_what_was_put_in_its_place(hook: str, port: str, lab: Lab) -> None:
+    """On the client's side of the box every 25th packet is lost: acknowledgements on their way out, or mails."""
+    box = Box(lab, (*MAILS, [("bad", 400_000)]))
+    chain = f"chain c {{\n type filter hook {hook} priority 0\n tcp {port} 110 numgen inc mod 25 == 0 drop\n}}"
+    lab.run("lan", ["nft", "-f", "-"], stdin=f"table inet lossy {{\n{chain}\n}}\n".encode(), check=True)
+    try:
+        check(box, box.fetch(Pop(SERVER4, box.user)))
+    finally:
+        lab.run("lan", ["nft", "delete table inet lossy"], check=True)
+
+
 @pytest.mark.parametrize("kind", ["pop3", "imap"])
 def test_a_session_that_turns_to_tls_goes_on_unhindered(kind: str, lab: Lab) -> None:
     box = Box(lab, ([("clean", 3_000)], [("bad", 2_000_000)]))
