@@ -3,87 +3,23 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import quopri
 import time
 from email.message import EmailMessage
 from email.policy import SMTP
 
 import pytest
+from bent import CTE, attachment, cases, multipart
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sekisho.inspect.streams import mime
 
 SECRET = b"MZ" + bytes(range(256)) * 3 + b"the end of the file"
-B64 = base64.encodebytes(SECRET).replace(b"\n", b"\r\n")
 LIMIT = 64 << 20
 
 
-def multipart(part: bytes, boundary: bytes = b"b1", header: bytes = b"", end: bytes = b"\r\n--b1--\r\n") -> bytes:
-    head = header or b'Content-Type: multipart/mixed; boundary="' + boundary + b'"\r\n'
-    return (
-        b"From: a@b\r\nSubject: x\r\nMIME-Version: 1.0\r\n" + head + b"\r\npreamble\r\n--b1\r\n"
-        b"Content-Type: text/plain\r\n\r\nhello\r\n--b1\r\n" + part + end
-    )
-
-
-def attachment(encoding: bytes, body: bytes) -> bytes:
-    return b"Content-Type: application/x; name=a.exe\r\n" + encoding + b"\r\n\r\n" + body
-
-
-def yenc(data: bytes) -> bytes:
-    out = b"".join(
-        b"=" + bytes([(c + 106) & 255]) if (c + 42) & 255 in b"\0\r\n=" else bytes([(c + 42) & 255]) for c in data
-    )
-    return b"=ybegin line=128 size=%d name=a.exe\r\n" % len(data) + out + b"\r\n=yend size=1\r\n"
-
-
-UU = b"begin 644 a.exe\r\n" + b"".join(
-    binascii.b2a_uu(SECRET[i : i + 45]).replace(b"\n", b"\r\n") for i in range(0, len(SECRET), 45)
-) + b"`\r\nend\r\n"  # fmt: skip
-CTE = b"Content-Transfer-Encoding: base64"
-QP = b"Content-Transfer-Encoding: quoted-printable"
-JUNKED = b"!*".join(B64[i : i + 7] for i in range(0, len(B64), 7))
-CHUNKED = b"".join(base64.b64encode(SECRET[i : i + 100]) + b"\r\n" for i in range(0, len(SECRET), 100))
-INNER = multipart(attachment(CTE, B64))
-CASES = {
-    "plain": multipart(attachment(CTE, B64)),
-    "no final boundary": multipart(attachment(CTE, B64), end=b""),
-    "line feeds alone": multipart(attachment(CTE, B64)).replace(b"\r\n", b"\n"),
-    "upper case and comments": multipart(attachment(b"CONTENT-TRANSFER-ENCODING : (x) BASE64 ;", B64)),
-    "folded header": multipart(attachment(b"Content-Transfer-Encoding:\r\n\t base64", B64)),
-    "encoding said twice": multipart(attachment(b"Content-Transfer-Encoding: 7bit\r\n" + CTE, B64)),
-    "encoding lies": multipart(attachment(b"Content-Transfer-Encoding: 7bit", B64)),
-    "encoding unknown": multipart(attachment(b"Content-Transfer-Encoding: x-y", B64)),
-    "quoted-printable lies": multipart(attachment(QP, B64)),
-    "no header": multipart(b"\r\n" + B64),
-    "boundary not declared": multipart(attachment(CTE, B64), header=b"Content-Type: multipart/mixed\r\n"),
-    "boundary declared wrongly": multipart(attachment(CTE, B64), b"other"),
-    "boundary in pieces": multipart(
-        attachment(CTE, B64), header=b'Content-Type: multipart/mixed; boundary*0="b"; boundary*1="1"\r\n'
-    ),
-    "junk in base64": multipart(attachment(CTE, JUNKED)),
-    "padding in the middle": multipart(attachment(CTE, CHUNKED)),
-    "short lines": multipart(attachment(b"", base64.b64encode(SECRET).replace(b"A", b"\r\nA"))),
-    "one long line": multipart(attachment(CTE, base64.b64encode(SECRET))),
-    "quoted-printable": multipart(attachment(QP, quopri.encodestring(SECRET))),
-    "undeclared quoted-printable": multipart(attachment(b"", quopri.encodestring(SECRET))),
-    "uuencode": multipart(attachment(b"Content-Transfer-Encoding: x-uuencode", UU)),
-    "uuencode in text": multipart(b"Content-Type: text/plain\r\n\r\nsee below\r\n" + UU),
-    "yenc": multipart(attachment(b"", yenc(SECRET))),
-    "8bit": multipart(attachment(b"Content-Transfer-Encoding: binary", SECRET)),
-    "single part": b"From: a@b\r\n" + attachment(CTE, B64),
-    "mail in mail": multipart(b"Content-Type: message/rfc822\r\n\r\n" + INNER.replace(b"b1", b"b2")),
-    "mail in base64": multipart(attachment(CTE, base64.encodebytes(INNER))),
-    "same boundary twice": multipart(b"Content-Type: message/rfc822\r\n\r\n" + INNER),
-    "data url": multipart(
-        b"Content-Type: text/html\r\n\r\n<a href=data:x;base64," + base64.b64encode(SECRET) + b">x</a>"
-    ),
-    "in the preamble": b"Content-Type: multipart/mixed; boundary=b1\r\n\r\n" + B64 + b"\r\n--b1--\r\n",
-    "in the epilogue": multipart(b"Content-Type: text/plain\r\n\r\nx", end=b"\r\n--b1--\r\n" + B64),
-    "section alone": B64,
-}  # fmt: skip
+CASES = cases(SECRET)
+B64 = base64.encodebytes(SECRET).replace(b"\n", b"\r\n")
 
 
 @pytest.mark.parametrize("name", CASES)

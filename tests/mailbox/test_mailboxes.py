@@ -11,15 +11,17 @@ from email.message import EmailMessage
 
 import msgspec
 import pytest
+from bent import cases
 
 from sekisho.appliance.core.settings import load
 from sekisho.inspect.quarantine import Quarantine
+from sekisho.inspect.streams import mime
 from sekisho.lab import mailboxes
 from sekisho.lab.client import Part, marked, message
 from sekisho.lab.client_mail import Fetched, Imap, Pop
 from sekisho.lab.lab import Lab
 from sekisho.lab.layout import SERVER4, SERVER6
-from sekisho.lab.samples import EICAR
+from sekisho.lab.samples import EICAR, malicious
 from sekisho.telemetry.events import FileVerdict
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
@@ -137,6 +139,19 @@ def test_a_section_that_is_the_infected_file_becomes_the_notice(lab: Lab) -> Non
     assert clean in box.mails[1] and len(clean) == len(bad)
     _, files = read(b"Content-Type: x/y; name=a\r\nContent-Transfer-Encoding: base64\r\n\r\n" + bad)
     assert EICAR not in files["a"] and "取り除".encode() in files["a"] and b"quarantine" in files["a"]
+
+
+@pytest.mark.parametrize("how", ["pop3", "imap"])
+def test_no_bent_mail_brings_its_file(how: str, lab: Lab) -> None:
+    bent = cases(malicious(1_500))
+    box = Box(lab, ())
+    for mail in bent.values():
+        mailboxes.deliver(lab.lay, box.user, mail)
+    came = box.fetch(HOW[how](box.user))
+    assert len(came) == len(bent)
+    for name, content in zip(bent, came, strict=True):
+        forms = [content, *(bytes(part.body) for part in mime.contents(content, limit=1 << 20).parts)]
+        assert not any(EICAR in form for form in forms), name
 
 
 @pytest.mark.parametrize(("hook", "port"), [("output", "dport"), ("input", "sport")])

@@ -76,7 +76,7 @@ def plan(letter: Letter, infected: Iterable[Part | None], delivered: int, notice
                 return patches, True
             continue
         if part.boundary and part.head and not letter.bare:
-            stop = end if open_ended else part.end
+            stop = min(part.end, end)
             patches += _in_multipart(letter, part, max(done, had), stop, notice, last=open_ended)
         else:
             patches += _alone(letter, part, max(done, had), end, notice)
