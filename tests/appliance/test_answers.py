@@ -164,4 +164,6 @@ def test_any_bytes_have_an_answer_of_bounded_size_or_none(
     for at, new in changes:
         frame[at : at + len(new)] = new
     for told in (answers.to_sender(bytes(frame[:cut])), answers.to_receiver(bytes(frame[:cut]))):
-        assert told is None or 54 <= len(told) <= len(frame) + 128
+        assert told is None or 42 <= len(told) <= len(frame) + 128
+    talk = answers.talk_of(bytes(frame[:cut]))
+    assert talk is None or 0 <= talk.dst_port <= 65535

@@ -19,11 +19,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sekisho.appliance import frames, nflog, refusal
+from sekisho.appliance import answers, frames, nflog, packetnews, refusal
 from sekisho.appliance.core import settings
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.devices import dhcp, dns, ssdp
-from sekisho.inspect import decode, eve
+from sekisho.inspect import decode, eve, pages
 from sekisho.inspect.containers import ole, rar, texts, walk, zips
 from sekisho.inspect.containers.budget import Budget, Spent
 from sekisho.inspect.streams import mime, registry
@@ -106,6 +106,17 @@ def refused(data: bytes) -> None:
         refusal.frames(logged)
     answer = refusal.frames(nflog.Logged(data, 0, "", 1, 2))
     assert all(len(out) < 9000 for _, out in answer)
+    answers.talk_of(data)
+    packetnews.flow_of(data, from_lan=True)
+
+
+def page(data: bytes) -> None:
+    """Whatever an owner calls the help desk, the page is one packet and one response."""
+    text = pages.page(data[0] % 16 if data else 0, data[1:].decode("utf-8", "replace"))
+    assert len(text) <= pages.MAX_PAGE_BYTES
+    assert text.count(b"<script") == 0
+    head, body = text.split(b"\r\n\r\n", 1)
+    assert f"Content-Length: {len(body)}\r\n".encode() in head
 
 
 def refusing(parse: Callable[[str], object], data: bytes) -> None:
@@ -177,6 +188,7 @@ TARGETS: dict[str, Target] = {
     "frame": Target(frame, (_FRAME, _UDP)),
     "devices": Target(devices, (_DHCP, _MDNS, _SSDP)),
     "refused": Target(refused, (_FRAME, _UDP)),
+    "page": Target(page, ("\x02情報課 <b>&".encode(),)),
     "settings": Target(functools.partial(refusing, settings.parse), (b'box = "a"\n[inspection]\nmode = "block"\n',)),
     "policy": Target(functools.partial(refusing, source.parse), (b'[web_guard]\nmode = "block"\n',)),
     "lists": Target(listed, (b"0.0.0.0 a.example\n||b.example^\nhttp://c.example/d\n10.0.0.0/8\n",)),
