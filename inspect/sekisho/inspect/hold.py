@@ -385,7 +385,7 @@ class HoldEngine:
         return [Scan(case.token, "file", seen.flow, seen.dir, seen.path, seen.size, name=seen.meta.file_name[-128:])]
 
     def _flow(self, flow: int) -> _Flow:
-        return self.flows.setdefault(flow, _Flow())
+        return self.flows.setdefault(flow, _Flow()) if flow else _Flow()  # of one that is gone nothing is kept
 
     def _note(self, event: NoteRaised, now: float) -> list[Command]:
         note, ends = event.note, event.ends
@@ -627,7 +627,7 @@ class HoldEngine:
         if case is None or case.result is None or case.mended is None:
             return []
         commands: list[Command] = []
-        if not event.done and self.block:  # its receiver may have it otherwise
+        if not event.done and self.block and case.flow:  # its receiver may have it otherwise
             case.reason = "" if case.mended else "neutralised"
             for one in case.mended[:1]:
                 case.rules, case.sha256, case.size, case.inner, case.meta = (
@@ -637,8 +637,9 @@ class HoldEngine:
                 commands += self._close(one)
             return [*commands, *self._stop(case, now)]
         for one in case.mended:
-            outcome: Outcome = "blocked" if one.whole else "delivered_then_found"
-            reason = one.reason or "neutralised" if one.whole else one.reason
+            replaced = one.whole and event.done and case.flow
+            outcome: Outcome = "blocked" if replaced else "delivered_then_found"
+            reason = one.reason or "neutralised" if replaced else one.reason
             if not self.block:
                 outcome, reason = "released_by_policy", "detect_only"
             commands += [self._report(one, outcome, reason, now), *self._close(one)]
