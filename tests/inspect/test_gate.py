@@ -206,6 +206,46 @@ def test_the_request_tells_where_the_answer_begins() -> None:
         assert spooled(gate, talk.found()[0]) == b"a" * 100 + b"b" * 100
 
 
+def test_a_stream_met_in_its_middle_says_so_until_the_client_asks_again() -> None:
+    request = b"GET /b HTTP/1.1\r\nHost: a\r\n\r\n"
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"the rest of something")
+        note = gate.pause()
+        assert note.joined
+        gate.answer(note)
+        talk.to_server(0, request, ack=21)
+        talk.to_client(21, b"HTTP/1.1 200 OK\r\n\r\nall of it", ack=len(request))
+        again = gate.pause()
+        assert not again.joined
+        assert spooled(gate, again.flow) == b"HTTP/1.1 200 OK\r\n\r\nall of it"
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_server(0, request)
+        talk.to_client(0, b"HTTP/1.1 200 OK\r\n\r\nall of it", ack=len(request))
+        assert not gate.pause().joined, "seen from its beginning"
+
+
+def test_a_request_does_not_free_what_is_held_of_a_stream_met_in_its_middle() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        held = talk.to_client(0, b"the rest of something")
+        talk.to_server(0, b"GET /b HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert gate.held(held)
+        note = gate.pause()
+        assert (note.joined, note.length) == (True, 21)
+
+
+def test_a_download_that_breaks_off_is_looked_at_and_kept() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_server(0, b"GET /b HTTP/1.1\r\nHost: a\r\n\r\n")
+        talk.to_client(0, b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\nhalf of it")
+        talk.to_server(27, flags=RST)
+        (note,) = gate.take()
+        assert (note.kind, note.dir, note.ended) == (Kind.COMPLETE, TO_CLIENT, True)
+
+
 def test_an_old_acknowledgement_does_not_put_a_gap_before_the_next_object() -> None:
     with dry() as gate:
         talk = Talk(gate)
