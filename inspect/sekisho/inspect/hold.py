@@ -25,7 +25,7 @@ from sekisho.telemetry.events import Outcome
 from sekisho.telemetry.privacy import mask_url
 
 CACHE_SIZE = 4096
-CLAIM_S = 2.0
+CLAIM_S = 5.0
 """So long the gate has to tell a file's outcome from the stream before the engine's copy is judged."""
 MAX_CLAIMS = 4096
 MIXED = ("http2",)
@@ -331,6 +331,10 @@ class HoldEngine:
             if self.overloaded and len(self.waiting) <= MAX_CLAIMS:
                 break
             if now - case.began < CLAIM_S and len(self.waiting) <= MAX_CLAIMS:
+                break
+            if any(other.flow == case.flow and other.what == "stream" for other in self.cases.values()):
+                self.waiting.move_to_end(case.token)  # the stream is being looked at this moment
+                case.began = now
                 break
             del self.waiting[case.token]
             flow = self.flows.get(case.flow)
