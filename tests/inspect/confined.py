@@ -46,6 +46,12 @@ class Confined:
         (seen,) = result.objects
         return seen
 
+    def cpu_s(self) -> float:
+        """Processor time the worker has used."""
+        (pid,) = self.pool.pids()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def rss_mb(self) -> float:
         """Memory the worker holds now."""
         (pid,) = self.pool.pids()

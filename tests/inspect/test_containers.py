@@ -6,6 +6,7 @@ import base64
 import bz2
 import gzip
 import lzma
+import os
 import struct
 import sys
 import time
@@ -232,6 +233,25 @@ def test_ordinary_files_are_clean_without_a_reason(worker: Confined) -> None:
         assert reason(worker, data) == ""  # fmt: skip
 
 
+def test_the_files_of_this_system_are_opened_without_complaint() -> None:
+    """A few of every kind it has: what ordinary programs wrote is neither damaged nor a bomb nor encrypted."""
+    kinds: dict[str, list[Path]] = {}
+    for root in (Path("/usr/share"), Path("/usr/lib/python3")):
+        for folder, _, names in os.walk(root):
+            for path in (Path(folder, name) for name in sorted(names)[:40]):
+                if path.is_file() and not path.is_symlink() and 0 < path.stat().st_size < 1 << 20:
+                    kinds.setdefault(path.suffix.lower()[:8], []).append(path)
+    assert len(kinds) > 20
+    complaints = {}
+    for path in (path for paths in kinds.values() for path in paths[:: max(1, len(paths) // 3)][:3]):
+        budget = Budget(path.stat().st_size, 128 << 20, 5000, 6, time.monotonic() + 20)
+        for _ in walk.members(path.read_bytes(), path.name, budget):
+            pass
+        if budget.reasons:
+            complaints[str(path)] = budget.reasons
+    assert complaints == {}
+
+
 def nest(data: bytes, levels: int) -> bytes:
     for level in range(levels):
         data = zipped((f"{level}.zip", data))
@@ -244,8 +264,8 @@ def test_the_published_depth_is_opened_and_more_is_told(worker: Confined) -> Non
 
 
 BOMBS: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
-    "zeros": (lambda: gzip.compress(bytes(300 << 20), 9), ("bomb",)),
-    "zeros in layers": (lambda: gzip.compress(gzip.compress(bytes(200 << 20), 9), 9), ("bomb",)),
+    "zeros": (lambda: gzip.compress(bytes(150 << 20), 1), ("bomb",)),
+    "zeros in layers": (lambda: gzip.compress(gzip.compress(bytes(150 << 20), 1), 9), ("bomb",)),
     "16 to the fifth": (lambda: _spread(5), ("bomb", "too_large")),
     "a crowd of members": (lambda: zipped(*((str(n), b"") for n in range(60_000))), ("too_large",)),
     "a crowd of streams": (lambda: gzip.compress(b"x") * 60_000, ("too_large",)),
@@ -262,7 +282,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
 
 
 def _spread(levels: int) -> bytes:
-    data = zipped(("0", bytes(160 << 20)))
+    data = zipped(("0", bytes(140 << 20)))
     for level in range(levels):
         data = zipped(*((f"{level}-{n}.zip", data + bytes([n])) for n in range(16)))
     return data
@@ -286,9 +306,9 @@ def _huge_tar() -> bytes:
 def test_a_bomb_costs_bounded_time_and_memory(worker: Confined, bomb: str) -> None:
     make, outcomes = BOMBS[bomb]
     data = make()
-    began = time.monotonic()
+    began = worker.cpu_s()
     assert reason(worker, data) in outcomes
-    assert time.monotonic() - began < 12
+    assert worker.cpu_s() - began < 8
     assert worker.rss_mb() < 400
     assert worker.pool.lost == 0
     assert inside(worker, zipped(("bad", EICAR))) == "bad"

@@ -10,7 +10,7 @@ from typing import Final
 
 from sekisho.inspect import decode
 from sekisho.inspect.containers.budget import Budget, Bytes
-from sekisho.inspect.containers.memory import holds, places
+from sekisho.inspect.containers.memory import places
 from sekisho.inspect.streams import mime
 
 _LOOK: Final = 4096
@@ -28,6 +28,7 @@ _RUN_BYTES: Final = 160
 _IS_DIGIT: Final = bytes(1 if code in _DIGITS else 0 for code in range(256))
 _RUN = re.compile(rb"(?:[A-Za-z0-9+/]|\\?[\r\n]+)++={0,2}")
 _HEX = re.compile(rb"(?<![A-Za-z0-9])(?:[0-9a-fA-F][ \t\r\n]*+){64,}+")
+_ENCRYPT = re.compile(rb"/Encrypt[\s\0]*(?:[0-9]+[\s\0]+[0-9]+[\s\0]+R|<<)")
 _SPACE = re.compile(rb"[ \t\r\n\\]+")
 
 
@@ -87,7 +88,7 @@ def rich(data: Bytes, budget: Budget) -> Iterator[tuple[str, Bytes]]:
 def portable(data: Bytes, budget: Budget) -> Iterator[tuple[str, Bytes]]:
     """Streams of a PDF (ISO 32000-1 7.3.8) whose filters change what they look like."""
     view = memoryview(data)
-    if holds(data, b"/Encrypt"):
+    if any(_ENCRYPT.match(view, hit) for hit in places(data, b"/Encrypt")):
         budget.note("encrypted")
     for hit in places(data, b"stream"):
         if bytes(view[max(0, hit - 3) : hit]) == b"end":
