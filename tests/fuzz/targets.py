@@ -23,9 +23,10 @@ from sekisho.appliance import answers, frames, nflog, packetnews, refusal
 from sekisho.appliance.core import settings
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.devices import dhcp, dns, ssdp
-from sekisho.inspect import decode, eve, pages
+from sekisho.inspect import decode, eve, mailbox, neutralise, pages
 from sekisho.inspect.containers import ole, rar, texts, walk, zips
 from sekisho.inspect.containers.budget import Budget, Spent
+from sekisho.inspect.scanner import Finding
 from sekisho.inspect.streams import mime, registry
 from sekisho.policy import lists, source
 from sekisho.signatures.model import Source
@@ -84,6 +85,35 @@ def stream(data: bytes, *, app: str, to_server: bool) -> None:
             assert found.end <= len(view), name
             at = max(at, found.start)
             assert sum(len(part) for part in found.parts) <= 64 * (LIMIT + len(view)), name
+
+
+def mailbox_program(data: bytes, *, app: str) -> None:
+    """Mails with whatever is malicious in them replaced: no length moves, and nothing that was delivered.
+
+    The first byte says how much was, the second what matches.
+    """
+    stream = data[2:]
+    delivered, evil = (len(stream) * data[0] // 255, data[1]) if len(data) > 1 else (0, 0)
+
+    def look(content: bytes | memoryview, name: str) -> Finding:
+        return Finding(["Evil"] if bytes([evil]) in bytes(content) else [])
+
+    split, patches = registry.splitter(app, to_server=False), []
+    before = list(split(memoryview(stream), memoryview(b""), limit=LIMIT))
+    for found in before:
+        if found.letter:
+            told = mailbox.judge(found, look, delivered=delivered, refuse=(), mend=True, at="now")
+            patches += told.patches + mailbox.rest(found.letter, delivered).patches * (evil == 0)
+    after = neutralise.patched(stream, patches)
+    assert len(after) == len(stream) and after[:delivered] == stream[:delivered]
+    assert all(delivered <= patch.offset <= patch.until <= len(stream) for patch in patches)
+    assert all(len(patch.whole()) == patch.until - patch.offset for patch in patches)
+    if app == "pop3":
+        for found in before:
+            if found.letter and found.complete:
+                assert after[found.end - 3 : found.end] == stream[found.end - 3 : found.end]
+                inside = after[max(found.start, delivered) : found.end - 2].replace(b"\r\n.\r\n", b"", 1)
+                assert b"\r\n.\r\n" not in inside or b"\r\n.\r\n" in stream[found.start : found.end - 5]
 
 
 def frame(data: bytes) -> None:
@@ -202,4 +232,9 @@ TARGETS: dict[str, Target] = {
         functools.partial(stream, app=app, to_server=to_server), _SESSIONS.get(app, _OTHER)
     )
     for app in registry.APPS for to_server in (False, True) if app != "ftp-data"
+} | {
+    f"mailbox-{app}": Target(
+        functools.partial(mailbox_program, app=app), tuple(bytes([n, 65]) + s for s in _SESSIONS[app] for n in (0, 99))
+    )
+    for app in ("pop3", "imap")
 }  # fmt: skip
