@@ -157,8 +157,16 @@ def test_both_directions_of_the_account_always_agree(sightings: list[tuple[int, 
 def test_a_damaged_account_starts_afresh(tmp_path: Path) -> None:
     path = tmp_path / "inventory.json"
     assert load(path).devices == {}
-    path.write_bytes(b'{"02:00": {"first')
-    assert load(path).devices == {}
+    for damaged in (b'{"02:00": {"first', b"[]", b'{"nobody": {"first_seen": "a", "last_seen": "b"}}'):
+        path.write_bytes(damaged)
+        assert load(path).devices == {}
+
+
+def test_an_account_from_before_vendors_were_known_learns_them(tmp_path: Path) -> None:
+    path = tmp_path / "inventory.json"
+    path.write_bytes(b'{"00:11:32:00:00:01": {"first_seen": "a", "last_seen": "b", "ipv4": ["10.0.0.1"]}}')
+    known = load(path).devices["00:11:32:00:00:01"]
+    assert (known.vendor, known.kind, known.ipv4) == ("Synology", "nas", ["10.0.0.1"])
 
 
 LISTEN = """

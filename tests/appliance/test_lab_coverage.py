@@ -238,6 +238,24 @@ def test_what_a_full_queue_lets_pass_is_not_called_inspected(lab: Lab) -> None:
     assert whole.summed == pytest.approx(whole.ports, rel=0.01)
 
 
+def test_a_daemon_that_is_killed_loses_no_byte_and_counts_none_twice(lab: Lab) -> None:
+    lab.wait(lab.inspecting, "the box does not inspect", 60)
+    whole, former = Measured(lab), lab.pid("appliance")
+    sender = lab.popen("lan", [sys.executable, "-c", SEND_UDP, "4", "9"])
+    try:
+        os.kill(former, signal.SIGKILL)
+        lab.wait(lambda: lab.pid("appliance") not in (0, former) and lab.inspecting(), "it is not started again", 60)
+        sender.communicate(timeout=30)
+    finally:
+        sender.kill()
+        sender.wait()
+    whole.done()
+    print(whole.all)
+    assert whole.summed == pytest.approx(whole.ports, rel=0.01)
+    assert whole.client["inspected"] == pytest.approx(whole.ports, rel=0.02), "the engine went on all the time"
+    assert whole.off_s == 0
+
+
 def test_the_table_for_people_names_the_device_and_its_shares(lab: Lab) -> None:
     argv = [sys.executable, "-I", "-m", "sekisho.appliance.cli", "box", "coverage"]
     lines = lab.run("box", [*argv, "--settings", str(lab.lay.box_settings)]).stdout.decode().splitlines()

@@ -84,15 +84,16 @@ class Inventory:
         self._kinds = kinds.shipped()
         self.devices = dict(list((devices or {}).items())[-MAX_DEVICES:])
         self.by_ip = {ip: mac for mac, known in self.devices.items() for ip in (*known.ipv4, *known.ipv6)}
+        for mac, known in self.devices.items():  # an account of before there was a listing, or of before its renewal
+            self._look_up(mac, known)
 
     def handle(self, seen: Sighting, at: str) -> Device | None:
         """Enter a sighting; the event when the device, the address, the name or the kind is new."""
         known = self.devices.pop(seen.mac, None)
         is_new = known is None
         if known is None:
-            known = Known(at, at, vendor=self._vendors.of(seen.mac))
-            if known.vendor:
-                known.kind, known.worth = self._kinds.guess([f"vendor:{known.vendor.lower()}"])
+            known = Known(at, at)
+            self._look_up(seen.mac, known)
             if len(self.devices) >= MAX_DEVICES:
                 self._forget(next(iter(self.devices)))
         self.devices[seen.mac] = known  # at the end: the order is by last sighting
@@ -107,6 +108,11 @@ class Inventory:
             at=at, mac=seen.mac, ipv4=list(known.ipv4), ipv6=list(known.ipv6), first_seen=known.first_seen,
             last_seen=at, vendor=known.vendor, name=known.name, kind=known.kind, random_mac=is_random(seen.mac),
         )  # fmt: skip
+
+    def _look_up(self, mac: str, known: Known) -> None:
+        known.vendor = self._vendors.of(mac)
+        if known.vendor and not known.kind:
+            known.kind, known.worth = self._kinds.guess([f"vendor:{known.vendor.lower()}"])
 
     def _learn(self, known: Known, told: Told) -> bool:
         """Take over what is surer than what is known; a name as sure as the known one is a newer name."""
@@ -146,7 +152,7 @@ def load(path: Path) -> Inventory:
             return Inventory(msgspec.json.decode(path.read_bytes(), type=dict[str, Known]))
     except FileNotFoundError:
         pass
-    except (OSError, msgspec.MsgspecError) as err:
+    except (OSError, ValueError) as err:  # also what is no account, or no address in it
         log.warning("the saved inventory is not usable, starting afresh: %s", err)
     return Inventory()
 
