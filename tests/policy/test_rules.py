@@ -201,15 +201,46 @@ def test_an_exception_lets_its_destination_pass_and_is_counted(tmp_path: Path, c
     capture.tcp("then bad", 80, request("ok.bad.test"), request("bad.test"))
     capture.tcp("then bad, pipelined", 80, request("ok.bad.test") + request("bad.test"))
     capture.tcp("then ok", 80, request("bad.test"), request("ok.bad.test"))
+    capture.tcp("http ok in pieces", 80, request("ok.bad.test"), cut=7)
+    capture.tcp("tls ok in pieces", 443, client_hello("ok.bad.test"), cut=50)
+    capture.tcp("in pieces, then bad", 80, request("ok.bad.test"), request("bad.test"), cut=7)
     said = hear(policy, capture, tmp_path)
     passed = [one for one in said if one.exception]
     assert {one.name for one in said if one.action == "block"} == {
-        "http", "tls", "dns", "then bad", "then bad, pipelined", "then ok",
+        "http", "tls", "dns", "then bad", "then bad, pipelined", "then ok", "in pieces, then bad",
     }  # fmt: skip
     assert sorted(one.name for one in passed) == sorted(
-        ["http ok", "tls ok", "dns ok", "then bad", "then bad, pipelined", "then ok"]
+        [
+            "http ok",
+            "tls ok",
+            "dns ok",
+            "then bad",
+            "then bad, pipelined",
+            "then ok",
+            "http ok in pieces",
+            "tls ok in pieces",
+            "in pieces, then bad",
+        ]
     )
     assert set(passed) >= {Said("http ok", "url_category", "own", "log", "ok")}
+
+
+def test_an_exception_from_a_keyword_is_one_of_hosts(tmp_path: Path, capture: Capture) -> None:
+    policy = (
+        '[[keyword]]\nname = "w"\nwords = ["casino"]\n[[exception]]\nid = "ok"\nreason = "r"\nfunction = "keyword"\n'
+    )
+    policy += 'domains = ["ok.test"]\n'
+    capture.get("ok", "www.ok.test", "/casino")
+    capture.tcp("ok in pieces", 80, request("ok.test", "/casino"), cut=9)
+    capture.get("bad", "other.test", "/casino")
+    capture.tcp("bad in pieces", 80, request("other.test", "/casino"), cut=9)
+    capture.get("bad, no dot", "other", "/casino")
+    capture.get("plain", "ok.test", "/")
+    said = hear(policy, capture, tmp_path)
+    assert {(one.name, one.action) for one in said} == {
+        ("ok", "log"), ("ok in pieces", "log"),
+        ("bad", "block"), ("bad in pieces", "block"), ("bad, no dot", "block"),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,15 @@ class Channel:
     fold: str = ""
     """Brings the name to lower case where the engine does not."""
 
+    @property
+    def named(self) -> str:
+        """Begins a match of the name: the rule is looked at when there is a name, and not before.
+
+        The engine asks for bits when it first looks at a rule for a request, and keeps the answer. Without a pattern of
+        its own a rule is looked at with the request's first packet, when no exception can have been found yet.
+        """
+        return f'{self.name}; content:"."; fast_pattern; {self.name}; {self.fold}'
+
 
 HTTP: Final = Channel("http", "http.host", "http.method")
 TLS: Final = Channel("tls", "tls.sni", "tls.sni", "to_lowercase; ")

@@ -118,7 +118,7 @@ class Compiler:
             self._refusing[entry.groups, entry.schedule] = None
         for depth, looked_up in self._name_lists(f"{function}-{name}", hosts).items():
             for channel in NAMED:
-                body = f"{channel.name}; {channel.fold}{channels.last_labels(depth)}{looked_up}"
+                body = f"{channel.named}{channels.last_labels(depth)}{looked_up}"
                 self._verdict(channel, entry, body, function, name)
         for body in self._url_bodies(f"{function}-{name}", found.urls):
             self._verdict(HTTP, entry, body, function, name)
@@ -150,13 +150,16 @@ class Compiler:
             of_hosts = self.sets.put(f"{at}-h", "string", sorted(host.encode() for host in hosts))
             of_paths = self.sets.put(f"{at}-p", "string", sorted(paths))
             path = f"http.uri; {channels.first_segments(segments)}{of_paths}"
-            bodies.append(f'http.host; pcrexform:"^([^/]*?)\\.*$"; {of_hosts}{path}')
+            bodies.append(f'{HTTP.named}pcrexform:"^([^/]*?)\\.*$"; {of_hosts}{path}')
         return bodies
 
     def _words(self, keyword: Keyword) -> None:
         for word in keyword.words:
             for form in _forms(word):
                 body = f"http.uri.raw; url_decode; url_decode; {channels.content(form)}nocase; "
+                if self.exceptions.by_name("keyword", keyword.name):
+                    self._verdict(HTTP, keyword, f"{body}{HTTP.named}bsize:>0; ", "keyword", keyword.name)
+                    body += 'http.host; content:!"."; '
                 self._verdict(HTTP, keyword, body, "keyword", keyword.name)
             if host := _host_word(word):
                 for channel in NAMED:
@@ -173,7 +176,7 @@ class Compiler:
             self._refusing[entry.groups, entry.schedule] = None
         for depth, looked_up in self._name_lists(f"application-{name}", pruned(known.names)).items():
             for channel in NAMED:
-                body = f"{channel.name}; {channel.fold}{channels.last_labels(depth)}{looked_up}"
+                body = f"{channel.named}{channels.last_labels(depth)}{looked_up}"
                 self._verdict(channel, entry, body, "application", name)
         for print_ in known.ja4:
             self._verdict(TLS, entry, f"ja4.hash; {channels.content(print_.encode())}", "application", name)

@@ -41,6 +41,10 @@ class Exceptions:
                 found.append((f"sk.x.{exemption.id}", exemption.id))
         return found
 
+    def by_name(self, function: str, entry: str) -> bool:
+        """Whether it takes the host's name to know what is excepted from an entry."""
+        return any(one.function == function and one.entry in ("", entry) and one.domains for one in self._all)
+
     def finish(self) -> None:
         """Write the rules that clear and set."""
         for (_, channel), exemption in self._used.items():
