@@ -200,7 +200,7 @@ def test_a_group_follows_its_device_and_an_exception_is_counted(office: Office) 
 
 
 def test_an_exception_ends_and_a_schedule_turns_without_a_reload(office: Office) -> None:
-    end = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=15)
+    end = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=12)
     exception = (
         f'[[exception]]\nid = "short"\nreason = "r"\nfunction = "url_category"\nexpires = {end:%Y-%m-%dT%H:%M:%SZ}\n'
     )
