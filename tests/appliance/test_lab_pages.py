@@ -81,6 +81,13 @@ def test_a_refused_host_shows_its_page_at_once_and_frees_the_server(lab: Lab, fa
     lab.wait(lambda: not open_at_the_server(lab), "the server still has a connection", 10)
 
 
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser on this machine")
+def test_a_browser_shows_the_page(lab: Lab, tmp_path: Path) -> None:
+    argv = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
+    shown = lab.run("lan", [*argv, f"http://{SERVER4}/forbidden"], timeout_s=60).stdout.decode()
+    assert "表示できません" in shown and shows(shown, 3), shown
+
+
 def test_every_function_has_its_own_page(lab: Lab) -> None:
     assert shows(curl(lab, f"http://{SERVER4}/forbidden")[1], 3)
 

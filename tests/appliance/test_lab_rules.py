@@ -45,6 +45,24 @@ def test_the_kernel_takes_every_plan_and_repeats_are_harmless(world: Any) -> Non
     assert "192.0.2.1" in world.run("box", "iptables-save").stdout, "others' rules are left alone"
 
 
+SWEPT = """
+from sekisho.appliance import netfilter, nft, refusal
+netfilter.write_sysctls(dict(netfilter.SYSCTLS))
+netfilter.install(netfilter.plan(1, False))
+assert netfilter.intact()
+nft.run(["delete", "table", "bridge", refusal.TABLE], "a test")
+assert not netfilter.intact(), "what policies refuse would pass"
+netfilter.install(netfilter.plan(1, False))
+assert netfilter.intact()
+netfilter.remove()
+assert not refusal.present() and not netfilter.intact()
+"""
+
+
+def test_the_last_line_of_a_refusal_is_missed_put_back_and_taken_out(world: Any) -> None:
+    world.run("box", sys.executable, "-I", "-c", SWEPT)
+
+
 def test_a_machine_that_is_fit_is_not_refused(world: Any) -> None:
     assert problems(world, world.settings()) == []
 
