@@ -44,5 +44,8 @@ def test_two_capabilities_are_enough(world: Any, waiting: Callable[..., Any], tm
     except AssertionError as err:
         raise AssertionError((tmp_path / "daemon.log").read_text()) from err
     world.run("lan", "ping", "-c", "1", "-W", "2", "10.79.0.1")
+    waiting((tmp_path / "state" / "coverage" / "now.json").exists, 20, "the coverage account")
+    told = [json.loads(line) for line in (tmp_path / "state" / "journal" / "appliance.jsonl").read_text().splitlines()]
+    assert [event for event in told if event["type"] == "health" and event["part"] in ("coverage", "rules")] == []
     pid = json.loads(status.read_bytes())["engine"]["pid"]
     assert Path(f"/proc/{pid}").stat().st_uid == USER, "the engine has no more rights than the daemon"
