@@ -7,20 +7,22 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import dpkt
+import msgspec
 import pytest
 
 from sekisho.appliance.core.settings import load
+from sekisho.appliance.coverage import State
 from sekisho.appliance.netfilter import GATE_QUEUE
 from sekisho.appliance.watchdog import parse_queues
 from sekisho.lab import layout
 from sekisho.lab.lab import Lab
-from sekisho.telemetry.events import Device
+from sekisho.telemetry.events import Coverage, Device, Event
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 
@@ -254,6 +256,36 @@ def test_a_daemon_that_is_killed_loses_no_byte_and_counts_none_twice(lab: Lab) -
     assert whole.summed == pytest.approx(whole.ports, rel=0.01)
     assert whole.client["inspected"] == pytest.approx(whole.ports, rel=0.02), "the engine went on all the time"
     assert whole.off_s == 0
+
+
+def covers(mac: str) -> Callable[[Event], bool]:
+    return lambda event: isinstance(event, Coverage) and event.mac == mac
+
+
+def test_a_full_hour_becomes_events_at_the_centre_and_adds_up(lab: Lab) -> None:
+    """The daemon is stopped and finds, when it starts, that the hour it was counting is over."""
+    lab.stop("appliance")
+    path = load(lab.lay.box_settings).state / "coverage" / "now.json"
+    state = msgspec.json.decode(path.read_bytes(), type=State)
+    assert state.stopped
+    counted = {mac: tally.total for mac, tally in state.hour.devices.items() if tally.total}
+    state.hour.hour = "2026-01-01T00:00:00Z"
+    path.write_bytes(msgspec.json.encode(state))
+    lab.run("lan", ["ping", "-q", "-c", "100", "-i", "0.002", "-s", "1300", layout.SERVER4])
+    lab.start("appliance")
+    lab.wait(lab.inspecting, "the box does not inspect", 60)
+    told = {}
+    for mac in counted:
+        found = lab.wait_event(covers(mac), 20).event
+        assert isinstance(found, Coverage)
+        assert found.hour == "2026-01-01T00:00:00Z"
+        told[mac] = found
+    client = told[layout.CLIENT_MAC]
+    stopped = {share.why: share.octets for share in client.bypassed}["box_stopped"]
+    assert stopped == pytest.approx(2 * 100 * (1300 + 8 + 20 + 14), rel=0.02)
+    whole = client.inspected + client.opaque + client.unseen + sum(share.octets for share in client.bypassed)
+    assert whole == pytest.approx(counted[layout.CLIENT_MAC] + stopped, abs=2000)
+    assert client.off_seconds > 0
 
 
 def test_the_table_for_people_names_the_device_and_its_shares(lab: Lab) -> None:
