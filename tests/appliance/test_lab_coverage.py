@@ -264,6 +264,7 @@ def covers(mac: str) -> Callable[[Event], bool]:
 
 def test_a_full_hour_becomes_events_at_the_centre_and_adds_up(lab: Lab) -> None:
     """The daemon is stopped and finds, when it starts, that the hour it was counting is over."""
+    lab.run("lan", ["ping", "-q", "-c", "5", "-i", "0.01", layout.SERVER4])
     lab.stop("appliance")
     path = load(lab.lay.box_settings).state / "coverage" / "now.json"
     state = msgspec.json.decode(path.read_bytes(), type=State)
