@@ -15,7 +15,7 @@ import pytest
 
 from sekisho.appliance.core.settings import load
 from sekisho.inspect import pages
-from sekisho.lab import scenes
+from sekisho.lab import scenes, toml
 from sekisho.lab.lab import Lab
 from sekisho.lab.layout import CLIENT_MAC, SERVER4, SERVER6
 from sekisho.signatures.sources import SHIPPED
@@ -23,6 +23,7 @@ from sekisho.telemetry.events import Alert
 
 pytestmark = pytest.mark.lab
 
+DESK = "情報課 内線 123"
 MARK = "nfq_set_mark:{:#x}/0xf00400"
 RULES = "\n".join(
     f'alert {head} (msg:"no {sid}"; flow:established,to_server; {what} {MARK.format(why << 20 | 0x400)}; sid:{sid};)'
@@ -41,7 +42,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     shutil.copytree(SHIPPED / "suricata", rules, dirs_exist_ok=True)
     (rules / "refuse.rules").write_text(RULES + "\n")
     with Lab(f"x{os.getpid()}-page") as made:
-        made.up({"signatures": {"rules_dir": str(rules)}, "policy": {"file": str(rules / "policy.toml")}})
+        signatures: toml.Table = {"rules_dir": str(rules)}
+        made.up({"signatures": signatures, "policy": {"file": str(rules / "policy.toml")}, "help_desk": DESK})
         yield made
 
 
@@ -89,7 +91,8 @@ def test_a_browser_shows_the_page(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_every_function_has_its_own_page(lab: Lab) -> None:
-    assert shows(curl(lab, f"http://{SERVER4}/forbidden")[1], 3)
+    text = curl(lab, f"http://{SERVER4}/forbidden")[1]
+    assert shows(text, 3) and text.count(DESK) == 2, "whom to ask, in both languages"
 
 
 def test_an_upload_to_a_refused_place_ends_with_the_page(lab: Lab, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ class Inspect:
             pause_us=PAUSE_US,
         )
         self.gate = gate.Gate(config)
-        for why, page in pages.pages().items():
+        for why, page in pages.pages(self.settings.help_desk).items():
             self.gate.set_page(why, page)
         latency.short_slice(0)
 

@@ -100,6 +100,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     box: str
     tenant: str = "default"
+    help_desk: Annotated[str, msgspec.Meta(max_length=40)] = ""
+    """Whom the page of a refusal says to ask, as people know them; empty = "your administrator"."""
     bridge: Bridge = Bridge()
     inspection: Inspection = Inspection()
     quarantine: Quarantine = Quarantine()
@@ -186,6 +188,7 @@ DEFAULTS = """\
 
 box = "{box}"                   # this box's name at the monitoring centre, as in its certificate
 # tenant = "default"
+# help_desk = ""                # 遮断画面に出す連絡先 whom the page of a refusal says to ask, e.g. "情報課 内線 123"
 
 [bridge]
 # lan = "eth-lan"               # the port towards the office
