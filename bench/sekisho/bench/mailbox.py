@@ -10,6 +10,7 @@ import msgspec
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.bench.arms import Arms
 from sekisho.bench.figures import Figure, median
+from sekisho.bench.processes import cpu_seconds
 from sekisho.lab import layout, mailboxes
 from sekisho.lab.client import message
 from sekisho.lab.client_mail import Fetched, Pop
@@ -24,10 +25,12 @@ _TIMEOUT_S = 120
 def pop3(arms: Arms) -> list[Figure]:
     """Seconds from the connection to the last byte, and what the box adds for each megabyte."""
     seconds: dict[str, list[float]] = {"product": [], "bare": [], "packaged": []}
+    before = cpu_seconds(arms.product)["inspect"]
     for _round in range(ROUNDS):
         for name, taken in seconds.items():
             taken.append(fetch(arms.lab(name), ATTACHED_BYTES))
     detail = {f"{name} s": median(values) for name, values in seconds.items()}
+    detail["inspect, processor s per mail"] = (cpu_seconds(arms.product)["inspect"] - before) / ROUNDS
     size_mb = len(message([("clean", ATTACHED_BYTES)], "x")) / 1e6
     added = (detail["product s"] - detail["bare s"]) * 1e3 / size_mb
     return [Figure("pop3", "POP3 of a 10 MB mail, added by looking into it", added, "ms/MB", 0.0, "report", detail)]
