@@ -166,13 +166,16 @@ def test_between_whole_looks_the_engine_says_how_much_was_seen_and_lets_go_what_
         )  # fmt: skip
         play(pause(130_000, base=7), look(2, 130_000, full=100_000, looked=100_000, left=500_000))
         play(ScanDone(2, Result(2, passes=128_000)), Release(FLOW, TO_CLIENT, 128_000, 0), Done(2))
-        play(pause(140_000, base=7), look(3, 140_000, full=100_000, looked=130_000, left=470_000))
+        play(pause(130_000, base=7), look(3, 130_000, full=100_000, looked=130_000, left=470_000), after_s=0.4)
+        play(ScanDone(3, Result(3, passes=128_000)), Release(FLOW, TO_CLIENT, 128_000, 0), Done(3))
+        stopped = look(4, 130_000, full=100_000, looked=130_000, left=470_000, stalled=True)
+        play(pause(130_000, base=7), stopped, after_s=0.2)
         play(
-            ScanDone(3, Result(3, objects=[clean()], finished=140_000)),
-            Release(FLOW, TO_CLIENT, 140_000, 140_000), report(3, "clean", meta=META, sha="cd" * 32, size=20), Done(3),
+            ScanDone(4, Result(4, objects=[clean()], finished=130_000)),
+            Release(FLOW, TO_CLIENT, 130_000, 130_000), report(4, "clean", meta=META, sha="cd" * 32, size=20), Done(4),
         )  # fmt: skip
-        play(pause(9, base=140_007), look(4, 9))
-        play(ScanDone(4, Result(4, finished=9)), Release(FLOW, TO_CLIENT, 9, 9), Done(4))
+        play(pause(9, base=130_007), look(5, 9))
+        play(ScanDone(5, Result(5, finished=9)), Release(FLOW, TO_CLIENT, 9, 9), Done(5))
 
 
 def test_a_long_mail_on_its_way_is_not_looked_at_twice() -> None:

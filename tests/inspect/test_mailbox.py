@@ -107,7 +107,8 @@ K = 1 << 10
     [
         (100 * K, {}, 98 * K),
         (100 * K, {"full": 30 * K}, 0),
-        (100 * K, {"full": 70 * K, "looked": 100 * K}, 0),
+        (100 * K, {"looked": 100 * K}, 98 * K),
+        (100 * K, {"looked": 100 * K, "stalled": True}, 0),
         (141 * K, {}, 0),
         (100 * K, {"app": "imap", "left": 11 * K}, 98 * K),
         (100 * K, {"app": "imap", "left": 10 * K}, 0),
@@ -117,7 +118,7 @@ K = 1 << 10
 def test_a_long_mail_goes_on_between_looks_but_for_its_last_bytes(
     there: int, more: dict[str, int], expected: int
 ) -> None:
-    facts: dict[str, object] = {"app": "pop3", "full": 70 * K, "looked": 90 * K, "left": 0}
+    facts: dict[str, object] = {"app": "pop3", "full": 70 * K, "looked": 90 * K, "left": 0, "stalled": False}
     stream = memoryview((b"x" * 76 + b"\r\n") * (there // 78 + 1))[:there]
     assert mailbox.may_pass(stream, **(facts | more)) == expected  # type: ignore[arg-type]  # facts of two types
 
@@ -126,15 +127,17 @@ def test_a_long_mail_goes_on_between_looks_but_for_its_last_bytes(
 def test_whatever_ends_in_a_mail_has_it_looked_at(end: bytes) -> None:
     stream = bytearray(b"x" * 100 * K)
     stream[95 * K : 95 * K + len(end)] = end
-    assert mailbox.may_pass(memoryview(stream), app="pop3", full=70 * K, looked=90 * K, left=0) == 0
+    assert mailbox.may_pass(memoryview(stream), app="pop3", full=70 * K, looked=90 * K, left=0, stalled=False) == 0
     stream = bytearray(b"x" * 100 * K)
     stream[90 * K - 1 : 90 * K - 1 + len(end)] = end  # across the last look's end
-    assert mailbox.may_pass(memoryview(stream), app="pop3", full=70 * K, looked=90 * K, left=0) == 0
+    assert mailbox.may_pass(memoryview(stream), app="pop3", full=70 * K, looked=90 * K, left=0, stalled=False) == 0
 
 
 def test_a_piece_that_was_answered_goes_whole_while_more_is_certain_to_come() -> None:
     stream = b"x" * 100 * K + b")\r\na7 OK done\r\n"
-    assert mailbox.may_pass(memoryview(stream), app="imap", full=70 * K, looked=90 * K, left=90 * K) == len(stream)
+    assert mailbox.may_pass(
+        memoryview(stream), app="imap", full=70 * K, looked=90 * K, left=90 * K, stalled=False
+    ) == len(stream)
 
 
 @pytest.fixture(scope="module")

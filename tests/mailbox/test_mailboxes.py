@@ -127,7 +127,7 @@ def test_every_mail_of_a_mailbox_comes_and_no_infected_file_does(how: str, lab: 
     check(box, box.fetch(HOW[how](box.user))[-len(MAILS) :])
 
 
-@pytest.mark.parametrize("how", ["pop3", "imap", "imap, in pieces"])
+@pytest.mark.parametrize("how", ["pop3", pytest.param("imap", marks=pytest.mark.full), "imap, in pieces"])
 def test_a_long_infected_attachment_ends_early_and_the_next_mail_comes(how: str, lab: Lab) -> None:
     box = Box(lab, LONG)
     check(box, box.fetch(HOW[how](box.user)))

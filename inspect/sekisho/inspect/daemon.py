@@ -340,6 +340,7 @@ class Inspect:
     def _mailbox_job(self, job: Job, scan: hold.Scan, delivered: int) -> None:
         """What only a mailbox's stream needs to be looked at."""
         job.mend, job.delivered, job.blank = scan.mend, delivered, scan.blank
+        job.stalled = scan.stalled
         job.refuse = sorted(self.engine.block_reasons)
         job.at = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
 

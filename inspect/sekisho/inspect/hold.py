@@ -25,6 +25,8 @@ from sekisho.telemetry.events import Outcome
 from sekisho.telemetry.privacy import mask_url
 
 CACHE_SIZE = 4096
+STALL_S = 0.5
+"""A mail's sender that says nothing for this long has stopped; for less it may wait for an acknowledgement."""
 CLAIM_S = 5.0
 """So long the gate has to tell a file's outcome from the stream before the engine's copy is judged."""
 MAX_CLAIMS = 4096
@@ -153,6 +155,7 @@ class Scan:
     full: int = 0
     looked: int = 0
     left: int = 0
+    stalled: bool = False
     """See worker.Job."""
 
 
@@ -278,6 +281,8 @@ class _Flow:
     """As much of that stream there was at the last look."""
     left: int = 0
     """How much of the unfinished mail was still to come then; 0 = not known."""
+    since: float = 0.0
+    """When the newest of it came."""
 
 
 _NO_FLOW = _Flow()
@@ -419,7 +424,7 @@ class HoldEngine:
         if note.kind is Kind.FRAME:
             case.on_its_way = True
         if note.kind in (Kind.FRAME, Kind.PAUSE, Kind.COMPLETE):
-            return [self._look_at(case, app)]
+            return [self._look_at(case, app, now)]
         reason = "too_large" if note.kind is Kind.TOO_BIG else "memory"
         self.shed[reason] += 1
         case.size, case.meta = note.length, self._named(case, None)
@@ -429,7 +434,7 @@ class HoldEngine:
             return self._stop(case, now)
         return self._unscanned(case, reason, now)
 
-    def _look_at(self, case: _Case, app: str) -> Scan:
+    def _look_at(self, case: _Case, app: str, now: float) -> Scan:
         blank, flow = self._blank(case), self.flows.get(case.flow, _Flow())
         known = case.dir == TO_CLIENT and blank < 0 and flow.full > case.base
         mend = self.block and not case.on_its_way and app in ("pop3", "imap")
@@ -437,7 +442,7 @@ class HoldEngine:
             case.token, "stream", case.flow, case.dir, length=case.length, app=app, mend=mend,
             blank=blank - case.base if blank >= 0 else -1,
             full=flow.full - case.base if known else 0, looked=flow.looked - case.base if known else 0,
-            left=flow.left if known else 0,
+            left=flow.left if known else 0, stalled=known and now - flow.since > STALL_S,
         )  # fmt: skip
 
     def _blank(self, case: _Case) -> int:
@@ -544,9 +549,9 @@ class HoldEngine:
             return self._close(case) if case.on_its_way else self._unscanned(case, result.error, now)
         mixed = self._learn(case, result)
         if result.passes:
-            flow = self._flow(case.flow)
-            flow.left = max(0, flow.left - (case.base + case.length - flow.looked))
-            flow.looked = case.base + case.length
+            flow, fresh = self._flow(case.flow), case.base + case.length - self._flow(case.flow).looked
+            if fresh > 0:
+                flow.left, flow.looked, flow.since = max(0, flow.left - fresh), flow.looked + fresh, now
             return [Release(case.flow, case.dir, result.passes, 0), *self._close(case)]
         if case.mended is None and not case.on_its_way and any(seen.mail for seen in result.objects):
             return self._mails(case, result, now)
@@ -595,7 +600,7 @@ class HoldEngine:
     def _mails(self, case: _Case, result: Result, now: float) -> list[Command]:
         """Replace what is malicious in mails before anything else is decided about this look."""
         case.result, case.mended = result, []
-        self._looked_at(case, result)
+        self._looked_at(case, result, now)
         patches: list[Patch] = []
         taken: list[tuple[int, int, int]] = []
         for seen in result.objects:
@@ -618,13 +623,13 @@ class HoldEngine:
             return self._neutralised(Neutralised(case.token, done=True), now)
         return [Neutralise(case.token, case.flow, case.dir, tuple(patches), tuple(taken))]
 
-    def _looked_at(self, case: _Case, result: Result) -> None:
+    def _looked_at(self, case: _Case, result: Result, now: float) -> None:
         if not case.flow:
             return
         flow, last = self._flow(case.flow), result.objects[-1]
         there = case.base + case.length
         flow.full = there if last.mail and not last.complete else 0
-        flow.looked, flow.left = there, last.left
+        flow.looked, flow.left, flow.since = there, last.left, now
 
     def _neutralised(self, event: Neutralised, now: float) -> list[Command]:
         case = self.cases.get(event.token)

@@ -79,16 +79,16 @@ def judge(found: Found, look: Look, *, delivered: int, refuse: Collection[str], 
     return told
 
 
-def may_pass(stream: memoryview, *, app: str, full: int, looked: int, left: int) -> int:
+def may_pass(stream: memoryview, *, app: str, full: int, looked: int, left: int, stalled: bool) -> int:
     """How many bytes of an unfinished mail may go on before all of it is looked at again; 0 = look now.
 
     `full` and `looked` are how much was there at the last whole look and at the last look, `left` how much of the
     mail was then still to come. A long mail is looked at whole when it has doubled, when something in it ends, and
-    when nothing more comes: looking each time its sender waits for a window costs the square of its length. Its
+    when its sender has stopped: looking each time its sender waits for a window costs the square of its length. Its
     last bytes stay, unless the client has to ask for more first (IMAP, in pieces).
     """
     there = len(stream)
-    if full < OFTEN or there <= looked or there >= 2 * full or (app == "imap" and there - looked >= left):
+    if full < OFTEN or stalled or there >= 2 * full or (app == "imap" and there - looked >= left):
         return 0
     fresh = bytes(stream[max(0, looked - OVERLAP) :])
     if _ENDS.search(fresh):

@@ -69,6 +69,8 @@ class Job(msgspec.Struct, omit_defaults=True):
     """Mails: as much was there at the last look."""
     left: int = 0
     """Mails: how much of the unfinished one was still to come at the last look; 0 = not known."""
+    stalled: bool = False
+    """Mails: its sender has stopped."""
 
 
 class Object(msgspec.Struct, omit_defaults=True):
@@ -134,7 +136,7 @@ def _may_pass(job: Job, data: memoryview) -> int:
     """How much of a long object may go on before all of it is looked at again; 0 = look now."""
     if job.app == "http2":
         return http2.may_pass(data, full=job.full, looked=job.looked)
-    return mailbox.may_pass(data, app=job.app, full=job.full, looked=job.looked, left=job.left)
+    return mailbox.may_pass(data, app=job.app, full=job.full, looked=job.looked, left=job.left, stalled=job.stalled)
 
 
 class Worker:
