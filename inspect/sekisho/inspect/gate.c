@@ -618,7 +618,7 @@ static int goes_deep(const struct flow *f, uint32_t dir) {
  * what is sent: as much of it as the sender sends unasked waits for its verdict. */
 static int gathers(const struct flow *f, uint32_t dir) {
     int mailbox = dir == GATE_TO_CLIENT && f->kind & (MARK_POP3 | MARK_IMAP);
-    int mixed = f->mixed && (!f->dir[dir].aligned || f->dir[dir].edge);
+    int mixed = f->kind & MARK_SMB || (f->mixed && (!f->dir[dir].aligned || f->dir[dir].edge));
     return (mailbox || mixed) && f->dir[dir].holding < GATHER_MAX;
 }
 

@@ -176,6 +176,7 @@ class Worker:
             result.end = found.expected
             result.opaque |= found.opaque
             result.app = found.becomes or result.app
+            result.passes = found.passes or result.passes
             if 0 < len(found.memo) <= MAX_MEMO:
                 result.memo = found.memo
             if found.complete:

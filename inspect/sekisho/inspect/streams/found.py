@@ -45,6 +45,8 @@ class Found:
     mail_subject: str = ""
     letter: Letter | None = None
     """Where a mail lies in the stream, when a part of it could be replaced there."""
+    passes: int = 0
+    """Not 0: nothing has ended, and so far the stream may go on without a look at all of it."""
     memo: bytes = b""
     """What the next look at either direction must know of this one, once what is `complete` has left the spool: at
     most 64 KiB; the last one that is not empty counts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from sekisho.inspect.streams import http1, http2, imap, pop3, smtp
+from sekisho.inspect.streams import http1, http2, imap, pop3, smb2, smtp
 from sekisho.inspect.streams.found import Found, Splitter
 
 
@@ -34,14 +34,16 @@ _TO_CLIENT: Final[dict[str, Splitter]] = {
     "ftp-data": raw,
     "pop3": pop3.objects,
     "imap": imap.objects,
+    "smb": smb2.responses,
 }
 _TO_SERVER: Final[dict[str, Splitter]] = {
     "http": _requests,
     "http2": http2.requests,
     "ftp-data": raw,
     "smtp": smtp.objects,
+    "smb": smb2.requests,
 }
-APPS: Final = ("http", "http2", "ftp-data", "smtp", "pop3", "imap")
+APPS: Final = ("http", "http2", "ftp-data", "smtp", "pop3", "imap", "smb")
 
 
 def splitter(app: str, *, to_server: bool) -> Splitter:
