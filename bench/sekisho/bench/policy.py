@@ -50,7 +50,7 @@ def policy(arms: Arms) -> list[Figure]:
     """Connections and megabytes a second with all policies, of those with none; and the engine's memory."""
     lab = arms.product
     rates: dict[tuple[str, bool], list[float]] = {}
-    memory: dict[bool, float] = {}
+    memory: dict[bool, list[float]] = {}
     (lab.lay.policy.parent / "names.txt").write_text("".join(f"{name}\n" for name in _names()))
     pages = "".join(f"http://host{number % 99}.example/path/{number}.exe\n" for number in range(2000))
     (lab.lay.policy.parent / "pages.txt").write_text(pages)
@@ -58,7 +58,7 @@ def policy(arms: Arms) -> list[Figure]:
         for turn in range(ROUNDS):
             for full in (False, True) if turn % 2 == 0 else (True, False):
                 _apply(lab, _everything() if full else "")
-                memory.setdefault(full, rss_mb(lab).get("suricata", 0.0))
+                memory.setdefault(full, []).append(rss_mb(lab).get("suricata", 0.0))
                 for what, rate in _work(lab):
                     rates.setdefault((what, full), []).append(rate)
     finally:
@@ -67,8 +67,8 @@ def policy(arms: Arms) -> list[Figure]:
     whats = list(dict.fromkeys(what for what, _ in rates))
     shares = {what: _share(rates[what, True], rates[what, False]) for what in whats}
     worst = min(shares.values())
-    detail |= {f"{what}, share": share for what, share in shares.items()} | {"engine MB, none": memory[False]}
-    detail["engine MB, all"] = memory[True]
+    detail |= {f"{what}, share": share for what, share in shares.items()}
+    detail |= {"engine MB, none": min(memory[False]), "engine MB, all": min(memory[True])}
     return [
         Figure(
             "policy", "speed with all policies, of that with none (worst of 3)", worst, "x", 0.95, "at least", detail
