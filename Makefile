@@ -25,6 +25,7 @@ fuzz: setup
 	@$(PY) tests/fuzz/run.py $(TARGET) --minutes $(or $(MINUTES),10)
 
 bench: setup
+	@setup/apt.sh squid c-icap libc-icap-mod-virus-scan clamav-daemon
 	@.venv/bin/sekisho bench
 
 lint: setup

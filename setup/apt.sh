@@ -8,7 +8,8 @@ packages="mosquitto nginx iptables nftables iproute2 ethtool tcpdump swaks vsftp
   gcc libc6-dev libnetfilter-queue-dev libmnl-dev libseccomp2 python3 python3-venv python3-dev make kmod
   iputils-ping openssl systemd procps ca-certificates chromium apache2-bin nodejs libarchive-tools yara zstd
   dovecot-core dovecot-pop3d dovecot-imapd"
-services="suricata mosquitto nginx vsftpd dovecot"
+services="suricata mosquitto nginx vsftpd squid c-icap clamav-daemon clamav-freshclam dovecot"
+[ $# = 0 ] || packages="$packages $*" # what one of the make targets needs besides
 suricata_min=7.0.10
 policy=/usr/sbin/policy-rc.d
 backports=/etc/apt/sources.list.d/sekisho-backports.sources
@@ -74,6 +75,6 @@ if [ -n "$need_suricata" ]; then
   fi
 fi
 for service in $new_services; do
-  systemctl disable -q "$service.service" >/dev/null 2>&1 || true # nothing to disable is as good
+  for kind in service socket; do systemctl disable -q "$service.$kind" >/dev/null 2>&1 || true; done # nothing is as good
 done
 suricata_fits || { echo "Suricata $suricata_min or newer could not be installed." >&2; exit 3; }

@@ -61,7 +61,7 @@ def standing(name: str, rules_dir: str) -> Iterator[Arms]:
             lab.up(with_product=False)
         product.wait(lambda: _inspecting(product), "the box does not inspect", _RULES_READY_S)
         for lab in (product, bare, packaged):
-            _offer(lab)
+            offer(lab)
         rules = product.lay.box_state / "signatures" / "current" / "suricata.rules"
         with _packaged_engine(packaged, rules) as engine:
             yield Arms(product, bare, packaged, engine, rules.read_bytes().count(b"\n"))
@@ -79,7 +79,8 @@ def _inspecting(lab: Lab) -> bool:
     )
 
 
-def _offer(lab: Lab) -> None:
+def offer(lab: Lab) -> None:
+    """Put the large files on the lab's web server."""
     body = _programs(SCANNED_MB * 1_000_000)
     for number in range(STREAMS):
         (lab.lay.www / "clean" / f"{SCANNED_MB}m-{number}.bin").write_bytes(body)

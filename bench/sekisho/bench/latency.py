@@ -29,12 +29,12 @@ def hold(arms: Arms) -> list[Figure]:
     seconds: dict[str, list[float]] = {"held": [], "gate bypassed": [], "packaged": [], "bare bridge": []}
     for _block in range(BLOCKS):
         for lab in (arms.product, arms.bare, arms.packaged):
-            _offer(lab)
-        seconds["held"] += _fetch(arms.product)
+            offer(lab)
+        seconds["held"] += fetch(arms.product)
         with gate_bypassed(arms.product):
-            seconds["gate bypassed"] += _fetch(arms.product)
-        seconds["packaged"] += _fetch(arms.packaged)
-        seconds["bare bridge"] += _fetch(arms.lab("bare"))
+            seconds["gate bypassed"] += fetch(arms.product)
+        seconds["packaged"] += fetch(arms.packaged)
+        seconds["bare bridge"] += fetch(arms.lab("bare"))
     detail: dict[str, float] = {}
     for name, values in seconds.items():
         detail |= {f"{name} p50 ms": median(values) * 1e3, f"{name} p99 ms": percentile(values, 99) * 1e3}
@@ -76,7 +76,8 @@ def alert(arms: Arms) -> list[Figure]:
     return [Figure("alert", "alert to centre, p99", percentile(delays, 99), "ms", 500, "at most", detail)]
 
 
-def _offer(lab: Lab) -> None:
+def offer(lab: Lab) -> None:
+    """Put new clean 1 MB files on the lab's web server."""
     folder = lab.lay.www / "hold"
     folder.mkdir(exist_ok=True)
     for number in range(FETCHES):
@@ -87,7 +88,13 @@ def _is_clean_file(event: Event) -> TypeGuard[FileVerdict]:
     return isinstance(event, FileVerdict) and event.outcome == "clean" and event.url.startswith("/hold/")
 
 
-def _fetch(lab: Lab) -> list[float]:
+def fetch(lab: Lab) -> list[float]:
+    """Seconds each of those files takes, one after the other.
+
+    Raises:
+        DeviceFault: one was cut.
+
+    """
     got = _client(lab, "fetch", "/hold/{}.bin", FETCHES)
     if got["short"]:
         raise DeviceFault(f"{got['short']} of {FETCHES} clean downloads were cut in {lab.lay.name}.")

@@ -82,7 +82,12 @@ def _in_turn(
 
 
 def download(lab: Lab, url: str, streams: int, size: int) -> float:
-    """Megabytes a second of all streams together."""
+    """Megabytes a second of all streams together.
+
+    Raises:
+        DeviceFault: one did not arrive whole, or not in time.
+
+    """
     argv = ["curl", "-sS", "-o", "/dev/null", "-w", "%{size_download}", "--cacert", str(lab.lay.web_ca)]
     began = time.perf_counter()
     running = [lab.popen("lan", [*argv, url.format(number)]) for number in range(streams)]
