@@ -1,0 +1,78 @@
+"""FTP with vsftpd and curl: every way to open a data connection, resumed downloads, uploads."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sekisho.lab.lab import Lab
+from sekisho.lab.layout import SERVER4, SERVER6
+from sekisho.lab.samples import EICAR, SIZES, clean, malicious
+from sekisho.telemetry.events import FileVerdict
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(90)]
+
+WAYS = {
+    "epsv": (SERVER4, []), "pasv": (SERVER4, ["--disable-epsv"]), "eprt": (SERVER4, ["-P", "-"]),
+    "port": (SERVER4, ["-P", "-", "--disable-eprt"]), "epsv6": (f"[{SERVER6}]", []),
+    "eprt6": (f"[{SERVER6}]", ["-P", "-"]),
+}  # fmt: skip
+
+
+def curl(lab: Lab, *argv: str) -> subprocess.CompletedProcess[bytes]:
+    return lab.run("lan", ["curl", "-gs", "--max-time", "30", *argv], timeout_s=60)
+
+
+def blocked(lab: Lab) -> list[FileVerdict]:
+    events = (row.event for row in lab.events())
+    return [e for e in events if isinstance(e, FileVerdict) and e.app == "ftp-data" and e.outcome == "blocked"]
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_whichever_way_the_data_connection_is_made_it_is_looked_at(lab: Lab, tmp_path: Path, way: str) -> None:
+    host, how = WAYS[way]
+    before = len(blocked(lab))
+    for size in ("1k", "300k"):
+        good = curl(lab, *how, "-o", str(tmp_path / "good"), f"ftp://{host}/clean/{size}.bin")
+        assert (good.returncode, content(tmp_path / "good")) == (0, clean(SIZES[size])), (size, good.returncode)
+        bad = curl(lab, *how, "-o", str(tmp_path / "bad"), f"ftp://{host}/bad/{size}.bin")
+        assert bad.returncode != 0 and EICAR not in content(tmp_path / "bad")
+        assert len(content(tmp_path / "bad")) < SIZES[size]
+    lab.wait(lambda: len(blocked(lab)) == before + 2, "the centre was not told of both", 20)
+    assert sorted(event.size for event in blocked(lab)[before:]) == [1_000, 300_000]
+
+
+def test_a_download_that_is_resumed_is_looked_at(lab: Lab, tmp_path: Path) -> None:
+    for kind, whole in (("clean", clean(SIZES["300k"])), ("bad", malicious(SIZES["300k"]))):
+        part = tmp_path / kind
+        part.write_bytes(whole[:200_000])
+        done = curl(lab, "-C", "-", "-o", str(part), f"ftp://{SERVER4}/{kind}/300k.bin")
+        assert (done.returncode == 0) == (kind == "clean")
+        assert (content(part) == whole) == (kind == "clean") and EICAR not in content(part)
+
+
+@pytest.mark.parametrize("host", [SERVER4, f"[{SERVER6}]"])
+def test_an_upload_is_looked_at(lab: Lab, tmp_path: Path, host: str) -> None:
+    where = "v6" if host.startswith("[") else "v4"
+    for kind, data in (("clean", clean(SIZES["300k"])), ("bad", malicious(SIZES["300k"]))):
+        (tmp_path / kind).write_bytes(data)
+        name = f"up-{where}-{kind}.bin"
+        done = curl(lab, "-T", str(tmp_path / kind), f"ftp://{host}/incoming/{name}")
+        assert (done.returncode == 0) == (kind == "clean"), done.returncode
+        assert EICAR not in content(lab.lay.ftp_incoming / name)
+    assert content(lab.lay.ftp_incoming / f"up-{where}-clean.bin") == clean(SIZES["300k"])
+
+
+def test_lftp_mirrors_the_clean_files_and_never_gets_the_malicious(lab: Lab, tmp_path: Path) -> None:
+    commands = f"set net:max-retries 1; set net:timeout 5; mirror --parallel=3 -x 20m /clean {tmp_path}/clean; quit"
+    lab.run("lan", ["lftp", "-e", commands, f"ftp://{SERVER4}"], timeout_s=60)
+    for size in ("1k", "300k", "1m"):
+        assert content(tmp_path / "clean" / f"{size}.bin") == clean(SIZES[size])
+    lab.run("lan", ["lftp", "-e", commands.replace("clean", "bad"), f"ftp://{SERVER4}"], timeout_s=80)
+    assert not [path for path in (tmp_path / "bad").rglob("*") if path.is_file() and EICAR in content(path)]
