@@ -35,6 +35,7 @@ HOME_NETWORKS: Final = ("10.77.0.8/29", "fd77::10/124")
 """The office as the rules see it: the client, but not the servers, which stand for the internet."""
 
 HTTP, HTTPS, SHAPES, SMTP, FTP, DNS, MQTT = 80, 443, 8080, 25, 21, 53, 8883
+SUBMISSION: Final = 587
 POP3, IMAP = 110, 143
 BOX_NAME: Final = "lab-box"
 SERVER_NAME: Final = "www.sekisho.test"

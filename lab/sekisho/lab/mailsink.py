@@ -15,6 +15,7 @@ from pathlib import Path
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from sekisho.lab.layout import SMTP as SMTP_PORT
+from sekisho.lab.layout import SUBMISSION
 
 MAX_MAIL_BYTES = 64 << 20
 
@@ -33,18 +34,37 @@ class _Keep:
         return f"250 OK kept as {name}, {len(content)} bytes"
 
 
+class _Chunking(SMTP):
+    """Takes a mail in chunks as well (RFC 3030)."""
+
+    _chunks = b""
+
+    async def smtp_BDAT(self, arg: str | None) -> None:
+        size, _, last = (arg or "0").partition(" ")
+        self._chunks += await self._reader.readexactly(min(int(size), MAX_MAIL_BYTES))
+        if not last:
+            await self.push("250 OK")
+            return
+        envelope = Envelope()
+        envelope.original_content, self._chunks = self._chunks, b""
+        await self.push(await self.event_handler.handle_DATA(self, self.session, envelope))
+        self.envelope = self._create_envelope()
+
+
 async def _serve(folder: Path) -> None:
     loop = asyncio.get_running_loop()
     keep = _Keep(folder)
 
     def protocol() -> SMTP:
-        return SMTP(keep, data_size_limit=MAX_MAIL_BYTES, hostname="mail.sekisho.test", loop=loop)
+        return _Chunking(keep, data_size_limit=MAX_MAIL_BYTES, hostname="mail.sekisho.test", loop=loop)
 
     done = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, done.set)
-    server = await loop.create_server(protocol, ["0.0.0.0", "::"], SMTP_PORT)  # noqa: S104 - in its own namespace
+    everywhere = ["0.0.0.0", "::"]  # noqa: S104 - in its own namespace
+    servers = [await loop.create_server(protocol, everywhere, port) for port in (SMTP_PORT, SUBMISSION)]
     await done.wait()
-    server.close()
+    for server in servers:
+        server.close()
 
 
 def main() -> None:
