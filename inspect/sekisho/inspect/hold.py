@@ -29,6 +29,8 @@ STALL_S = 0.5
 """A mail's sender that says nothing for this long has stopped; for less it may wait for an acknowledgement."""
 CLAIM_S = 5.0
 """So long the gate has to tell a file's outcome from the stream before the engine's copy is judged."""
+CUT_ENDS_S = 30.0
+"""So long the engine may come with a file of a connection that was cut: it ends its view of that one at its leisure."""
 MAX_CLAIMS = 4096
 MIXED = ("http2",)
 """Protocols that carry many files at once."""
@@ -349,7 +351,7 @@ class HoldEngine:
             case.silent = at >= case.began - CLAIM_S
             # Told already: the same content, all of a connection that was cut, or the beginning of something longer.
             known = case.ended or case.sha256 in self.cache or outcome == "blocked" or case.size >= ENGINE_DEPTH_BYTES
-            if case.silent and known:
+            if (case.silent and known) or (outcome == "blocked" and case.began - at < CUT_ENDS_S):
                 commands += self._close(case)
             elif case.silent and self.overloaded:
                 self.shed["second_opinion"] += 1
@@ -558,6 +560,8 @@ class HoldEngine:
         for number, seen in enumerate(result.objects):
             if not (seen.complete or case.ended) and seen.reason not in ("unparsable", "encrypted"):
                 seen.reason = ""  # half an archive is damaged, and no more can be said of it
+                seen.reasons = [reason for reason in seen.reasons if reason == "encrypted"]
+            seen.reason = next(filter(self._blocks, seen.reasons), seen.reason)
             if not seen.mail and self.block and (seen.rules or (seen.reason and self._blocks(seen.reason))):
                 before = [] if case.on_its_way else self._news(case, result.objects[:number], now)
                 case.sha256, case.size, case.inner = seen.sha256, seen.size, seen.inner

@@ -94,6 +94,8 @@ class Object(msgspec.Struct, omit_defaults=True):
     content: int = 0
     """Bytes of it in the stream from `body_at` on."""
     end: int = 0
+    reasons: list[str] = []
+    """All there are; `reason` is the one to tell."""
     again: bool = False
     """A program or a document, worth another look when the rules change."""
     broken: bool = False
@@ -219,6 +221,7 @@ class Worker:
             finding = self._scanner.look(part, name=found.name[-128:] or job.name, limits=limits)
             seen.sha256 = seen.sha256 or finding.sha256
             seen.reason = seen.reason or finding.reason
+            seen.reasons += [reason for reason in finding.reasons if reason not in seen.reasons]
             if finding.rules:
                 seen.rules, seen.inner, seen.reason = finding.rules, finding.inner, ""
                 return seen
