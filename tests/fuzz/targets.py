@@ -12,6 +12,7 @@ import functools
 import gzip
 import io
 import os
+import struct
 import time
 import zipfile
 import zlib
@@ -195,12 +196,27 @@ _MAIL = (
 )
 _MULTIPLEXED = ("http2", "smb")
 _HTTP2 = bytes.fromhex("00000004000000000000000101040000000188000005000100000001") + b"hello"
+
+
+def _smb(command: int, answer: int, body: bytes) -> bytes:
+    head = b"\xfeSMB" + struct.pack("<HHIHHIIQ32x", 64, 1, 0, command, 1, answer, 0, 1)
+    return struct.pack(">I", len(head + body)) + head + body
+
+
 _SESSIONS = {
     "smtp": (b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n" + _MAIL[0] + b".\r\nQUIT\r\n",
              b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 5\r\nhelloBDAT 0 LAST\r\n"),
     "pop3": (b"+OK\r\n+OK\r\n+OK 9 octets\r\n" + _MAIL[0] + b".\r\n+OK\r\n",),
     "imap": (b"* OK\r\na1 OK\r\n* 1 FETCH (BODY[] {5}\r\nhello)\r\na2 OK\r\n",),
     "http": _HTTP, "ftp-data": (b"file",),
+    "smb": (
+        _smb(5, 0, bytes(44) + struct.pack("<HHII", 120, 4, 0, 0) + b"a\0b\0"),
+        _smb(5, 1, bytes(48) + b"\x09" + bytes(40)),
+        _smb(8, 0, struct.pack("<HBBIQ16s16x", 49, 0, 0, 9, 0, b"f")),
+        _smb(8, 1, struct.pack("<HBBIII", 17, 80, 0, 9, 0, 0) + b"x" * 9),
+        _smb(9, 0, struct.pack("<HHIQ16s16x", 49, 112, 9, 0, b"f") + b"x" * 9),
+        _smb(6, 0, struct.pack("<HHI16s", 24, 0, 0, b"f")),
+    ),
     "http2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _HTTP2, _HTTP2),
 }  # fmt: skip
 _OTHER = (b"\x00\x00\x00\x40\xfeSMB@\x00" + bytes(56), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
