@@ -172,20 +172,6 @@ def test_a_change_is_laid_when_the_rest_of_the_flow_is_let_pass() -> None:
         assert content(gate, talk.to_client(0, b"a" * 100), b"")[50:51] == b"X"
 
 
-def test_without_its_spool_a_packet_to_be_changed_is_dropped_and_its_repetition_changed() -> None:
-    with dry() as gate:
-        talk = box(gate)
-        held = talk.to_client(0, b"a" * 100)
-        note = gate.pause()
-        assert gate.gate.rewrite(note.flow, note.dir, 50, b"X")
-        for n in range(1, 11):
-            talk.to_client(200 * n, b"x" * 100)
-        assert gate.gate.stats().shed == 1
-        gate.answer(note)
-        assert gate.dropped(held)
-        assert content(gate, talk.to_client(0, b"a" * 100), b"") == b"a" * 50 + b"X" + b"a" * 49
-
-
 def test_the_end_of_a_mail_is_looked_at_at_once_and_once() -> None:
     with dry() as gate:
         talk = box(gate)

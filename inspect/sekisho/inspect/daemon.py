@@ -362,14 +362,16 @@ class Inspect:
         spool = self._fds.get(token, -1)
         start, _, total = piece.ranged or (0, 0, 0)
         length = max(0, min(self._lengths.get(token, 0) - piece.body_at, piece.content))
-        fd, known, total = -1, 0, 0
+        fd, first, last = -1, 0, 0
         if spool >= 0:
-            key = (piece.host, piece.url)
-            fd, known, total = self.ranges.put(key, start, spool, piece.body_at, length, total)
-        gap = fd < 0 or not assemble.judge
-        self._do(self.engine.handle(hold.Assembled(token, bool(total) and known >= total, gap), time.monotonic()))
-        if not gap:
-            self.pool.submit(self._job(token, "file", known, piece.name[-128:]), os.dup(fd))
+            fd, first, last = self.ranges.put((piece.host, piece.url), start, spool, piece.body_at, length, total)
+        alone = fd < 0 or not assemble.judge
+        whole = first == 0 and last >= total > 0
+        self._do(self.engine.handle(hold.Assembled(token, whole, alone, first > 0), time.monotonic()))
+        if not alone:
+            job = self._job(token, "file", last, piece.name[-128:])
+            job.skip = first
+            self.pool.submit(job, os.dup(fd))
 
     def _known(self, scan: hold.Scan) -> bytes:
         """What the splitter should know from elsewhere."""

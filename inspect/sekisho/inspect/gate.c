@@ -37,7 +37,7 @@ enum {
     BATCH = 64,
     PACKET_MAX = 65536 + 512,
     HEADER_MAX = 192,
-    SPANS = 8,
+    SPANS = 32,
     PROBES = 4,
     CUT_QUIET_US = 300000,
     REPLY_MAX = 512,
@@ -270,6 +270,14 @@ static void finish_packet(uint8_t *d, uint32_t l4, uint32_t length) {
         sum = add(sum, d + 8, 32);
     }
     put16(d + l4 + 16, fold(add(sum, d + l4, tcp)));
+}
+
+/* Whether a receiver would take this segment: one with a wrong check sum is there for the inspector alone. */
+static int sum_holds(const struct packet *p) {
+    const uint8_t *d = p->data;
+    uint32_t tcp = p->length - p->l4, sum = IPPROTO_TCP + tcp;
+    sum = d[0] >> 4 == 4 ? add(sum, d + 12, 8) : add(sum, d + 8, 32);
+    return fold(add(sum, d + p->l4, tcp)) == 0;
 }
 
 /* ---- verdicts ----------------------------------------------------------------------------------- */
@@ -1052,7 +1060,11 @@ static int final_chunk(const struct direction *d) {
 
 /* Whether the newest bytes end a mail in its own words: the line with a dot (RFC 5321 4.1.1.4, RFC 1939 3). */
 static int final_dot(const struct direction *d) {
-    return d->contig >= 5 && !memcmp(d->map + d->contig - 5, "\r\n.\r\n", 5);
+    if (d->contig < 5) return 0;
+    if (!memcmp(d->map + d->contig - 5, "\r\n.\r\n", 5)) return 1;
+    int64_t from = d->tail ? (int64_t)(int32_t)(d->tail->seq - d->base) - 4 : (int64_t)d->contig;
+    if (from < 0) from = 0;
+    return from < (int64_t)d->contig && memmem(d->map + from, d->contig - (uint64_t)from, "\r\n.\r\n", 5) != NULL;
 }
 
 static void look(struct gate *g, struct flow *f, uint32_t dir, uint32_t why) {
@@ -1199,6 +1211,7 @@ static void receiver_has(struct gate *g, struct flow *f, uint32_t dir, uint32_t 
 }
 
 static void data_packet(struct gate *g, struct flow *f, const struct packet *p) {
+    int unseen = 0;
     uint32_t dir = p->dir;
     struct direction *d = &f->dir[dir];
     int tail = tail_held(f, dir);
@@ -1249,6 +1262,10 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
             return;
         }
         d->idle = 0;
+        if (offset > (int64_t)d->contig && d->holes == SPANS) { /* sent again it will come in order, or nearer to it */
+            decide(g, p->id, NF_DROP, 0, NULL, 0);
+            return;
+        }
         if (offset > -65536) spool_put(g, d, offset, p->data + p->payload, p->plen);
         walk_frames(d);
         if (!d->checking && !d->head && !(p->flags & FIN) && only_head(f, d, p)) {
@@ -1259,14 +1276,19 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
     if (d->checking) {
         hold(g, f, dir, p);
     } else if (tail && !(d->idle && p->flags & FIN)) {
-        if (fresh && !gathers(f, dir))
-            while (d->head && d->held_bytes - d->head->plen + p->plen >= TAIL_MIN) release_first(g, f, dir);
+        int more = d->head && d->held_bytes - d->head->plen + p->plen >= TAIL_MIN;
+        if (fresh && !gathers(f, dir)) {
+            /* Nothing of an object leaves before a first look: it may be over already, and what follows be there to
+             * push it out. After that look its end is known. */
+            unseen = more && !d->looked && d->map && f->kind & (MARK_HTTP | MARK_MAIL);
+            while (!unseen && d->head && d->held_bytes - d->head->plen + p->plen >= TAIL_MIN) release_first(g, f, dir);
+        }
         hold(g, f, dir, p);
     } else {
         pass_packet(g, f, dir, p);
         return;
     }
-    if (tail) consider_notes(g, f, dir, p->flags & PSH);
+    if (tail) consider_notes(g, f, dir, p->flags & PSH || unseen);
 }
 
 /* The same ports again after the flow ended: a new connection with unrelated sequence numbers. */
@@ -1287,6 +1309,10 @@ static void handle(struct gate *g, struct packet *p) {
     int unread = parse(p);
     if (unread || !(p->mark & (MARK_FILES | MARK_REFUSE))) {
         decide(g, p->id, unread == UNREADABLE && p->mark & MARK_FILES ? NF_DROP : NF_ACCEPT, 0, NULL, 0);
+        return;
+    }
+    if (!g->dry && !sum_holds(p)) { /* what tests feed has none */
+        decide(g, p->id, NF_DROP, 0, NULL, 0);
         return;
     }
     if (p->flags & URG && p->plen) { /* receivers disagree on which bytes are content (RFC 6093); no file needs it */

@@ -102,11 +102,14 @@ class NoteRaised:
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """What a piece makes with the others: `whole` when nothing is missing, `gap` when it cannot be judged with them."""
+    """What a piece makes with the others: `whole` when nothing is missing, `gap` when it cannot be judged with them,
+    `headless` when what it can be judged with does not reach back to the beginning.
+    """
 
     token: int
     whole: bool
     gap: bool
+    headless: bool = False
 
 
 Event = Assembled | FileSeen | ScanDone | CutDone | Neutralised | NoteRaised
@@ -260,6 +263,7 @@ class _Case:
     placed: set[int] = field(default_factory=set)
     """Where the pieces begin that have been judged with the others."""
     whole: bool = False
+    headless: bool = False
     mended: list[_Case] | None = None
     """Mails of this look of which something was replaced: told when that is certain."""
 
@@ -662,7 +666,7 @@ class HoldEngine:
         case = self.cases.get(event.token)
         if case is None or case.result is None or case.piece is None:
             return []
-        case.whole = event.whole
+        case.whole, case.headless = event.whole, event.headless
         if not event.gap:
             return []  # a scan of all of it is under way
         reason = "range" if case.piece.ranged else ""
@@ -673,6 +677,8 @@ class HoldEngine:
         if case.result is None:
             return []
         told = replace_object(piece, whole)
+        if case.headless and not told.rules:
+            told.reason = told.reason or "range"
         if piece.ranged and not (case.whole or told.rules or told.reason):
             told.size = 0  # a part of a file is no file: its outcome is told with the last one
         objects = [told if seen is piece else seen for seen in case.result.objects]

@@ -36,10 +36,9 @@ class _Download:
         self.spans = joined
         return len(joined) <= MAX_SPANS
 
-    @property
-    def prefix(self) -> int:
-        """Bytes known from the beginning on without a gap."""
-        return self.spans[0][1] if self.spans and self.spans[0][0] == 0 else 0
+    def around(self, place: int) -> tuple[int, int]:
+        """What is known without a gap around a known place."""
+        return next(span for span in self.spans if span[0] <= place < span[1])
 
     @property
     def bytes(self) -> int:
@@ -60,8 +59,8 @@ class Ranges:
     ) -> tuple[int, int, int]:
         """Keep `length` bytes of file `source` from `at` as the download's bytes from `start` on.
 
-        Returns (descriptor owned by us or -1, bytes known without a gap from the beginning, total or 0 = not told).
-        -1: this piece cannot be judged with what came before it (a gap, too large, too many pieces).
+        Returns (descriptor owned by us or -1, from, to): what is known of the download without a gap around the piece;
+        all of it is (0, `total`). -1: the piece cannot be put to others (too large, too many, no name).
         """
         self._expire(time.monotonic())
         stop = start + length
@@ -80,9 +79,7 @@ class Ranges:
             self._forget(key)
             return -1, 0, 0
         self._make_room(key)
-        if known.prefix < stop:
-            return -1, known.prefix, known.total
-        return known.fd, known.prefix, known.total
+        return known.fd, *known.around(start)
 
     @staticmethod
     def _copy(known: _Download, start: int, source: int, at: int, length: int) -> bool:

@@ -53,6 +53,8 @@ class Job(msgspec.Struct, omit_defaults=True):
     depth: int = 6
     files: int = 5000
     name: str = ""
+    skip: int = 0
+    """Bytes at the beginning of a `file` that are not known and not looked at."""
     mend: bool = False
     """Mails: plan what replaces what must not be seen."""
     delivered: int = 0
@@ -154,6 +156,7 @@ class Worker:
         limits = Limits(began + job.timeout_s, job.expanded, job.depth, job.files)
         try:
             if job.what == "file":
+                data = data[job.skip :]
                 finding = self._scanner.look(data, name=job.name, limits=limits)
                 seen = Object(
                     finding.sha256, len(data), rules=finding.rules, inner=finding.inner, reason=finding.reason

@@ -32,6 +32,7 @@ _CHUNK = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]{0,32}(?:;[^\r\n\0]{0,1024})?\r\n"
 _NEXT_CHUNK = re.compile(rb"\r\n" + _CHUNK.pattern)
 _LENIENT_CHUNK = re.compile(rb"(?:\r?\n)?[ \t]*+(?:0[xX])?(?=[0-9a-fA-F])0*+([0-9a-fA-F]{0,15}+)[^\n]*+\n")
 CONTENT_RANGE = re.compile(rb"bytes[ ]+([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)", re.IGNORECASE)
+_PART_RANGE = re.compile(rb"content-range:[ \t]*bytes[ ]+([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)", re.IGNORECASE)
 _FILE_NAME = re.compile(rb"filename\s*=\s*(?:\"([^\"]{1,255})\"|([^;\s]{1,255}))", re.IGNORECASE)
 _BOUNDARY = re.compile(rb"boundary\s*=\s*(?:\"([^\"]{1,200})\"|([^;\s]{1,200}))", re.IGNORECASE)
 _CODINGS = {b"gzip", b"x-gzip", b"deflate", b"x-deflate", b"br", b"zstd", b"compress", b"x-compress"}
@@ -91,6 +92,7 @@ def responses(stream: memoryview, peer: memoryview, *, limit: int) -> Iterator[F
             yield Found(at, 0, False, _readings(stream, at, limit), trouble=head.trouble)
             return
         found = _response(stream, at, head, asked, limit)
+        yield from _byteranges(stream, head, found)
         yield found
         if not found.complete or found.trouble or found.opaque or found.becomes:
             return
@@ -216,6 +218,30 @@ def _response(stream: memoryview, at: int, head: Head, asked: _Asked, limit: int
             found, name=told.name, url=told.url, host=told.host, ranged=(int(ranged[1]), int(ranged[2]) + 1, total)
         )
     return replace(found, name=told.name, url=told.url, host=told.host)
+
+
+def _byteranges(stream: memoryview, head: Head, found: Found) -> Iterator[Found]:
+    """The parts of a multipart/byteranges response (RFC 9110 14.6), each a piece of the same download."""
+    kind = head.text(b"content-type")
+    boundary = _BOUNDARY.search(kind)
+    if head.status != 206 or not found.body_at or not boundary or b"byteranges" not in kind.lower():
+        return
+    body = bytes(stream[found.body_at : found.end or len(stream)])
+    mark = b"--" + (boundary[1] or boundary[2])
+    at = body.find(mark)
+    for _ in range(MAX_PARTS):
+        start = body.find(b"\r\n\r\n", at) + 4
+        stop = body.find(b"\r\n" + mark, start)
+        if at < 0 or start < 4 or stop < 0:
+            return
+        told = _PART_RANGE.search(body, at, start)
+        if told:
+            place = found.body_at + start
+            total = int(told[3]) if told[3] != b"*" else 0
+            ranged = (int(told[1]), int(told[2]) + 1, total)
+            parts: list[Bytes] = [stream[place : found.body_at + stop]]
+            yield replace(found, start=place, complete=found.complete, parts=parts, body_at=place, ranged=ranged)
+        at = stop + 2
 
 
 def _framed(stream: memoryview, at: int, head: Head, limit: int) -> Found:
