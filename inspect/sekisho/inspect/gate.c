@@ -1115,10 +1115,16 @@ static int only_head(const struct flow *f, const struct direction *d, const stru
     const uint8_t *at = p->data + p->payload, *end = at + p->plen;
     if (!(f->kind & MARK_HTTP) || p->dir != GATE_TO_CLIENT || d->contig != p->plen || p->plen < 16) return 0;
     if (memcmp(at, "HTTP/1.", 7) || (f->asked_length > 4 && !memcmp(f->asked, "HEAD", 4))) return 0;
-    for (; (at = memchr(at, '\n', (size_t)(end - at))); ) {
-        at++;
-        if (at < end && *at == '\r') at++;
-        if (at < end && *at == '\n') return at + 1 == end;
+    /* Every line up to the blank one at the very end must look like a field: a body without a clean blank line
+     * before it is no head. */
+    for (int first = 1; at < end; first = 0) {
+        const uint8_t *line_end = memchr(at, '\n', (size_t)(end - at));
+        if (!line_end) return 0;
+        uint32_t n = (uint32_t)(line_end - at);
+        if (n && at[n - 1] == '\r') n--;
+        if (!n) return !first && line_end + 1 == end;
+        if (memchr(at, '\r', n) || memchr(at, 0, n) || (!first && !memchr(at, ':', n))) return 0;
+        at = line_end + 1;
     }
     return 0;
 }
