@@ -282,6 +282,8 @@ def content_forms(body: Bytes, head: Head, limit: int, complete: bool) -> tuple[
     if not codings and not strange:
         return [body], ""
     forms: list[Bytes] = [form for form in decoded(body, codings, limit) if form] if codings else []
+    if codings and not forms:  # a header longer than the decoder has patience for
+        forms = [out for bits in (31, 15, -15) if (out := _inflate(body, bits, limit))]
     if strange:
         return [*forms, body], "its content coding is not one anybody agreed on"
     if not forms and complete and len(body) > 40:
