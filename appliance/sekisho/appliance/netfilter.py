@@ -39,6 +39,9 @@ SYSCTLS: Final[tuple[tuple[str, str], ...]] = (
     ("net/bridge/bridge-nf-pass-vlan-input-dev", "0"),
     # A box that starts between two talking machines must not judge sequence numbers it never saw.
     ("net/netfilter/nf_conntrack_tcp_be_liberal", "1"),
+    # A segment with a wrong check sum must not lose its connection's mark: the engine mends such a repetition (it puts
+    # in what came first, and a right sum), and without the mark it would pass the gate by.
+    ("net/netfilter/nf_conntrack_checksum", "0"),
 )
 
 BARE_ACK: Final = "@BARE_ACK@"
