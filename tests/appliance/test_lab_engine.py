@@ -205,7 +205,8 @@ def test_a_killed_daemon_leaves_the_engine_inspecting_and_its_successor_adopts_i
     assert box.inspects()
     box.start()
     assert box.engine_pid == engine
-    assert box.events("health")[-1]["state"] == "adopted"
+    states = [event["state"] for event in box.events("health") if event["part"] == "engine"]
+    assert states[-1] == "adopted"
     assert box.status()["engine_bypass"]["total"] >= total
     assert box.inspects()
 
@@ -234,7 +235,8 @@ def test_a_broken_rule_file_keeps_the_set_in_force(box: Box) -> None:
         assert "9000992" in done.stdout or "broken.rules" in done.stdout
         assert box.status()["engine"]["rules_loaded"] == loaded
         assert box.inspects()
-        assert box.events("health")[-2]["state"] == "rules_refused"
+        states = [event["state"] for event in box.events("health") if event["part"] == "engine"]
+        assert "rules_refused" in states[-2:]
     finally:
         broken.unlink()
 
