@@ -36,6 +36,6 @@ def test_an_infected_mail_from_an_industrial_port_is_refused(whole: Lab, port: i
 
 @pytest.mark.parametrize("port", PORTS)
 def test_an_infected_download_to_an_industrial_port_is_cut(whole: Lab, port: int) -> None:
-    argv = ["curl", "-s", "-m", "20", "--local-port", str(port), "-o", "/dev/null", "-w", "%{exitcode}"]
+    argv = ["curl", "-s", "-f", "-m", "20", "--local-port", str(port), "-o", "/dev/null", "-w", "%{exitcode}"]
     said = whole.run("lan", [*argv, f"http://{layout.SERVER4}/bad/1k.bin"]).stdout
-    assert said == b"56"
+    assert said in (b"22", b"56"), "the page of a refused file, or a reset"
