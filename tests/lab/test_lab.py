@@ -127,7 +127,14 @@ def test_the_shapes_server_keeps_to_its_folder(bare: Lab) -> None:
 def test_status_tells_people_programs_and_scripts(bare: Lab) -> None:
     told = sekisho("status", "--name", bare.lay.name, "--json")
     assert told.returncode == 0
-    assert {program["name"] for program in json.loads(told.stdout)} == {"nginx", "shapes", "mail", "ftp", "dns"}
+    assert {program["name"] for program in json.loads(told.stdout)} == {
+        "nginx",
+        "shapes",
+        "mail",
+        "ftp",
+        "dns",
+        "mailboxes",
+    }
     assert "nginx" in sekisho("status", "--name", bare.lay.name).stdout
     assert sekisho("status", "--name", "nonesuch", "--json").returncode == 1
 
