@@ -81,12 +81,12 @@ def _inspecting(lab: Lab) -> bool:
 
 def offer(lab: Lab) -> None:
     """Put the large files on the lab's web server."""
-    body = _programs(SCANNED_MB * 1_000_000)
+    body = programs(SCANNED_MB * 1_000_000)
     for number in range(STREAMS):
         (lab.lay.www / "clean" / f"{SCANNED_MB}m-{number}.bin").write_bytes(body)
 
 
-def _programs(size: int) -> bytes:
+def programs(size: int) -> bytes:
     """Real programs of this machine, one after the other: what a large download usually is."""
     found = bytearray()
     for path in sorted(Path("/usr/bin").iterdir()):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sekisho.bench import proxy
-from sekisho.bench.arms import SCANNED_MB, STREAMS, Arms, offer, renew
+from sekisho.bench.arms import SCANNED_MB, STREAMS, Arms, offer, programs, renew
 from sekisho.bench.figures import Figure, median, percentile
-from sekisho.bench.latency import fetch
+from sekisho.bench.latency import FETCHES, SIZE, fetch
 from sekisho.bench.latency import offer as offer_small
 from sekisho.bench.processes import rss_mb
 from sekisho.bench.throughput import download
@@ -47,7 +47,7 @@ def _latency(both: dict[str, Lab]) -> Figure:
     seconds: dict[str, list[float]] = {name: [] for name in both}
     for _block in range(BLOCKS):
         for name, lab in both.items():
-            offer_small(lab)
+            offer_small(lab, programs(FETCHES * SIZE))
             seconds[name] += fetch(lab)
     detail: dict[str, float] = {}
     for name, values in seconds.items():

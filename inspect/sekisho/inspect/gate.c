@@ -51,7 +51,7 @@ enum {
     SHED_PAUSE_US = 200000,
     SPOOL_FIRST = 65536,
     EAGER = 65536,        /* an object of at most so many bytes is looked at whenever its sender pushes */
-    FRAME_AT = 32768,     /* there, and at 8, 64, ... times as much, a longer one is looked at on its way */
+    FRAME_AT = 262144,    /* there, and at 8, 64, ... times as much, a longer one is looked at on its way */
     TAIL_MIN = 4096,      /* a compressed file's last bytes are its check sum: hold more than those */
     GATHER_MAX = 4096,    /* packets held of one mailbox stream */
     GATHER_LOOK = 128 << 10,
@@ -1089,6 +1089,8 @@ static void consider_notes(struct gate *g, struct flow *f, uint32_t dir, int pus
         if (f->kind & MARK_HTTP && d->contig > 5) ended = f->mixed ? d->edge > 0 : final_chunk(d);
         if (f->kind & (MARK_MAIL | MARK_POP3)) ended = final_dot(d);
     }
+    /* Whose end is known, and near enough to be waited for, is looked at there. */
+    if (!ended && d->expect && d->expect <= g->config.spool_limit) return;
     if (ended) {
         look(g, f, dir, GATE_COMPLETE);
     } else if (pushed && (d->contig <= EAGER || f->kind & MARK_SMB)) {

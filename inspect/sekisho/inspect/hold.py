@@ -584,10 +584,10 @@ class HoldEngine:
             self._grown(case, result)
         news = self._news(case, result.objects, now)
         commands += [report for report in news if report.again]
+        if result.end and result.end > case.length:  # before the release, which may ask for the next look at once
+            commands.append(Expect(case.flow, case.dir, case.base + result.end))
         if not case.expired:
             commands.append(Release(case.flow, case.dir, case.length, result.finished))
-        if result.end and result.end > case.length:
-            commands.append(Expect(case.flow, case.dir, case.base + result.end))
         if any(seen.ranged for seen in result.objects):
             self._tell(case.meta, "clean", now)
         commands += [report for report in news if not report.again]

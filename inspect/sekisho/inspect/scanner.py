@@ -82,7 +82,7 @@ class Scanner:
         if self._match(data, finding.sha256, name, finding, budget):
             return finding
         try:
-            for member in walk.members(data, name, budget):
+            for member in walk.members(data, name, budget, finding.sha256):
                 if self._match(member.content, member.digest, member.name, finding, budget):
                     finding.inner = member.path
                     return finding

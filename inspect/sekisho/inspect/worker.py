@@ -279,14 +279,16 @@ class _Mapped:
     def __init__(self, fd: int, length: int) -> None:
         size = min(length, os.fstat(fd).st_size)
         self._view = mmap.mmap(fd, size, prot=mmap.PROT_READ) if size else None
+        self._bytes = memoryview(self._view if self._view is not None else b"")
         os.close(fd)
 
     def __enter__(self) -> memoryview:
-        return memoryview(self._view) if self._view is not None else memoryview(b"")
+        return self._bytes
 
     def __exit__(self, *_: object) -> None:
         if self._view is None:
             return
+        self._bytes.release()
         try:
             self._view.close()
         except BufferError:  # a library's cycle still points into it: the collector unmaps it
@@ -302,8 +304,7 @@ def serve(sock: socket.socket, worker: Worker) -> None:
             return
         job = decoder.decode(message)
         with _Mapped(fds[0], job.length) as data:
-            result = worker.run(job, data)
-        sock.send(encoder.encode(result))
+            sock.send(encoder.encode(worker.run(job, data)))
 
 
 def warm(worker: Worker) -> None:
@@ -321,6 +322,8 @@ def main(argv: list[str]) -> int:
         scanner = Scanner(source, known)
     worker = Worker(scanner)
     warm(worker)  # imports and allocations before the door closes
+    gc.collect()
+    gc.freeze()  # what lives as long as the worker need not be walked each time something is collected
     confine(int(argv[0]))
     sock.send(b"ready")
     serve(sock, worker)

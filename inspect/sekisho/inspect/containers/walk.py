@@ -57,9 +57,12 @@ class Member:
     """SHA-256 of the content."""
 
 
-def members(data: Bytes, name: str, budget: Budget) -> Iterator[Member]:
-    """All members of `data`, outer before inner, each content once. Ends early when the budget is spent."""
-    walk = _Walk(budget, {hashlib.sha256(data).hexdigest()})
+def members(data: Bytes, name: str, budget: Budget, digest: str = "") -> Iterator[Member]:
+    """All members of `data`, outer before inner, each content once. Ends early when the budget is spent.
+
+    `digest`: SHA-256 of `data`, if it is known already.
+    """
+    walk = _Walk(budget, {digest or hashlib.sha256(data).hexdigest()})
     try:
         yield from walk.level(data, "", name, 0)
         while walk.later:
