@@ -49,7 +49,7 @@ def test_a_clean_object_is_told_when_it_is_complete_and_once() -> None:
     with Playbook(HoldEngine()) as play:
         play(note(Kind.PAUSE), stream(1))
         half = Result(1, objects=[Object(OTHER, 5, complete=False)], end=80)
-        play(ScanDone(1, half), Release(FLOW, TO_CLIENT, 50, 0), Expect(FLOW, TO_CLIENT, 80), Done(1))
+        play(ScanDone(1, half), Expect(FLOW, TO_CLIENT, 80), Release(FLOW, TO_CLIENT, 50, 0), Done(1))
         play(note(Kind.COMPLETE, 80), stream(2, 80))
         whole = Result(2, objects=[Object(SHA, 10)], finished=80)
         play(ScanDone(2, whole), Release(FLOW, TO_CLIENT, 80, 80), report(2, "clean", ms=5000.0), Done(2), after_s=5)
@@ -60,7 +60,7 @@ def test_the_expected_end_counts_from_the_streams_beginning() -> None:
         play(note(Kind.PAUSE, base=1000), stream(1))
         play(
             ScanDone(1, Result(1, objects=[Object(SHA, 5, complete=False)], end=80)),
-            Release(FLOW, TO_CLIENT, 50, 0), Expect(FLOW, TO_CLIENT, 1080), Done(1),
+            Expect(FLOW, TO_CLIENT, 1080), Release(FLOW, TO_CLIENT, 50, 0), Done(1),
         )  # fmt: skip
 
 

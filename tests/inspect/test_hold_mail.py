@@ -162,7 +162,7 @@ def test_between_whole_looks_the_engine_says_how_much_was_seen_and_lets_go_what_
         unfinished = Result(1, objects=[clean(complete=False, left=500_000)], end=600_000)
         play(
             ScanDone(1, unfinished),
-            Release(FLOW, TO_CLIENT, 100_000, 0), Expect(FLOW, TO_CLIENT, 600_007), Done(1),
+            Expect(FLOW, TO_CLIENT, 600_007), Release(FLOW, TO_CLIENT, 100_000, 0), Done(1),
         )  # fmt: skip
         play(pause(130_000, base=7), look(2, 130_000, full=100_000, looked=100_000, left=500_000))
         play(ScanDone(2, Result(2, passes=128_000)), Release(FLOW, TO_CLIENT, 128_000, 0), Done(2))

@@ -136,7 +136,7 @@ def test_a_mail_on_its_way_is_not_looked_at_for_its_length_and_a_part_of_it_may_
         half = Object(SHA, 10, complete=False, mail=True, left=900)
         play(
             ScanDone(1, Result(1, objects=[half], end=5900)),
-            Release(FLOW, TO_CLIENT, 5000, 0), Expect(FLOW, TO_CLIENT, 5900), Done(1),
+            Expect(FLOW, TO_CLIENT, 5900), Release(FLOW, TO_CLIENT, 5000, 0), Done(1),
         )  # fmt: skip
         known = replace(look(2, 5100), full=5000, looked=5000, left=900)
         play(said(Kind.PAUSE, 5100), known)

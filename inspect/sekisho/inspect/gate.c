@@ -1090,7 +1090,7 @@ static void consider_notes(struct gate *g, struct flow *f, uint32_t dir, int pus
         if (f->kind & (MARK_MAIL | MARK_POP3)) ended = final_dot(d);
     }
     /* Whose end is known, and near enough to be waited for, is looked at there. */
-    if (!ended && d->expect && d->expect <= g->config.spool_limit) return;
+    if (!ended && d->expect && d->expect <= g->config.spool_limit && !gathers(f, dir)) return;
     if (ended) {
         look(g, f, dir, GATE_COMPLETE);
     } else if (pushed && (d->contig <= EAGER || f->kind & MARK_SMB)) {
