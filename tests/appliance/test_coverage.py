@@ -69,6 +69,14 @@ def test_what_full_queues_let_pass_was_not_inspected() -> None:
     )
 
 
+def test_what_the_gate_let_go_unlooked_at_was_not_inspected_whoever_else_was_there() -> None:
+    account = begun()
+    account.read(reading(gate=100, large=30, scarce=5), at(60), HERE, HERE, Shed(gate=0.5))
+    account.read(reading(gate=100, large=40, scarce=5), at(120), Away("hung"), HERE)
+    expected = {"gate_overload": 50, "too_large": 40, "gate_memory": 5}
+    assert tally(account) == Tally(inspected=50, bypassed=expected)
+
+
 def test_sheds_are_what_lies_between_asking_and_taking() -> None:
     sheds = Sheds()
     followed = [Handed(1000, 990), Handed(2000, 1985), Handed(12_000, 6000), Handed(13_000, 7010), Handed(14_000, 8000)]

@@ -153,6 +153,21 @@ def test_every_kind_of_traffic_is_counted_in_its_class_and_the_sum_is_the_ports(
     assert whole.off_s == 0
 
 
+def test_what_is_larger_than_the_gate_looks_at_is_not_called_inspected(lab: Lab) -> None:
+    limit = load(lab.lay.box_settings).inspection.scan_limit_mb << 20
+    with (lab.lay.www / "clean" / "large.bin").open("wb") as large:
+        large.truncate(limit + (16 << 20))
+    whole = Measured(lab)
+    url = f"http://{layout.SERVER4}/clean/large.bin"
+    got = lab.run("lan", ["curl", "-sS", "-o", "/dev/null", "-w", "%{size_download}", url]).stdout
+    whole.done()
+    print(whole.ports, whole.all)
+    assert int(got) == limit + (16 << 20)
+    assert whole.client["too_large"] == pytest.approx(16 << 20, rel=0.25), "from where the gate gave it up"
+    assert whole.client["inspected"] == pytest.approx(whole.ports - whole.client["too_large"], rel=0.01)
+    assert whole.summed == pytest.approx(whole.ports, rel=0.01)
+
+
 def bypasses(lab: Lab) -> dict[str, tuple[float, float]]:
     """When each reason's last bypass ended (wall clock) and how long it was, as the box reported."""
     path = load(lab.lay.box_settings).journals / "appliance.jsonl"

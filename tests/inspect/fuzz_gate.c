@@ -89,7 +89,7 @@ static void answer(struct gate *g) {
         if (!rnd(50)) gate_release(g, (uint64_t)rnd(0xffffffff) << rnd(20), rnd(5), rnd(100000), rnd(100000));
         switch (notes[i].kind) {
         case GATE_TOO_BIG:
-            gate_pass(g, flow, dir);
+            gate_pass(g, flow, dir, (int)(flow & 1));
             break;
         case GATE_FRAME:
             gate_expect(g, flow, dir, rnd(2) ? 0 : notes[i].base + notes[i].length + rnd(5000));
@@ -121,7 +121,7 @@ static void ask(struct gate *g) {
     gate_asked(g, flow, asked, rnd(2) ? ASKED_MAX : rnd(ASKED_MAX));
     switch (rnd(12)) {
     case 0: gate_cut(g, flow, dir, rnd(2) ? "554 no\r\n" : NULL, 8); break;
-    case 1: gate_pass(g, flow, dir); break;
+    case 1: gate_pass(g, flow, dir, (int)(flow & 1)); break;
     case 2: case 3: gate_expect(g, flow, dir, rnd(100000)); break;
     case 4: gate_release(g, flow, dir, rnd(100000), rnd(100000)); break;
     default: change(g, flow, dir, length);

@@ -541,6 +541,43 @@ def test_too_big_is_said_once_and_passed_after_that() -> None:
         assert gate.gate.stats().spooled == 0
 
 
+@pytest.mark.parametrize(("sealed", "mark"), [(False, marks.LARGE), (True, marks.BYPASS)])
+def test_what_goes_unlooked_at_is_marked_and_what_follows_it_is_not(*, sealed: bool, mark: int) -> None:
+    def why(ident: int) -> int:
+        return gate.verdicts[ident].mark & (marks.LARGE | marks.SCARCE | marks.BYPASS)
+
+    with dry(spool_limit=10_000) as gate:
+        talk = Talk(gate)
+        looked = talk.to_client(0, b"x" * 5000)
+        gate.answer(gate.pause())
+        flow, way = talk.found()
+        gate.gate.expect(flow, way, 13_000)
+        held = [talk.to_client(at, b"x" * 1000) for at in range(5000, 12_000, 1000)]
+        gate.take()
+        gate.gate.pass_(flow, way, sealed=sealed)
+        gate.collect()
+        passed = talk.to_client(12_000, b"x" * 1000)
+        assert [why(looked), why(held[-1]), why(passed)] == [0, mark, mark]
+        assert gate.verdicts[passed].mark & (marks.HTTP | marks.REPLY) == marks.HTTP | marks.REPLY, (
+            "as it came, and more"
+        )
+        following = talk.to_client(13_000, b"y" * 1000)
+        gate.answer(gate.pause())
+        assert why(following) == 0
+
+
+def test_what_memory_does_not_suffice_for_is_marked() -> None:
+    with dry(max_held=4, max_flows=1) as gate:
+        ids = [Talk(gate).to_client(at, b"a") for at in range(10)]
+        assert gate.verdicts[ids[4]].mark & marks.SCARCE
+        other = Talk(gate, client_port=40001).to_client(0, b"a")
+        assert gate.verdicts[other].mark & marks.SCARCE, "no room for another connection"
+    with dry(spool_total=0) as gate:
+        spoolless = Talk(gate).to_client(0, b"a")
+        gate.tick(300_000)
+        assert gate.verdicts[spoolless].mark & marks.SCARCE
+
+
 def test_after_too_big_the_next_object_is_looked_at_again() -> None:
     with dry(spool_limit=10_000) as gate:
         talk = Talk(gate)

@@ -328,7 +328,7 @@ def test_a_stream_joined_in_its_middle_is_read_by_nobody_and_looked_at_whole() -
 def test_where_nothing_more_can_be_read_both_directions_pass() -> None:
     with Playbook(HoldEngine()) as play:
         play(note(Kind.PAUSE), stream(1))
-        passes = Pass(FLOW, TO_CLIENT), Pass(FLOW, TO_SERVER)
+        passes = Pass(FLOW, TO_CLIENT, sealed=True), Pass(FLOW, TO_SERVER, sealed=True)
         play(ScanDone(1, Result(1, opaque=True)), Release(FLOW, TO_CLIENT, 50, 0), *passes, Done(1))
 
 

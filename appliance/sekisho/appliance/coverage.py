@@ -4,8 +4,8 @@
 tallies; at the turn of the hour the tallies become events. `Covering` (in `covering`) is the thread that feeds it.
 
 What the ways of `meter` count as: let go after its handshake, or sealed from the start = opaque; handed to inspectors
-that were there = inspected; handed to one that was away, or shed by its full queue = bypassed, with the reason; handed
-to nobody = unseen. A doubtful byte
+that were there = inspected; handed to one that was away, shed by its full queue, or let go by it for its size or for want of memory = bypassed, with
+the reason; handed to nobody = unseen. A doubtful byte
 counts as the worse of the two: between the last reading and a start of the daemon an inspector that is away at either
 end was away all the time.
 """
@@ -28,6 +28,8 @@ MAX_WHY: Final = 16
 _ENGINE_WAYS: Final = ("both", "engine", "sealed", "around")
 _GATE_WAYS: Final = ("gate", "both")
 _SEEN_WAYS: Final = ("gate", "both", "engine", "sealed")
+_LET_GO: Final = {"large": "too_large", "scarce": "gate_memory"}
+"""Why the gate, though there, did not look at what went these ways."""
 
 
 class Moment(NamedTuple):
@@ -73,7 +75,9 @@ class Tally(msgspec.Struct, omit_defaults=True):
 
     def add(self, way: str, octets: int, away: Away, shed: Shed = NONE_SHED) -> None:
         """Enter bytes that went one way while `away` held and `shed` was shed."""
-        if away.engine and way in _ENGINE_WAYS:
+        if why := _LET_GO.get(way):
+            self._bypass(why, octets)
+        elif away.engine and way in _ENGINE_WAYS:
             self._bypass(away.engine if away.engine == STOPPED else f"engine_{away.engine}", octets)
         elif away.gate and way in _GATE_WAYS:
             self._bypass(f"gate_{away.gate}", octets)

@@ -44,9 +44,10 @@ RIDERS: Final = "riders"
 """Way whose counts are the two ports' exact totals of the express lane, by side; the samples are `sample_SIDE`."""
 
 SAMPLES: Final = {side: f"sample_{side}" for side in SIDES}
-WAYS: Final = ("opaque", "gate", "both", "engine", "sealed", "own", "around", "other")
-"""opaque: let go after the handshake. gate, both, engine: who had to look. sealed: the engine, but all is encrypted.
-own: the box speaks itself. around: IP that was handed to nobody. other: not IP."""
+WAYS: Final = ("opaque", "large", "scarce", "gate", "both", "engine", "sealed", "own", "around", "other")
+"""opaque: let go after the handshake. large, scarce: the gate let it go unlooked at, for its size or for want of memory.
+gate, both, engine: who had to look. sealed: the engine, but all is encrypted. own: the box speaks itself. around: IP
+that was handed to nobody. other: not IP."""
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -123,6 +124,8 @@ def _chain(side: str, device: str, key: str, ours: str) -> list[str]:
         f'{_RIDES} counter numgen inc mod {_EACH} != 0 accept comment "{RIDERS}_{side}"',
         count(SAMPLES[side], _RIDES),
         count("opaque", f"meta mark & {_LET_GO:#x} != 0"),
+        count("large", f"meta mark & {marks.LARGE:#x} != 0"),
+        count("scarce", f"meta mark & {marks.SCARCE:#x} != 0"),
         count("gate", f"meta mark & {marks.DEEP:#x} != 0"),
         count("both", f"meta mark & {marks.FILES:#x} != 0"),
         f"meta mark & {marks.SEEN:#x} != 0 jump seen_{side}",

@@ -282,7 +282,7 @@ class Inspect:
                 case hold.Expect():
                     self.gate.expect(command.flow, command.dir, command.end)
                 case hold.Pass():
-                    self.gate.pass_(command.flow, command.dir)
+                    self.gate.pass_(command.flow, command.dir, sealed=command.sealed)
                 case hold.Gather():
                     self.gate.gather(command.flow)
                 case hold.Scan():

@@ -19,6 +19,8 @@
 
 enum {
     MARK_SEEN = 0x1,
+    MARK_BYPASS = 0x2, /* on a packet from here: nobody can read it */
+    MARK_LARGE = 0x4,
     MARK_REPLY = 0x8,
     MARK_HTTP = 0x10,
     MARK_MAIL = 0x20,
@@ -29,6 +31,7 @@ enum {
     MARK_REFUSE = 0x400,
     MARK_ENGINE_SHIFT = 12, /* marks.ENGINE: which of the engine's queues this flow goes through */
     MARK_WHY_SHIFT = 20, /* marks.WHY: which function refuses, and so which page it is answered with */
+    MARK_SCARCE = 0x10000,
     MARK_POP3 = 0x20000,
     MARK_IMAP = 0x40000,
     MARK_SMB = 0x80000,
@@ -99,6 +102,7 @@ struct direction {
     uint8_t topped;     /* `top` is valid */
     uint8_t anchored;   /* the receiver has said what it has: nothing unseen lies before `base` */
     uint8_t stale;      /* `base` moved while the spool was being looked at */
+    uint32_t unread;    /* marks.LARGE, SCARCE or BYPASS: why its packets go unlooked at */
     uint32_t top;       /* sequence number behind the last byte let through */
     uint32_t last;      /* sequence number behind the last byte there is, once `fin` is set */
     uint32_t base;      /* sequence number of spool offset 0 */
@@ -500,6 +504,7 @@ static int spool_grow(struct gate *g, struct direction *d, uint64_t need) {
 /* What crossed can no longer be told whole: the tail is let go after a while, and that is said. */
 static void lose_spool(struct gate *g, struct direction *d) {
     d->shed = 1;
+    d->unread = MARK_SCARCE;
     g->stats.shed++;
     spool_free(g, d);
 }
@@ -569,6 +574,7 @@ static void spool_shift(struct gate *g, struct direction *d, uint64_t n) {
     d->noted_big = d->frames = 0;
     if (d->idle) {
         d->shed = 0;
+        d->unread = 0;
         if (d->capacity > 1u << 20) spool_free(g, d);
     }
 }
@@ -661,10 +667,16 @@ static void let_through(struct direction *d, uint32_t end) {
     d->topped = 1;
 }
 
+/* The mark of a packet that is let go; 0: as it came. */
+static uint32_t told(const struct direction *d, uint32_t mark) {
+    uint32_t more = (d->deep ? MARK_DEEP : 0) | d->unread;
+    return more ? mark | more : 0;
+}
+
 static void pass_packet(struct gate *g, struct flow *f, uint32_t dir, const struct packet *p) {
     struct direction *d = &f->dir[dir];
     let_through(d, p->seq + p->plen);
-    uint32_t mark = d->deep ? p->mark | MARK_DEEP : 0;
+    uint32_t mark = told(d, p->mark);
     if (d->patches && p->plen) {
         static uint8_t out[PACKET_MAX];
         memcpy(out, p->data, p->length);
@@ -681,7 +693,7 @@ static void release_first(struct gate *g, struct flow *f, uint32_t dir) {
     struct direction *d = &f->dir[dir];
     struct held *h = pop(g, d);
     let_through(d, h->seq + h->plen);
-    uint32_t mark = d->deep ? f->kind | MARK_REPLY | MARK_DEEP : 0;
+    uint32_t mark = told(d, h->mark);
     int64_t offset = (int32_t)(h->seq - d->base);
     static uint8_t out[PACKET_MAX];
     if (d->patches && h->plen && lay_patches(d, h->seq, out + h->payload, h->plen)) {
@@ -725,9 +737,12 @@ static void hold(struct gate *g, struct flow *f, uint32_t dir, const struct pack
     struct direction *d = &f->dir[dir];
     struct held *h = remember(g, p);
     if (!h) { /* the pool is the memory cap: what cannot be held is let through and counted */
+        uint32_t before = d->unread;
         g->stats.shed++;
+        d->unread = before ? before : MARK_SCARCE;
         release_all(g, f, dir);
         pass_packet(g, f, dir, p);
+        d->unread = before;
         return;
     }
     if (d->tail) d->tail->next = h;
@@ -1240,6 +1255,7 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
             d->contig = 0;
             d->base = p->seq;
             d->expect = d->pass = d->shed = 0;
+            d->unread = 0;
             d->idle = 1;
             offset = 0, end = p->plen;
         } else {
@@ -1342,7 +1358,7 @@ static void handle(struct gate *g, struct packet *p) {
     }
     if (!f) f = create(g, &p->key, p->mark & MARK_FILES);
     if (!f) {
-        decide(g, p->id, NF_ACCEPT, 0, NULL, 0);
+        decide(g, p->id, NF_ACCEPT, p->mark | MARK_SCARCE, NULL, 0);
         return;
     }
     f->touched = g->now;
@@ -1608,11 +1624,12 @@ void gate_gather(struct gate *g, uint64_t flow) {
     if (f) f->mixed = 1;
 }
 
-void gate_pass(struct gate *g, uint64_t flow, uint32_t dir) {
+void gate_pass(struct gate *g, uint64_t flow, uint32_t dir, int sealed) {
     struct flow *f = by_handle(g, flow);
     if (!f || dir > 1 || f->state != OPEN) return;
     struct direction *d = &f->dir[dir];
     d->pass = tail_held(f, dir);
+    d->unread = sealed ? MARK_BYPASS : MARK_LARGE;
     release_all(g, f, dir); /* with what was to be changed in it */
     spool_free(g, d);
     d->shed = 1;

@@ -80,8 +80,9 @@ int gate_key_of(struct gate *gate, uint64_t flow, struct gate_key *key, uint32_t
 void gate_release(struct gate *gate, uint64_t flow, uint32_t dir, uint64_t upto, uint64_t finished);
 /* Say that the current object ends so many bytes after the stream's beginning (note.base plus a spool offset). */
 void gate_expect(struct gate *gate, uint64_t flow, uint32_t dir, uint64_t end);
-/* Stop looking at this direction: up to the expected end if known, else for the rest of the flow. */
-void gate_pass(struct gate *gate, uint64_t flow, uint32_t dir);
+/* Stop looking at this direction: up to the expected end if known, else for the rest of the flow. Its packets are marked,
+ * so that the coverage tells them from what was looked at: `sealed` that nobody could have read them. */
+void gate_pass(struct gate *gate, uint64_t flow, uint32_t dir, int sealed);
 /* Files travel mixed on this flow, so that one may end in the middle of what is sent: from now on nothing is let through
  * because more follows, only by gate_release. */
 void gate_gather(struct gate *gate, uint64_t flow);

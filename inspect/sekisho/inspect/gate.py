@@ -146,7 +146,7 @@ def _load() -> ctypes.CDLL:
         "gate_key_of": (ctypes.c_int, [ptr, u64, ctypes.POINTER(_Key), ctypes.POINTER(u32)]),
         "gate_release": (None, [ptr, u64, u32, u64, u64]),
         "gate_expect": (None, [ptr, u64, u32, u64]),
-        "gate_pass": (None, [ptr, u64, u32]),
+        "gate_pass": (None, [ptr, u64, u32, ctypes.c_int]),
         "gate_gather": (None, [ptr, u64]),
         "gate_cut": (i64, [ptr, u64, u32, ctypes.c_char_p, u32]),
         "gate_rewrite": (ctypes.c_int, [ptr, u64, u32, u64, ctypes.c_char_p, u32]),
@@ -250,9 +250,9 @@ class Gate:
         """The current object ends so many bytes after the stream's beginning; 0 = not known."""
         self.lib.gate_expect(self.handle, flow, direction, end)
 
-    def pass_(self, flow: int, direction: int) -> None:
-        """Look no further at the current object."""
-        self.lib.gate_pass(self.handle, flow, direction)
+    def pass_(self, flow: int, direction: int, *, sealed: bool = False) -> None:
+        """Look no further at the current object: it is too large, or (`sealed`) nothing in it can be read."""
+        self.lib.gate_pass(self.handle, flow, direction, sealed)
 
     def gather(self, flow: int) -> None:
         """Let nothing through on this flow but what is released."""

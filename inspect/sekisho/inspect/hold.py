@@ -134,6 +134,8 @@ class Expect:
 class Pass:
     flow: int
     dir: int
+    sealed: bool = False
+    """Nothing in it can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -598,7 +600,7 @@ class HoldEngine:
             flow = self.flows[case.flow]
             flow.told = {t for t in flow.told if t[0] != case.dir or t[1] >= case.base + result.finished}
         if result.opaque:
-            commands += [Pass(case.flow, case.dir), Pass(case.flow, TO_CLIENT + TO_SERVER - case.dir)]
+            commands += [Pass(case.flow, way, sealed=True) for way in (case.dir, TO_CLIENT + TO_SERVER - case.dir)]
         return commands + self._close(case)
 
     def _unwanted(self, seen: Object) -> bool:

@@ -12,6 +12,8 @@ BYPASS: Final = 0x2
 """Suricata has nothing more to see here (TLS after its handshake): the kernel forwards alone."""
 SEEN: Final = 0x1
 """Packet only: it was handed to the engine's queue; what leaves without it was not looked at (coverage)."""
+LARGE: Final = 0x4
+"""Packet only: the gate let it go unlooked at, for its file is larger than what is looked at (coverage)."""
 REPLY: Final = 0x8
 """Packet only: conntrack says this packet travels from the server to the client."""
 HTTP: Final = 0x10
@@ -35,6 +37,8 @@ ENGINE: Final = 0xF000
 ENGINE_SHIFT: Final = 12
 SPREAD: Final = 0x10000
 """HMARK's offset: 0x10000 + queue index, so that both directions of a flow meet the same worker."""
+SCARCE: Final = 0x10000
+"""Packet only, from the gate on (where the spread has done its work): let go unlooked at for want of memory (coverage)."""
 
 POP3: Final = 0x20000
 """The flow is POP3: mails travel to the client and are neutralised in place."""
