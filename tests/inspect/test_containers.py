@@ -349,3 +349,9 @@ def test_no_broken_container_raises(seed: bytes, changes: list[tuple[int, int]],
     budget = Budget(len(data), 1 << 20, 200, 4, time.monotonic() + 5)
     for member in walk.members(bytes(data), "x", budget):
         assert len(member.content) <= (1 << 20) + 1
+
+
+@pytest.mark.parametrize("around", [0, 300, 100_000])
+def test_a_small_file_among_zeros_is_found_in_base64(worker: Confined, around: int) -> None:
+    page = b"<script>x='" + base64.b64encode(EICAR + bytes(around + 120)) + b"'</script>"
+    assert worker.look(page).rules

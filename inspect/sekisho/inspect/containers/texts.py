@@ -26,6 +26,8 @@ _FORM = re.compile(rb"\A(?:\r?\n)*--[^\r\n]{1,200}\r?\n[!-9;-~]{1,80}[ \t]*:")
 _DIGITS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _HEXADECIMAL: Final = b"0123456789abcdefABCDEF"
 _RUN_BYTES: Final = 160
+_STRAY: Final = 16
+"""With fewer digits that are none of base 16, a run is hexadecimal beside something else: nothing fits into so few."""
 _IS_DIGIT: Final = bytes(1 if code in _DIGITS else 0 for code in range(256))
 _RUN = re.compile(rb"(?:[A-Za-z0-9+/]|\\?[\r\n]+)++={0,2}")
 _HEX = re.compile(rb"(?<![A-Za-z0-9])(?:[0-9a-fA-F][ \t\r\n]*+){64,}+")
@@ -59,7 +61,7 @@ def encoded(data: Bytes, budget: Budget) -> Iterator[tuple[str, Bytes]]:
     digit, at = text.translate(_IS_DIGIT), 0  # twenty times faster than a pattern that tries every position
     while (at := digit.find(b"\1" * _RUN_BYTES, at)) >= 0:
         end = digit.find(b"\0", at)
-        if len(text[at : end if end >= 0 else None].strip(_HEXADECIMAL)) < _RUN_BYTES:
+        if len(text[at : end if end >= 0 else None].translate(None, _HEXADECIMAL)) < _STRAY:
             at = end if end >= 0 else len(text)  # a hash, a key, a dump
             continue
         match = _RUN.match(text, at)
