@@ -359,6 +359,34 @@ def test_complete_at_the_expected_end() -> None:
         assert kinds(gate.take()) == [Kind.COMPLETE]
 
 
+@pytest.mark.parametrize(("end", "looks"), [(0, 2), (40_000, 1)])
+def test_what_ends_where_it_says_is_not_looked_at_for_every_push(end: int, looks: int) -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"H" * 1400, ACK | PSH)
+        (first,) = gate.take()
+        if end:
+            gate.gate.expect(first.flow, first.dir, end)
+        gate.answer(first)
+        for at in range(1400, 39_200, 1400):
+            talk.to_client(at, b"x" * 1400, ACK | PSH)
+        assert 1 + len(gate.take()) == looks
+
+
+def test_a_long_object_is_looked_at_on_its_way_although_its_end_is_known() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"H" * 1400, ACK | PSH)
+        (first,) = gate.take()
+        gate.gate.expect(first.flow, first.dir, 1 << 20)
+        gate.answer(first)
+        for at in range(1400, 300_000, 1400):
+            talk.to_client(at, b"x" * 1400)
+        (note,) = gate.take()
+        assert note.kind is Kind.FRAME
+        assert 65_536 <= note.length < 65_536 + 1400, "and not again before two megabytes"
+
+
 def test_past_the_depth_the_packets_say_that_the_engine_need_not_see_them() -> None:
     with dry(depth=6000) as gate:
         talk = Talk(gate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import os
@@ -18,8 +19,9 @@ import pytest
 import yara
 
 from sekisho.inspect.scan import MAX_WAITING, Pool
+from sekisho.inspect.scanner import Scanner
 from sekisho.inspect.streams import registry
-from sekisho.inspect.worker import MAX_OBJECTS, Job, Result
+from sekisho.inspect.worker import MAX_OBJECTS, Job, Mapped, Result, Worker
 
 EICAR = b"X5O!P%@AP" + rb"[4\PZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
 RULES = 'rule Eicar { strings: $a = "EICAR-STANDARD-ANTIVIRUS-TEST-FILE" condition: $a }'
@@ -292,3 +294,15 @@ def test_a_confined_process_can_do_nothing_but_think() -> None:
 def test_a_confined_root_is_nobody() -> None:
     code = "from sekisho.inspect import worker\nimport os\nworker.confine(512)\nos._exit(os.geteuid() == 0)"
     assert subprocess.run([sys.executable, "-I", "-c", code], check=False).returncode == 0
+
+
+def test_an_ordinary_look_collects_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full collection takes longer than a look at a small page."""
+    with compiled(tmp_path / "rules", RULES).open("rb") as source:
+        worker = Worker(Scanner(source))
+    monkeypatch.setattr(gc, "collect", lambda: pytest.fail("the view was still in use"))
+    fd = os.memfd_create("page")
+    os.write(fd, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
+    with Mapped(fd, 64) as data:
+        result = worker.run(Job(1, "stream", 64, app="http"), data)
+    assert result.finished

@@ -54,7 +54,8 @@ enum {
     SHED_PAUSE_US = 200000,
     SPOOL_FIRST = 65536,
     EAGER = 65536,        /* an object of at most so many bytes is looked at whenever its sender pushes */
-    FRAME_AT = 262144,    /* there, and at 8, 64, ... times as much, a longer one is looked at on its way */
+    FRAME_AT = 65536,     /* there, and at 32, 1024, ... times as much, a longer one is looked at on its way: a page is
+                             read while it comes */
     TAIL_MIN = 4096,      /* a compressed file's last bytes are its check sum: hold more than those */
     GATHER_MAX = 4096,    /* packets held of one mailbox stream */
     GATHER_LOOK = 128 << 10,
@@ -1104,15 +1105,15 @@ static void consider_notes(struct gate *g, struct flow *f, uint32_t dir, int pus
         if (f->kind & MARK_HTTP && d->contig > 5) ended = f->mixed ? d->edge > 0 : final_chunk(d);
         if (f->kind & (MARK_MAIL | MARK_POP3)) ended = final_dot(d);
     }
-    /* Whose end is known, and near enough to be waited for, is looked at there. */
-    if (!ended && d->expect && d->expect <= g->config.spool_limit && !gathers(f, dir)) return;
+    /* What ends where it says, and near enough to be waited for, need not be asked about at every push. */
+    int known = d->expect && d->expect <= g->config.spool_limit && !gathers(f, dir);
     if (ended) {
         look(g, f, dir, GATE_COMPLETE);
-    } else if (pushed && (d->contig <= EAGER || f->kind & MARK_SMB)) {
+    } else if (pushed && !known && (d->contig <= EAGER || f->kind & MARK_SMB)) {
         look(g, f, dir, GATE_PAUSE);
     } else if (d->held_bytes >= GATHER_LOOK && gathers(f, dir)) {
         look(g, f, dir, GATE_PAUSE); /* enough to answer for: the sender need not run dry */
-    } else if (d->contig >= (uint64_t)FRAME_AT << d->frames * 3) {
+    } else if (d->contig >= (uint64_t)FRAME_AT << d->frames * 5) {
         d->frames++;
         note(g, f, dir, GATE_FRAME);
     }

@@ -273,7 +273,7 @@ def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
     return message, list(fds)
 
 
-class _Mapped:
+class Mapped:
     """At most `length` bytes of a file, read-only, as a context manager; closes the descriptor."""
 
     def __init__(self, fd: int, length: int) -> None:
@@ -303,7 +303,7 @@ def serve(sock: socket.socket, worker: Worker) -> None:
         if not message:
             return
         job = decoder.decode(message)
-        with _Mapped(fds[0], job.length) as data:
+        with Mapped(fds[0], job.length) as data:
             sock.send(encoder.encode(worker.run(job, data)))
 
 
