@@ -4,10 +4,9 @@
 tallies; at the turn of the hour the tallies become events. `Covering` (in `covering`) is the thread that feeds it.
 
 What the ways of `meter` count as: let go after its handshake, or sealed from the start = opaque; handed to inspectors
-that were there = inspected; handed to one that was away, shed by its full queue, or let go by it for its size or for want of memory = bypassed, with
-the reason; handed to nobody = unseen. A doubtful byte
-counts as the worse of the two: between the last reading and a start of the daemon an inspector that is away at either
-end was away all the time.
+that were there = inspected; handed to one that was away, shed by its full queue, or let go by it for its size or for
+lack of memory = bypassed, with the reason; handed to nobody = unseen. A doubtful byte counts as the worse of the two:
+between the last reading and a start of the daemon an inspector that is away at either end was away all the time.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ RIDERS: Final = "riders"
 
 SAMPLES: Final = {side: f"sample_{side}" for side in SIDES}
 WAYS: Final = ("opaque", "large", "scarce", "gate", "both", "engine", "sealed", "own", "around", "other")
-"""opaque: let go after the handshake. large, scarce: the gate let it go unlooked at, for its size or for want of memory.
+"""opaque: let go after the handshake. large, scarce: the gate let it go unlooked at for its size or for lack of memory.
 gate, both, engine: who had to look. sealed: the engine, but all is encrypted. own: the box speaks itself. around: IP
 that was handed to nobody. other: not IP."""
 

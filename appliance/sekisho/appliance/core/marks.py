@@ -38,7 +38,7 @@ ENGINE_SHIFT: Final = 12
 SPREAD: Final = 0x10000
 """HMARK's offset: 0x10000 + queue index, so that both directions of a flow meet the same worker."""
 SCARCE: Final = 0x10000
-"""Packet only, from the gate on (where the spread has done its work): let go unlooked at for want of memory (coverage)."""
+"""Packet only, from the gate on (the spread has done its work): let go unlooked at for lack of memory (coverage)."""
 
 POP3: Final = 0x20000
 """The flow is POP3: mails travel to the client and are neutralised in place."""
