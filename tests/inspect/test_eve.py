@@ -53,6 +53,32 @@ def test_a_line_that_is_not_sound_is_passed_over(bad: bytes) -> None:
     assert eve.parse(bad) is None
 
 
+def alert(**ftp_data: object) -> bytes:
+    ends = {"src_ip": "2001:0db8:0:0::1", "src_port": 20, "dest_ip": "fd77::2", "dest_port": 4000}
+    return json.dumps({"event_type": "alert", **ends, "ftp_data": ftp_data}).encode()
+
+
+def test_the_alert_of_a_data_connection_tells_what_it_carries() -> None:
+    ends = frozenset({("2001:db8::1", 20), ("fd77::2", 4000)})
+    assert eve.parse_name(alert(filename="/pub/a.exe", command="RETR")) == eve.Name(ends, "a.exe")
+    other = [
+        alert(),
+        alert(filename=3),
+        alert(filename="pub/"),
+        line(filename='"ftp_data"'),
+        alert()[:-1],
+        b'"ftp_data"',
+    ]
+    assert [eve.parse_name(each) for each in other] == [None] * len(other)
+    assert eve.parse(alert(filename="/pub/a.exe")) is None, "it is no file"
+
+
+@given(st.binary(max_size=300) | JSON.map(lambda value: json.dumps({"ftp_data": value}).encode()))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_are_a_name_or_nothing(data: bytes) -> None:
+    assert eve.parse_name(data) is None or isinstance(eve.parse_name(data), eve.Name)
+
+
 def test_a_sound_line_tells_the_file() -> None:
     file = eve.parse(line(7))
     assert file is not None

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from playbook import BLOCKING, ENDS, FLOW, SHA, Playbook, note, report, stream
 
+from sekisho.appliance.core import marks
 from sekisho.inspect.gate import TO_CLIENT, Kind, Note
 from sekisho.inspect.hold import (
     CACHE_SIZE,
@@ -47,6 +48,28 @@ def test_a_claim_names_what_the_gate_tells_and_is_not_judged_again() -> None:
         play(ScanDone(2, whole), Release(FLOW, TO_CLIENT, 50, 50), report(2, "clean", meta=META), Done(2))
         play.due()
         play.due(Done(1), after_s=CLAIM_S)
+
+
+def test_a_name_told_elsewhere_is_known_at_the_first_look_and_belongs_to_one_connection() -> None:
+    """FTP: the engine has the name before the first data, its file only when the connection is over."""
+    ends = replace(ENDS, kind=marks.FTPDATA)
+    between = frozenset({(ENDS.client, ENDS.client_port), (ENDS.server, ENDS.server_port)})
+    meta = replace(META, app="ftp-data")
+    engine = HoldEngine()
+    engine.name(between, "a.exe")
+    with Playbook(engine) as play:
+        look = replace(stream(1, app="ftp-data"), name="a.exe")
+        play(note(Kind.PAUSE, ends=ends), look)
+        play(ScanDone(1, Result(1)), Release(FLOW, TO_CLIENT, 50, 0), Done(1))
+        play(note(Kind.COMPLETE, ends=ends), replace(look, token=2))
+        play(ScanDone(2, Result(2, objects=BAD)), Keep(2), Cut(2, FLOW, TO_CLIENT))
+        play(CutDone(2, 9), report(2, "blocked", rules=("Bad",), meta=meta, sha="", size=10), Done(2))
+        play(note(Kind.GONE, ends=None))
+        play(note(Kind.PAUSE, ends=ends), stream(3, app="ftp-data"))
+        play(ScanDone(3, Result(3)), Release(FLOW, TO_CLIENT, 50, 0), Done(3))
+    for port in range(CACHE_SIZE + 1):
+        engine.name(frozenset({("10.0.0.1", port)}), "b")
+    assert len(engine.names) == CACHE_SIZE
 
 
 def test_a_claim_the_gate_tells_nothing_about_is_judged_late() -> None:

@@ -45,7 +45,8 @@ def test_whichever_way_the_data_connection_is_made_it_is_looked_at(lab: Lab, tmp
         assert bad.returncode != 0 and EICAR not in content(tmp_path / "bad")
         assert len(content(tmp_path / "bad")) < SIZES[size]
     lab.wait(lambda: len(blocked(lab)) == before + 2, "the centre was not told of both", 20)
-    assert sorted(event.size for event in blocked(lab)[before:]) == [1_000, 300_000]
+    told = sorted((event.size, event.file_name) for event in blocked(lab)[before:])
+    assert told == [(1_000, "1k.bin"), (300_000, "300k.bin")]
 
 
 def test_a_download_that_is_resumed_is_looked_at(lab: Lab, tmp_path: Path) -> None:
@@ -67,6 +68,8 @@ def test_an_upload_is_looked_at(lab: Lab, tmp_path: Path, host: str) -> None:
         assert (done.returncode == 0) == (kind == "clean"), done.returncode
         assert EICAR not in content(lab.lay.ftp_incoming / name)
     assert content(lab.lay.ftp_incoming / f"up-{where}-clean.bin") == clean(SIZES["300k"])
+    named = f"up-{where}-bad.bin"
+    lab.wait(lambda: named in [event.file_name for event in blocked(lab)], "the centre was not told which", 20)
 
 
 def test_lftp_mirrors_the_clean_files_and_never_gets_the_malicious(lab: Lab, tmp_path: Path) -> None:

@@ -94,6 +94,9 @@ class Outputs(_Kebab, kw_only=True):
             {"smtp": {}},
         ]
         files = [{"files": {"force-magic": False, "force-hash": ["sha256"]}}]
+        # What an FTP data connection carries is said in another one, and known to the engine alone: the alert of a
+        # steering rule tells the name before the first of the data reaches the gate.
+        names = {"alert": {**alert, "metadata": {"app-layer": True, "flow": False, "rule": False}}}
         store = {
             "version": 2, "enabled": True, "dir": self.filestore, "force-filestore": True, "write-fileinfo": False,
             "stream-depth": f"{self.scan_limit_mb}mb",
@@ -101,7 +104,14 @@ class Outputs(_Kebab, kw_only=True):
         return [
             {"eve-log": {"enabled": True, "filetype": "regular", "filename": self.eve, "types": seen}},
             {"eve-log": {"enabled": True, "filetype": "regular", "filename": self.files_log, "types": files}},
-            {"eve-log": {"enabled": True, "filetype": "unix_dgram", "filename": self.files_socket, "types": files}},
+            {
+                "eve-log": {
+                    "enabled": True,
+                    "filetype": "unix_dgram",
+                    "filename": self.files_socket,
+                    "types": [*files, names],
+                }
+            },
             {"file-store": store},
         ]
 

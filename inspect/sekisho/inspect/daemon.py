@@ -226,8 +226,9 @@ class Inspect:
                 line = self.files.recv(eve.MAX_LINE + 1)
             except BlockingIOError:
                 return
-            file = eve.parse(line)
-            if file is not None:
+            if (name := eve.parse_name(line)) is not None:
+                self.engine.name(name.ends, name.name)
+            elif (file := eve.parse(line)) is not None:
                 self._file(file)
 
     def _file(self, file: eve.File) -> None:

@@ -1,4 +1,8 @@
-"""Reads Suricata's `fileinfo` events, from the socket (before the packet leaves) or the log (after a restart)."""
+"""Reads Suricata's `fileinfo` events, from the socket (before the packet leaves) or the log (after a restart).
+
+Also the names of files in FTP's data connections, which stand in the alert of a steering rule. Any other alert that
+comes along is ignored.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +63,27 @@ class File(msgspec.Struct):
     size: int
 
 
+class _FtpData(msgspec.Struct, frozen=True):
+    filename: str
+
+
+class _NameLine(msgspec.Struct):
+    src_ip: str
+    dest_ip: str
+    ftp_data: _FtpData
+    src_port: int = 0
+    dest_port: int = 0
+
+
+class Name(msgspec.Struct, frozen=True):
+    """What the data connection between two ends carries, before the gate has seen any of it."""
+
+    ends: frozenset[tuple[str, int]]
+    name: str
+
+
 _decoder = msgspec.json.Decoder(_Line)
+_name_decoder = msgspec.json.Decoder(_NameLine)
 
 
 def parse(line: bytes) -> File | None:
@@ -84,7 +108,7 @@ def parse(line: bytes) -> File | None:
         dst=dst,
         dst_port=event.dest_port,
         app=event.app_proto[:32],
-        file_name=info.filename.rpartition("/")[2].partition("?")[0][:256],
+        file_name=base_name(info.filename),
         url=mask_url(event.http.url),
         host=event.http.hostname[:256],
         mail_from=event.smtp.mail_from[:256],
@@ -92,6 +116,24 @@ def parse(line: bytes) -> File | None:
         mail_subject=event.email.subject[:256],
     )
     return File(meta, info.state, info.stored, info.sha256.lower(), info.size)
+
+
+def parse_name(line: bytes) -> Name | None:
+    """The name in one EVE line; None for anything else."""
+    if len(line) > MAX_LINE or b'"ftp_data"' not in line:
+        return None
+    try:
+        event = _name_decoder.decode(line)
+        src, dst = (str(ipaddress.ip_address(one)) for one in (event.src_ip, event.dest_ip))
+    except (ValueError, RecursionError):  # msgspec's errors and UnicodeDecodeError are ValueErrors
+        return None
+    name = base_name(event.ftp_data.filename)
+    return Name(frozenset({(src, event.src_port), (dst, event.dest_port)}), name) if name else None
+
+
+def base_name(path: str) -> str:
+    """The last part of a path or URL, at most 256 characters."""
+    return path.rpartition("/")[2].partition("?")[0][:256]
 
 
 def missed(log: Path, told: set[tuple[str, str, int, str, int]], *, cap_bytes: int) -> list[File]:

@@ -277,6 +277,8 @@ class _Flow:
     app: dict[int, str] = field(default_factory=dict)
     memo: dict[int, bytes] = field(default_factory=dict)
     """By direction: what its next look, or the other's, must know of what has left the spool."""
+    name: str = ""
+    """Of the one file it carries, as another connection told it."""
     claims: deque[_Case] = field(default_factory=deque)
     """Files the engine announced and the gate has not told about."""
     told: set[tuple[int, int, str]] = field(default_factory=set)
@@ -313,6 +315,8 @@ class HoldEngine:
     """Claims in the order of their coming."""
     told: OrderedDict[tuple[str, int, str, int], tuple[float, Outcome]] = field(default_factory=OrderedDict)
     """Ends of which the gate has told an outcome: when, and which."""
+    names: OrderedDict[frozenset[tuple[str, int]], str] = field(default_factory=OrderedDict)
+    """What connections between two ends will carry, where another connection says so (FTP), until it is asked for."""
     next_token: int = 1
     overloaded: bool = False
     """Scans wait too long. What nothing waits for is not looked at then: first looks at long objects on their way,
@@ -368,6 +372,13 @@ class HoldEngine:
                     Scan(case.token, "file", 0, case.dir, case.path, case.size, name=case.meta.file_name[-128:])
                 )
         return commands
+
+    def name(self, ends: frozenset[tuple[str, int]], name: str) -> None:
+        """What the connection between these ends is about to carry is called so."""
+        self.names[ends] = name
+        self.names.move_to_end(ends)
+        if len(self.names) > CACHE_SIZE:
+            self.names.popitem(last=False)
 
     def forget_verdicts(self) -> None:
         """The rules changed: what was clean may not be any more."""
@@ -426,6 +437,7 @@ class HoldEngine:
             self.shed["on_its_way"] += 1
             return []
         meta, app = self._ends(note.flow, note.dir, ends)
+        meta = self._called(note.flow, meta)
         app = "" if note.joined else app  # no splitter reads from the middle: all of it is one thing to look at
         case = self._open("stream", note.flow, note.dir, meta, now)
         case.length, case.base, case.ended = note.length, note.base, note.ended
@@ -448,6 +460,7 @@ class HoldEngine:
         mend = self.block and not case.on_its_way and app in ("pop3", "imap")
         return Scan(
             case.token, "stream", case.flow, case.dir, length=case.length, app=app, mend=mend,
+            name=case.meta.file_name[-128:],
             blank=blank - case.base if blank >= 0 else -1,
             full=flow.full - case.base if known else 0, looked=flow.looked - case.base if known else 0,
             left=flow.left if known else 0, stalled=known and now - flow.since > STALL_S,
@@ -456,6 +469,14 @@ class HoldEngine:
     def _blank(self, case: _Case) -> int:
         flow = self.flows.get(case.flow)
         return flow.blank if flow is not None and case.dir == TO_CLIENT else -1
+
+    def _called(self, flow: int, meta: Meta) -> Meta:
+        """With the name that another connection told."""
+        name = self.names.pop(frozenset({(meta.src, meta.src_port), (meta.dst, meta.dst_port)}), "")
+        if name:
+            self._flow(flow).name = name
+        known = self.flows.get(flow, _NO_FLOW).name
+        return replace(meta, file_name=known) if known else meta
 
     def _ends(self, flow: int, direction: int, ends: Ends) -> tuple[Meta, str]:
         """(who sends to whom, the splitter's name)."""
