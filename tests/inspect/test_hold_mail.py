@@ -199,5 +199,7 @@ def test_tls_lets_both_directions_go_for_good() -> None:
         play(pause(), look(1))
         play(
             ScanDone(1, Result(1, finished=50, opaque=True)),
-            Release(FLOW, TO_CLIENT, 50, 50), Pass(FLOW, TO_CLIENT, sealed=True), Pass(FLOW, TO_SERVER, sealed=True), Done(1),
+            Release(FLOW, TO_CLIENT, 50, 50),
+            *(Pass(FLOW, way, sealed=True) for way in (TO_CLIENT, TO_SERVER)),
+            Done(1),
         )  # fmt: skip
