@@ -72,6 +72,9 @@ def run(name: str, rules: Path | None, only: list[str], say: Callable[[str], Non
                         if key != "proxy":
                             raise
                         notes.append(f"Not compared with squid, c-icap and ClamAV: {err}")
+                    else:
+                        if key == "proxy" and proxy.installed():
+                            notes.append(beside.NOTE)
             now = datetime.now(UTC).isoformat(timespec="seconds")
             return Report(now, os.cpu_count() or 1, arms.rules, figures, notes)
 
