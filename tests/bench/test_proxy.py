@@ -29,18 +29,22 @@ def chain() -> Iterator[Lab]:
         yield lab
 
 
-def test_large_files_arrive_whole_and_four_at_a_time(chain: Lab) -> None:
-    ended, body = proxy.fetched(chain, f"clean/{arms.SCANNED_MB}m-0.bin")
-    assert ended == 0
-    assert body == (chain.lay.www / "clean" / f"{arms.SCANNED_MB}m-0.bin").read_bytes()
-    arms.renew(chain)
-    assert download(chain, f"http://{layout.SERVER4}/clean/{arms.SCANNED_MB}m-{{}}.bin", arms.STREAMS, SIZE) > 0
+def test_a_large_file_arrives_whole(chain: Lab) -> None:
+    name = f"clean/{arms.SCANNED_MB}m-0.bin"
+    assert proxy.fetched(chain, name) == (0, (chain.lay.www / name).read_bytes())
+
+
+@pytest.mark.full
+def test_large_files_arrive_whole_four_at_a_time(chain: Lab) -> None:
+    for _round in range(3):
+        arms.renew(chain)
+        download(chain, f"http://{layout.SERVER4}/clean/{arms.SCANNED_MB}m-{{}}.bin", arms.STREAMS, SIZE)
 
 
 def test_no_bad_file_arrives_whole_and_clamav_says_each(chain: Lab) -> None:
     large = (chain.lay.www / "clean" / f"{arms.SCANNED_MB}m-0.bin").read_bytes()[: -len(EICAR)] + EICAR
     (chain.lay.www / "bad" / "large.bin").write_bytes(large)
-    for name in ("eicar.com", "1k.bin", "300k.bin", "1m.bin", "20m.bin", "large.bin"):
+    for name in ("eicar.com", "300k.bin", "1m.bin", "large.bin"):
         path = chain.lay.www / "bad" / name
         found = proxy.detections(chain)
         _ended, body = proxy.fetched(chain, f"bad/{name}")
@@ -51,7 +55,7 @@ def test_no_bad_file_arrives_whole_and_clamav_says_each(chain: Lab) -> None:
 
 def test_files_that_filled_the_stalling_buffer_arrive_every_time(chain: Lab) -> None:
     name = "clean/fresh.bin"
-    for _try in range(20):
+    for _try in range(10):
         body = secrets.token_bytes(300_000)
         (chain.lay.www / name).write_bytes(body)
         assert proxy.fetched(chain, name) == (0, body)

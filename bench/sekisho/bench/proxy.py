@@ -4,11 +4,12 @@ A lab of its own whose bridge redirects port 80 into squid; each answer goes thr
 signature, for the test string, so its memory here is that of the programs alone. Caching is off. The sizes that
 ClamAV and c-icap would refuse to look at are raised; the rest is as packaged, but for one setting.
 
-The squid of Debian 12 (5.7-2+deb12u3 and later) has squid's bug 5352: it stops reading from the server for good once
-the 64 kB between server and ICAP service are full, and it empties them early only after the service has begun to
-answer. So c-icap is told to begin with the first kilobyte in place of the packaged 2 MB: the client then has up to
-5 % of a file (packaged value) before the verdict, never the whole of a bad one. That needs c-icap's plain service:
-its `avscan` alias has `mode=simple`, which never answers before the end of the body, and stalls.
+The squid of Debian 12 (seen in 5.7-2+deb12u6) has squid's bug 5352, which came with the fix for CVE-2024-25111: it
+stops reading from the server for good once the 64 kB between server and ICAP service are full, and it empties them
+early only after the service has begun to answer. So c-icap is told to begin with the first kilobyte in place of the
+packaged 2 MB: the client then has up to 5 % of a file (packaged value) before the verdict, never the whole of a bad
+one. That needs c-icap's plain service: its `avscan` alias has `mode=simple`, which never answers before the end of
+the body, and stalls.
 """
 
 from __future__ import annotations
