@@ -34,12 +34,16 @@ GOLDEN = """\
 -A SK_SEEN -j MARK --or-mark 0x1
 -A SK_KEEP -m mark --mark 0x80/0x80 -j CONNMARK --or-mark 0x80
 -A SK_KEEP -m mark --mark 0x200/0x200 -j CONNMARK --or-mark 0x200
+-A SK_KEEP -m mark --mark 0x1000000/0x1000000 -m conntrack --ctdir REPLY ! --ctstatus ASSURED \
+-j CONNMARK --or-mark 0x10000
+-A SK_KEEP -m mark --mark 0x1000000/0x1000000 -m conntrack --ctdir ORIGINAL -j CONNMARK --and-mark 0xfffeffff
 COMMIT
 *filter
 :SK_GATE - [0:0]
 :SK_SAVE - [0:0]
 :SK_REFUSE - [0:0]
 :SK_FILES - [0:0]
+:SK_UNKNOWN - [0:0]
 :SK_HOLD - [0:0]
 -A SK_GATE -m mark --mark 0x400/0x400 -j SK_REFUSE
 -A SK_GATE -m connmark --mark 0x2/0x2 -j RETURN
@@ -47,6 +51,12 @@ COMMIT
 -A SK_GATE -p tcp -m connmark --mark 0x400/0x400 -j SK_REFUSE
 -A SK_GATE -p tcp -m connmark --mark 0x80/0x80 -j REJECT --reject-with tcp-reset
 -A SK_GATE -p tcp -m connmark ! --mark 0x0/0xe0070 -j SK_FILES
+-A SK_GATE -p tcp --tcp-flags FIN,SYN,RST,ACK SYN,ACK -m connmark --mark 0x0/0xe04f2 -m conntrack --ctdir REPLY \
+-j SK_HOLD
+-A SK_GATE -p tcp -m connmark --mark 0x10000/0xf04f2 -m conntrack --ctdir ORIGINAL -j SK_UNKNOWN
+-A SK_UNKNOWN @BARE_ACK@ -j RETURN
+-A SK_UNKNOWN -j MARK --or-mark 0x1000000
+-A SK_UNKNOWN -j SK_HOLD
 -A SK_SAVE -m mark --mark 0x2/0x2 -j CONNMARK --or-mark 0x2
 -A SK_SAVE -m mark --mark 0x10/0x10 -j CONNMARK --or-mark 0x10
 -A SK_SAVE -m mark --mark 0x20/0x20 -j CONNMARK --or-mark 0x20

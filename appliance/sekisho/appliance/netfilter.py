@@ -12,6 +12,10 @@ on the connection, resets what was cut and asks the gate; mangle POSTROUTING kee
 What a policy refuses (REFUSE in the mark, from the engine's rules or the firewall's) stays refused: TCP is led to the
 gate, which answers HTTP with a page and turns anything else into a reset that the engine sees; without a gate, and for
 everything that is not TCP, the last line in refusal.py withholds the packet and has its sender told.
+
+While the engine does not know what a TCP connection is for, what its client sends passes the gate as well, which lets
+nothing through that lies behind a gap (docs/decisions/0012-in-order-until-known.md). The answer to the first SYN begins
+this; what the gate was asked about and did not see (dead, hung, overrun) ends it for its connection.
 """
 
 from __future__ import annotations
@@ -57,10 +61,11 @@ _BARE_ACK: Final = {
 }
 _BYPASSED: Final = f"{marks.BYPASS:#x}/{marks.BYPASS:#x}"
 _REFUSED: Final = f"{marks.REFUSE:#x}/{marks.REFUSE:#x}"
+_KEPT: Final = marks.CUT | marks.DEEP | marks.WATCHED
 HOOKS: Final = (
     ("mangle", "FORWARD", ("-m", "physdev", "--physdev-is-bridged", "-j", "SK_LOOK")),
     ("filter", "FORWARD", ("-m", "physdev", "--physdev-is-bridged", "-j", "SK_GATE")),
-    ("mangle", "POSTROUTING", ("-m", "mark", "!", "--mark", f"0x0/{marks.CUT | marks.DEEP:#x}", "-j", "SK_KEEP")),
+    ("mangle", "POSTROUTING", ("-m", "mark", "!", "--mark", f"0x0/{_KEPT:#x}", "-j", "SK_KEEP")),
     (
         "mangle",
         "POSTROUTING",
@@ -69,7 +74,7 @@ HOOKS: Final = (
 )
 CHAINS: Final = {
     "mangle": ("SK_LOOK", "SK_KEEP", "SK_SEEN", *(f"SK_Q{i}" for i in range(16))),
-    "filter": ("SK_GATE", "SK_SAVE", "SK_REFUSE", "SK_FILES", "SK_HOLD"),
+    "filter": ("SK_GATE", "SK_SAVE", "SK_REFUSE", "SK_FILES", "SK_UNKNOWN", "SK_HOLD"),
 }
 
 
@@ -95,6 +100,10 @@ def plan(queues: int, fail_closed: bool, mode: Mode = NORMAL) -> str:
     lines += _look(queues, fail_closed, mode)
     lines.append(f"-A SK_SEEN -j MARK --or-mark {marks.SEEN:#x}")
     lines += [_or_connmark("SK_KEEP", bit) for bit in (marks.CUT, marks.DEEP)]
+    unknown = f"-A SK_KEEP -m mark --mark {marks.WATCHED:#x}/{marks.WATCHED:#x} -m conntrack --ctdir"
+    # Not by an answer that a hung gate kept back: its repetition went by, and the client has been speaking since.
+    lines.append(f"{unknown} REPLY ! --ctstatus ASSURED -j CONNMARK --or-mark {marks.UNKNOWN:#x}")
+    lines.append(f"{unknown} ORIGINAL -j CONNMARK --and-mark {marks.UNKNOWN ^ 0xFFFFFFFF:#x}")
     lines += ["COMMIT", "*filter", *(f":{chain} - [0:0]" for chain in CHAINS["filter"])]
     lines += _gate(fail_closed, mode)
     lines += ["COMMIT", ""]
@@ -144,6 +153,7 @@ def _gate(fail_closed: bool, mode: Mode) -> list[str]:
         f"-A SK_GATE -p tcp -m connmark --mark {marks.CUT:#x}/{marks.CUT:#x} -j REJECT --reject-with tcp-reset",
         f"-A SK_GATE -p tcp -m connmark ! --mark 0x0/{marks.FILES:#x} -j SK_FILES",
     ]
+    lines += _unknown()
     lines += [_or_connmark("SK_SAVE", bit) for bit in (marks.BYPASS, *carriers)]
     lines += _refuse(mode)
     # Acknowledgements alone carry no file; only a refused mail is answered in one.
@@ -159,6 +169,20 @@ def _gate(fail_closed: bool, mode: Mode) -> list[str]:
         f"-A SK_HOLD {_queue(GATE_QUEUE, fail_closed)}",
     ]
     return lines
+
+
+def _unknown() -> list[str]:
+    """The gate sees the answer to a first SYN, and what the client sends from then on until that is known."""
+    decided = marks.FILES | marks.BYPASS | marks.CUT | marks.REFUSE
+    to_server = f"-m connmark --mark {marks.UNKNOWN:#x}/{marks.UNKNOWN | decided:#x} -m conntrack --ctdir ORIGINAL"
+    return [
+        "-A SK_GATE -p tcp --tcp-flags FIN,SYN,RST,ACK SYN,ACK "
+        f"-m connmark --mark 0x0/{decided:#x} -m conntrack --ctdir REPLY -j SK_HOLD",
+        f"-A SK_GATE -p tcp {to_server} -j SK_UNKNOWN",
+        f"-A SK_UNKNOWN {BARE_ACK} -j RETURN",
+        f"-A SK_UNKNOWN -j MARK --or-mark {marks.WATCHED:#x}",
+        "-A SK_UNKNOWN -j SK_HOLD",
+    ]
 
 
 def _refuse(mode: Mode) -> list[str]:

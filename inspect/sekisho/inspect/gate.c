@@ -35,6 +35,7 @@ enum {
     MARK_POP3 = 0x20000,
     MARK_IMAP = 0x40000,
     MARK_SMB = 0x80000,
+    MARK_WATCHED = 0x1000000, /* marks.WATCHED */
     MARK_FILES = MARK_HTTP | MARK_MAIL | MARK_FTPDATA | MARK_POP3 | MARK_IMAP | MARK_SMB,
 
     BATCH = 64,
@@ -61,6 +62,7 @@ enum {
     GATHER_LOOK = 128 << 10,
     PATCHES = 64,
     ASKED_MAX = 1024,
+    UNKNOWN_MAX = 65536, /* a stream that the engine has not recognised by then it never will */
 };
 
 enum { FIN = 0x01, SYN = 0x02, RST = 0x04, PSH = 0x08, ACK = 0x10, URG = 0x20 };
@@ -129,7 +131,7 @@ struct direction {
 struct flow {
     struct gate_key key;
     uint32_t generation, next_hash, kind;
-    uint8_t used, met, state, waiting, replied, force, closing, owes_note, fresh_sink, engine, resets;
+    uint8_t used, met, begun, state, waiting, replied, force, closing, owes_note, fresh_sink, engine, resets;
     uint8_t mixed;       /* many files travel at once, both ways */
     uint8_t page, heard; /* SINK: the reply is a page; the client has acknowledged it */
     uint8_t rigid;       /* the encapsulation counts its bytes (PPPoE): no packet may change its length */
@@ -143,6 +145,13 @@ struct flow {
     uint32_t reply_length;
     char *asked; /* the head of the client's newest request, as far as ASKED_MAX */
     uint32_t asked_length;
+};
+
+struct beginning { /* what a client has sent while nobody knows what the connection is for */
+    struct gate_key key;
+    uint32_t first, next; /* the stream's first sequence number; the one behind all that was let through */
+    uint32_t next_hash;
+    uint8_t used;
 };
 
 struct page {
@@ -176,6 +185,8 @@ struct gate {
     struct gate_verdict *verdicts;
     int verdict_count, verdict_room;
     struct page pages[GATE_PAGES];
+    struct beginning *beginnings; /* a ring: the oldest gives way */
+    uint32_t *beginning_hash, beginning_count, beginning_at;
 };
 
 static int64_t clock_us(void) {
@@ -360,6 +371,33 @@ static struct flow *lookup(struct gate *g, const struct gate_key *key) {
     for (; i; i = g->flows[i - 1].next_hash)
         if (same_key(&g->flows[i - 1].key, key)) return &g->flows[i - 1];
     return NULL;
+}
+
+static uint32_t *beginning_slot(struct gate *g, const struct gate_key *key) {
+    uint32_t *slot = &g->beginning_hash[hash_key(key) & g->hash_mask];
+    while (*slot && !same_key(&g->beginnings[*slot - 1].key, key)) slot = &g->beginnings[*slot - 1].next_hash;
+    return slot;
+}
+
+static struct beginning *beginning_of(struct gate *g, const struct gate_key *key) {
+    uint32_t i = *beginning_slot(g, key);
+    return i ? &g->beginnings[i - 1] : NULL;
+}
+
+static void forget_beginning(struct gate *g, struct beginning *b) {
+    *beginning_slot(g, &b->key) = b->next_hash;
+    b->used = 0;
+}
+
+static void remember_beginning(struct gate *g, const struct gate_key *key, uint32_t first) {
+    struct beginning *b = beginning_of(g, key);
+    if (b && b->first == first) return; /* the answer to a first SYN, once more */
+    if (b) forget_beginning(g, b);
+    b = &g->beginnings[g->beginning_at++ % g->beginning_count];
+    if (b->used) forget_beginning(g, b);
+    uint32_t *slot = &g->beginning_hash[hash_key(key) & g->hash_mask];
+    *b = (struct beginning){.key = *key, .first = first, .next = first, .next_hash = *slot, .used = 1};
+    *slot = (uint32_t)(b - g->beginnings) + 1;
 }
 
 static struct flow *by_handle(struct gate *g, uint64_t handle) {
@@ -1329,15 +1367,61 @@ static int unfinished(const struct flow *f, uint32_t dir) {
     return tail_held(f, dir) && (d->head || (d->map && !d->idle));
 }
 
+/* A packet of a connection of which the engine does not know yet what it is (docs/decisions/0012). What lies behind a
+ * gap is not let through: the engine may recognise the stream by what fills the gap, and the file in it would have
+ * arrived unseen. Its sender repeats it. What is in order passes; UNKNOWN_MAX of it, or a packet that the engine was not
+ * asked about, ends this (the mark stays on, which has the kernel ask no more). */
+static void while_unknown(struct gate *g, const struct packet *p) {
+    uint32_t end = p->seq + p->plen + (p->flags & FIN);
+    if (p->dir == GATE_TO_CLIENT) {
+        int opens = (p->flags & (SYN | ACK | RST | FIN)) == (SYN | ACK);
+        if (opens) remember_beginning(g, &p->key, p->ack); /* the receiver says where the stream begins */
+        decide(g, p->id, NF_ACCEPT, opens ? p->mark | MARK_WATCHED : 0, NULL, 0);
+        return;
+    }
+    struct beginning *b = beginning_of(g, &p->key);
+    if (!b) {
+        if (g->beginning_at > g->beginning_count) g->stats.shed++;
+        decide(g, p->id, NF_ACCEPT, 0, NULL, 0);
+        return;
+    }
+    if (p->flags & (SYN | RST)) {
+        decide(g, p->id, NF_ACCEPT, p->mark & ~MARK_WATCHED, NULL, 0);
+        return;
+    }
+    if ((int32_t)(p->seq - b->next) > 0 || !(p->flags & ACK)) {
+        decide(g, p->id, NF_DROP, 0, NULL, 0);
+        return;
+    }
+    if ((int32_t)(end - b->next) > 0) b->next = end;
+    int over = b->next - b->first >= UNKNOWN_MAX || !(p->mark & MARK_SEEN);
+    if (over) forget_beginning(g, b);
+    decide(g, p->id, NF_ACCEPT, over ? 0 : p->mark & ~MARK_WATCHED, NULL, 0);
+}
+
+/* Whether the client has sent, while the flow was unknown, something behind this packet, the first that is known: bytes
+ * that the engine did not take were counted as in order, and what came behind them may be a file. */
+static int sent_beyond(struct gate *g, const struct packet *p) {
+    struct beginning *b = beginning_of(g, &p->key);
+    if (!b) return 0;
+    int beyond = (int32_t)(b->next - (p->seq + p->plen)) > 0;
+    forget_beginning(g, b);
+    return beyond;
+}
+
 static void handle(struct gate *g, struct packet *p) {
     g->stats.packets++;
     int unread = parse(p);
-    if (unread || !(p->mark & (MARK_FILES | MARK_REFUSE))) {
+    if (unread) {
         decide(g, p->id, unread == UNREADABLE && p->mark & MARK_FILES ? NF_DROP : NF_ACCEPT, 0, NULL, 0);
         return;
     }
     if (!g->dry && !sum_holds(p)) { /* what tests feed has none */
         decide(g, p->id, NF_DROP, 0, NULL, 0);
+        return;
+    }
+    if (!(p->mark & (MARK_FILES | MARK_REFUSE))) {
+        while_unknown(g, p);
         return;
     }
     if (p->flags & URG && p->plen) { /* receivers disagree on which bytes are content (RFC 6093); no file needs it */
@@ -1366,6 +1450,13 @@ static void handle(struct gate *g, struct packet *p) {
     f->kind |= p->mark & MARK_FILES;
     f->rigid |= (p->mark & MARK_PPPOE) != 0;
     if (p->dir == GATE_TO_SERVER) f->engine = (uint8_t)(p->mark >> MARK_ENGINE_SHIFT & 15);
+    if (!f->begun && p->plen && p->dir == GATE_TO_SERVER) {
+        f->begun = 1;
+        if (sent_beyond(g, p) && f->state == OPEN) {
+            f->state = CUT;
+            g->stats.cut++;
+        }
+    }
     if (f->state != OPEN) {
         after_cut(g, f, p);
         return;
@@ -1757,7 +1848,10 @@ struct gate *gate_open_dry(const struct gate_config *config) {
     g->flows = calloc(config->max_flows, sizeof *g->flows);
     g->waiting = calloc(config->max_flows, sizeof *g->waiting);
     g->pool = calloc(config->max_held, sizeof *g->pool);
-    if (!g->hash || !g->flows || !g->waiting || !g->pool) {
+    g->beginning_count = config->max_flows * 2;
+    g->beginnings = calloc(g->beginning_count, sizeof *g->beginnings);
+    g->beginning_hash = calloc(slots, sizeof *g->beginning_hash);
+    if (!g->beginnings || !g->beginning_hash || !g->hash || !g->flows || !g->waiting || !g->pool) {
         gate_close(g);
         return NULL;
     }
@@ -1838,6 +1932,8 @@ void gate_close(struct gate *g) {
     flush(g);
     if (g->nl) mnl_socket_close(g->nl);
     if (g->buffers) munmap(g->buffers, (size_t)BATCH * PACKET_MAX);
+    free(g->beginnings);
+    free(g->beginning_hash);
     free(g->hash);
     free(g->flows);
     free(g->waiting);

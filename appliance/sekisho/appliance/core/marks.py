@@ -50,5 +50,12 @@ WHY: Final = 0xF00000
 """With REFUSE: the number of the function that refuses (policy.FUNCTIONS), for the page."""
 WHY_SHIFT: Final = 20
 
+UNKNOWN: Final = 0x10000
+"""Connection only: the gate saw it open, and nobody knows yet what it is for. (No connection has SPREAD or SCARCE.)"""
+WATCHED: Final = 0x1000000
+"""Packet only, of an unknown connection to the server: the gate is to see it, and takes this off when it has; what
+leaves with it ends UNKNOWN. The answer to a first SYN leaves with it, and begins that. (On connections the bit is the
+firewall's.)"""
+
 FILES: Final = HTTP | MAIL | FTPDATA | POP3 | IMAP | SMB
-SAVED: Final = BYPASS | FILES | CUT | PPPOE | DEEP | REFUSE | WHY
+SAVED: Final = BYPASS | UNKNOWN | FILES | CUT | PPPOE | DEEP | REFUSE | WHY
