@@ -28,6 +28,8 @@ from sekisho.inspect.gate import TO_SERVER
 BODY = b"the file that must not leave" * 100
 POST = b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
 SEEN = marks.SEEN
+AGAIN = 4
+"""NF_REPEAT: the packet passes the kernel's rules once more."""
 ENOUGH = 65536
 """What a client sends in order without being recognised, and is asked no more (gate.c, UNKNOWN_MAX)."""
 
@@ -80,6 +82,50 @@ def test_a_body_that_comes_before_its_head_does_not_pass_before_it_is_looked_at(
         assert all(map(gate.held, held))
         note = gate.pause()
         assert (note.dir, note.length, note.joined) == (TO_SERVER, len(POST), False), "whole, from its beginning"
+
+
+@pytest.mark.parametrize("size", [1, 7, 20, 1000])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"POST /upload HTTP/1.1\r\n",
+        b"get / http/1.0\n",
+        b"\r\n\r\nM-SEARCH * HTTP/1.1 \r\n",
+        b"PUT /" + b"long" * 300 + b" HTTP/1.1\r\n",
+        b"PRI * HTTP/2.0\r\n",
+    ],
+)
+def test_a_request_that_the_engine_does_not_recognise_is_known_by_its_first_line(line: bytes, size: int) -> None:
+    """An engine that took a reset for real, as the server did not, says nothing any more."""
+    pieces = [(at, line[at : at + size]) for at in range(0, len(line), size)]
+    with dry() as gate:
+        talk = opened(gate)
+        *first, last = [ask(talk, *piece) for piece in pieces]
+        assert all(passed_on_watch(gate, ident) for ident in first)
+        verdict = gate.verdicts[last]
+        assert (verdict.verdict, verdict.mark) == (AGAIN, SEEN | marks.HTTP), "the rules remember it and ask again"
+        behind = ask(talk, len(line), b"Host: a\r\n")
+        assert gate.verdicts[behind].verdict == AGAIN, "asked before the rules knew"
+        talk.kind = marks.HTTP | SEEN
+        assert gate.held(talk.to_server(*pieces[-1]))
+        assert gate.held(talk.to_server(len(line), b"Host: a\r\n"))
+        assert gate.gate.stats().cut == 0
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"SSH-2.0-client\r\nPOST / HTTP/1.1\r\n",
+        b"\x16\x03\x01" * 50,
+        b"EHLO a\r\nMAIL FROM:<a@b>\r\n",
+        b"HTTP/1.1 " * 9,
+    ],
+)
+def test_what_speaks_otherwise_is_not_taken_for_http(said: bytes) -> None:
+    with dry() as gate:
+        talk = opened(gate)
+        for at in range(0, len(said), 5):
+            assert passed_on_watch(gate, ask(talk, at, said[at : at + 5]))
 
 
 def test_what_is_in_order_passes_at_once_and_again() -> None:

@@ -151,7 +151,8 @@ struct beginning { /* what a client has sent while nobody knows what the connect
     struct gate_key key;
     uint32_t first, next; /* the stream's first sequence number; the one behind all that was let through */
     uint32_t next_hash;
-    uint8_t used;
+    uint8_t used, read, http;  /* its first line is over; it was an HTTP request's */
+    uint8_t line[16], written; /* the newest bytes of its first line, as a ring; how many were put there, modulo 256 */
 };
 
 struct page {
@@ -1367,6 +1368,24 @@ static int unfinished(const struct flow *f, uint32_t dir) {
     return tail_held(f, dir) && (d->head || (d->map && !d->idle));
 }
 
+/* Whether the first line, which is over with these bytes, is an HTTP request's (RFC 9112 3, RFC 9113 3.4; empty lines
+ * before it are nothing). The engine says so as well; but one that took a reset for real, as the server did not, is deaf. */
+static int asks_http(struct beginning *b, const uint8_t *at, uint32_t n) {
+    enum { LAST = sizeof b->line };
+    for (; n && !b->read; at++, n--) {
+        if (*at == '\n' && b->written) {
+            uint8_t last[LAST];
+            for (uint32_t i = 0; i < LAST; i++) last[i] = b->line[(b->written + i) % LAST];
+            b->read = 1;
+            return b->http = find_word(last, last + LAST, "HTTP/") != NULL;
+        }
+        if (*at == '\r' || *at == '\n') continue;
+        b->line[b->written % LAST] = *at;
+        if (++b->written == 0) b->written = LAST;
+    }
+    return 0;
+}
+
 /* A packet of a connection of which the engine does not know yet what it is (docs/decisions/0012). What lies behind a
  * gap is not let through: the engine may recognise the stream by what fills the gap, and the file in it would have
  * arrived unseen. Its sender repeats it. What is in order passes; UNKNOWN_MAX of it, or a packet that the engine was not
@@ -1389,8 +1408,14 @@ static void while_unknown(struct gate *g, const struct packet *p) {
         decide(g, p->id, NF_ACCEPT, p->mark & ~MARK_WATCHED, NULL, 0);
         return;
     }
-    if ((int32_t)(p->seq - b->next) > 0 || !(p->flags & ACK)) {
+    if (!b->http && ((int32_t)(p->seq - b->next) > 0 || !(p->flags & ACK))) {
         decide(g, p->id, NF_DROP, 0, NULL, 0);
+        return;
+    }
+    uint32_t had = b->next - p->seq;
+    if (b->http || (had < p->plen && p->mark & MARK_SEEN && asks_http(b, p->data + p->payload + had, p->plen - had))) {
+        /* Past the rules once more, as if the engine had said it: they remember it, and bring the packet back. */
+        decide(g, p->id, NF_REPEAT, (p->mark & ~MARK_WATCHED) | MARK_HTTP, NULL, 0);
         return;
     }
     if ((int32_t)(end - b->next) > 0) b->next = end;

@@ -134,6 +134,17 @@ def urgent(conn: Conn, data: bytes, other: bytes) -> None:
     conn.fin_sent = True
 
 
+def reset_first(wrong: int, *, bad_sum: bool = False) -> Trick:
+    """Before a single byte; an inspector that believes it does not look at the rest."""
+
+    def play(conn: Conn, data: bytes, other: bytes) -> None:
+        conn.send(wrong, b"", RST, bad_sum=bad_sum)
+        conn.sent_to = 0
+        time.sleep(PAUSE_S)
+
+    return play
+
+
 def fin_first(conn: Conn, data: bytes, other: bytes) -> None:
     conn.send(len(data), b"", FIN | ACK)
     conn.sent_to = 0
@@ -250,6 +261,7 @@ TRICKS: dict[str, Trick] = {
     "hole-other-good-other": beside({}, {}, hole=True), "other-good-slow": beside({}, None, hole=True, pause_s=0.1), "good-other-slow": beside(None, {}, hole=True, pause_s=0.1),
     **{f"refused-{name}": beside(how, None) for name, how in REFUSED.items()}, **{f"refused-{name}-behind": beside(None, how) for name, how in REFUSED.items()}, **{f"refused-{name}-hole": beside(how, None, hole=True) for name, how in REFUSED.items()},
     "rst-far": control(RST, wrong=1 << 24), "rst-before": control(RST, wrong=-100_000), "rst-bad-sum": control(RST, bad_sum=True), "rst-in-window": control(RST, wrong=500), "rst-ack-far": control(RST | ACK, wrong=1 << 24), "rst-with-data": control(RST, wrong=700, body=b"x" * 40),
+    "rst-first-in-window": reset_first(500), "rst-first-bad-sum": reset_first(0, bad_sum=True),
     "syn-inside": control(SYN), "syn-far": control(SYN, wrong=1 << 22), "fin-bad-sum": control(FIN | ACK, bad_sum=True), "fin-far": control(FIN | ACK, wrong=1 << 24), "fin-old": control(FIN | ACK, wrong=-50), "fin-no-ack": control(FIN), "fin-bad-ack": control(FIN | ACK, ack=0x7000_0000), "fin-rst-far": control(FIN | RST, wrong=1 << 24),
     "fin-first": fin_first, "fin-early-then-more": fin_early_then_more, "urgent": urgent, "keepalives": keepalives, "moving-overlap-1": moving_overlap(1), "moving-overlap-30": moving_overlap(30), "other-before-bad-sum": other_before, "beyond-window": beyond_window, "padded": padded,
     "ip-options": ip_options, "second-syn-ack": second_syn_ack,
@@ -258,7 +270,9 @@ TRICKS: dict[str, Trick] = {
 }  # fmt: skip
 # ruff: noqa: E501 - tables
 
-OPENINGS = ("plain", "data-in-syn", "answer-first", "simultaneous", "wrap", "late-ack", "bad-syn-ack-first")
+OPENINGS = (
+    "plain", "data-in-syn", "answer-first", "simultaneous", "wrap", "late-ack", "bad-syn-ack-first", "reset-first",
+)  # fmt: skip
 
 
 def opening(name: str, conn: Conn, data: bytes, options: Callable[[int, int], bytes]) -> None:
@@ -275,6 +289,11 @@ def opening(name: str, conn: Conn, data: bytes, options: Callable[[int, int], by
             conn.send(-1, b"", SYN | ACK, options=said, bad_sum=True)
             conn.isn += 77
             conn.send(-1, b"", SYN | ACK, options=said)
+        case "reset-first":
+            conn.send(-1, b"", SYN | ACK, options=said)
+            conn.send(0, b"", RST, bad_sum=True)
+            conn.send(500, b"", RST)
+            conn.sent_to = 0
         case "late-ack":
             conn.send(-1, b"", ACK, ack=struct.unpack("!I", struct.pack("!I", conn.their_next))[0])
             conn.send(-1, b"", SYN | ACK, options=said)
