@@ -23,11 +23,12 @@ static const char *const texts[] = {
 static uint32_t build(uint32_t *mark) {
     static const uint32_t marks[] = {MARK_HTTP, MARK_MAIL, MARK_FTPDATA, MARK_POP3, MARK_SMB, MARK_HTTP | MARK_MAIL,
                                      MARK_IMAP, 0};
-    static const uint8_t flags[] = {ACK, ACK, ACK, ACK, PSH | ACK, ACK | FIN, RST, SYN, ACK | RST, FIN};
+    static const uint8_t flags[] = {ACK, ACK, ACK, ACK, PSH | ACK, ACK | FIN, RST, SYN, ACK | RST, FIN, SYN | ACK};
     int reply = (int)rnd(2), six = !rnd(4);
     uint32_t at, port = port_base + rnd(8), kind = marks[port % 8];
     uint32_t options = rnd(8) ? 0 : rnd(10) * 4, extra = six || rnd(8) ? 0 : rnd(10) * 4;
     if (!rnd(50)) kind = marks[rnd(8)];
+    if (!kind && rnd(8)) kind = MARK_SEEN | (reply ? 0 : MARK_WATCHED);
     if (!rnd(40)) kind |= MARK_REFUSE | rnd(16) << MARK_WHY_SHIFT | rnd(16) << MARK_ENGINE_SHIFT;
     memset(buffer, 0, 256);
     if (six) {
@@ -52,7 +53,7 @@ static uint32_t build(uint32_t *mark) {
     put16(buffer + at + 2, reply ? port : 80);
     uint32_t seq = (port * 2654435761u) + (rnd(4) ? rnd(20) * 1000 : rnd(100) ? rnd(3000000) : rnd(0x7fffffff) * 2);
     put32(buffer + at + 4, seq);
-    put32(buffer + at + 8, rnd(100000));
+    put32(buffer + at + 8, rnd(3) ? rnd(100000) : port * 2654435761u + rnd(3) * 1000);
     buffer[at + 12] = (uint8_t)((20 + options) / 4 << 4);
     buffer[at + 13] = flags[rnd(sizeof flags)];
     for (uint32_t i = 0; i < room; i++) buffer[payload + i] = (uint8_t)i;
