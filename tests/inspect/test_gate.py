@@ -30,7 +30,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, PadN
 
 from sekisho.appliance.core import marks
-from sekisho.inspect.gate import TO_CLIENT, TO_SERVER, Kind
+from sekisho.inspect.gate import TO_CLIENT, TO_SERVER, Kind, Note
 
 REPLY = b"554 5.7.1 Refused.\r\n"
 TO_THE_CLIENT = marks.HTTP | marks.REPLY
@@ -682,6 +682,61 @@ def test_the_same_ports_again_are_a_new_connection() -> None:
         assert flow != note.flow
         assert spooled(gate, flow) == b"b" * 10
         assert gate.gate.ends(note.flow) is None
+
+
+def ended(gate: DryGate) -> Note:
+    """A connection that carried one file and was closed by both sides; the client has all of it."""
+    old = Talk(gate, kind=marks.FTPDATA)
+    old.to_client(0, b"a" * 100, ACK | FIN)
+    (note,) = gate.take()
+    gate.answer(note, finished=100)
+    old.to_server(0, flags=ACK | FIN, ack=101)
+    return note
+
+
+BEHIND = 5000 + 101 + 65_537
+"""Where a Linux that takes ports again begins: 64 KiB behind the former connection's end."""
+
+
+def test_the_same_ports_a_second_later_are_a_new_connection_though_its_numbers_are_near() -> None:
+    with dry() as gate:
+        note = ended(gate)
+        new = Talk(gate, kind=marks.FTPDATA, server_isn=BEHIND, client_isn=15_000_000)
+        held = new.to_client(0, b"b" * 100)
+        assert kinds(gate.take()) == [Kind.GONE]
+        assert gate.held(held) and gate.gate.ends(note.flow) is None
+        assert spooled(gate, new.found()[0]) == b"b" * 100
+
+
+def test_the_same_ports_right_after_a_cut_are_a_new_connection_once_the_receiver_was_reset() -> None:
+    with dry() as gate:
+        old = Talk(gate, kind=marks.FTPDATA)
+        for at in range(0, 3000, 1000):
+            old.to_client(at, b"a" * 1000)
+        (note,) = gate.tick(4000)
+        gate.gate.cut(note.flow, note.dir)
+        old.to_server(0, flags=RST)
+        old.to_client(3000, b"a" * 1000)
+        assert gate.gate.ends(note.flow) is not None, "what was under way is of the old one"
+        held = Talk(gate, kind=marks.FTPDATA, server_isn=2_000_000, client_isn=1_000_000).to_client(0, b"b" * 100)
+        assert gate.held(held) and gate.gate.ends(note.flow) is None
+
+
+@pytest.mark.parametrize("trick", ["a reset of the sender's own", "an end nobody took", "nothing"])
+def test_a_sender_cannot_begin_anew_by_itself(trick: str) -> None:
+    """What it sends behind an end that its receiver never confirmed is of the same file, or is not let through."""
+    with dry() as gate:
+        talk = Talk(gate, kind=marks.FTPDATA)
+        talk.to_client(0, b"a" * 100)
+        gate.answer(note := gate.pause())
+        if trick != "nothing":
+            talk.to_client(100, flags=(ACK | FIN) if "end" in trick else RST)
+        gate.take()
+        odd = Talk(gate, kind=marks.FTPDATA, client_isn=15_000_000)
+        odd.to_client(100, b"b" * 100)
+        assert spooled(gate, note.flow) == b"a" * 100 + b"b" * 100
+        if "end" in trick:
+            assert gate.dropped(odd.to_client(70_000, b"c" * 100)), "a gap behind the end cannot be looked at"
 
 
 @pytest.mark.parametrize("way", [TO_SERVER, TO_CLIENT])

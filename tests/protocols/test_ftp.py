@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,38 @@ WAYS = {
     "port": (SERVER4, ["-P", "-", "--disable-eprt"]), "epsv6": (f"[{SERVER6}]", []),
     "eprt6": (f"[{SERVER6}]", ["-P", "-"]),
 }  # fmt: skip
+
+
+FETCH_TWICE = """
+import socket, sys, time
+host, port, pause, *paths = sys.argv[1:]
+control = socket.create_connection((host, 21))
+said = control.makefile("rb")
+def ask(order=None):
+    if order:
+        control.sendall(order.encode() + b"\\r\\n")
+    while (line := said.readline())[3:4] != b" ":
+        pass
+    return line
+for order in (None, "USER anonymous", "PASS a@b", "TYPE I"):
+    ask(order)
+own = control.getsockname()[0]
+for number, path in enumerate(paths):
+    time.sleep(float(pause) * number)
+    with socket.create_server((own, int(port)), family=control.family) as listening:
+        ask(f"EPRT |{2 if ':' in own else 1}|{own}|{port}|")
+        begun = ask(f"RETR {path}")
+        data, _ = listening.accept()
+    got, whole = b"", 1
+    with data:
+        try:
+            while more := data.recv(65536):
+                got += more
+        except ConnectionResetError:
+            whole = 0
+    ask()
+    print(whole, len(got), int(b"EICAR" in got))
+"""
 
 
 def curl(lab: Lab, *argv: str) -> subprocess.CompletedProcess[bytes]:
@@ -79,3 +113,18 @@ def test_lftp_mirrors_the_clean_files_and_never_gets_the_malicious(lab: Lab, tmp
         assert content(tmp_path / "clean" / f"{size}.bin") == clean(SIZES[size])
     lab.run("lan", ["lftp", "-e", commands.replace("clean", "bad"), f"ftp://{SERVER4}"], timeout_s=80)
     assert not [path for path in (tmp_path / "bad").rglob("*") if path.is_file() and EICAR in content(path)]
+
+
+@pytest.mark.parametrize("pause", ["0.2", "1.2"])
+def test_the_same_ports_again_carry_another_file_with_a_verdict_of_its_own(lab: Lab, pause: str) -> None:
+    """A busy client takes a port again after a second, and then numbers its bytes from close behind the former ones."""
+    fetched = {"clean": "1 300000 0", "bad": "0"}
+    for number, (host, first, second) in enumerate(itertools.product((SERVER4, SERVER6), fetched, fetched)):
+        ends = [host, str(41_000 + number + int(float(pause) * 1000)), pause]
+        paths = [f"{kind}/300k.bin" for kind in (first, second)]
+        done = lab.run("lan", [sys.executable, "-c", FETCH_TWICE, *ends, *paths])
+        lines = done.stdout.decode().splitlines()
+        print(host, first, second, lines, done.stderr.decode()[-200:])
+        assert len(lines) == 2
+        for kind, line in zip((first, second), lines, strict=True):
+            assert line.startswith(fetched[kind]) and line.endswith(" 0"), (host, first, second, lines)

@@ -63,6 +63,7 @@ enum {
     PATCHES = 64,
     ASKED_MAX = 1024,
     UNKNOWN_MAX = 65536, /* a stream that the engine has not recognised by then it never will */
+    FOREIGN = 32768,      /* acknowledgements of one connection lie closer together */
 };
 
 enum { FIN = 0x01, SYN = 0x02, RST = 0x04, PSH = 0x08, ACK = 0x10, URG = 0x20 };
@@ -116,7 +117,9 @@ struct direction {
     uint64_t frame;      /* mixed, aligned: where the next frame begins */
     uint64_t edge;       /* behind the last frame header that was not looked at and at which a file may end; 0 = none */
     uint32_t number;     /* the stream whose data came last */
+    uint32_t acked;      /* the newest acknowledgement number that its sender used, once `acks` is set */
     uint8_t aligned;     /* `frame` is known */
+    uint8_t acks;
     uint32_t holding, held_bytes;
     struct patch *patch; /* PATCHES of them, made at the first one */
     int patches;
@@ -132,6 +135,8 @@ struct flow {
     struct gate_key key;
     uint32_t generation, next_hash, kind;
     uint8_t used, met, begun, state, waiting, replied, force, closing, owes_note, fresh_sink, engine, resets;
+    uint8_t over;        /* a receiver has said that the connection is at its end for it */
+    uint8_t cut_dir;
     uint8_t mixed;       /* many files travel at once, both ways */
     uint8_t page, heard; /* SINK: the reply is a page; the client has acknowledged it */
     uint8_t rigid;       /* the encapsulation counts its bytes (PPPoE): no packet may change its length */
@@ -1072,6 +1077,7 @@ static void refuse(struct gate *g, struct flow *f, const struct packet *p) {
 static void after_cut(struct gate *g, struct flow *f, const struct packet *p) {
     const struct direction *d = &f->dir[p->dir];
     uint32_t end = p->seq + p->plen + (p->flags & FIN);
+    if (p->flags & RST && p->dir != f->cut_dir) f->over = 1;
     if (f->owes_note && p->dir == f->owes_note - 1u && p->plen + (p->flags & FIN) &&
         (!d->topped || (int32_t)(end - d->top) > 0)) {
         f->owes_note = 0;
@@ -1271,6 +1277,7 @@ static void receiver_has(struct gate *g, struct flow *f, uint32_t dir, uint32_t 
         spool_shift(g, d, (uint64_t)offset);
     }
     d->anchored = 1;
+    if (d->fin && ack == d->last + 1 && d->topped && d->top == d->last) f->over = 1; /* it took the end, and all before */
 }
 
 static void data_packet(struct gate *g, struct flow *f, const struct packet *p) {
@@ -1282,7 +1289,7 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
         d->seen = d->idle = 1;
         d->base = p->seq;
     }
-    if (p->flags & FIN) {
+    if (p->flags & FIN && (int32_t)(p->seq + p->plen - d->base - (uint32_t)d->contig) >= 0) { /* one further back is nobody's end */
         d->fin = 1;
         d->last = p->seq + p->plen;
     }
@@ -1303,6 +1310,10 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
             pass_packet(g, f, dir, p);
             return;
         }
+    }
+    if (tail && p->plen && d->fin && (int32_t)(p->seq - d->last) > 1) { /* behind its end and a gap: not of this connection */
+        decide(g, p->id, NF_DROP, 0, NULL, 0);
+        return;
     }
     if (p->plen) note_request(g, f, d, p);
     offset = (int32_t)(p->seq - d->base), end = offset + p->plen;
@@ -1355,11 +1366,19 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
     if (tail) consider_notes(g, f, dir, p->flags & PSH || unseen);
 }
 
-/* The same ports again after the flow ended: a new connection with unrelated sequence numbers. */
+/* Whether this acknowledges what the other side of this connection can never have sent. */
+static int is_foreign(const struct direction *d, const struct packet *p) {
+    return d->acks && p->flags & ACK && p->ack - d->acked + FOREIGN > 2 * FOREIGN;
+}
+
+/* The same ports again after the flow ended: a new connection. Its sequence numbers may lie close behind the former ones
+ * (a sender that takes ports again within a minute begins 64 KiB behind), and a sender alone can claim any end. So
+ * unless they are far away, a receiver must have said that it is over, and the packet must not belong to what it was. */
 static int is_another(const struct flow *f, const struct packet *p) {
     const struct direction *d = &f->dir[p->dir];
     int64_t offset = (int32_t)(p->seq - d->base);
     if (p->mark & MARK_DEEP) return 0; /* the kernel knows this connection: what it sends from afar is no beginning */
+    if (f->over && (f->state == CUT || (f->closing & 6) == 6) && is_foreign(d, p)) return 1;
     return f->closing && d->seen && (offset < -(16 << 20) || offset > (int64_t)d->contig + (16 << 20));
 }
 
@@ -1472,6 +1491,11 @@ static void handle(struct gate *g, struct packet *p) {
         return;
     }
     f->touched = g->now;
+    if (p->flags & ACK) {
+        struct direction *d = &f->dir[p->dir];
+        if (!d->acks || (int32_t)(p->ack - d->acked) > 0) d->acked = p->ack;
+        d->acks = 1;
+    }
     f->kind |= p->mark & MARK_FILES;
     f->rigid |= (p->mark & MARK_PPPOE) != 0;
     if (p->dir == GATE_TO_SERVER) f->engine = (uint8_t)(p->mark >> MARK_ENGINE_SHIFT & 15);
@@ -1759,6 +1783,7 @@ int64_t gate_cut(struct gate *g, uint64_t flow, uint32_t dir, const char *reply,
     int64_t withheld = 0;
     for (struct held *h = d->head; h; h = h->next) withheld += h->plen + (h->flags & FIN);
     int sink = reply && f->kind & MARK_MAIL && dir == GATE_TO_SERVER && reply_length <= REPLY_MAX && !f->rigid;
+    f->cut_dir = (uint8_t)dir;
     if (!withheld) f->owes_note = (uint8_t)(dir + 1);
     set_now(g);
     d->checking = 0;
