@@ -128,8 +128,45 @@ def test_a_long_object_on_its_way_holds_nothing_and_frees_nothing() -> None:
         play(note(Kind.FRAME), stream(2))
         play(ScanDone(2, Result(2, error="timeout")), Done(2))
         play(note(Kind.FRAME), stream(3))
-        play(note(Kind.EXPIRED), Release(FLOW, TO_CLIENT, 50, 0))
+        play(note(Kind.EXPIRED), Cut(4, FLOW, TO_CLIENT))
+        play(CutDone(4, 9), report(4, "blocked", "timeout", sha="", size=0), Done(4))
         play(ScanDone(3, Result(3)), Done(3))
+
+
+def test_what_waited_too_long_without_a_look_is_let_go_looked_at_and_told() -> None:
+    with Playbook(HoldEngine()) as play:
+        play(note(Kind.EXPIRED), Release(FLOW, TO_CLIENT, 50, 0), stream(1))
+        part = Object(OTHER, 30, complete=False)
+        play(ScanDone(1, Result(1, objects=[part])), Done(1))
+        assert play.engine.shed["timeout"] == 1
+        play(note(Kind.COMPLETE, 90), stream(2, 90))
+        late = report(2, "released_by_policy", "timeout")
+        following = report(2, "clean", sha=OTHER)
+        both = [Object(SHA, 10), Object(OTHER, 10, start=60)]
+        released = Release(FLOW, TO_CLIENT, 90, 90)
+        play(ScanDone(2, Result(2, objects=both, finished=90)), released, late, following, Done(2))
+    with Playbook(HoldEngine()) as play:
+        play(note(Kind.EXPIRED), Release(FLOW, TO_CLIENT, 50, 0), stream(1))
+        play(ScanDone(1, BAD), Keep(1), Cut(1, FLOW, TO_CLIENT))
+        play(CutDone(1, 0))
+        play(note(Kind.GONE, ends=None), report(1, "delivered_then_found", rules=("Bad",)), Done(1))
+
+
+def test_what_cannot_be_read_and_is_let_pass_is_told_at_the_time_and_once() -> None:
+    with Playbook(HoldEngine()) as play:
+        for token, size in ((1, 10), (2, 20)):
+            play(note(Kind.PAUSE, 5 * size), stream(token, 5 * size))
+            doubted = Object(f"{size:064x}", size, complete=False, reason="unparsable")
+            told = report(token, "released_by_policy", "unparsable", sha=f"{size:064x}", size=size)
+            released = Release(FLOW, TO_CLIENT, 5 * size, 0)
+            play(
+                ScanDone(token, Result(token, objects=[doubted])),
+                released,
+                *([told] if token == 1 else []),
+                Done(token),
+            )
+        play(note(Kind.COMPLETE, 100, ended=True), stream(3, 100))
+        play(ScanDone(3, Result(3, objects=[doubted])), Release(FLOW, TO_CLIENT, 100, 0), Done(3))
 
 
 def test_a_look_at_what_has_left_its_place_meanwhile_says_nothing() -> None:

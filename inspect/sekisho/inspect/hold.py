@@ -283,6 +283,8 @@ class _Flow:
     """Files the engine announced and the gate has not told about."""
     told: set[tuple[int, int, str]] = field(default_factory=set)
     """(direction, place in the stream, sha256) of what still lies in the spool and has been told."""
+    late: dict[int, int] = field(default_factory=dict)
+    """By direction: before this place in the stream something went on before it was looked at."""
     blank: int = -1
     """Where in the stream to the client the mail begins of which the rest becomes filler."""
     full: int = 0
@@ -349,7 +351,7 @@ class HoldEngine:
                 break
             if now - case.began < CLAIM_S and len(self.waiting) <= MAX_CLAIMS:
                 break
-            if any(other.flow == case.flow and other.what == "stream" for other in self.cases.values()):
+            if self._looking(case.flow):
                 self.waiting.move_to_end(case.token)  # the stream is being looked at this moment
                 case.began = now
                 break
@@ -372,6 +374,11 @@ class HoldEngine:
                     Scan(case.token, "file", 0, case.dir, case.path, case.size, name=case.meta.file_name[-128:])
                 )
         return commands
+
+    def _looking(self, flow: int) -> bool:
+        """A look at the stream is under way; one that was cut and only waits to hear how that ended is none."""
+        over = self.undecided.get(flow, [])
+        return any(case.flow == flow and case.what == "stream" and case not in over for case in self.cases.values())
 
     def name(self, ends: frozenset[tuple[str, int]], name: str) -> None:
         """What the connection between these ends is about to carry is called so."""
@@ -430,17 +437,13 @@ class HoldEngine:
         if ends is None:
             return []
         if note.kind is Kind.EXPIRED:
-            return [] if note.flow in self.cut else self._expired(note, now)
+            return [] if note.flow in self.cut else self._expired(note, ends, now)
         if note.kind is Kind.FRAME and ends.kind & (marks.POP3 | marks.IMAP):
             return []  # a mail is looked at each time it has doubled, when it pauses
         if note.kind is Kind.FRAME and self.overloaded:
             self.shed["on_its_way"] += 1
             return []
-        meta, app = self._ends(note.flow, note.dir, ends)
-        meta = self._called(note.flow, meta)
-        app = "" if note.joined else app  # no splitter reads from the middle: all of it is one thing to look at
-        case = self._open("stream", note.flow, note.dir, meta, now)
-        case.length, case.base, case.ended = note.length, note.base, note.ended
+        case, app = self._begin(note, ends, now)
         if note.kind is Kind.FRAME:
             case.on_its_way = True
         if note.kind in (Kind.FRAME, Kind.PAUSE, Kind.COMPLETE):
@@ -453,6 +456,13 @@ class HoldEngine:
         if self._blank(case) >= 0:
             return self._stop(case, now)
         return self._unscanned(case, reason, now)
+
+    def _begin(self, note: Note, ends: Ends, now: float) -> tuple[_Case, str]:
+        """(the case of what this note is about, the splitter's name)."""
+        meta, app = self._ends(note.flow, note.dir, ends)
+        case = self._open("stream", note.flow, note.dir, self._called(note.flow, meta), now)
+        case.length, case.base, case.ended = note.length, note.base, note.ended
+        return case, "" if note.joined else app  # no splitter reads from the middle: all of it is one thing to look at
 
     def _look_at(self, case: _Case, app: str, now: float) -> Scan:
         blank, flow = self._blank(case), self.flows.get(case.flow, _Flow())
@@ -500,21 +510,26 @@ class HoldEngine:
                 case.meta, file_name=seen.name, url=mask_url(seen.url), host=seen.host[:256],
                 mail_from=seen.mail_from, mail_to=tuple(seen.mail_to), mail_subject=seen.mail_subject,
             )  # fmt: skip
-        return claims[-1].meta if claims else case.meta
+        # A name that was told before is surer than one of a file whose content is another.
+        return claims[-1].meta if claims and not case.meta.file_name else case.meta
 
-    def _expired(self, note: Note, now: float) -> list[Command]:
-        commands: list[Command] = []
-        for case in [c for c in self.cases.values() if (c.flow, c.dir) == (note.flow, note.dir) and not c.expired]:
-            if case.what != "stream" or case.on_its_way:
-                continue
+    def _expired(self, note: Note, ends: Ends, now: float) -> list[Command]:
+        """What waited too long is cut or let go by policy; let go, it is looked at all the same and told at its end."""
+        looks = [c for c in self.cases.values() if (c.flow, c.dir, c.what) == (note.flow, note.dir, "stream")]
+        looks = [case for case in looks if not case.on_its_way]
+        begun = None if looks else self._begin(note, ends, now)
+        fresh = [begun[0]] if begun else [case for case in looks if not case.expired]
+        self.shed["timeout"] += len(fresh)
+        if self._blocks("timeout"):
+            for case in fresh:
+                case.expired, case.reason = True, "timeout"
+            return [Cut(case.token, case.flow, case.dir) for case in fresh]
+        late = self._flow(note.flow).late
+        late[note.dir] = max(late.get(note.dir, 0), note.base + note.length)
+        commands: list[Command] = [Release(note.flow, note.dir, note.length, 0)]
+        for case in fresh:
             case.expired = True
-            self.shed["timeout"] += 1
-            if self._blocks("timeout"):
-                case.reason = "timeout"
-                commands.append(Cut(case.token, case.flow, case.dir))
-            else:
-                commands.append(Release(case.flow, case.dir, case.length, 0))
-        return commands or [Release(note.flow, note.dir, note.length, 0)]
+        return [*commands, self._look_at(*begun, now)] if begun else commands
 
     def _blocks(self, reason: str) -> bool:
         return self.block and reason in self.block_reasons
@@ -711,12 +726,14 @@ class HoldEngine:
         """The outcomes of those that are whole and pass (of the bad, where nothing is stopped), each told once."""
         reports: list[Report] = []
         for seen in objects:
-            whole = seen.complete or (case.ended and seen is objects[-1]) or seen.rules
+            # What cannot be read has no end to wait for.
+            whole = seen.complete or (case.ended and seen is objects[-1]) or seen.rules or seen.reason == "unparsable"
             if not whole or self._unwanted(seen) or not self._is_news(case, seen):
                 continue
             done = replace(case, sha256=seen.sha256, size=seen.size, inner=seen.inner, rules=tuple(seen.rules))
             done.meta = self._named(case, seen)
-            reason = "detect_only" if seen.rules else seen.reason or ("timeout" if case.expired else "")
+            late = case.expired or self._flow(case.flow).late.get(case.dir, 0) > case.base + seen.start
+            reason = "detect_only" if seen.rules else seen.reason or ("timeout" if late else "")
             report = self._report(done, "released_by_policy" if reason else "clean", reason, now)
             download = case.dir == TO_CLIENT or case.meta.app == "smtp"
             if seen.again and download and seen.sha256 not in self.cache and seen is not case.piece:
@@ -727,7 +744,8 @@ class HoldEngine:
         return reports
 
     def _is_news(self, case: _Case, seen: Object) -> bool:
-        place = (case.dir, case.base + seen.start, "" if seen.rules else seen.sha256)
+        unread = seen.reason == "unparsable"
+        place = (case.dir, case.base + seen.start, "" if seen.rules else seen.reason if unread else seen.sha256)
         told = self._flow(case.flow).told if case.flow else set()
         if place in told:
             return False
