@@ -15,13 +15,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import yara
 
 from sekisho.inspect.scan import MAX_WAITING, Pool
 from sekisho.inspect.scanner import Scanner
 from sekisho.inspect.streams import registry
-from sekisho.inspect.worker import MAX_OBJECTS, Job, Mapped, Result, Worker
+from sekisho.inspect.worker import MESSAGE_BYTES, Job, Mapped, Object, Result, Worker, messages
 
 EICAR = b"X5O!P%@AP" + rb"[4\PZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
 RULES = 'rule Eicar { strings: $a = "EICAR-STANDARD-ANTIVIRUS-TEST-FILE" condition: $a }'
@@ -136,11 +137,34 @@ def test_the_answer_to_head_has_no_body_and_a_stream_of_nobody_is_one_object(ben
 
 
 def test_of_many_objects_the_bad_one_is_told(bench: Bench) -> None:
-    clean = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx" * (MAX_OBJECTS + 30)
+    clean = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx" * 94
     bad = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(EICAR) + EICAR
     result = bench.ask(1, clean + bad, "stream", app="http")
-    assert len(result.objects) == MAX_OBJECTS + 1
+    assert len(result.objects) == 95
     assert (result.objects[-1].rules, result.finished) == (["Eicar"], len(clean + bad))
+
+
+def test_every_object_of_one_look_is_told_also_when_they_fill_many_messages(bench: Bench) -> None:
+    head = b'HTTP/1.1 200 OK\r\ncontent-disposition: attachment; filename="%d-%s"\r\ncontent-length: 4\r\n\r\n%04d'
+    clean = b"".join(head % (number, b"n" * 240, number) for number in range(1000))
+    result = bench.ask(1, clean, "stream", app="http")
+    assert (len(msgspec.msgpack.encode(result)) > MESSAGE_BYTES, result.error, result.finished) == (
+        True,
+        "",
+        len(clean),
+    )
+    assert [seen.name.partition("-")[0] for seen in result.objects] == [str(number) for number in range(1000)]
+    assert len({seen.sha256 for seen in result.objects}) == 1000
+    assert rules_of(bench.ask(2, b"x" + EICAR, "stream")) == ["Eicar"], "the same worker goes on"
+
+
+def test_more_than_can_be_told_is_damage_and_one_too_large_to_tell_as_well() -> None:
+    many = Result(1, [Object("", 1, name="n" * 256) for _ in range(3000)], finished=9)
+    parts = [msgspec.msgpack.decode(message, type=Result) for message in messages(many)]
+    assert sum(len(part.objects) for part in parts) == 3000
+    assert [part.goes_on for part in parts] == [True] * (len(parts) - 1) + [False] and parts[-1].finished == 9
+    (told,) = messages(Result(1, [Object("", 1, name="n" * MESSAGE_BYTES)]))
+    assert msgspec.msgpack.decode(told, type=Result).error == "damaged"
 
 
 def test_any_bytes_of_any_protocol_are_answered(bench: Bench) -> None:

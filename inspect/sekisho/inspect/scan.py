@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from sekisho.inspect.worker import MESSAGE_BYTES, Job, Result
+from sekisho.inspect.worker import MAX_OBJECTS, MESSAGE_BYTES, Job, Object, Result
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,8 @@ class _Task:
     job: Job
     fd: int
     tries: int = 0
+    objects: list[Object] = field(default_factory=list)
+    """Those of a result that has come in part."""
 
     def close(self) -> None:
         os.close(self.fd)
@@ -197,15 +199,22 @@ class Pool:
             self._bury(worker, "worker_lost")
 
     def _finish(self, worker: _Worker, message: bytes) -> None:
-        task, worker.task = worker.task, None
+        task = worker.task
         if task is None:
             return
-        task.close()
         try:
             result = msgspec.msgpack.decode(message, type=Result)
         except msgspec.MsgspecError:
             result = Result(task.job.id, error="worker_lost")
-        self._done.append(result if result.id == task.job.id else Result(task.job.id, error="worker_lost"))
+        if result.id != task.job.id or len(task.objects) > 2 * MAX_OBJECTS:
+            result = Result(task.job.id, error="worker_lost")
+        task.objects += result.objects
+        if result.goes_on:
+            return
+        result.objects = task.objects
+        worker.task = None
+        task.close()
+        self._done.append(result)
 
     def _bury(self, worker: _Worker, why: str) -> None:
         self._workers.remove(worker)
@@ -219,7 +228,7 @@ class Pool:
         if task is None:
             return
         if why == "worker_lost" and task.tries == 0:
-            task.tries = 1
+            task.tries, task.objects = 1, []
             self._queue.appendleft(task)
         else:
             task.close()

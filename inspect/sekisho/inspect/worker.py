@@ -17,6 +17,7 @@ import resource
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
@@ -28,13 +29,15 @@ from sekisho.inspect.scanner import Limits, Scanner
 from sekisho.inspect.streams import http2, registry
 from sekisho.inspect.streams.found import MAX_MEMO, Found
 
-MAX_OBJECTS = 64
+MAX_OBJECTS = 8192
+"""In one look; every one of them is told. More are no stream that anybody sends: the look fails as damaged."""
 AGAIN_BYTES = 4 << 20
 _WORTH = (
     b"MZ", b"\x7fELF", b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"%PDF", b"{\\rtf", b"#!", b"Rar!", b"7z\xbc\xaf",
     b"\x1f\x8b", b"MSCF", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"L\0\0\0", b"X5O!P%@A",
 )  # fmt: skip
 MESSAGE_BYTES = 192 << 10
+"""Of one message; a result that needs more comes in several."""
 
 
 class Job(msgspec.Struct, omit_defaults=True):
@@ -134,6 +137,11 @@ class Result(msgspec.Struct, omit_defaults=True):
     passes: int = 0
     """Not looked at whole this time: nothing has ended in the mail, and so many bytes of it may go on."""
     scan_ms: float = 0.0
+    goes_on: bool = False
+    """The rest of this result follows in another message."""
+
+
+_encoder = msgspec.msgpack.Encoder()
 
 
 def _may_pass(job: Job, data: memoryview) -> int:
@@ -159,7 +167,11 @@ class Worker:
                 data = data[job.skip :]
                 finding = self._scanner.look(data, name=job.name, limits=limits)
                 seen = Object(
-                    finding.sha256, len(data), rules=finding.rules, inner=finding.inner, reason=finding.reason
+                    finding.sha256,
+                    len(data),
+                    rules=finding.rules,
+                    inner=finding.inner,
+                    reason=finding.reason,
                 )
                 result.objects.append(seen)
             else:
@@ -187,8 +199,10 @@ class Worker:
             if found.complete:
                 result.finished = max(result.finished, found.end)
             seen = self._mail(found, job, limits) if found.letter else self._object(found, job, limits)
-            if len(result.objects) < MAX_OBJECTS or seen.rules or seen.reason:
-                result.objects.append(seen)
+            if len(result.objects) == MAX_OBJECTS and not seen.rules:
+                result.error = "damaged"
+                return
+            result.objects.append(seen)
             if seen.rules and not seen.mail:
                 return
 
@@ -295,16 +309,31 @@ class Mapped:
             gc.collect()
 
 
+def messages(result: Result) -> Iterator[bytes]:
+    """The result as messages of at most MESSAGE_BYTES, in order."""
+    whole = _encoder.encode(result)
+    if len(whole) <= MESSAGE_BYTES:
+        yield whole
+    elif len(result.objects) > 1:
+        half = len(result.objects) // 2
+        yield from messages(Result(result.id, result.objects[:half], goes_on=True))
+        yield from messages(msgspec.structs.replace(result, objects=result.objects[half:]))
+    else:
+        yield _encoder.encode(Result(result.id, error="damaged"))
+
+
 def serve(sock: socket.socket, worker: Worker) -> None:
     """Answer jobs until the parent closes the socket."""
-    decoder, encoder = msgspec.msgpack.Decoder(Job), msgspec.msgpack.Encoder()
+    decoder = msgspec.msgpack.Decoder(Job)
     while True:
         message, fds = _receive(sock)
         if not message:
             return
         job = decoder.decode(message)
         with Mapped(fds[0], job.length) as data:
-            sock.send(encoder.encode(worker.run(job, data)))
+            result = worker.run(job, data)
+        for message in messages(result):
+            sock.send(message)
 
 
 def warm(worker: Worker) -> None:
