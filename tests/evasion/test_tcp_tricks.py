@@ -49,6 +49,7 @@ def sampled(name: str) -> bool:
 NAMES = sorted({f"{opening}/{trick}" for _, opening, trick in CASES})
 PARAMS = [pytest.param(name, marks=() if sampled(name) else pytest.mark.full) for name in NAMES]
 UPLOADED = [f"{kind}/{trick}" for kind in ("post", "mail") for trick in tcp_tricks.TRICKS]
+UPLOADED += [f"deaf-mail/{trick}" for trick in OPENED]
 
 
 def sample_and_all(names: list[str]) -> list[ParameterSet]:

@@ -55,6 +55,7 @@ def as_mail(body: bytes) -> bytes:
 
 
 def upload(wire: rawtcp.Wire, ends: rawtcp.Ends, kind: str, trick: str, bad: bool) -> str:
+    mail = kind.endswith("mail")
     conn = rawtcp.Conn(ends, wire.frame)
     wire.conns[(ends.there, ends.there_port, ends.here_port)] = conn
     stamp = int(time.monotonic() * 1000) & 0xFFFFFFFF
@@ -63,14 +64,17 @@ def upload(wire: rawtcp.Wire, ends: rawtcp.Ends, kind: str, trick: str, bad: boo
         if conn.until(lambda: bool(conn.their_next), 1):
             break
     conn.opened.set()
-    if kind == "mail":
+    if kind == "deaf-mail":  # a reset that no receiver heeds, before the first word
+        conn.send(0, b"", rawtcp.RST, bad_sum=True)
+        conn.sent_to = 0
+    if mail:
         for line in GREETING:
             seen = len(conn.heard) if line else 0
             conn.whole(line)
             if not conn.until(lambda seen=seen: conn.heard[seen:].endswith(b"\r\n")):  # type: ignore[misc]
                 return f"no reply to {line!r}: {conn.heard!r} {conn.ended}"
             conn.rebase(len(line))
-    wrap = as_mail if kind == "mail" else as_post
+    wrap = as_mail if mail else as_post
     data, other = (wrap(body) for body in content(f"{kind}/{trick}/{'bad' if bad else 'clean'}", bad=bad))
     seen = len(conn.heard)
     tcp_tricks.TRICKS[trick](conn, data, other)
@@ -93,7 +97,7 @@ def main() -> None:
     )
 
     def one(number: int, kind: str, trick: str, bad: bool) -> str:
-        port = SMTP if kind == "mail" else SHAPES
+        port = SMTP if kind.endswith("mail") else SHAPES
         ends = rawtcp.Ends(asked["here"], asked["there"], PORTS[number], port, here_mac, there_mac)
         return upload(wire, ends, kind, trick, bad)
 
