@@ -168,19 +168,48 @@ def test_encrypted_messages_are_passed_over_and_compressed_ones_are_trouble() ->
 
 
 def test_of_a_long_file_all_but_the_held_end_goes_on_between_looks() -> None:
-    """A reader asks on until the end it was told; a writer may stop anywhere, so the last bytes stay."""
+    """A writer may stop anywhere, and a reader where the server has no more, whatever it announced."""
+    for look, stream in (
+        (Talk().ask, frame(write(1, 0, bytes(8 << 20)))),
+        (reader(8 << 20).answer, frame(opened(1, 8 << 20)) + frame(data(2, bytes(8 << 20)))),
+    ):
+        assert any(one.parts for one in look(stream[: 1 << 20]))
+        (passing,) = [one.passes for one in look(stream[: 3 << 19]) if one.passes]
+        assert passing == (3 << 19) - smb2.TAIL
+        assert any(one.parts for one in look(stream[: 3 << 19])), "nothing more came"
+        assert any(one.parts for one in look(stream[: 3 << 20])), "twice as long"
+
+
+def reader(announced: int) -> Talk:
     talk = Talk()
-    talk.ask(frame(opening(1, "a")) + frame(read(2, 0, 8 << 20)))
-    answer = frame(opened(1, 8 << 20)) + frame(data(2, bytes(8 << 20)))
-    assert any(one.parts for one in talk.answer(answer[: 1 << 20]))
-    (passing,) = [one.passes for one in talk.answer(answer[: 3 << 19]) if one.passes]
-    assert passing == 3 << 19
-    assert any(one.parts for one in talk.answer(answer[: 5 << 19])), "twice as long"
-    writing = frame(write(1, 0, bytes(8 << 20)))
-    assert any(one.parts for one in talk.ask(writing[: 1 << 20]))
-    (passing,) = [one.passes for one in talk.ask(writing[: 3 << 19]) if one.passes]
-    assert passing == (3 << 19) - smb2.TAIL
-    assert any(one.parts for one in talk.ask(writing[: 3 << 19])), "nothing more came"
+    talk.ask(frame(opening(1, "a")) + frame(read(2, 0, announced)))
+    return talk
+
+
+def test_a_server_that_announces_more_than_it_has_gets_nothing_past_a_look_at_the_pause() -> None:
+    content = malicious(1_900_000)
+    talk = reader(64 << 20)
+    stream = frame(opened(1, 64 << 20)) + frame(data(2, content))
+    assert not seen(talk.answer(stream[: 1 << 20]))
+    (passing,) = [one.passes for one in talk.answer(stream) if one.passes]
+    assert EICAR not in stream[:passing]
+    assert seen(talk.answer(stream)), "no more came"
+
+
+def test_one_who_reads_piece_by_piece_costs_a_bounded_effort_and_is_never_stuck() -> None:
+    size, piece = 32 << 20, 64 << 10
+    talk = Talk()
+    talk.ask(frame(opening(1, "a")))
+    stream, looked_at = bytearray(frame(opened(1, size))), 0
+    for number, at in enumerate(range(0, 8 << 20, piece), 2):
+        talk.ask(frame(read(number, at, piece)))
+        stream += frame(data(number, bytes(piece)))
+        for _ in range(2):  # as it comes, and when it pauses
+            found = talk.answer(bytes(stream))
+            looked_at += sum(len(part) for one in found for part in one.parts)
+            free = max(one.passes for one in found) or len(stream)
+        assert free == len(stream), "the pause's look lets all of it go"
+    assert looked_at < 3 * smb2.EFFORT * (8 << 20)
 
 
 SAID = [frame(opening(1, "a")), frame(opened(1, 100)), frame(read(2, 0, 50)), frame(data(2, EICAR))]

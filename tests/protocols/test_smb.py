@@ -80,7 +80,7 @@ def test_of_what_is_read_the_clean_arrives_and_the_malicious_never(
     lab.wait(lambda: len(told(lab, "blocked")) == before + 1, "the centre was not told once", 20)
     assert told(lab, "blocked")[-1].file_name == f"bad-{size}.bin"
     whole = hashlib.sha256(clean(SIZES[size])).hexdigest()
-    assert whole in {event.sha256 for event in told(lab, "clean")}
+    lab.wait(lambda: whole in {event.sha256 for event in told(lab, "clean")}, "the clean one was not told", 20)
 
 
 @pytest.mark.parametrize("size", EACH)

@@ -29,6 +29,8 @@ MAX_FILES: Final = 256
 IDLE: Final = 8 << 20
 OFTEN: Final = 1 << 20
 """An unfinished file that is shorter is looked at whole every time."""
+EFFORT: Final = 16
+"""Times its own length that an unfinished read is looked at whenever it pauses; then each time an eighth has come."""
 TAIL: Final = 4096
 """What is held back of a file that goes on without a look."""
 REMEMBERED: Final = 64
@@ -66,6 +68,8 @@ class _Known(msgspec.Struct, array_like=True):
     files: dict[bytes, tuple[str, int, int]] = {}
     looked: dict[bytes, int] = {}
     seen: int = 0
+    effort: dict[bytes, int] = {}
+    """Bytes of each unfinished file that looks have taken."""
 
 
 @dataclass(slots=True)
@@ -115,6 +119,7 @@ class _Reader:
         self._sizes: dict[bytes, int] = {}
         self._looked: dict[bytes, int] = {}
         self._seen = 0
+        self._effort: dict[bytes, int] = {}
 
     def objects(self) -> Iterator[Found]:
         """Each file as it ends, then (without parts) what can be forgotten, then the unfinished ones."""
@@ -148,9 +153,11 @@ class _Reader:
             for key, file in self._files.items():
                 if file.length > self._looked.get(key, 0):
                     self._looked[key] = file.length
+                    self._effort[key] = self._effort.get(key, 0) + file.length
                     yield self._object(key, file)
         self._seen = sum(file.length for file in self._files.values())
         self._looked = {key: length for key, length in self._looked.items() if key in self._files}
+        self._effort = {key: effort for key, effort in self._effort.items() if key in self._files}
         yield Found(safe, safe, True, memo=self._memo(), passes=passes)
         if trouble:
             yield Found(at, 0, False, [stream[at:]], trouble=trouble)
@@ -193,18 +200,23 @@ class _Reader:
     def _passes(self) -> int:
         """How far the stream may go on although what is new has not been looked at; 0 = look now.
 
-        A reader asks on as long as it has not come to the file's end. Of everything else the last bytes stay, until a
-        look finds nothing more or twice as much as the last one.
+        The last bytes stay until a look finds nothing more or twice as much as the last one: what a server announces
+        proves nothing, its file may end anywhere. Who reads piece by piece and waits for each makes a pause of every
+        one. When too many of these looks have been taken, the announced end is believed for an eighth of the file.
         """
         fresh = {key: file for key, file in self._files.items() if file.length > self._looked.get(key, 0)}
         if not fresh:
             return 0
         told = {key for key in fresh if self._declared and self._sizes.get(key, 0) > fresh[key].length}
         still = sum(file.length for file in self._files.values()) <= self._seen
+        if still:
+            told = {key for key in told if self._effort.get(key, 0) > EFFORT * fresh[key].length}
+            told = {key for key in told if fresh[key].length * 8 < self._looked.get(key, 0) * 9}
         for key, file in fresh.items():
             if file.length < OFTEN or file.length >= 2 * self._looked.get(key, 0) or (still and key not in told):
                 return 0
-        return min((file.tail for key, file in fresh.items() if key not in told), default=len(self._stream))
+        kept = (file.tail for key, file in fresh.items() if not still or key not in told)
+        return min(kept, default=len(self._stream))
 
     def _object(self, key: bytes, file: _File) -> Found:
         runs = _runs(file.chunks) if key else [_joined([data for _, data in sorted(file.chunks, key=_place)])]
@@ -274,7 +286,7 @@ class _Responses(_Reader):
         super().__init__(stream)
         own, other = memos(peer)
         mine, self._asked = _decode(own, _Known), _decode(other, _Asked)
-        self._known, self._looked, self._seen = mine.files, mine.looked, mine.seen
+        self._known, self._looked, self._seen, self._effort = mine.files, mine.looked, mine.seen, mine.effort
         for name, size, number in self._known.values():
             self._names[_opened(number)], self._sizes[_opened(number)] = name, size
 
@@ -299,7 +311,7 @@ class _Responses(_Reader):
                 self._files[key].ended = True
 
     def _memo(self) -> bytes:
-        return msgspec.msgpack.encode(_Known(_last(self._known, REMEMBERED), self._looked, self._seen))
+        return msgspec.msgpack.encode(_Known(_last(self._known, REMEMBERED), self._looked, self._seen, self._effort))
 
 
 _T = TypeVar("_T")
