@@ -29,6 +29,7 @@ from sekisho.appliance.covering import Covering
 from sekisho.appliance.engine import Engine, RuleSet
 from sekisho.appliance.findings import Findings, utc_now
 from sekisho.appliance.inventory import Listener
+from sekisho.appliance.known import KnownFiles
 from sekisho.appliance.packetfilter import PacketFilter
 from sekisho.appliance.refusal import Responder
 from sekisho.appliance.watchdog import BypassWatchdog, Part, Report, RestartEngine, SetMode, observe
@@ -57,7 +58,8 @@ class Daemon:
         self.findings = Findings(settings.journals / "appliance.jsonl")
         self.packets = PacketFilter(settings.bridge.lan, self.findings.report)
         self.policy = Live(settings, self.findings.report, self.packets.apply)
-        self.engine = Engine(settings, lambda: self.policy.choose(choose_rules(settings)), self.findings.report)
+        self.known = KnownFiles(settings)
+        self.engine = Engine(settings, self._choose, self.findings.report)
         self.listener = Listener(
             settings.bridge.lan, settings.inventory, settings.state / "inventory.json", self.findings.report
         )
@@ -68,6 +70,9 @@ class Daemon:
         self.watchdog = BypassWatchdog(self.queues, self.closed, self._saved_accounts())
         self.stop = threading.Event()
         self.failed = False
+
+    def _choose(self) -> RuleSet:
+        return self.known.choose(self.policy.choose(choose_rules(self.settings)))
 
     def _saved_accounts(self) -> tuple[Part, ...]:
         try:
@@ -108,6 +113,7 @@ class Daemon:
             for name, work in (
                 ("engine", self.engine.run),
                 ("policy", lambda stop: self.policy.run(stop, self.engine)),
+                ("known", lambda stop: self.known.run(stop, self.engine)),
                 ("inventory", self.listener.run),
                 ("responder", self.responder.run),
                 ("coverage", self.covering.run),

@@ -51,6 +51,13 @@ class RuleSet:
     """Why a newer set is not this one; reported once."""
     policy: Path | None = None
     """The rules of the owner's policy, absolute, beside the signatures."""
+    known: Path | None = None
+    """The rules that refuse files by their hash, absolute."""
+
+    @property
+    def own(self) -> list[Path]:
+        """The product's rules, which stand before the signatures."""
+        return [suricata.steer_rules(), *(path for path in (self.known, self.policy) if path is not None)]
 
 
 class EngineState(msgspec.Struct):
@@ -239,8 +246,7 @@ class Engine:
         return self._prove(wanted)
 
     def _prove(self, wanted: RuleSet) -> bool:
-        expected = wanted.rules + count_rules(suricata.steer_rules())
-        expected += count_rules(wanted.policy) if wanted.policy else 0
+        expected = wanted.rules + sum(count_rules(path) for path in wanted.own)
         stats = control.ruleset_stats(self._settings.control_socket)
         self.state.rules_loaded, self.state.rules_failed = stats.rules_loaded, stats.rules_failed
         self.state.rules_expected, self.state.set_id = expected, wanted.id
@@ -271,8 +277,7 @@ class Engine:
             return ""
 
     def _render(self, wanted: RuleSet) -> str:
-        policy = [wanted.policy] if wanted.policy else []
-        return suricata.model(self._settings, [suricata.steer_rules(), *policy, self._rule_file(wanted)]).render()
+        return suricata.model(self._settings, [*wanted.own, self._rule_file(wanted)]).render()
 
     def _rule_file(self, wanted: RuleSet) -> Path:
         """In detect mode a copy in which every rule only reports."""

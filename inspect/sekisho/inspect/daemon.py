@@ -35,6 +35,7 @@ from sekisho.inspect.ledger import Ledger
 from sekisho.inspect.quarantine import Entry, Quarantine
 from sekisho.inspect.ranges import Ranges
 from sekisho.inspect.recorder import Bad, NewRules, Record, Recorder, utc
+from sekisho.inspect.refused import Refused
 from sekisho.inspect.scan import Pool
 from sekisho.inspect.worker import Job, Result
 from sekisho.telemetry import events
@@ -75,13 +76,16 @@ class Inspect:
         told = _told(journal)
         recent = Quarantine(settings.state / "recent", max_bytes=retro.STORE_BYTES, keep_days=retro.KEEP_DAYS)
         ledger = Ledger(settings.state / "inspect" / "ledger.db")
+        self.rules = settings.sets / "current" / "yara.compiled"
+        refused = Refused(settings.known_files, self._rules_file().parent.name)
+        self.engine.known.update((file.sha256, tuple(file.rules)) for file in refused.files())
         self.recorder = Recorder(
-            JournalWriter(journal), self.quarantine, recent, ledger, settings.inventory, inspection.home_networks
-        )
+            JournalWriter(journal), self.quarantine, recent, ledger, refused, settings.inventory,
+            inspection.home_networks,
+        )  # fmt: skip
         self.rescan = retro.Rescan(recent)
         self._again: dict[int, Entry] = {}
         self._next_again = 0
-        self.rules = settings.sets / "current" / "yara.compiled"
         self.pool = Pool(inspection.scan_workers, 512, self._rules_file())
         self.files = _bind(settings.files_socket, socket.SOCK_DGRAM)
         self.control = _bind(settings.inspect_socket, socket.SOCK_STREAM)
@@ -424,7 +428,8 @@ class Inspect:
             self.recorder.put(Record(verdict, *copy, "transfer", again=True))
             return
         fd = self._fds.pop(report.token, -1) if keep else -1
-        self.recorder.put(Record(verdict, fd, self._lengths.get(report.token, 0), self._forms.get(report.token, "")))
+        length, form = self._lengths.get(report.token, 0), self._forms.get(report.token, "")
+        self.recorder.put(Record(verdict, fd, length, form, hearsay=report.hearsay))
 
     def _copy(self, token: int, start: int, end: int) -> tuple[int, int] | None:
         """(descriptor, length) of a part of what is spooled, which moves on after this."""
@@ -458,6 +463,7 @@ class Inspect:
             "workers": self.pool.pids(),
             "workers_ready": self.pool.ready,
             "workers_lost": self.pool.lost,
+            "scans": self.pool.submitted,
             "rules": str(self.pool.rules),
             "open_cases": len(self.engine.cases),
             "not_looked_at": dict(self.engine.shed),

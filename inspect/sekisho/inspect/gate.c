@@ -139,6 +139,7 @@ struct flow {
     uint8_t cut_dir;
     uint8_t mixed;       /* many files travel at once, both ways */
     uint8_t page, heard; /* SINK: the reply is a page; the client has acknowledged it */
+    uint8_t known;       /* the engine knew a file of it */
     uint8_t rigid;       /* the encapsulation counts its bytes (PPPoE): no packet may change its length */
     uint32_t wait_index;
     int64_t touched;
@@ -1024,7 +1025,8 @@ static int page_instead(struct gate *g, struct flow *f) {
     struct held *h = d->head;
     if (!(f->kind & MARK_HTTP) || f->rigid || !h || h->seq != d->base || (d->topped && (int32_t)(d->top - d->base) > 0))
         return 0;
-    if (!d->map || d->contig < 16 || memcmp(d->map, "HTTP/1.", 7) || !put_page(f, &g->pages[GATE_PAGE_FILE], 0)) return 0;
+    if (!d->map || d->contig < 16 || memcmp(d->map, "HTTP/1.", 7) || !put_page(f, &g->pages[f->known ? GATE_PAGE_KNOWN : GATE_PAGE_FILE], 0))
+        return 0;
     pop(g, d);
     g->stats.holding++;
     f->replied = 1;
@@ -1453,6 +1455,15 @@ static int sent_beyond(struct gate *g, const struct packet *p) {
     return beyond;
 }
 
+/* The engine knows the file that this packet completes by its hash. It is held with what waits of it, until the daemon
+ * has cut the flow; what cannot be held (the flow passes, or it repeats) keeps its mark, and the last line withholds it. */
+static void known_file(struct gate *g, struct flow *f, const struct packet *p) {
+    f->known = 1;
+    f->dir[p->dir].checking = 1;
+    data_packet(g, f, p);
+    note(g, f, p->dir, GATE_KNOWN);
+}
+
 static void handle(struct gate *g, struct packet *p) {
     g->stats.packets++;
     int unread = parse(p);
@@ -1511,7 +1522,10 @@ static void handle(struct gate *g, struct packet *p) {
         return;
     }
     if (p->mark & MARK_REFUSE && !(p->flags & RST)) {
-        refuse(g, f, p);
+        int known = (p->mark >> MARK_WHY_SHIFT & 15) == GATE_PAGE_KNOWN && f->kind & MARK_FILES;
+        if (known && tail_held(f, p->dir) && (p->plen || p->flags & FIN)) known_file(g, f, p);
+        else if (f->known) let_go(g, p); /* an acknowledgement of what came before: the daemon's cut follows */
+        else refuse(g, f, p);
         return;
     }
     if (p->flags & RST) {

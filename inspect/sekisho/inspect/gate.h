@@ -20,6 +20,7 @@ enum gate_note_kind {
     GATE_EXPIRED = 5,  /* a packet waited longer than the verdict deadline */
     GATE_SHED = 6,     /* no memory for this object's spool; its tail is not held */
     GATE_WITHHELD = 8, /* after a cut that found nothing held: the first new bytes have been withheld now */
+    GATE_KNOWN = 9, /* the engine knows the file that the newest packet completes; it is held: cut */
     GATE_GONE = 7      /* the flow ended; its handle is no longer valid */
 };
 
@@ -103,8 +104,9 @@ int gate_spool(struct gate *gate, uint64_t flow, uint32_t dir, uint64_t *length)
 /* What a refused HTTP request is answered with, by the number of the function that refuses (marks.WHY); 0 stands in
  * for those without one. A whole response of at most GATE_PAGE_MAX bytes, "Connection: close" among its fields, in which
  * GATE_REFERENCE is replaced by month, day, time (UTC) and client port. Length 0 takes the page away: a reset instead.
- * -1 when it is too long. GATE_PAGE_FILE is for gate_cut: a response none of which was delivered is replaced by it. */
-enum { GATE_PAGES = 16, GATE_PAGE_FILE = 15, GATE_PAGE_MAX = 1220 };
+ * -1 when it is too long. GATE_PAGE_FILE is for gate_cut: a response none of which was delivered is replaced by it; GATE_PAGE_KNOWN
+ * is that of a file the engine knew. */
+enum { GATE_PAGES = 16, GATE_PAGE_KNOWN = 7, GATE_PAGE_FILE = 15, GATE_PAGE_MAX = 1220 };
 #define GATE_REFERENCE "MMDD-HHMMSS-PPPPP"
 int gate_set_page(struct gate *gate, uint32_t why, const char *bytes, uint32_t length);
 void gate_get_stats(struct gate *gate, struct gate_stats *stats);

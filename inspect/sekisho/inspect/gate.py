@@ -32,6 +32,7 @@ class Kind(enum.IntEnum):
     SHED = 6
     GONE = 7
     WITHHELD = 8
+    KNOWN = 9
 
 
 class Config(ctypes.Structure):

@@ -3,6 +3,7 @@
     gate says PAUSE or COMPLETE    -> Scan the raw stream -> clean: Release | bad: Keep, Cut
     gate says FRAME                -> a long object is on its way: Scan what is there, learn where it says its end
     gate says EXPIRED, TOO_BIG, SHED, or a scan failed -> policy: released and said so, or cut
+    engine refuses a file it knows by its hash -> Cut, without a look
     engine says a file is complete -> remember its names; if the gate has told nothing about it soon, judge it late
 
 Every file gets exactly one outcome (REQUIREMENTS A6). "blocked" is reported only after the gate
@@ -18,6 +19,7 @@ from typing import Literal
 import msgspec
 
 from sekisho.appliance.core import marks
+from sekisho.appliance.core.known import MAX_FILES
 from sekisho.inspect.gate import TO_CLIENT, TO_SERVER, Ends, Kind, Note
 from sekisho.inspect.neutralise import Patch
 from sekisho.inspect.worker import Object, Result
@@ -32,6 +34,12 @@ CLAIM_S = 5.0
 CUT_ENDS_S = 30.0
 """So long the engine may come with a file of a connection that was cut: it ends its view of that one at its leisure."""
 MAX_CLAIMS = 4096
+KNOWN_FILE = "known_file"
+"""Told in the place of the rules of a file that the engine refused and has not named."""
+NAME_S = 1.0
+"""So long the engine may take to name a file that it has refused."""
+KNOWN = "known"
+"""The reason of a refusal by hash: nothing was looked at."""
 MIXED = ("http2",)
 """Protocols that carry many files at once."""
 ENGINE_DEPTH_BYTES = 1 << 20
@@ -221,6 +229,8 @@ class Report:
     inner: str = ""
     again: tuple[int, int] | None = None
     """Where in the spool it lies, if it is to be kept for another look; told before the spool moves on."""
+    hearsay: bool = False
+    """Not from a look with the rules in force: nothing is to be learned from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +255,8 @@ class _Case:
     size: int = 0
     length: int = 0
     base: int = 0
+    outdated: bool = False
+    """Looked at by a worker that still has the rules before those in force."""
     late: bool = False
     why_late: str = "restart"
     on_its_way: bool = False
@@ -313,12 +325,16 @@ class HoldEngine:
     """Files of cut flows of which it is not known yet whether anything was withheld."""
     flows: dict[int, _Flow] = field(default_factory=dict)
     cache: OrderedDict[str, tuple[str, ...]] = field(default_factory=OrderedDict)
+    known: OrderedDict[str, tuple[str, ...]] = field(default_factory=OrderedDict)
+    """Malicious files under the rules in force, by hash: what names a file that the engine refuses."""
     waiting: OrderedDict[int, _Case] = field(default_factory=OrderedDict)
     """Claims in the order of their coming."""
     told: OrderedDict[tuple[str, int, str, int], tuple[float, Outcome]] = field(default_factory=OrderedDict)
     """Ends of which the gate has told an outcome: when, and which."""
     names: OrderedDict[frozenset[tuple[str, int]], str] = field(default_factory=OrderedDict)
     """What connections between two ends will carry, where another connection says so (FTP), until it is asked for."""
+    unnamed: dict[int, _Case] = field(default_factory=dict)
+    """By flow: what the engine has refused and the gate withheld, told when the engine has named it."""
     next_token: int = 1
     overloaded: bool = False
     """Scans wait too long. What nothing waits for is not looked at then: first looks at long objects on their way,
@@ -345,6 +361,8 @@ class HoldEngine:
     def due(self, now: float) -> list[Command]:
         """Judge the files of which the gate has told nothing in time. Call about once a second."""
         commands: list[Command] = []
+        for case in [case for case in self.unnamed.values() if now - case.began >= NAME_S]:
+            commands += self._tell_unnamed(case, now)
         while self.waiting:
             case = next(iter(self.waiting.values()))
             if self.overloaded and len(self.waiting) <= MAX_CLAIMS:
@@ -390,6 +408,7 @@ class HoldEngine:
     def forget_verdicts(self) -> None:
         """The rules changed: what was clean may not be any more."""
         self.cache.clear()
+        self.known.clear()
 
     def _open(self, what: Literal["file", "stream"], flow: int, direction: int, meta: Meta, now: float) -> _Case:
         case = _Case(self.next_token, what, flow, direction, meta, now)
@@ -400,6 +419,10 @@ class HoldEngine:
     def _file(self, seen: FileSeen, now: float) -> list[Command]:
         case = self._open("file", seen.flow, seen.dir, seen.meta, now)
         case.sha256, case.size, case.late = seen.sha256, seen.size, seen.late
+        unnamed = self.unnamed.get(seen.flow)
+        if unnamed is not None and unnamed.dir == seen.dir and seen.sha256 in self.known:
+            self._name(unnamed, case)
+            return [*self._tell_unnamed(unnamed, now), *self._close(case)]
         if seen.flow and seen.flow in self.cut:
             return self._close(case)  # its outcome was told when the flow was cut
         if seen.flow:
@@ -428,6 +451,8 @@ class HoldEngine:
             self.cut.discard(note.flow)
             self.flows.pop(note.flow, None)
             told = self._cut_told(note.flow, "delivered_then_found", now)
+            if note.flow in self.unnamed:
+                told += self._tell_unnamed(self.unnamed[note.flow], now)
             for case in self.cases.values():
                 if case.flow == note.flow:  # no note will follow: what is found now is found too late
                     case.flow = 0
@@ -443,6 +468,8 @@ class HoldEngine:
         if note.kind is Kind.FRAME and self.overloaded:
             self.shed["on_its_way"] += 1
             return []
+        if note.kind is Kind.KNOWN:
+            return self._known(note, ends, now)
         case, app = self._begin(note, ends, now)
         if note.kind is Kind.FRAME:
             case.on_its_way = True
@@ -463,6 +490,29 @@ class HoldEngine:
         case = self._open("stream", note.flow, note.dir, self._called(note.flow, meta), now)
         case.length, case.base, case.ended = note.length, note.base, note.ended
         return case, "" if note.joined else app  # no splitter reads from the middle: all of it is one thing to look at
+
+    def _known(self, note: Note, ends: Ends, now: float) -> list[Command]:
+        """The engine has refused a file by its hash: told as the engine named it, where it has done so by now."""
+        if note.flow in self.cut:
+            return []
+        case = self._open("stream", note.flow, note.dir, self._ends(note.flow, note.dir, ends)[0], now)
+        case.rules, case.reason = (KNOWN_FILE,), KNOWN
+        claims = self._flow(note.flow).claims
+        claim = next((c for c in reversed(claims) if c.dir == note.dir and c.sha256 in self.known), None)
+        if claim is None:
+            return self._stop(case, now)
+        claims.remove(claim)
+        self.waiting.pop(claim.token, None)
+        self._name(case, claim)
+        return [*self._stop(case, now), *self._close(claim)]
+
+    def _name(self, case: _Case, claim: _Case) -> None:
+        case.meta, case.sha256, case.size, case.rules = claim.meta, claim.sha256, claim.size, self.known[claim.sha256]
+
+    def _tell_unnamed(self, case: _Case, now: float) -> list[Command]:
+        del self.unnamed[case.flow]
+        case.began = now  # it was cut at once: what took time was its name
+        return [self._report(case, "blocked", case.reason, now), *self._close(case)]
 
     def _look_at(self, case: _Case, app: str, now: float) -> Scan:
         blank, flow = self._blank(case), self.flows.get(case.flow, _Flow())
@@ -538,6 +588,7 @@ class HoldEngine:
         case, result = self.cases.get(event.token), event.result
         if case is None:
             return []
+        case.outdated |= result.outdated
         if case in self.undecided.get(case.flow, ()):  # cut at its deadline: only a note can tell how that ended
             found = next((seen for seen in result.objects if seen.rules), None)
             if found is None:
@@ -556,14 +607,19 @@ class HoldEngine:
         if not rules and seen.reason:
             return self._unscanned(case, seen.reason, now)
         if not rules:
-            self._remember(case.sha256, rules)
+            self._remember(case, case.sha256, rules)
         return self._judge(case, rules, now)
 
-    def _remember(self, sha256: str, rules: tuple[str, ...]) -> None:
-        if sha256:
-            self.cache[sha256] = rules
-            if len(self.cache) > CACHE_SIZE:
-                self.cache.popitem(last=False)
+    def _remember(self, case: _Case, sha256: str, rules: tuple[str, ...]) -> None:
+        if not sha256 or case.outdated:
+            return
+        if rules:
+            self.known[sha256] = rules
+            if len(self.known) > MAX_FILES:
+                self.known.popitem(last=False)
+        self.cache[sha256] = rules
+        if len(self.cache) > CACHE_SIZE:
+            self.cache.popitem(last=False)
 
     def memos(self, flow: int, direction: int) -> tuple[bytes, bytes]:
         """(of this direction, of the other): what a look at the flow must know beyond its spool."""
@@ -658,6 +714,7 @@ class HoldEngine:
             one = self._open("stream", case.flow, case.dir, case.meta, now)
             one.began, one.sha256, one.size, one.inner = case.began, seen.sha256, seen.size, seen.inner
             one.meta, one.rules, one.reason = self._named(case, seen), tuple(seen.rules), seen.reason
+            one.outdated = case.outdated
             one.whole = bool(case.flow and (seen.patches or seen.more))
             case.mended.append(one)
             if self.block:
@@ -740,7 +797,7 @@ class HoldEngine:
                 report = replace(report, again=(seen.start, seen.end or case.length))
             reports.append(report)
             if not reason:
-                self._remember(seen.sha256, ())
+                self._remember(case, seen.sha256, ())
         return reports
 
     def _is_news(self, case: _Case, seen: Object) -> bool:
@@ -756,7 +813,7 @@ class HoldEngine:
         """Malicious, or (without rules) of a kind that policy does not let pass."""
         case.rules = rules
         if rules:
-            self._remember(case.sha256, rules)
+            self._remember(case, case.sha256, rules)
         if not self.block:
             return [
                 *self._let_go(case),
@@ -805,6 +862,9 @@ class HoldEngine:
         if case is None:
             return []
         self.cut.add(case.flow)
+        if event.withheld > 0 and case.reason == KNOWN and not case.sha256:
+            case.began, self.unnamed[case.flow] = now, case
+            return []
         if event.withheld > 0:
             return [self._report(case, "blocked", case.reason, now), *self._close(case)]
         # The packet is still on its way, or it is too late: a note will tell.
@@ -822,8 +882,9 @@ class HoldEngine:
         self._tell(case.meta, outcome, now)
         held = 0.0 if case.late else (now - case.began) * 1000
         return Report(
-            case.token, case.meta, outcome, reason, case.rules, case.sha256, case.size, held, inner=case.inner
-        )
+            case.token, case.meta, outcome, reason, case.rules, case.sha256, case.size, held, inner=case.inner,
+            hearsay=case.outdated or reason == KNOWN,
+        )  # fmt: skip
 
     def _tell(self, meta: Meta, outcome: Outcome, now: float) -> None:
         self.told[ends_of(meta)] = (now, outcome)

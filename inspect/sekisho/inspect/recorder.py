@@ -23,6 +23,7 @@ from sekisho.appliance.core.errors import SekishoError
 from sekisho.appliance.core.journal import JournalWriter
 from sekisho.inspect.ledger import Ledger, Why
 from sekisho.inspect.quarantine import Entry, Quarantine
+from sekisho.inspect.refused import Refused
 from sekisho.telemetry import events
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,10 @@ class NewRules:
 
     known: Path
 
+    @property
+    def set_id(self) -> str:
+        return self.known.parent.name
+
 
 @dataclass(slots=True)
 class Record:
@@ -57,6 +62,8 @@ class Record:
     form: str = "file"
     again: bool = False
     """The content is kept to be looked at again, not because it was stopped."""
+    hearsay: bool = False
+    """The verdict is not of the rules in force."""
 
 
 class Recorder:
@@ -68,6 +75,7 @@ class Recorder:
         quarantine: Quarantine,
         recent: Quarantine,
         ledger: Ledger,
+        refused: Refused,
         inventory: Path,
         home: Iterable[str] = (),
     ) -> None:
@@ -76,6 +84,7 @@ class Recorder:
         self._quarantine = quarantine
         self._recent = recent
         self._ledger = ledger
+        self._refused = refused
         self._inventory = inventory
         self._home = [ipaddress.ip_network(network) for network in home]
         self._macs: dict[str, str] = {}
@@ -98,6 +107,7 @@ class Recorder:
         """Write what waits, then stop."""
         self._queue.put(None)
         self._thread.join(10)
+        self._refused.flush(now=True)
         self._ledger.close()
         self._journal.close()
 
@@ -106,7 +116,7 @@ class Recorder:
             try:
                 record = self._queue.get(timeout=1)
             except queue.Empty:
-                self._ledger.flush()
+                self._flush()
                 continue
             if record is None:
                 return
@@ -119,11 +129,16 @@ class Recorder:
                 case Bad():
                     self._found_bad(record)
                 case NewRules():
+                    self._refused.begin(record.set_id)
                     for sha256 in self._ledger.among(record.known):
                         self._found_bad(Bad(sha256, ["known_file"], "hash_list"))
                 case Record():
                     self._record(record)
-            self._ledger.flush()
+            self._flush()
+
+    def _flush(self) -> None:
+        self._ledger.flush()
+        self._refused.flush()
 
     def _found_bad(self, bad: Bad) -> None:
         retro = self._ledger.found_bad(bad.sha256, bad.rules, bad.why, utc())
@@ -149,6 +164,8 @@ class Recorder:
                 os.close(record.fd)
         self._write(verdict)
         if verdict.rules and verdict.sha256:
+            if not record.hearsay:
+                self._refused.add(verdict.sha256, verdict.size, verdict.rules)
             self._found_bad(Bad(verdict.sha256, verdict.rules, "seen_bad"))
         elif verdict.sha256 and verdict.outcome != "blocked":
             self._ledger.deliver(verdict, self._device(verdict.flow))

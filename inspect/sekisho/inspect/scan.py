@@ -62,6 +62,7 @@ class Pool:
     rules: Path
     """The compiled rules of the set in force; changing it replaces the workers one by one."""
     lost: int = 0
+    submitted: int = 0
     _workers: list[_Worker] = field(default_factory=list)
     _queue: deque[_Task] = field(default_factory=deque)
     _done: list[Result] = field(default_factory=list)
@@ -99,6 +100,7 @@ class Pool:
 
         With `MAX_WAITING` jobs in the queue (no worker can start) the answer is "worker_lost" at once.
         """
+        self.submitted += 1
         if len(self._queue) >= MAX_WAITING:
             _Task(job, fd).close()
             self._done.append(Result(job.id, error="worker_lost"))
@@ -212,6 +214,7 @@ class Pool:
         if result.goes_on:
             return
         result.objects = task.objects
+        result.outdated = worker.rules != str(self.rules)
         worker.task = None
         task.close()
         self._done.append(result)

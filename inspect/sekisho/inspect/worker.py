@@ -139,6 +139,8 @@ class Result(msgspec.Struct, omit_defaults=True):
     scan_ms: float = 0.0
     goes_on: bool = False
     """The rest of this result follows in another message."""
+    outdated: bool = False
+    """Set by the pool: the worker had other rules than those in force."""
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -177,6 +177,11 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return self.state / "telemetry" / "spool.db"
 
     @property
+    def known_files(self) -> Path:
+        """Hashes of files found malicious (core.known), rewritten by inspect, read by appliance for the engine."""
+        return self.state / "known.json"
+
+    @property
     def inventory(self) -> Path:
         """LAN devices by IP, JSON {"ip": "mac"}, rewritten atomically by appliance, read by telemetry."""
         return self.run / "inventory.json"
