@@ -336,6 +336,19 @@ def test_what_comes_behind_a_fin_is_not_the_end_again() -> None:
         assert not gate.pause().ended
 
 
+def test_an_end_that_comes_on_its_own_during_a_look_is_said_after_it() -> None:
+    with dry() as gate:
+        talk = Talk(gate, kind=marks.FTPDATA)
+        talk.to_client(0, b"a" * 100)
+        note = gate.pause()
+        talk.to_client(100, flags=ACK | FIN)
+        gate.answer(note)
+        (whole,) = gate.take()
+        assert (whole.kind, whole.length, whole.ended) == (Kind.COMPLETE, 100, True)
+        gate.answer(whole)
+        assert gate.tick(10_000) == []
+
+
 def test_complete_on_fin() -> None:
     with dry() as gate:
         talk = Talk(gate, kind=marks.FTPDATA)

@@ -59,9 +59,13 @@ def curl(lab: Lab, *argv: str) -> subprocess.CompletedProcess[bytes]:
     return lab.run("lan", ["curl", "-gs", "--max-time", "30", *argv], timeout_s=60)
 
 
-def blocked(lab: Lab) -> list[FileVerdict]:
+def told(lab: Lab, outcome: str) -> list[FileVerdict]:
     events = (row.event for row in lab.events())
-    return [e for e in events if isinstance(e, FileVerdict) and e.app == "ftp-data" and e.outcome == "blocked"]
+    return [e for e in events if isinstance(e, FileVerdict) and e.app == "ftp-data" and e.outcome == outcome]
+
+
+def blocked(lab: Lab) -> list[FileVerdict]:
+    return told(lab, "blocked")
 
 
 def content(path: Path) -> bytes:
@@ -71,7 +75,7 @@ def content(path: Path) -> bytes:
 @pytest.mark.parametrize("way", WAYS)
 def test_whichever_way_the_data_connection_is_made_it_is_looked_at(lab: Lab, tmp_path: Path, way: str) -> None:
     host, how = WAYS[way]
-    before = len(blocked(lab))
+    before, whole = len(blocked(lab)), len(told(lab, "clean"))
     for size in ("1k", "300k"):
         good = curl(lab, *how, "-o", str(tmp_path / "good"), f"ftp://{host}/clean/{size}.bin")
         assert (good.returncode, content(tmp_path / "good")) == (0, clean(SIZES[size])), (size, good.returncode)
@@ -79,8 +83,12 @@ def test_whichever_way_the_data_connection_is_made_it_is_looked_at(lab: Lab, tmp
         assert bad.returncode != 0 and EICAR not in content(tmp_path / "bad")
         assert len(content(tmp_path / "bad")) < SIZES[size]
     lab.wait(lambda: len(blocked(lab)) == before + 2, "the centre was not told of both", 20)
-    told = sorted((event.size, event.file_name) for event in blocked(lab)[before:])
-    assert told == [(1_000, "1k.bin"), (300_000, "300k.bin")]
+    both = [(1_000, "1k.bin"), (300_000, "300k.bin")]
+    assert sorted((event.size, event.file_name) for event in blocked(lab)[before:]) == both
+    lab.wait(lambda: len(told(lab, "clean")) >= whole + 2, "the centre was not told of the clean ones", 20)
+    clean_ones = told(lab, "clean")[whole:]
+    assert sorted((event.size, event.file_name) for event in clean_ones) == both
+    assert [event.reason for event in clean_ones] == ["", ""], "told by what was seen, not by the engine's copy later"
 
 
 def test_a_download_that_is_resumed_is_looked_at(lab: Lab, tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ struct direction {
     uint32_t acked;      /* the newest acknowledgement number that its sender used, once `acks` is set */
     uint8_t aligned;     /* `frame` is known */
     uint8_t acks;
+    uint8_t end_said;    /* a look was asked for that knows that nothing follows */
     uint32_t holding, held_bytes;
     struct patch *patch; /* PATCHES of them, made at the first one */
     int patches;
@@ -348,6 +349,7 @@ static void note(struct gate *g, struct flow *f, uint32_t dir, uint32_t kind) {
     n->length = f->dir[dir].contig;
     n->base = f->dir[dir].stream;
     n->ended = all_here(&f->dir[dir]);
+    f->dir[dir].end_said |= n->ended;
     n->joined = f->dir[dir].joined;
 }
 
@@ -1764,6 +1766,9 @@ void gate_release(struct gate *g, uint64_t flow, uint32_t dir, uint64_t upto, ui
     set_now(g);
     d->tail_since = g->now;
     if (d->head && d->contig > d->looked) consider_notes(g, f, dir, d->tail->flags & PSH);
+    /* The end came during the look, on its own: what was looked at is whole, and nobody would say so. */
+    else if (d->contig && !d->idle && !d->end_said && all_here(d) && tail_held(f, dir) && !d->pass && !d->shed)
+        look(g, f, dir, GATE_COMPLETE);
 }
 
 void gate_expect(struct gate *g, uint64_t flow, uint32_t dir, uint64_t end) {
