@@ -19,7 +19,7 @@ import run  # noqa: E402
 from targets import TARGETS  # noqa: E402
 
 FOUND = sorted(path for path in (HERE / "corpus").glob("*/*") if path.is_file())
-SECONDS, PARTS = 5, 4
+SECONDS, PARTS = 2, 4
 
 
 def test_every_folder_of_findings_has_its_target() -> None:
