@@ -707,6 +707,7 @@ def ended(gate: DryGate) -> Note:
     return note
 
 
+ASKS = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 BEHIND = 5000 + 101 + 65_537
 """Where a Linux that takes ports again begins: 64 KiB behind the former connection's end."""
 
@@ -733,6 +734,32 @@ def test_the_same_ports_right_after_a_cut_are_a_new_connection_once_the_receiver
         assert gate.gate.ends(note.flow) is not None, "what was under way is of the old one"
         held = Talk(gate, kind=marks.FTPDATA, server_isn=2_000_000, client_isn=1_000_000).to_client(0, b"b" * 100)
         assert gate.held(held) and gate.gate.ends(note.flow) is None
+
+
+@pytest.mark.parametrize("fin", ["server", "client"])
+def test_the_same_ports_are_a_new_connection_when_both_ends_agree_on_it(fin: str) -> None:
+    """Also when the gate has seen nothing of how the former one ended but one FIN."""
+    with dry() as gate:
+        old = Talk(gate)
+        old.to_client(0, b"HTTP/1.1 200 OK\r\n\r\n" + b"a" * 100)
+        gate.answer(note := gate.pause())
+        old.to_client(121, flags=ACK | FIN) if fin == "server" else old.to_server(0, flags=ACK | FIN)
+        new = Talk(gate, server_isn=70_000, client_isn=80_000)
+        assert gate.passed(new.to_server(-1, flags=SYN))
+        assert gate.gate.ends(note.flow) is not None, "one end alone begins nothing"
+        assert gate.passed(new.to_client(-1, flags=SYN | ACK, ack=0))
+        assert gate.gate.ends(note.flow) is None
+        assert gate.passed(new.to_server(0, ASKS))
+
+
+def test_what_lies_behind_an_end_is_not_refused_for_ever() -> None:
+    with dry() as gate:
+        old = Talk(gate)
+        old.to_server(0, flags=ACK | FIN)
+        new = Talk(gate, client_isn=90_000)
+        assert gate.dropped(new.to_server(0, ASKS))
+        gate.tick(3_000_000)
+        assert not gate.dropped(new.to_server(0, ASKS))
 
 
 @pytest.mark.parametrize("trick", ["a reset of the sender's own", "an end nobody took", "nothing"])

@@ -64,6 +64,7 @@ enum {
     ASKED_MAX = 1024,
     UNKNOWN_MAX = 65536, /* a stream that the engine has not recognised by then it never will */
     FOREIGN = 32768,      /* acknowledgements of one connection lie closer together */
+    ENDED_US = 3000000,   /* so long nothing else is taken from between the same ports */
 };
 
 enum { FIN = 0x01, SYN = 0x02, RST = 0x04, PSH = 0x08, ACK = 0x10, URG = 0x20 };
@@ -109,6 +110,7 @@ struct direction {
     uint32_t unread;    /* marks.LARGE, SCARCE or BYPASS: why its packets go unlooked at */
     uint32_t top;       /* sequence number behind the last byte let through */
     uint32_t last;      /* sequence number behind the last byte there is, once `fin` is set */
+    int64_t fin_at;     /* when `fin` was set */
     uint32_t base;      /* sequence number of spool offset 0 */
     uint64_t contig;    /* contiguous bytes from base */
     uint64_t expect;    /* offset at which the object ends, 0 = unknown */
@@ -138,6 +140,8 @@ struct flow {
     uint8_t used, met, begun, state, waiting, replied, force, closing, owes_note, fresh_sink, engine, resets;
     uint8_t over;        /* a receiver has said that the connection is at its end for it */
     uint8_t cut_dir;
+    uint8_t opening;     /* 1 + the direction of a SYN between the same ports */
+    uint32_t opened;     /* what an end that takes it acknowledges */
     uint8_t mixed;       /* many files travel at once, both ways */
     uint8_t page, heard; /* SINK: the reply is a page; the client has acknowledged it */
     uint8_t known;       /* the engine knew a file of it */
@@ -382,6 +386,8 @@ static struct flow *lookup(struct gate *g, const struct gate_key *key) {
     return NULL;
 }
 
+static void forget_former(struct gate *g, const struct gate_key *key);
+
 static uint32_t *beginning_slot(struct gate *g, const struct gate_key *key) {
     uint32_t *slot = &g->beginning_hash[hash_key(key) & g->hash_mask];
     while (*slot && !same_key(&g->beginnings[*slot - 1].key, key)) slot = &g->beginnings[*slot - 1].next_hash;
@@ -402,6 +408,7 @@ static void remember_beginning(struct gate *g, const struct gate_key *key, uint3
     struct beginning *b = beginning_of(g, key);
     if (b && b->first == first) return; /* the answer to a first SYN, once more */
     if (b) forget_beginning(g, b);
+    forget_former(g, key);
     b = &g->beginnings[g->beginning_at++ % g->beginning_count];
     if (b->used) forget_beginning(g, b);
     uint32_t *slot = &g->beginning_hash[hash_key(key) & g->hash_mask];
@@ -1294,6 +1301,7 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
         d->base = p->seq;
     }
     if (p->flags & FIN && (int32_t)(p->seq + p->plen - d->base - (uint32_t)d->contig) >= 0) { /* one further back is nobody's end */
+        if (!d->fin) d->fin_at = g->now;
         d->fin = 1;
         d->last = p->seq + p->plen;
     }
@@ -1315,7 +1323,8 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
             return;
         }
     }
-    if (tail && p->plen && d->fin && (int32_t)(p->seq - d->last) > 1) { /* behind its end and a gap: not of this connection */
+    /* Behind its end and a gap: not of this connection. Not for ever: a beginning may have gone by while nobody was here. */
+    if (tail && p->plen && d->fin && (int32_t)(p->seq - d->last) > 1 && g->now - d->fin_at < ENDED_US) {
         decide(g, p->id, NF_DROP, 0, NULL, 0);
         return;
     }
@@ -1386,6 +1395,16 @@ static int is_another(const struct flow *f, const struct packet *p) {
     return f->closing && d->seen && (offset < -(16 << 20) || offset > (int64_t)d->contig + (16 << 20));
 }
 
+/* Both ends agree on a new connection: one asked for it, the other acknowledges just that (RFC 9293 3.5). Neither can
+ * have the gate forget what it knows by itself. */
+static int begins_again(struct flow *f, const struct packet *p) {
+    if (!(p->flags & SYN) || p->flags & RST) return 0;
+    if (p->flags & ACK) return f->opening == 2 - p->dir && p->ack == f->opened;
+    f->opening = (uint8_t)(p->dir + 1);
+    f->opened = p->seq + 1;
+    return 0;
+}
+
 static int unfinished(const struct flow *f, uint32_t dir) {
     const struct direction *d = &f->dir[dir];
     return tail_held(f, dir) && (d->head || (d->map && !d->idle));
@@ -1407,6 +1426,14 @@ static int asks_http(struct beginning *b, const uint8_t *at, uint32_t n) {
         if (++b->written == 0) b->written = LAST;
     }
     return 0;
+}
+
+/* What was known between these ports was of a connection that the kernel has forgotten. */
+static void forget_former(struct gate *g, const struct gate_key *key) {
+    struct gate_key other = turned(key);
+    struct flow *f = lookup(g, key);
+    if (!f) f = lookup(g, &other);
+    if (f) destroy(g, f);
 }
 
 /* A packet of a connection of which the engine does not know yet what it is (docs/decisions/0012). What lies behind a
@@ -1494,7 +1521,7 @@ static void handle(struct gate *g, struct packet *p) {
             p->key = other;
         }
     }
-    if (f && is_another(f, p)) {
+    if (f && (begins_again(f, p) || is_another(f, p))) {
         destroy(g, f);
         f = NULL;
     }

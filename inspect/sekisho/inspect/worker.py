@@ -304,8 +304,8 @@ class Mapped:
     def __exit__(self, *_: object) -> None:
         if self._view is None:
             return
-        self._bytes.release()
         try:
+            self._bytes.release()
             self._view.close()
         except BufferError:  # a library's cycle still points into it: the collector unmaps it
             gc.collect()
