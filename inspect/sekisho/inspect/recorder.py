@@ -91,6 +91,7 @@ class Recorder:
         self._macs_at = 0.0
         self._queue: queue.Queue[Record | events.Health | Bad | NewRules | None] = queue.Queue(MAX_WAITING)
         self._lost = 0
+        self._kept = {entry.sha256: entry.id for entry in quarantine.entries()}
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
@@ -157,11 +158,14 @@ class Recorder:
             try:
                 entry = self._quarantine.put(record.fd, record.length, _entry(verdict, record.form))
                 verdict = msgspec.structs.replace(verdict, quarantine=entry.id)
+                self._kept[verdict.sha256] = entry.id
             except SekishoError as err:
                 log.error("not quarantined: %s", err)
                 self._write(events.Health(at=utc(), part="quarantine", state="failed", detail=str(err)[:200]))
             finally:
                 os.close(record.fd)
+        elif verdict.outcome == "blocked":
+            verdict = msgspec.structs.replace(verdict, quarantine=self._kept_before(verdict.sha256))
         self._write(verdict)
         if verdict.rules and verdict.sha256:
             if not record.hearsay:
@@ -169,6 +173,17 @@ class Recorder:
             self._found_bad(Bad(verdict.sha256, verdict.rules, "seen_bad"))
         elif verdict.sha256 and verdict.outcome != "blocked":
             self._ledger.deliver(verdict, self._device(verdict.flow))
+
+    def _kept_before(self, sha256: str) -> str:
+        """The quarantine's copy of a file that was stopped without being taken again; empty when there is none."""
+        ident = self._kept.get(sha256, "") if sha256 else ""
+        if ident:
+            try:
+                self._quarantine.show(ident)
+            except SekishoError:
+                del self._kept[sha256]
+                return ""
+        return ident
 
     def _device(self, flow: events.Flow) -> str:
         """The office's end of a flow; its receiver where both or none are."""
