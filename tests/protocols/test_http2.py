@@ -120,7 +120,10 @@ def test_a_clean_file_arrives_whole_and_its_malicious_twin_never(
         got = content(tmp_path / "bad")
         assert len(got) < SIZES[size] and EICAR not in got and malicious(SIZES[size]).startswith(got[:100])
     lab.wait(lambda: len(blocked(lab)) == before + len(hosts), "the centre was not told", 20)
-    assert {(event.file_name, event.app) for event in blocked(lab)[before:]} == {(f"{size}.bin", "http2")}
+    for event in blocked(lab)[before:]:
+        assert event.app == "http2"
+        # What the engine refuses by its hash, the same content from before, it does not always name.
+        assert event.file_name == f"{size}.bin" or (event.reason, event.file_name) == ("known", "")
 
 
 def test_a_connection_that_is_upgraded_is_looked_at_like_any_other(lab: Lab, tmp_path: Path) -> None:
