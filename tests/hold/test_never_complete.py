@@ -95,7 +95,7 @@ def test_http(lab: Lab, account: Account, size: str, shape: str, place: str) -> 
     tasks, marks = [], []
     for number in range(tries(size)):
         host = HOSTS[number % 2]
-        mark = f"{size}.{shape}.{place}.{number}"
+        mark = f"{size}.{shape}.{place}.{number:04}"
         paths = [f"/{before}/clean/{size}.bin?mark={mark}.{n}" for n in range(PLACES[place])]
         tasks.append(Web(host, SHAPES, [*paths, f"/{shape}/bad/{size}.bin?mark={mark}"]))
         marks.append(mark)
@@ -162,7 +162,7 @@ def test_ftp(lab: Lab, account: Account, size: str, passive: bool) -> None:
     bad: Counter[int] = Counter()
     clean: Counter[int] = Counter()
     for first in range(0, count, BATCH[size]):
-        marks = [f"ftp.{passive}.{number}" for number in range(first, min(count, first + BATCH[size]))]
+        marks = [f"ftp.{passive}.{number:04}" for number in range(first, min(count, first + BATCH[size]))]
         tasks = [_offered(lab, size, mark, n, passive) for n, mark in enumerate(marks)]
         for mark, done in zip(marks, office.perform(lab, tasks, HOUR if SOAK else 80), strict=True):
             good, stopped = done.got
@@ -186,7 +186,7 @@ def _offered(lab: Lab, size: str, mark: str, slot: int, passive: bool) -> Ftp:
 @pytest.mark.parametrize("size", ["1k", "300k"])
 def test_an_upload_of_a_malicious_file_is_stopped_too(lab: Lab, size: str) -> None:
     before = len(list(lab.lay.uploads.iterdir()))
-    tasks = [Post(HOSTS[n % 2], SHAPES, "/upload", SIZES[size], bad=n % 4 > 1, mark=f"up.{n}") for n in range(40)]
+    tasks = [Post(HOSTS[n % 2], SHAPES, "/upload", SIZES[size], bad=n % 4 > 1, mark=f"up.{n:03}") for n in range(40)]
     for task, done in zip(tasks, office.perform(lab, tasks), strict=True):
         (got,) = done.got
         assert (got.end == "whole") == (not task.bad), (task, got)

@@ -100,16 +100,3 @@ def test_a_worker_with_the_rules_before_these_teaches_nothing(outdated: bool) ->
         play(ScanDone(1, result), Keep(1), Cut(1, FLOW, TO_CLIENT))
         play(CutDone(1, 10), replace(report(1, "blocked", rules=("Bad",)), hearsay=outdated), Done(1))
     assert (SHA in engine.known) is (SHA in engine.cache) is not outdated
-
-
-@pytest.mark.parametrize(("after_s", "again"), [(0.5, False), (60.0, True)])
-def test_the_rest_of_what_was_cut_a_moment_ago_is_cut_and_not_told_again(after_s: float, again: bool) -> None:
-    with Playbook(knowing()) as play:
-        play(SEEN)
-        play(note(Kind.KNOWN), Cut(2, FLOW, TO_CLIENT), Done(1))
-        play(CutDone(2, 10), told(2), Done(2))
-        play(note(Kind.GONE, ends=None))
-        play.now += after_s
-        play(SEEN)
-        play(note(Kind.KNOWN), Cut(4, FLOW, TO_CLIENT), Done(3))
-        play(CutDone(4, 10), *([told(4)] if again else []), Done(4))

@@ -31,8 +31,6 @@ STALL_S = 0.5
 """A mail's sender that says nothing for this long has stopped; for less it may wait for an acknowledgement."""
 CLAIM_S = 5.0
 """So long the gate has to tell a file's outcome from the stream before the engine's copy is judged."""
-REPEATED_S = 3.0
-"""So long what is known and comes again between the same ports is the rest of what was cut, and has been told."""
 CUT_ENDS_S = 30.0
 """So long the engine may come with a file of a connection that was cut: it ends its view of that one at its leisure."""
 MAX_CLAIMS = 4096
@@ -267,8 +265,6 @@ class _Case:
     """The spool began elsewhere before this look ended: what it saw may be two objects in one place."""
     silent: bool = False
     """The stream has been judged already: this second opinion is told only if it differs."""
-    repeated: bool = False
-    """Its outcome has been told: it is cut, and no more said."""
     expired: bool = False
     ended: bool = False
     rules: tuple[str, ...] = ()
@@ -501,8 +497,6 @@ class HoldEngine:
             return []
         case = self._open("stream", note.flow, note.dir, self._ends(note.flow, note.dir, ends)[0], now)
         case.rules, case.reason = (KNOWN_FILE,), KNOWN
-        at, outcome = self.told.get(ends_of(case.meta), (-REPEATED_S, "clean"))
-        case.repeated = outcome == "blocked" and now - at < REPEATED_S
         claims = self._flow(note.flow).claims
         claim = next((c for c in reversed(claims) if c.dir == note.dir and c.sha256 in self.known), None)
         if claim is None:
@@ -868,8 +862,6 @@ class HoldEngine:
         if case is None:
             return []
         self.cut.add(case.flow)
-        if case.repeated:
-            return self._close(case)
         if event.withheld > 0 and case.reason == KNOWN and not case.sha256:
             case.began, self.unnamed[case.flow] = now, case
             return []
