@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,10 @@ def covers(mac: str) -> Callable[[Event], bool]:
     return lambda event: isinstance(event, Coverage) and event.mac == mac
 
 
+def of_hour(covered: Callable[[Event], bool], hour: str, event: Event) -> bool:
+    return covered(event) and isinstance(event, Coverage) and event.hour == hour
+
+
 def test_a_full_hour_becomes_events_at_the_centre_and_adds_up(lab: Lab) -> None:
     """The daemon is stopped and finds, when it starts, that the hour it was counting is over."""
     lab.run("lan", ["ping", "-q", "-c", "5", "-i", "0.01", layout.SERVER4])
@@ -292,9 +297,8 @@ def test_a_full_hour_becomes_events_at_the_centre_and_adds_up(lab: Lab) -> None:
     lab.wait(lab.inspecting, "the box does not inspect", 60)
     told = {}
     for mac in counted:
-        found = lab.wait_event(covers(mac), 20).event
+        found = lab.wait_event(partial(of_hour, covers(mac), state.hour.hour), 20).event  # one of the clock may end too
         assert isinstance(found, Coverage)
-        assert found.hour == "2026-01-01T00:00:00Z"
         told[mac] = found
     client = told[layout.CLIENT_MAC]
     stopped = {share.why: share.octets for share in client.bypassed}["box_stopped"]

@@ -1791,7 +1791,7 @@ void gate_release(struct gate *g, uint64_t flow, uint32_t dir, uint64_t upto, ui
         if (d->edge + finished <= upto) d->edge = 0;
     }
     set_now(g);
-    d->tail_since = g->now;
+    if (!d->shed) d->tail_since = g->now; /* what is not spooled goes after a while, whatever is said of it */
     if (d->head && d->contig > d->looked) consider_notes(g, f, dir, d->tail->flags & PSH);
     /* The end came during the look, on its own: what was looked at is whole, and nobody would say so. */
     else if (d->contig && !d->idle && !d->end_said && all_here(d) && tail_held(f, dir) && !d->pass && !d->shed)
