@@ -12,7 +12,6 @@ response of a length that a known file has, or whose length says nothing.
 
 from __future__ import annotations
 
-import base64
 import logging
 import re
 import threading
@@ -21,10 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from sekisho.appliance import control
+from sekisho.appliance import control, datasets
 from sekisho.appliance.core import known, marks
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
-from sekisho.appliance.core.fsio import write_atomic
+from sekisho.appliance.core.fsio import stamp, write_atomic
 from sekisho.appliance.core.settings import Settings
 from sekisho.appliance.engine import EngineState, RuleSet
 from sekisho.policy.model import FUNCTIONS
@@ -107,7 +106,7 @@ class KnownFiles:
         state = engine.state
         if self._settings.inspection.mode == "detect" or state.phase != "running":
             return
-        seen = (state.starts, state.reloads, state.pid, _stamp(self._settings.known_files), self._set_id())
+        seen = (state.starts, state.reloads, state.pid, stamp(self._settings.known_files), self._set_id())
         if seen == self._seen:
             return
         files = self._files()
@@ -115,9 +114,7 @@ class KnownFiles:
         fresh = seen[:3] != self._seen[:3]
         requests = []
         for name, now in wanted.items():
-            before = self._told[name]
-            requests += [_request("dataset-remove", name, entry) for entry in sorted(before - now)]
-            requests += [_request("dataset-add", name, entry) for entry in sorted(now if fresh else now - before)]
+            requests += datasets.changes(name, _kind(name), self._told[name], now, fresh=fresh)
         self._write(files)
         if requests:
             control.ask_all(self._settings.control_socket, requests, COMMANDS_S)
@@ -132,10 +129,10 @@ class KnownFiles:
 
     def _write(self, files: list[known.KnownFile]) -> None:
         """What the engine reads at its next reload or start."""
+        contents = {f"{name}.lst": datasets.render(_kind(name), sorted(e)) for name, e in lists(files).items()}
         large = [NO_FILE, *(file.sha256.encode() for file in files if file.size >= SMALL.stop)]
-        contents = {f"{name}.lst": [_word(name, entry) for entry in sorted(e)] for name, e in lists(files).items()}
-        for name, lines in (contents | {LARGE: large}).items():
-            path, data = self._dir / name, b"".join(line + b"\n" for line in lines)
+        for name, data in (contents | {LARGE: datasets.render("sha256", large)}).items():
+            path = self._dir / name
             with self._writing:
                 if not path.exists() or path.read_bytes() != data:
                     write_atomic(path, data, 0o644)
@@ -186,32 +183,13 @@ def rules(directory: Path) -> list[str]:
     ]
 
 
-def _kind(name: str) -> str:
+def _kind(name: str) -> datasets.KIND:
     return "sha256" if name == HASHES else "string"
-
-
-def _word(name: str, entry: bytes) -> bytes:
-    """An entry as the engine's files and commands spell it."""
-    return entry if name == HASHES else base64.b64encode(entry)
 
 
 def _parse(path: Path) -> frozenset[bytes]:
     """A list as an earlier life of this daemon left it: the engine that still runs may hold it."""
     try:
-        lines = path.read_bytes().splitlines()
-        return frozenset(lines if path.stem == HASHES else map(base64.b64decode, lines))
+        return frozenset(datasets.parse(_kind(path.stem), path.read_bytes()))
     except (OSError, ValueError):
         return frozenset()
-
-
-def _request(command: str, name: str, entry: bytes) -> dict[str, object]:
-    value = _word(name, entry).decode()
-    return {"command": command, "arguments": {"setname": name, "settype": _kind(name), "datavalue": value}}
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return (0, 0)
-    return (stat.st_mtime_ns, stat.st_ino)

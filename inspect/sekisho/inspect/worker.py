@@ -169,11 +169,7 @@ class Worker:
                 data = data[job.skip :]
                 finding = self._scanner.look(data, name=job.name, limits=limits)
                 seen = Object(
-                    finding.sha256,
-                    len(data),
-                    rules=finding.rules,
-                    inner=finding.inner,
-                    reason=finding.reason,
+                    finding.sha256, len(data), rules=finding.rules, inner=finding.inner, reason=finding.reason
                 )
                 result.objects.append(seen)
             else:

@@ -6,7 +6,6 @@ leaves whole folders. Which of them are in use is for the caller to say (`prune`
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 import hashlib
 import os
@@ -17,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sekisho.appliance import datasets
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.appliance.core.fsio import sync_directory, write_atomic
-from sekisho.policy import categories, channels, source
+from sekisho.policy import categories, source
 from sekisho.policy.compiler import Compiled, compile_policy
 from sekisho.policy.lists import Names
 from sekisho.policy.model import Policy
@@ -96,7 +96,7 @@ def write(made: Plan, state: State) -> None:
             out = Path(name) / "out"
             out.mkdir(mode=0o755)
             for key, entries in sets.content.items():
-                _durably(out / f"{key}.lst", channels.render(sets.kinds[key], state.sets.get(key, entries)))
+                _durably(out / f"{key}.lst", datasets.render(sets.kinds[key], state.sets.get(key, entries)))
             _durably(out / RULES, made.rules)
             sync_directory(out)
             shutil.rmtree(made.directory, ignore_errors=True)
@@ -110,9 +110,7 @@ def old_lists(made: Plan, state: State) -> Iterator[tuple[str, list[bytes]]]:
     """The changing lists as an earlier life of this folder left them: a running engine may still hold them."""
     for key in state.sets:
         try:
-            lines = (made.directory / f"{key}.lst").read_bytes().splitlines()
-            is_text = made.compiled.sets.kinds[key] == "string"
-            yield key, [base64.b64decode(line) for line in lines] if is_text else lines
+            yield key, datasets.parse(made.compiled.sets.kinds[key], (made.directory / f"{key}.lst").read_bytes())
         except (OSError, ValueError):
             continue
 
@@ -124,7 +122,7 @@ def rewrite_list(made: Plan, key: str, entries: list[bytes]) -> None:
         OSError: the disk refuses it.
 
     """
-    write_atomic(made.directory / f"{key}.lst", channels.render(made.compiled.sets.kinds[key], entries), 0o644)
+    write_atomic(made.directory / f"{key}.lst", datasets.render(made.compiled.sets.kinds[key], entries), 0o644)
 
 
 def prune(parent: Path, keep: set[Path]) -> None:

@@ -7,17 +7,16 @@ comes. Every rule alerts, and says in its metadata what decided.
 
 from __future__ import annotations
 
-import base64
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from sekisho.appliance.core import marks
+from sekisho.appliance.datasets import KIND
 from sekisho.policy.model import FUNCTIONS
 
 SIDS: Final = range(9100000, 9200000)
-KIND = Literal["string", "ip"]
 ANY_BYTE: Final = tuple(bytes([number]) for number in range(256))
 """The content of a switch that is on: whatever byte a buffer begins with is in it."""
 
@@ -81,12 +80,6 @@ class Sets:
         self.kinds[name] = kind
         rows = max(256, 1 << min(18, (len(self.content[name]) // 4).bit_length()))
         return f"dataset:isset,{name},type {kind},load {self.directory / name}.lst,memcap 512mb,hashsize {rows}; "
-
-
-def render(kind: KIND, entries: list[bytes]) -> bytes:
-    """A list file as the engine reads it: strings in base64, addresses as they are."""
-    lines = (base64.b64encode(entry) for entry in entries) if kind == "string" else iter(entries)
-    return b"".join(line + b"\n" for line in lines)
 
 
 def switch(sets: Sets, channel: Channel, name: str) -> str:

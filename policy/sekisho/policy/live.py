@@ -8,26 +8,25 @@ refused changes nothing; what was in force stays, and an event says why.
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 import logging
 import threading
 import zoneinfo
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from sekisho.appliance import control
+from sekisho.appliance import control, datasets
+from sekisho.appliance.core import fsio
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.settings import Settings
 from sekisho.appliance.engine import EngineState, RuleSet
 from sekisho.policy import build, rewrite
 from sekisho.policy.build import Plan
-from sekisho.policy.channels import KIND
 from sekisho.policy.model import Netfilter
 from sekisho.policy.selectors import Roster
 from sekisho.policy.state import State
@@ -166,9 +165,7 @@ class Live:
         for name, entries in state.sets.items():
             before = self._told.get(name, set())
             now = set(entries)
-            kind = made.compiled.sets.kinds[name]
-            requests += list(_changes("dataset-add", name, kind, now if fresh else now - before))
-            requests += list(_changes("dataset-remove", name, kind, before - now))
+            requests += datasets.changes(name, made.compiled.sets.kinds[name], before, now, fresh=fresh)
             if now != before:
                 build.rewrite_list(made, name, entries)
         if requests:
@@ -214,21 +211,7 @@ class Live:
         return dt.datetime.now(dt.UTC)
 
     def _look(self) -> tuple[object, ...]:
-        return tuple(_stamp(path) for path in (self._settings.inventory, self._settings.state / "inventory.json"))
-
-
-def _changes(command: str, name: str, kind: KIND, entries: set[bytes]) -> Iterator[dict[str, object]]:
-    for entry in sorted(entries):
-        value = (base64.b64encode(entry) if kind == "string" else entry).decode()
-        yield {"command": command, "arguments": {"setname": name, "settype": kind, "datavalue": value}}
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return (0, 0)
-    return (stat.st_mtime_ns, stat.st_ino)
+        return tuple(fsio.stamp(path) for path in (self._settings.inventory, self._settings.state / "inventory.json"))
 
 
 def _read(path: Path, kind: type[_Content]) -> _Content | None:

@@ -27,6 +27,15 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
     sync_directory(path.parent)
 
 
+def stamp(path: Path) -> tuple[int, int]:
+    """Changes when `path` is replaced; (0, 0) while it is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return (0, 0)
+    return (stat.st_mtime_ns, stat.st_ino)
+
+
 def sync_directory(path: Path) -> None:
     """Make a rename or unlink in `path` survive a power cut."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -32,7 +32,7 @@ _CHUNK = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]{0,32}(?:;[^\r\n\0]{0,1024})?\r\n"
 _NEXT_CHUNK = re.compile(rb"\r\n" + _CHUNK.pattern)
 _LENIENT_CHUNK = re.compile(rb"(?:\r?\n)?[ \t]*+(?:0[xX])?(?=[0-9a-fA-F])0*+([0-9a-fA-F]{0,15}+)[^\n]*+\n")
 CONTENT_RANGE = re.compile(rb"bytes[ ]+([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)", re.IGNORECASE)
-_PART_RANGE = re.compile(rb"content-range:[ \t]*bytes[ ]+([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)", re.IGNORECASE)
+_PART_RANGE = re.compile(rb"content-range:[ \t]*" + CONTENT_RANGE.pattern, re.IGNORECASE)
 _FILE_NAME = re.compile(rb"filename\s*=\s*(?:\"([^\"]{1,255})\"|([^;\s]{1,255}))", re.IGNORECASE)
 _BOUNDARY = re.compile(rb"boundary\s*=\s*(?:\"([^\"]{1,200})\"|([^;\s]{1,200}))", re.IGNORECASE)
 _CODINGS = {b"gzip", b"x-gzip", b"deflate", b"x-deflate", b"br", b"zstd", b"compress", b"x-compress"}
@@ -212,12 +212,13 @@ def _response(stream: memoryview, at: int, head: Head, asked: _Asked, limit: int
         return replace(told, end=head.body_at, complete=True)
     found = _framed(stream, at, head, limit)
     ranged = CONTENT_RANGE.match(head.text(b"content-range").strip()) if head.status == 206 else None
-    if ranged:
-        total = int(ranged[3]) if ranged[3] != b"*" else 0
-        return replace(
-            found, name=told.name, url=told.url, host=told.host, ranged=(int(ranged[1]), int(ranged[2]) + 1, total)
-        )
-    return replace(found, name=told.name, url=told.url, host=told.host)
+    place = _place(ranged) if ranged else None
+    return replace(found, name=told.name, url=told.url, host=told.host, ranged=place)
+
+
+def _place(ranged: re.Match[bytes]) -> tuple[int, int, int]:
+    """(first byte, behind the last, bytes in all or 0 where that is not said)."""
+    return int(ranged[1]), int(ranged[2]) + 1, 0 if ranged[3] == b"*" else int(ranged[3])
 
 
 def _byteranges(stream: memoryview, head: Head, found: Found) -> Iterator[Found]:
@@ -236,11 +237,9 @@ def _byteranges(stream: memoryview, head: Head, found: Found) -> Iterator[Found]
             return
         told = _PART_RANGE.search(body, at, start)
         if told:
-            place = found.body_at + start
-            total = int(told[3]) if told[3] != b"*" else 0
-            ranged = (int(told[1]), int(told[2]) + 1, total)
-            parts: list[Bytes] = [stream[place : found.body_at + stop]]
-            yield replace(found, start=place, complete=found.complete, parts=parts, body_at=place, ranged=ranged)
+            begin = found.body_at + start
+            parts: list[Bytes] = [stream[begin : found.body_at + stop]]
+            yield replace(found, start=begin, parts=parts, body_at=begin, ranged=_place(told))
         at = stop + 2
 
 

@@ -14,6 +14,7 @@ compressed ones carry `trouble`. SMB 1 is looked at as it travels.
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -106,7 +107,7 @@ def requests(stream: memoryview, peer: memoryview, *, limit: int) -> Iterator[Fo
     return _Requests(stream, peer).objects()
 
 
-class _Reader:
+class _Reader(ABC):
     """The files of one direction. They are known by what opened them, which both directions can tell."""
 
     _declared = False
@@ -175,11 +176,13 @@ class _Reader:
                 return
             at = stop
 
+    @abstractmethod
     def _take(self, message: _Message) -> None:
-        raise NotImplementedError
+        """Note what one message says or carries."""
 
+    @abstractmethod
     def _memo(self) -> bytes:
-        raise NotImplementedError
+        """What this direction's next look, and the other's, must know."""
 
     def _data(self, key: bytes, offset: int, data: memoryview, at: int, data_at: int) -> None:
         if len(data) and (key in self._files or len(self._files) < MAX_FILES):
