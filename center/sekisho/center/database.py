@@ -1,0 +1,129 @@
+"""The centre's database: one schema in SQLAlchemy Core for SQLite (embedded) and PostgreSQL (scale).
+
+Every room of the centre declares its tables on `metadata`, in its own module, and writes only in a `transaction`:
+all or nothing, durable on exit. On SQLite that is WAL with synchronous=FULL (a power cut loses nothing that was
+committed) and BEGIN IMMEDIATE, so that several daemons may write one file; any number may read meanwhile.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from sekisho.appliance.core.errors import DeviceFault
+from sekisho.appliance.core.fsio import sync_directory
+
+BUSY_S: Final = 10.0
+"""How long a writer waits for another one's commit."""
+
+metadata = sa.MetaData()
+
+
+class Database:
+    """Connections to one database; safe to use from several threads."""
+
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
+        """Open it: `url` is a path of an SQLite file, or `postgresql://...`; tables that are absent are made.
+
+        Raises:
+            DeviceFault: absent (when reading), damaged, unreachable, or the disk refuses.
+
+        """
+        self.name = _without_password(url)
+        with self._faults():
+            self.engine = _engine(url, read_only=read_only)
+            if not read_only:
+                self._create()
+            else:
+                with self.engine.connect() as db:
+                    db.execute(sa.text("SELECT 1"))
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it is SQLite."""
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """All or nothing, durable on exit.
+
+        Raises:
+            DeviceFault: the database refused; nothing of it was stored.
+
+        """
+        with self._faults(), self.engine.begin() as db:
+            yield db
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """One consistent view; whatever is written in it is thrown away.
+
+        Raises:
+            DeviceFault: the database cannot be read.
+
+        """
+        with self._faults(), self.engine.connect() as db:
+            yield db
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _create(self) -> None:
+        with self.engine.begin() as db:
+            if db.dialect.name == "postgresql":
+                db.execute(sa.text("SELECT pg_advisory_xact_lock(7355608)"))
+            metadata.create_all(db)
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except (sa.exc.SQLAlchemyError, OSError) as err:
+            why = getattr(err, "orig", None) or err
+            raise DeviceFault(f"Cannot use {self.name}: {why}.", "Check the path and the free space.") from err
+
+
+def insert_new(db: sa.Connection, table: sa.Table) -> Any:
+    """`INSERT` that passes over rows whose key is there already, in the dialect at hand."""
+    if db.dialect.name == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+        return sqlite_insert(table).on_conflict_do_nothing()
+    from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+    return postgresql_insert(table).on_conflict_do_nothing()
+
+
+def _engine(url: str, *, read_only: bool) -> sa.Engine:
+    if url.startswith("postgresql:"):
+        return sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:", 1), pool_pre_ping=True)
+    path = Path(url)
+    if not read_only:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.touch(0o600)
+            sync_directory(path.parent)
+
+    def connect() -> sqlite3.Connection:
+        mode = "ro" if read_only else "rw"
+        db = sqlite3.connect(
+            f"file:{path}?mode={mode}", uri=True, isolation_level=None, timeout=BUSY_S, check_same_thread=False
+        )
+        if not read_only:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+        return db
+
+    engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.QueuePool)
+    begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
+    sa.event.listen(engine, "begin", lambda db: db.exec_driver_sql(begin))
+    return engine
+
+
+def _without_password(url: str) -> str:
+    return sa.make_url(url).render_as_string(hide_password=True) if url.startswith("postgresql:") else url

@@ -1,0 +1,72 @@
+"""The centre's database: durable, shared by several writers, honest about what it cannot do."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from sekisho.appliance.core.errors import DeviceFault
+from sekisho.center.database import Database, insert_new, metadata
+
+NOTE = sa.Table("test_note", metadata, sa.Column("name", sa.Text, primary_key=True), sa.Column("text", sa.Text))
+
+
+def _names(database: Database) -> list[str]:
+    with database.reading() as db:
+        return list(db.scalars(sa.select(NOTE.c.name).order_by(NOTE.c.name)))
+
+
+def test_all_or_nothing(tmp_path: Path) -> None:
+    database = Database(str(tmp_path / "center.db"))
+    with pytest.raises(ZeroDivisionError), database.transaction() as db:
+        db.execute(NOTE.insert(), {"name": "a", "text": ""})
+        raise ZeroDivisionError
+    assert _names(database) == []
+    with database.transaction() as db:
+        db.execute(NOTE.insert(), {"name": "a", "text": ""})
+    assert _names(Database(str(tmp_path / "center.db"), read_only=True)) == ["a"]
+
+
+def test_what_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    database = Database(str(tmp_path / "center.db"))
+    for text in ("first", "second"):
+        with database.transaction() as db:
+            db.execute(insert_new(db, NOTE), [{"name": "a", "text": text}])
+    with database.reading() as db:
+        assert list(db.scalars(sa.select(NOTE.c.text))) == ["first"]
+
+
+def test_two_writers_take_turns(tmp_path: Path) -> None:
+    databases = [Database(str(tmp_path / "center.db")) for _ in range(2)]
+
+    def write(number: int) -> None:
+        for count in range(20):
+            with databases[number].transaction() as db:
+                db.execute(NOTE.insert(), {"name": f"{number}-{count}", "text": ""})
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(_names(databases[0])) == 40
+
+
+def test_a_reader_changes_nothing_and_needs_a_database(tmp_path: Path) -> None:
+    with pytest.raises(DeviceFault, match="Cannot use"):
+        Database(str(tmp_path / "absent.db"), read_only=True)
+    path = tmp_path / "center.db"
+    Database(str(path)).close()
+    reader = Database(str(path), read_only=True)
+    with pytest.raises(DeviceFault, match="readonly"), reader.transaction() as db:
+        db.execute(NOTE.insert(), {"name": "a", "text": ""})
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_password_is_not_told() -> None:
+    with pytest.raises(DeviceFault) as told:
+        Database("postgresql://someone:s3cret@127.0.0.1:1/none")
+    assert "s3cret" not in str(told.value)
