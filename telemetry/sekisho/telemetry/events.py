@@ -8,11 +8,13 @@ query values are masked. Lane 0: verdicts and bypass, lane 1: alerts, lane 2: me
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
 Outcome = Literal["clean", "blocked", "released_by_policy", "delivered_then_found"]
+Stars = Annotated[int, msgspec.Meta(ge=0, le=3)]
+"""Importance: 1 to 3, 0 = nothing people are told of (`telemetry.stars`)."""
 Function = Literal["web_guard", "url_category", "keyword", "application", "firewall", "isolation", "known_file"]
 
 
@@ -34,7 +36,24 @@ class _Event(msgspec.Struct, omit_defaults=True, frozen=True, tag_field="type"):
     lane: ClassVar[int] = 2
 
 
-class Alert(_Event, tag="alert", frozen=True):
+class _Told(_Event, frozen=True):
+    """An event people may be told of."""
+
+    stars: Stars = 0
+    why_stars: str = ""
+    """Code of the rubric's line that decided; its texts are in `telemetry.stars`."""
+
+
+class _Folds(_Told, frozen=True):
+    """An event whose repeats may be told as one (`telemetry.folds`)."""
+
+    count: Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)] = 1
+    """How many this stands for."""
+    until: str = ""
+    """When the last of them was; empty where there is one."""
+
+
+class Alert(_Folds, tag="alert", frozen=True):
     """A Suricata rule matched."""
 
     lane: ClassVar[int] = 1
@@ -65,7 +84,7 @@ class Alert(_Event, tag="alert", frozen=True):
     file_name: str = ""
 
 
-class FileVerdict(_Event, tag="file", frozen=True):
+class FileVerdict(_Folds, tag="file", frozen=True):
     """The truthful outcome of one file that crossed the box (REQUIREMENTS A6).
 
     "blocked" is said only when bytes were withheld from the receiver.
@@ -98,7 +117,7 @@ class FileVerdict(_Event, tag="file", frozen=True):
     """How long the completing packet waited."""
 
 
-class Bypass(_Event, tag="bypass", frozen=True):
+class Bypass(_Told, tag="bypass", frozen=True):
     """Traffic passed (or was stopped, fail-closed) without inspection for a while."""
 
     lane: ClassVar[int] = 0
@@ -109,7 +128,7 @@ class Bypass(_Event, tag="bypass", frozen=True):
     total_seconds: float = 0.0
 
 
-class Health(_Event, tag="health", frozen=True):
+class Health(_Told, tag="health", frozen=True):
     """The box's own state: a part started, stopped, refused a rule set, ran out of disk."""
 
     lane: ClassVar[int] = 0
@@ -148,7 +167,7 @@ class Delivery(msgspec.Struct, omit_defaults=True, frozen=True):
     host: str = ""
 
 
-class Retro(_Event, tag="retro", frozen=True):
+class Retro(_Told, tag="retro", frozen=True):
     """A file that was delivered as clean is known to be malicious now (new rules, or seen bad elsewhere)."""
 
     lane: ClassVar[int] = 0
@@ -225,7 +244,7 @@ class Mail(_Event, tag="mail", frozen=True):
     mail_to: list[str] = []
 
 
-class Gap(_Event, tag="gap", frozen=True):
+class Gap(_Told, tag="gap", frozen=True):
     """Events the box had to drop at its byte cap: declared, so that the centre can tell loss from silence."""
 
     lane: ClassVar[int] = 0
