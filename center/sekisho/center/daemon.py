@@ -132,17 +132,24 @@ class Center:
     def _take(self, group: list[mqtt.MQTTMessage]) -> None:
         """Store a group in one transaction, then acknowledge it to boxes and broker."""
         runs: dict[_Key, list[tuple[int, int, int]]] = {}
+        nonces: dict[_Key, str] = {}
         now = _utc_now()
         with self._store.transaction():
             for message in group:
-                self._take_message(message, now, runs)
+                self._take_message(message, now, runs, nonces)
             upto = {key: self._store.advance(key[1], key[2]) for key in runs}
         for key, of_key in runs.items():
-            self._acknowledge(key, upto[key], of_key)
+            self._acknowledge(key, upto[key], of_key, nonces.get(key, ""))
         for message in group:
             self._client.ack(message.mid, message.qos)
 
-    def _take_message(self, message: mqtt.MQTTMessage, now: str, runs: dict[_Key, list[tuple[int, int, int]]]) -> None:
+    def _take_message(
+        self,
+        message: mqtt.MQTTMessage,
+        now: str,
+        runs: dict[_Key, list[tuple[int, int, int]]],
+        nonces: dict[_Key, str],
+    ) -> None:
         try:
             topic = ingest.parse_topic(message.topic)
             if topic.lane is None:
@@ -152,7 +159,9 @@ class Center:
                 )
                 if state.st == "on" and not message.retain:
                     # A box that has just connected waits for our word before it repeats anything.
-                    runs.setdefault((topic.tenant, topic.box, state.epoch), [])
+                    key = (topic.tenant, topic.box, state.epoch)
+                    runs.setdefault(key, [])
+                    nonces[key] = state.n
                 return
             batch = ingest.parse_batch(topic.lane, bytes(message.payload))
         except RejectedInput as err:
@@ -163,9 +172,9 @@ class Center:
         self._store.add(topic.tenant, topic.box, batch.epoch, batch.rows, now)
         runs.setdefault((topic.tenant, topic.box, batch.epoch), []).append(batch.run)
 
-    def _acknowledge(self, key: _Key, upto: int, runs: list[tuple[int, int, int]]) -> None:
+    def _acknowledge(self, key: _Key, upto: int, runs: list[tuple[int, int, int]], nonce: str = "") -> None:
         tenant, box, epoch = key
-        payload = ingest.make_ack(epoch, upto, runs, self._session)
+        payload = ingest.make_ack(epoch, upto, runs, self._session, nonce, time.time_ns() // 1_000_000)
         self._client.publish(f"sk/1/{tenant}/{box}/ack", payload, qos=1, retain=True)
 
 

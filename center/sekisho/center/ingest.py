@@ -14,6 +14,7 @@ from typing import Annotated, Final
 import msgspec
 
 from sekisho.appliance.core.errors import RejectedInput
+from sekisho.center.clock import OFF_CAP_S, corrected
 from sekisho.center.store import REJECTED, NewRow
 from sekisho.telemetry import events
 from sekisho.telemetry.events import Gap
@@ -33,6 +34,8 @@ class _Header(msgspec.Struct, frozen=True):
     v: int
     e: _Epoch
     n: Annotated[int, msgspec.Meta(ge=1, le=ROWS_CAP)]
+    off: Annotated[float, msgspec.Meta(ge=-OFF_CAP_S, le=OFF_CAP_S)] = 0.0
+    """Seconds that the box's clock was behind when it wrote these rows."""
 
 
 class StateMessage(msgspec.Struct, frozen=True):
@@ -42,15 +45,20 @@ class StateMessage(msgspec.Struct, frozen=True):
     bd: _Number
     epoch: Annotated[str, msgspec.Meta(max_length=16)] = ""
     next: _Number = 0
+    n: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    """Nonce of a birth: the answer that repeats it is fresh."""
 
 
-class AckMessage(msgspec.Struct, frozen=True):
+class AckMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the centre has: everything to `upto`, and whole runs (lane, first, last) beyond it."""
 
     e: str
     upto: int
     have: list[tuple[int, int, int]]
     s: str
+    t: int = 0
+    """The centre's time, unix milliseconds; only in the answer to the birth whose nonce is `n`."""
+    n: str = ""
 
 
 _header = msgspec.json.Decoder(_Header).decode
@@ -121,7 +129,7 @@ def parse_batch(lane: int, payload: bytes) -> Batch:
         header = _header(first)
         if header.v != 1 or header.n != len(lines):
             raise ValueError("not a whole batch of version 1")
-        rows = [_row(lane, line) for line in lines]
+        rows = [_row(lane, line, header.off) for line in lines]
     except (msgspec.DecodeError, ValueError, RecursionError) as err:
         raise RejectedInput(f"A batch was refused: {err}.") from err
     numbers = [row.seq for row in rows]
@@ -129,14 +137,17 @@ def parse_batch(lane: int, payload: bytes) -> Batch:
     return Batch(header.e, rows, (lane, min(numbers), max(numbers)), rejected)
 
 
-def _row(lane: int, line: bytes) -> NewRow:
+def _row(lane: int, line: bytes, off_s: float) -> NewRow:
     seq, row_lane, raw = _line(line)
     if row_lane != lane:
         raise ValueError("a row of another lane")
     body = bytes(raw)
     try:
         event = events.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+        if off_s:
+            event = corrected(event, off_s)
+            body = events.encode(event)
+    except (msgspec.DecodeError, RecursionError, ValueError):
         return NewRow(seq, lane, REJECTED, "", b"")
     dropped = event.dropped() if isinstance(event, Gap) else []
     if len(dropped) > events.GAP_RUNS or not all(1 <= first <= last < seq for first, last in dropped):
@@ -144,7 +155,12 @@ def _row(lane: int, line: bytes) -> NewRow:
     return NewRow(seq, lane, str(event.__struct_config__.tag), event.at, body, dropped)
 
 
-def make_ack(epoch: str, upto: int, runs: list[tuple[int, int, int]], session: str) -> bytes:
-    """The acknowledgement: the newest runs that `upto` does not cover yet, at most `ACK_RUNS`."""
+def make_ack(
+    epoch: str, upto: int, runs: list[tuple[int, int, int]], session: str, nonce: str = "", now_ms: int = 0
+) -> bytes:
+    """The acknowledgement: the newest runs that `upto` does not cover yet, at most `ACK_RUNS`.
+
+    The answer to a birth repeats its `nonce` and tells the time, so that a box with a wrong clock learns it.
+    """
     have = [run for run in runs if run[2] > upto][-ACK_RUNS:]
-    return msgspec.json.encode(AckMessage(epoch, upto, have, session))
+    return msgspec.json.encode(AckMessage(epoch, upto, have, session, now_ms if nonce else 0, nonce))
