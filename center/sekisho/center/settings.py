@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -25,11 +25,36 @@ class BrokerLink(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     client: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "center"
 
 
+class Notify(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How people are told: the mail server that takes our mails, and what they say of us."""
+
+    smtp_host: str = ""
+    """Empty = no mail is sent; what is due waits and is shown."""
+    smtp_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 587
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    """The server's certificate is always verified; "none" is for a server on this machine."""
+    ca: str = ""
+    """PEM file of the server's issuer; empty = the system's."""
+    user: str = ""
+    password_file: str = ""
+    sender: str = ""
+    """The mails' From address; its domain is in their Message-IDs."""
+    sender_name: Annotated[str, msgspec.Meta(max_length=80)] = "sekisho"
+    help_desk: Annotated[str, msgspec.Meta(max_length=120)] = ""
+    """Whom a mail says to call, as people know them (相談窓口 03-0000-0000)."""
+    links: str = ""
+    """Where people reach the web service, https://host[:port]; empty = mails have no links."""
+    operator: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    """Mail addresses of the centre's own staff: outages, mails that could not be delivered."""
+    operator_locale: Literal["ja", "en"] = "ja"
+
+
 class CenterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Everything the first cut of the centre needs."""
 
     broker: BrokerLink
     store: str = DEFAULT_STORE
+    notify: Notify = Notify()
 
 
 def load(path: Path) -> CenterSettings:
