@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center.ingest import MESSAGE_CAP, ROWS_CAP, make_ack, parse_batch, parse_state, parse_topic
 from sekisho.center.store import REJECTED
+from sekisho.telemetry import batches
 
 EPOCH = "00000000000000aa"
 ALERT = b'{"type":"alert","at":"2026-01-02T03:04:05Z","sid":1}'
@@ -25,6 +27,52 @@ def test_a_batch_becomes_rows_and_the_run_to_acknowledge() -> None:
     parsed = parse_batch(1, batch(b"[5,1," + ALERT + b"]", b"[9,1," + ALERT + b"]"))
     assert parsed.epoch == EPOCH and parsed.run == (1, 5, 9) and parsed.rejected == 0
     assert [(row.seq, row.type, row.body) for row in parsed.rows] == [(5, "alert", ALERT), (9, "alert", ALERT)]
+
+
+def packed(lines: bytes, n: int, **more: object) -> bytes:
+    return json.dumps({"v": 1, "e": EPOCH, "n": n, "z": "zstd", **more}).encode() + b"\n" + lines
+
+
+def test_a_compressed_batch_is_the_same_batch() -> None:
+    rows = [batches.Row(number, 1, ALERT) for number in range(1, 1001)]
+    lines = batches.encode_lines(rows)
+    payload = batches.payload(EPOCH, 1000, lines, packed=False)
+    assert len(payload) < len(lines) // 10
+    assert parse_batch(1, payload) == parse_batch(1, packed(batches.compress(lines), 1000))
+    assert [(row.seq, row.body) for row in parse_batch(1, payload).rows] == [(row.seq, row.body) for row in rows]
+    assert parse_batch(1, payload) == parse_batch(1, batch(*lines.splitlines()))
+
+
+def test_what_is_small_goes_as_it_is() -> None:
+    lines = batches.encode_lines([batches.Row(1, 1, ALERT)])
+    assert batches.payload(EPOCH, 1, lines, packed=False).endswith(lines)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        batches.compress(b"[5,1," + b" " * batches.LINES_CAP + ALERT + b"]"),
+        batches.compress(b"[5,1," + ALERT + b"]")[:-1],
+        batches.compress(b"[5,1," + ALERT + b"]") + b"x",
+        batches.compress(b"[5,1," + ALERT + b"]") * 2,
+        batches.compress(b""),
+        b"[5,1," + ALERT + b"]",
+        b"",
+    ],
+    ids=["bomb", "cut short", "something behind", "two frames", "empty", "not compressed", "nothing"],
+)
+def test_a_frame_that_is_not_exactly_one_batch_within_its_cap_is_refused(lines: bytes) -> None:
+    with pytest.raises(RejectedInput):
+        parse_batch(1, packed(lines, 1))
+
+
+def test_a_frame_that_asks_for_a_huge_window_is_refused() -> None:
+    line = b"[5,1," + ALERT + b"]\n"
+    wide = subprocess.run(
+        ["zstd", "-q", "-c", "--long=27"], input=line * 1_000_000, capture_output=True, check=True
+    ).stdout
+    with pytest.raises(RejectedInput, match="memory"):
+        parse_batch(1, packed(wide, 1))
 
 
 @pytest.mark.parametrize(
@@ -90,3 +138,4 @@ def test_an_acknowledgement_names_the_newest_runs_beyond_upto_and_stays_small() 
     ack = json.loads(make_ack(EPOCH, 900, runs, "s"))
     assert ack["upto"] == 900 and ack["have"] == [[1, number, number] for number in range(901, 1001)]
     assert len(json.loads(make_ack(EPOCH, 0, runs, "s"))["have"]) == 256
+    assert json.loads(make_ack(EPOCH, 0, [], "s", generation=7))["g"] == 7

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center.clock import OFF_CAP_S, corrected
 from sekisho.center.store import REJECTED, NewRow
-from sekisho.telemetry import events
+from sekisho.telemetry import batches, events
 from sekisho.telemetry.events import Gap
 
 MESSAGE_CAP: Final = 256 << 10
@@ -34,6 +34,7 @@ class _Header(msgspec.Struct, frozen=True):
     v: int
     e: _Epoch
     n: Annotated[int, msgspec.Meta(ge=1, le=ROWS_CAP)]
+    z: Literal["", "zstd"] = ""
     off: Annotated[float, msgspec.Meta(ge=-OFF_CAP_S, le=OFF_CAP_S)] = 0.0
     """Seconds that the box's clock was behind when it wrote these rows."""
 
@@ -59,6 +60,8 @@ class AckMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     t: int = 0
     """The centre's time, unix milliseconds; only in the answer to the birth whose nonce is `n`."""
     n: str = ""
+    g: int = 0
+    """Generation of the centre's store: grows when it was restored, and the box sends again what it kept."""
 
 
 _header = msgspec.json.Decoder(_Header).decode
@@ -119,14 +122,16 @@ def parse_batch(lane: int, payload: bytes) -> Batch:
     """The rows of one message on the topic of `lane`.
 
     Raises:
-        RejectedInput: too large, wrong version, torn, or rows that are not numbered rows of this lane.
+        RejectedInput: too large, also when expanded; wrong version, torn, or rows that are not numbered rows of
+            this lane.
 
     """
     try:
         if len(payload) > MESSAGE_CAP:
             raise ValueError("larger than its cap")
-        first, *lines = payload.rstrip(b"\n").split(b"\n", ROWS_CAP + 1)
+        first, _, rest = payload.partition(b"\n")
         header = _header(first)
+        lines = (batches.expand(rest) if header.z else rest).rstrip(b"\n").split(b"\n", ROWS_CAP + 1)
         if header.v != 1 or header.n != len(lines):
             raise ValueError("not a whole batch of version 1")
         rows = [_row(lane, line, header.off) for line in lines]
@@ -156,11 +161,17 @@ def _row(lane: int, line: bytes, off_s: float) -> NewRow:
 
 
 def make_ack(
-    epoch: str, upto: int, runs: list[tuple[int, int, int]], session: str, nonce: str = "", now_ms: int = 0
+    epoch: str,
+    upto: int,
+    runs: list[tuple[int, int, int]],
+    session: str,
+    nonce: str = "",
+    now_ms: int = 0,
+    generation: int = 0,
 ) -> bytes:
     """The acknowledgement: the newest runs that `upto` does not cover yet, at most `ACK_RUNS`.
 
     The answer to a birth repeats its `nonce` and tells the time, so that a box with a wrong clock learns it.
     """
     have = [run for run in runs if run[2] > upto][-ACK_RUNS:]
-    return msgspec.json.encode(AckMessage(epoch, upto, have, session, now_ms if nonce else 0, nonce))
+    return msgspec.json.encode(AckMessage(epoch, upto, have, session, now_ms if nonce else 0, nonce, generation))

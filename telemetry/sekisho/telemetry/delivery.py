@@ -39,6 +39,12 @@ class Ack(msgspec.Struct, frozen=True):
     have: list[tuple[int, int, int]] = []
     s: str = ""
     """Changes when the centre connects anew: what was under way to it may be lost."""
+    g: int = 0
+    """Generation of the centre's store; grows when it was restored from a backup."""
+    t: int = 0
+    """The centre's unix time in milliseconds, in a fresh answer to a birth; 0 elsewhere."""
+    n: str = ""
+    """The nonce of the birth that was answered."""
 
 
 _decode_ack = msgspec.json.Decoder(Ack).decode
@@ -55,7 +61,9 @@ def parse_ack(payload: bytes) -> Ack:
         if len(payload) > ACK_CAP_BYTES:
             raise ValueError("too large")
         ack = _decode_ack(payload)
-        if len(ack.have) > ACK_RUNS or not all(0 <= n < 1 << 62 for run in (*ack.have, (ack.upto,)) for n in run):
+        if len(ack.have) > ACK_RUNS or not all(
+            0 <= n < 1 << 62 for run in (*ack.have, (ack.upto, ack.g, ack.t)) for n in run
+        ):
             raise ValueError("out of range")
     except (msgspec.DecodeError, ValueError, RecursionError) as err:
         raise RejectedInput(f"An acknowledgement was refused: {err}.") from err
