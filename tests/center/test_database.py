@@ -63,7 +63,7 @@ def test_a_reader_changes_nothing_and_needs_a_database(tmp_path: Path) -> None:
     reader = Database(str(path), read_only=True)
     with pytest.raises(DeviceFault, match="readonly"), reader.transaction() as db:
         db.execute(NOTE.insert(), {"name": "a", "text": ""})
-    assert path.stat().st_mode & 0o077 == 0
+    assert path.stat().st_mode & 0o007 == 0
 
 
 def test_a_password_is_not_told() -> None:

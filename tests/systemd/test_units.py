@@ -13,7 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "systemd" / "system"
 SERVICES = sorted(FOLDER.glob("*.service"))
-DAEMONS = {path.parent.name for path in ROOT.glob("*/sekisho/*/daemon.py")}
+DAEMONS = {path.parent.name: f"sekisho.{path.parent.name}.daemon" for path in ROOT.glob("*/sekisho/*/daemon.py")} | {
+    f"center-{path.parent.name}": f"sekisho.center.{path.parent.name}"
+    for path in ROOT.glob("center/sekisho/center/*/__main__.py")
+}
 MAX_EXPOSURE = 3.0
 INSTALLED = "/opt/sekisho/venv/bin"
 
@@ -56,7 +59,7 @@ def test_exposure_is_low(path: Path) -> None:
 def test_a_daemon_is_isolated_watched_and_always_comes_back(path: Path) -> None:
     service = unit(path)["Service"]
     room = path.stem.removeprefix("sekisho-")
-    assert service["ExecStart"].startswith(f"{INSTALLED}/python -I -m sekisho.{room}.daemon --settings /etc/")
+    assert service["ExecStart"].startswith(f"{INSTALLED}/python -I -m {DAEMONS[room]} --settings /etc/")
     assert (service["Type"], service["Restart"]) == ("notify", "always")
     assert float(service["WatchdogSec"].removesuffix("s")) >= 20
     assert unit(path)["Unit"]["StartLimitIntervalSec"] == "0"
@@ -77,6 +80,7 @@ def test_capabilities_are_the_least() -> None:
         "sekisho-inspect": {"CAP_NET_ADMIN"},
         "sekisho-telemetry": set(),
         "sekisho-center": set(),
+        "sekisho-center-web": set(),
     }
 
 

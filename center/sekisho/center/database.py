@@ -106,7 +106,7 @@ def _engine(url: str, *, read_only: bool) -> sa.Engine:
     if not read_only:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            path.touch(0o600)
+            path.touch(0o660)  # the centre's daemons are one group, each its own user
             sync_directory(path.parent)
 
     def connect() -> sqlite3.Connection:

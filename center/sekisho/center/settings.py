@@ -49,12 +49,28 @@ class Notify(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     operator_locale: Literal["ja", "en"] = "ja"
 
 
+class Web(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The web service: boxes enrol and renew here, people follow the links of their mails."""
+
+    cert: str
+    """The server's certificate with its chain, PEM. Boxes accept only one that the centre's own CA signed."""
+    key: str
+    address: str = ""
+    """Empty = every address, both families."""
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8443
+    connections: Annotated[int, msgspec.Meta(ge=8, le=100_000)] = 512
+    """Open at once; what comes beyond is answered 503."""
+    behind: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    """Addresses of proxies whose X-Forwarded-For is believed."""
+
+
 class CenterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Everything the first cut of the centre needs."""
 
     broker: BrokerLink
     store: str = DEFAULT_STORE
     notify: Notify = Notify()
+    web: Web | None = None
 
 
 def load(path: Path) -> CenterSettings:

@@ -1,0 +1,68 @@
+"""Which box belongs to which tenant, and whether it may speak: what ingest asks before it believes a topic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+import sqlalchemy as sa
+
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.center.ca.tables import BOX_IDENTITY
+
+State = Literal["expected", "active", "revoked"]
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """A box as the centre knows it; "expected" has a code and no certificate yet."""
+
+    box: str
+    tenant: str
+    name: str
+    state: State
+    changed_at: str
+
+    def may_speak_for(self, tenant: str) -> bool:
+        """Whether what arrives under `tenant` may be this box's."""
+        return self.tenant == tenant and self.state == "active"
+
+
+def identities(db: sa.Connection, boxes: Iterable[str]) -> dict[str, Identity]:
+    """Those of `boxes` the registry knows; one that is absent was never enrolled here."""
+    wanted = sorted(set(boxes))
+    if not wanted:
+        return {}
+    found = db.execute(sa.select(BOX_IDENTITY).where(BOX_IDENTITY.c.box.in_(wanted)))
+    return {row.box: Identity(*row) for row in found}
+
+
+def expect(db: sa.Connection, box: str, tenant: str, name: str, now: str) -> None:
+    """Note that `box` of `tenant` will enrol; a revoked box is expected again, an active one stays active.
+
+    Raises:
+        RejectedInput: the box belongs to another tenant.
+
+    """
+    known = identities(db, [box]).get(box)
+    if known and known.tenant != tenant:
+        raise RejectedInput(f"{box} belongs to {known.tenant}.", "Give the new box another name.")
+    if known is None:
+        db.execute(BOX_IDENTITY.insert(), msgspec.structs.asdict(Identity(box, tenant, name, "expected", now)))
+    elif known.state == "revoked" or (name and name != known.name):
+        state = "expected" if known.state == "revoked" else known.state
+        _update(db, box, state=state, name=name or known.name, changed_at=now)
+
+
+def activate(db: sa.Connection, box: str, now: str) -> None:
+    """Note that `box` has a certificate."""
+    _update(db, box, state="active", changed_at=now)
+
+
+def revoke(db: sa.Connection, box: str, now: str) -> None:
+    """Note that nothing of `box` is to be believed any more."""
+    _update(db, box, state="revoked", changed_at=now)
+
+
+def _update(db: sa.Connection, box: str, **values: str) -> None:
+    db.execute(BOX_IDENTITY.update().where(BOX_IDENTITY.c.box == box).values(**values))

@@ -1,0 +1,114 @@
+"""HTTPS around the application: TLS, connections that say nothing, a certificate that is replaced while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+from litestar import Litestar
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from sekisho.appliance.core import sdnotify
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.appliance.core.fsio import stamp
+from sekisho.center.settings import Web
+from sekisho.center.web.guard import guarded
+
+HEAD_S: Final = 10.0
+"""A connection whose first request has no complete head after this is closed."""
+HEAD_CAP_BYTES: Final = 16 << 10
+BEAT_S: Final = 5
+
+
+def make_server(app: Litestar, web: Web) -> uvicorn.Server:
+    """A server that is ready to `run`.
+
+    Raises:
+        RejectedInput: the certificate or its key cannot be used.
+
+    """
+    certificate = _Certificate(Path(web.cert), Path(web.key))
+
+    async def beat() -> None:
+        certificate.refresh()
+        sdnotify.notify("READY=1\nWATCHDOG=1")
+
+    config = uvicorn.Config(
+        guarded(app),
+        http=_Punctual,
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=bool(web.behind),
+        forwarded_allow_ips=list(web.behind),
+        limit_concurrency=web.connections,
+        h11_max_incomplete_event_size=HEAD_CAP_BYTES,
+        timeout_graceful_shutdown=5,
+        callback_notify=beat,
+        timeout_notify=BEAT_S,
+        ssl_context_factory=lambda _config, _default: certificate.context,
+    )
+    return uvicorn.Server(config)
+
+
+def listen(web: Web) -> socket.socket:
+    """The socket to serve on.
+
+    Raises:
+        DeviceFault: the address or the port cannot be taken.
+
+    """
+    both = not web.address and socket.has_dualstack_ipv6()
+    address = web.address or ("::" if both else "0.0.0.0")  # noqa: S104 - a server for everyone
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, web.port), family=family, dualstack_ipv6=both, backlog=1024)
+    except OSError as err:
+        raise DeviceFault(f"The web service cannot listen on {address} port {web.port}: {err.strerror}.") from err
+
+
+class _Punctual(H11Protocol):
+    """Closes what has not asked for anything in time; the server itself bounds what comes after a first request."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._late = asyncio.get_running_loop().call_later(HEAD_S, self._close_if_silent)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._late.cancel()
+        super().connection_lost(exc)
+
+    def _close_if_silent(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
+
+
+class _Certificate:
+    """The server's certificate; a new file is taken for the connections that come after it."""
+
+    def __init__(self, cert: Path, key: Path) -> None:
+        self._files, self._stamp = (cert, key), stamp(cert)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            self.context.load_cert_chain(cert, key)
+        except (OSError, ValueError) as err:
+            raise RejectedInput(f"The web service's certificate {cert} cannot be used: {err}.") from err
+
+    def refresh(self) -> None:
+        """Take a replaced file; one that cannot be used yet (its key is still to come) is tried again."""
+        now = stamp(self._files[0])
+        if now == self._stamp:
+            return
+        try:
+            self.context.load_cert_chain(*self._files)
+        except (OSError, ValueError):
+            return
+        self._stamp = now

@@ -1,0 +1,47 @@
+"""Which box belongs to whom, as ingest asks it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.center.ca import registry
+from sekisho.center.database import Database
+
+NOW = "2026-01-02T03:04:05.000000Z"
+
+
+def test_a_box_speaks_for_its_own_tenant_from_its_certificate_to_its_revocation(tmp_path: Path) -> None:
+    database = Database(str(tmp_path / "center.db"))
+    with database.transaction() as db:
+        registry.expect(db, "box-1", "t1", "Head office", NOW)
+        assert not registry.identities(db, ["box-1"])["box-1"].may_speak_for("t1")
+        registry.activate(db, "box-1", NOW)
+        known = registry.identities(db, ["box-1", "box-2", "box-1"])
+        assert list(known) == ["box-1"]
+        assert (known["box-1"].may_speak_for("t1"), known["box-1"].may_speak_for("t2")) == (True, False)
+        registry.revoke(db, "box-1", NOW)
+        assert not registry.identities(db, ["box-1"])["box-1"].may_speak_for("t1")
+        registry.expect(db, "box-1", "t1", "", NOW)
+        again = registry.identities(db, ["box-1"])["box-1"]
+        assert (again.name, again.state) == ("Head office", "expected")
+        assert registry.identities(db, []) == {}
+
+
+def test_a_second_code_does_not_silence_a_box_that_works(tmp_path: Path) -> None:
+    database = Database(str(tmp_path / "center.db"))
+    with database.transaction() as db:
+        registry.expect(db, "box-1", "t1", "", NOW)
+        registry.activate(db, "box-1", NOW)
+        registry.expect(db, "box-1", "t1", "Branch", NOW)
+        assert registry.identities(db, ["box-1"])["box-1"].state == "active"
+
+
+def test_a_box_does_not_change_hands(tmp_path: Path) -> None:
+    database = Database(str(tmp_path / "center.db"))
+    with database.transaction() as db:
+        registry.expect(db, "box-1", "t1", "", NOW)
+        with pytest.raises(RejectedInput, match="belongs to t1"):
+            registry.expect(db, "box-1", "t2", "", NOW)
