@@ -4,10 +4,11 @@
 # make soak    200 tries of every size and shape of malicious file (TRIES=n for fewer); about an hour
 # make fuzz    every parser of hostile bytes, MINUTES=10 each (TARGET=name for one); findings go to artifacts/fuzz
 # make bench   the figures of docs/acceptance.md on this machine
+# make bench-center    what a centre bears: thousands of simulated boxes, every back end (QUICK=1: a minute)
 # Each does its own set-up first (root; Debian 12 or 13). Nothing here starts a service of the machine.
 
 PY := .venv/bin/python
-.PHONY: demo test test-full soak fuzz bench setup lint lock clean
+.PHONY: demo test test-full soak fuzz bench bench-center setup lint lock clean
 
 demo: setup
 	@.venv/bin/sekisho lab demo $(if $(ONCE),--once)
@@ -27,6 +28,9 @@ fuzz: setup
 bench: setup
 	@setup/apt.sh squid c-icap libc-icap-mod-virus-scan clamav-daemon
 	@.venv/bin/sekisho bench
+
+bench-center: setup
+	@.venv/bin/sekisho bench center $(if $(QUICK),--quick)
 
 lint: setup
 	@.venv/bin/ruff check

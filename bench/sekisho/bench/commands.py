@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.bench import figures, run
+from sekisho.bench import center, figures, run
 
 PUBLIC_RULES = Path("../shared/data/rules/et-open-2020-04.rules.xz")
 
@@ -25,13 +25,30 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--name", default="bench", help="prefix of the labs' names")
     parser.add_argument("--out", type=Path, default=Path("artifacts/bench.json"), help="where the JSON is kept")
     parser.set_defaults(func=_bench)
+    more = parser.add_subparsers(metavar="")
+    centre = more.add_parser("center", help="a monitoring centre under thousands of simulated boxes")
+    centre.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    centre.add_argument("--quick", action="store_true", help="a tenth of the boxes, a minute in all")
+    centre.add_argument("--out", type=Path, default=Path("artifacts/bench-center.json"), help="where the JSON is kept")
+    centre.set_defaults(func=_center)
 
 
 def _bench(args: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         raise DeviceFault("The benches need root, for network namespaces.")
     rules: Path | None = args.rules or (PUBLIC_RULES if PUBLIC_RULES.exists() else None)
-    report = run.run(args.name, rules, args.only, lambda text: print(f"bench: {text}", file=sys.stderr, flush=True))
+    return _tell(run.run(args.name, rules, args.only, _say), args)
+
+
+def _center(args: argparse.Namespace) -> int:
+    return _tell(center.measure(_say, quick=args.quick), args)
+
+
+def _tell(report: figures.Report, args: argparse.Namespace) -> int:
     run.write(report, args.out)
     print(msgspec.json.encode(report).decode() if args.json else figures.table(report))
     return 0 if report.held else 1
+
+
+def _say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,160 @@
+"""A centre on this machine for the benches: broker, ingest workers, database, and a fleet of simulated boxes.
+
+Everything is a real process on loopback with TLS; what it writes lies under one directory, what it starts is ended
+by its process number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sekisho.appliance.core.errors import DeviceFault
+from sekisho.bench.fleet import Phase, Told
+from sekisho.bench.fleet_certificates import issue_fleet
+from sekisho.center import broker, pki
+
+_TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
+START_S: Final = 30.0
+
+
+class Stand:
+    """One broker, one database, workers, one fleet."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.port = free_port()
+        self.store = str(root / "events.db")
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._argv: dict[str, list[str]] = {}
+        self._authority = root / "pki"
+        pki.create_ca(self._authority)
+
+    def start_broker(self, boxes: int, workers: int) -> None:
+        """Mosquitto, with room for the fleet."""
+        server = pki.issue(self._authority, "broker", "server", ("127.0.0.1",))
+        made = broker.Broker(self.root / "broker", server, "127.0.0.1", self.port, max_connections=boxes + 100)
+        conf = broker.write_config(made)
+        with (made.directory / "acl").open("a") as acl:
+            for number in range(2, workers + 1):
+                acl.write(f"\nuser center-{number}\ntopic read sk/1/+/+/ev/+\ntopic write sk/1/+/+/ack\n")
+        self.start("broker", [shutil.which("mosquitto") or "/usr/sbin/mosquitto", "-c", str(conf)])
+        self.wait(self._listens, "the broker does not listen")
+
+    def start_worker(self, number: int) -> None:
+        name = "center" if number == 1 else f"center-{number}"
+        mine = self.credentials(name)
+        conf = self.root / f"{name}.toml"
+        conf.write_text(
+            f'store = "{self.store}"\n[broker]\nhost = "127.0.0.1"\nport = {self.port}\nca = "{mine.ca}"\n'
+            f'cert = "{mine.cert}"\nkey = "{mine.key}"\nclient = "{name}"\n'
+        )
+        self.start(name, [sys.executable, "-I", "-m", "sekisho.center.daemon", "--settings", str(conf)])
+
+    def start_fleet(self, boxes: int) -> Told:
+        """Connect the boxes; returns how that went."""
+        certificates = self.root / "fleet"
+        if not certificates.exists():
+            issue_fleet(self._authority, certificates, boxes)
+        argv = [sys.executable, "-I", "-m", "sekisho.bench.fleet", "--host", f"127.0.0.1:{self.port}"]
+        argv += ["--ca", str(self._authority / "ca.crt"), "--certificates", str(certificates), "--boxes", str(boxes)]
+        with (self.root / "fleet.log").open("ab") as log:
+            self.processes["fleet"] = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+        return self._told()
+
+    def phase(self, phase: Phase) -> Told:
+        """Have the fleet do it; returns when it is over."""
+        self.begin(phase)
+        return self._told()
+
+    def begin(self, phase: Phase) -> None:
+        """Have the fleet do it; `finish` waits for it."""
+        pipe = self.processes["fleet"].stdin
+        assert pipe  # noqa: S101 - opened by start_fleet
+        pipe.write(msgspec.json.encode(phase) + b"\n")
+        pipe.flush()
+
+    def finish(self) -> Told:
+        return self._told()
+
+    def _told(self) -> Told:
+        pipe = self.processes["fleet"].stdout
+        assert pipe  # noqa: S101 - opened by start_fleet
+        line = pipe.readline()
+        if not line:
+            raise DeviceFault(f"The simulated boxes ended early: {(self.root / 'fleet.log').read_text()[-2000:]}")
+        return msgspec.json.decode(line, type=Told)
+
+    def credentials(self, name: str) -> pki.Credentials:
+        """A client's certificate."""
+        return pki.issue(self._authority, name)
+
+    def restart(self, name: str) -> None:
+        """Start again, as it was, what has ended."""
+        self.start(name, self._argv[name])
+
+    def start(self, name: str, argv: list[str], user: str | None = None) -> None:
+        self._argv[name] = argv
+        with (self.root / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(argv, stdout=log, stderr=log, user=user)
+
+    def wait(self, fact: Callable[[], object], else_say: str, timeout_s: float = START_S) -> None:
+        until = time.monotonic() + timeout_s
+        while not fact():
+            if time.monotonic() > until:
+                raise DeviceFault(f"After {timeout_s:g} s {else_say} ({self.root}).")
+            time.sleep(0.02)
+
+    def cpu_s(self, prefix: str) -> float:
+        """Processor time so far of the processes whose name begins so, children's included."""
+        return sum(cpu_s(process.pid) for name, process in self.processes.items() if name.startswith(prefix))
+
+    def stop(self, *names: str) -> None:
+        """End these, or all: the boxes first, then the workers, then what they talk to."""
+        for name in names or tuple(reversed(self.processes)):
+            process = self.processes.pop(name)
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe:
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+@contextlib.contextmanager
+def standing(root: Path) -> Iterator[Stand]:
+    """A stand that leaves no process behind."""
+    stand = Stand(root)
+    try:
+        yield stand
+    finally:
+        stand.stop()
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of a process and of its children that ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) * _TICK_S
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
