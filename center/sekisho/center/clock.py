@@ -38,7 +38,7 @@ def corrected(event: Event, off_s: float) -> Event:
 
 
 def _moved(struct: Any, told: dt.datetime, off: dt.timedelta) -> Any:
-    changed = {}
+    changed: dict[str, Any] = {}
     for name in struct.__struct_fields__:
         value = getattr(struct, name)
         if name in _TIMES and value:

@@ -20,9 +20,11 @@ from typing import Final
 from sekisho.appliance.core import sdnotify, settings
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Settings
+from sekisho.telemetry.clocks import RELEASED, boot_mark
 from sekisho.telemetry.delivery import Delivery, parse_ack
 from sekisho.telemetry.events import Health
 from sekisho.telemetry.intake import Intake
+from sekisho.telemetry.question import Question
 from sekisho.telemetry.sender import AckArrived, BrokerHas, Connected, Disconnected, Fact, Sender
 from sekisho.telemetry.spool import Spool, SpoolDamaged
 
@@ -46,6 +48,7 @@ class Telemetry:
         self._sender_trouble = ""
         self._said, self._say_again_at = "", 0.0
         self._stopped = False
+        self._question = Question()
         self._open_spool()
         self._intake = Intake(config, self._spool)
 
@@ -78,8 +81,10 @@ class Telemetry:
 
     def turn(self, now: float) -> None:
         """Take what arrived (waiting one poll at most), read the sources, publish what may go."""
+        self._spool.keep_time()
         self._connect(now)
         self._take_facts(POLL_S)
+        self._ask(now)
         if now >= self._read_again_at:
             self._intake.turn(now)
         self._delivery.settle(now, self._spool)
@@ -87,7 +92,7 @@ class Telemetry:
 
     def _open_spool(self) -> None:
         cap = self._settings.telemetry.spool_mb << 20
-        self._spool = Spool.open(self._settings.spool, cap, _utc_now())
+        self._spool = Spool.open(self._settings.spool, cap, _utc_now(), boot_mark(self._settings.eve.parent))
         self._delivery = Delivery(self._spool.epoch)
         self._spool.set_link(up=False)
 
@@ -96,15 +101,14 @@ class Telemetry:
         online = self._delivery.connected
         self._open_spool()
         self._intake.spool = self._spool
-        if online and self._sender:
-            self._sender.announce(self._spool.epoch, self._spool.next_seq())
-            self._delivery.online(time.monotonic())
+        if online:
+            self._online()
 
     def _connect(self, now: float) -> None:
         if self._sender or not self._settings.telemetry.host or now < self._sender_retry_at:
             return
         try:
-            self._sender = Sender(self._settings, self._inbox, self._spool.next_birth(int(time.time())))
+            self._sender = Sender(self._settings, self._inbox, self._next_birth(), self._spool.clocks)
             self._sender.start()
         except RejectedInput as err:
             self._sender_retry_at = now + CERTIFICATE_RETRY_S
@@ -114,6 +118,24 @@ class Telemetry:
             log.error("%s", err)
             health = Health(at=_utc_now(), part="telemetry", state="certificate_refused", detail=str(err))
             self._spool.add([health])
+
+    def _next_birth(self) -> int:
+        """Grows even when the clock is set back, and never into a future from which no clock comes back."""
+        return self._spool.next_birth(int(self._spool.clocks.plausible_wall()))
+
+    def _online(self) -> None:
+        now = time.monotonic()
+        self._question.connected(now)
+        self._delivery.online(now)
+        self._ask(now)
+
+    def _ask(self, now: float) -> None:
+        """Tell the centre where we are and let it tell the time, at each connection and now and then."""
+        if self._sender and self._delivery.connected:
+            if self._question.due(now):
+                self._sender.announce(self._spool.epoch, self._spool.next_seq(), self._question.ask(now))
+            if self._question.out_of_patience(now):
+                self._spool.clocks.presume()
 
     def _take_facts(self, timeout: float) -> None:
         try:
@@ -129,9 +151,7 @@ class Telemetry:
             case Connected():
                 log.info("connected to the monitoring centre's broker")
                 self._spool.set_link(up=True)
-                if self._sender:
-                    self._sender.announce(self._spool.epoch, self._spool.next_seq())
-                self._delivery.online(time.monotonic())
+                self._online()
             case Disconnected(reason):
                 log.warning("not connected to the monitoring centre: %s", reason)
                 if self._delivery.connected:
@@ -143,10 +163,20 @@ class Telemetry:
                 self._acknowledged(payload)
 
     def _acknowledged(self, payload: bytes) -> None:
+        now = time.monotonic()
         try:
-            self._delivery.acknowledged(parse_ack(payload), time.monotonic())
+            ack = parse_ack(payload)
         except RejectedInput as err:
             log.warning("%s", err)
+            return
+        self._delivery.acknowledged(ack, now)
+        true = self._question.answer(ack.n, ack.t, now)
+        if true is None or self._sender is None:
+            return
+        if true < RELEASED or not self._sender.peer_valid_at(true):
+            log.warning("The centre says it is %s, which cannot be: its clock or its certificate is wrong.", _utc(true))
+            return
+        self._spool.clocks.confirm(true, now)
 
     def _publish(self) -> None:
         while self._sender and (publish := self._delivery.next(time.monotonic(), self._spool)):
@@ -164,7 +194,11 @@ class Telemetry:
 
 
 def _utc_now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return _utc(time.time())
+
+
+def _utc(unix_s: float) -> str:
+    return dt.datetime.fromtimestamp(unix_s, dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def main(argv: list[str] | None = None) -> int:

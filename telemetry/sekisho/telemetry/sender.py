@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import socket
-import ssl
 import sys
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -19,8 +18,8 @@ import msgspec
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.settings import Settings
+from sekisho.telemetry import tls
 from sekisho.telemetry.delivery import ACK_CAP_BYTES, WINDOW_BATCHES
 
 KEEPALIVE_S = 30
@@ -64,12 +63,13 @@ class _State(msgspec.Struct, omit_defaults=True):
     bd: int
     epoch: str = ""
     next: int = 0
+    n: str = ""
 
 
 class Sender:
     """One box's connection to its broker."""
 
-    def __init__(self, settings: Settings, inbox: SimpleQueue[Fact], birth: int) -> None:
+    def __init__(self, settings: Settings, inbox: SimpleQueue[Fact], birth: int, sense: tls.TimeSense) -> None:
         """Prepare the connection.
 
         Raises:
@@ -85,7 +85,8 @@ class Sender:
         self._client = mqtt.Client(
             CallbackAPIVersion.VERSION2, client_id=settings.box, clean_session=True, protocol=mqtt.MQTTv311
         )
-        self._client.tls_set_context(_tls(link.ca, link.cert, link.key))
+        self._tls = tls.context(link.ca, link.cert, link.key, sense)
+        self._client.tls_set_context(self._tls)
         self._client.max_inflight_messages_set(WINDOW_BATCHES)
         self._client.will_set(f"{self._topic}/state", msgspec.json.encode(_State("lost", birth)), qos=1, retain=True)
         self._client.on_socket_open = _no_delay
@@ -101,14 +102,18 @@ class Sender:
         self._client.connect_async(self._link.host, self._link.port, keepalive=KEEPALIVE_S)
         self._client.loop_start()
 
-    def announce(self, epoch: str, next_seq: int) -> None:
-        """Publish the birth: the centre learns the epoch and how far the numbers go."""
-        state = _State("on", self._birth, epoch, next_seq)
+    def announce(self, epoch: str, next_seq: int, nonce: str) -> None:
+        """Publish the birth: the centre learns the epoch and how far the numbers go, and answers with the time."""
+        state = _State("on", self._birth, epoch, next_seq, nonce)
         self._client.publish(f"{self._topic}/state", msgspec.json.encode(state), qos=1, retain=True)
 
     def publish(self, lane: int, payload: bytes) -> int:
         """Hand a batch to the client library; returns its message id."""
         return self._client.publish(f"{self._topic}/ev/{lane}", payload, qos=1).mid
+
+    def peer_valid_at(self, unix_s: float) -> bool:
+        """Whether the broker's certificate is valid then: an answer that came with another time is not believed."""
+        return self._tls.valid_at(unix_s)
 
     def stop(self) -> None:
         """Say goodbye without the last will; what is unacknowledged stays in the spool."""
@@ -151,27 +156,3 @@ class Sender:
 def _no_delay(_c: mqtt.Client, _u: Any, sock: Any) -> None:
     """An alert is one small packet: do not let it wait for the answer to the one before."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _tls(ca: str, cert: str, key: str) -> ssl.SSLContext:
-    at_fault = ca
-    try:
-        context = ssl.create_default_context(cafile=ca or None)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        at_fault = cert if not _is_certificate(cert) else key
-        context.load_cert_chain(cert, key)
-    except (OSError, ValueError) as err:
-        raise RejectedInput(
-            f"The telemetry certificate cannot be used ({at_fault}): {err}.",
-            "Events are kept on the box until it is replaced.",
-        ) from err
-    return context
-
-
-def _is_certificate(path: str) -> bool:
-    """Whether it is readable as one: the TLS library does not say which of certificate and key it rejects."""
-    try:
-        ssl.create_default_context(cafile=path)
-    except (OSError, ValueError):
-        return False
-    return True

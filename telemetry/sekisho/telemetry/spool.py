@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.telemetry import events, hits
+from sekisho.telemetry import clocks, events, hits
 from sekisho.telemetry.events import Event, Gap, Health, lane_of
 from sekisho.telemetry.reader import Chunk, Position
 
@@ -69,17 +69,18 @@ class SpoolFull(DeviceFault):
 class Spool:
     """The box's memory of what the centre does not have yet."""
 
-    def __init__(self, path: Path, cap_bytes: int) -> None:
+    def __init__(self, path: Path, cap_bytes: int, boot: str = "") -> None:
         self.path = path
         self._cap = cap_bytes
         self._reserve = path.with_name(path.name + ".reserve")
         self._db = _connect(path)
         try:
             with _faults(path):
-                self._db.executescript(_SCHEMA + hits.SCHEMA)
+                self._db.executescript(_SCHEMA + clocks.SCHEMA + hits.SCHEMA)
                 if self._db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                     raise SpoolDamaged(f"{path} is damaged.")
                 self.epoch = self._meta("epoch", lambda: secrets.token_hex(8))
+                self.clocks = clocks.load(self._db, boot, *clocks.read())
                 self._bytes = self._scalar("SELECT COALESCE(SUM(length(body) + ?), 0) FROM event", ROW_OVERHEAD)
         except DeviceFault:
             self._db.close()
@@ -87,7 +88,7 @@ class Spool:
         self._take_reserve()
 
     @classmethod
-    def open(cls, path: Path, cap_bytes: int, now_utc: str) -> Spool:
+    def open(cls, path: Path, cap_bytes: int, now_utc: str, boot: str = "") -> Spool:
         """The spool at `path`; a damaged one is renamed `.bad-N` and the new one says so in a Health event.
 
         Raises:
@@ -96,12 +97,12 @@ class Spool:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return cls(path, cap_bytes)
+            return cls(path, cap_bytes, boot)
         except SpoolDamaged:
             aside = _set_aside(path)
         except OSError as err:
             raise DeviceFault(f"Cannot write {path.parent}: {err.strerror}.") from err
-        spool = cls(path, cap_bytes)
+        spool = cls(path, cap_bytes, boot)
         spool.add([Health(at=now_utc, part="telemetry", state="spool_replaced", detail=f"set aside as {aside.name}")])
         return spool
 
@@ -122,6 +123,7 @@ class Spool:
         rows = [(lane_of(event), event.at, events.encode(event)) for event in new]
         with self._transaction():
             hits.count(self._db, new)
+            self.clocks.save(self._db)
             for row in rows:
                 self._insert(*row)
             for chunk in chunks:
@@ -187,6 +189,13 @@ class Spool:
             number = max(int(self._meta("birth", lambda: "0")) + 1, unix_s)
             self._db.execute("UPDATE meta SET value = ? WHERE key = 'birth'", (str(number),))
         return number
+
+    def keep_time(self) -> None:
+        """Note both clocks; what was learnt of them goes to disk with the next events, or now where it is news."""
+        self.clocks.observe(*clocks.read())
+        if self.clocks.learnt:
+            with self._transaction():
+                self.clocks.save(self._db)
 
     def set_link(self, *, up: bool) -> None:
         """Note for the owner's eyes whether the centre's broker is connected."""
