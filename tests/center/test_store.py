@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.center.store import BoxState, Missing, NewRow, Store
+from sekisho.center.store import EVENT, BoxState, Missing, NewRow, Store
 from sekisho.telemetry.events import Alert, Dns, Event, Gap, decode, encode
 from sekisho.telemetry.spool import Spool
 
@@ -27,7 +32,7 @@ def put(store: Store, *seqs: int, dropped: tuple[tuple[int, int], ...] = (), box
     rows = [NewRow(seq, 1, "alert", NOW, encode(Alert(at=NOW, sid=seq)), dropped) for seq in seqs]
     with store.transaction():
         store.add("t", box, epoch, rows, NOW)
-        return store.advance(box, epoch)
+        return store.upto(box, epoch)
 
 
 def missing(store: Store) -> list[tuple[int, int]]:
@@ -62,6 +67,52 @@ def test_declared_runs_are_accounted_for_and_nothing_else(store: Store) -> None:
     assert missing(store) == [(8, 9)]
     assert [(run.first, run.last) for run in store.declared()] == [(2, 3), (5, 7)]
     assert put(store, 8, 9) == 10
+
+
+def test_a_number_that_was_declared_lost_and_comes_after_all_is_stored_and_no_gap_any_more(store: Store) -> None:
+    put(store, 1, 10, dropped=((2, 9),))
+    assert put(store, 5, 4) == 10
+    assert [(run.first, run.last) for run in store.declared()] == [(2, 3), (6, 9)]
+    put(store, 5)
+    assert sorted(row.seq for row in store.events()) == [1, 4, 5, 10]
+
+
+def test_a_row_that_retention_took_does_not_come_back(store: Store) -> None:
+    put(store, 1, 2, 3, 7)
+    with store.transaction() as db:
+        db.execute(EVENT.delete())
+    put(store, 2, 7, 8)
+    assert [row.seq for row in store.events()] == [8]
+    assert missing(store) == [(4, 6)]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sets(st.integers(1, 30), max_size=8), st.tuples(st.integers(1, 30), st.integers(0, 9)))))
+def test_any_order_of_rows_gaps_and_repeats_is_counted_as_sets_would(
+    store: Store, batches: list[tuple[set[int], tuple[int, int]]]
+) -> None:
+    epoch = uuid.uuid4().hex
+    stored: set[int] = set()
+    lost: set[int] = set()
+    for seqs, (first, length) in batches:
+        new = seqs - stored
+        dropped = ((first, first + length),) if length and new else ()
+        put(store, *sorted(seqs), dropped=dropped, epoch=epoch)
+        stored |= seqs
+        lost = (lost | {n for run in dropped for n in range(run[0], run[1] + 1)}) - stored
+    known = stored | lost
+    upto = next(number for number in itertools.count() if number + 1 not in known)
+    assert store.upto("b", epoch) == upto
+    assert {hole.first for hole in store.missing() if hole.epoch == epoch} == {
+        number
+        for number in range(1, max(known, default=0))
+        if number not in known and (number == 1 or number - 1 in known)
+    }
+    declared = [run for run in store.declared() if run.epoch == epoch]
+    assert {number for run in declared for number in range(run.first, run.last + 1)} == lost
+    with store.database.reading() as db:
+        seqs_now = list(db.scalars(sa.select(EVENT.c.seq).where(EVENT.c.epoch == epoch)))
+    assert sorted(seqs_now) == sorted(stored)
 
 
 def test_a_transaction_that_fails_leaves_nothing(store: Store) -> None:
@@ -140,7 +191,7 @@ def _deliver(spool: Spool, store: Store, lane: int, acknowledged: bool) -> bool:
         new.append(NewRow(row.seq, lane, "x", NOW, row.body, event.dropped() if isinstance(event, Gap) else ()))
     with store.transaction():
         store.add("t", "b", spool.epoch, new, NOW)
-        upto = store.advance("b", spool.epoch)
+        upto = store.upto("b", spool.epoch)
     if acknowledged:
         spool.acknowledge(upto, [(lane, rows[0].seq, rows[-1].seq)])
     return True

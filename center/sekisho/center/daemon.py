@@ -25,9 +25,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from sekisho.appliance.core import sdnotify
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
-from sekisho.center import ingest, settings
+from sekisho.center import ingest, intake, settings
+from sekisho.center.intake import Answer, Message
 from sekisho.center.settings import CenterSettings
-from sekisho.center.store import BoxState, Store
+from sekisho.center.store import Store
 
 IDLE_S: Final = 0.5
 GROUP_MESSAGES: Final = 64
@@ -36,16 +37,13 @@ RETRY_S: Final = 1.0
 
 log = logging.getLogger(__name__)
 
-_Key = tuple[str, str, str]
-"""Tenant, box, epoch."""
-
 
 class Center:
     """Takes messages in groups; one store, one connection."""
 
     def __init__(self, config: CenterSettings) -> None:
         self._config = config
-        self._store = Store(Path(config.store))
+        self._store = Store(config.store)
         self._inbox: SimpleQueue[mqtt.MQTTMessage | None] = SimpleQueue()
         self._session = ""
         self._stopped = False
@@ -127,54 +125,20 @@ class Center:
         self._session = secrets.token_hex(4)
         newest = {stream.box: stream for stream in self._store.streams()}
         for stream in newest.values():
-            self._acknowledge((stream.tenant, stream.box, stream.epoch), stream.upto, [])
+            self._acknowledge(Answer((stream.tenant, stream.box, stream.epoch), stream.upto, [], ""))
 
     def _take(self, group: list[mqtt.MQTTMessage]) -> None:
-        """Store a group in one transaction, then acknowledge it to boxes and broker."""
-        runs: dict[_Key, list[tuple[int, int, int]]] = {}
-        nonces: dict[_Key, str] = {}
-        now = _utc_now()
-        with self._store.transaction():
-            for message in group:
-                self._take_message(message, now, runs, nonces)
-            upto = {key: self._store.advance(key[1], key[2]) for key in runs}
-        for key, of_key in runs.items():
-            self._acknowledge(key, upto[key], of_key, nonces.get(key, ""))
+        """Store a group, then acknowledge it to boxes and broker."""
+        messages = [Message(message.topic, bytes(message.payload), message.retain) for message in group]
+        for answer in intake.take(self._store, messages, _utc_now()):
+            self._acknowledge(answer)
         for message in group:
             self._client.ack(message.mid, message.qos)
 
-    def _take_message(
-        self,
-        message: mqtt.MQTTMessage,
-        now: str,
-        runs: dict[_Key, list[tuple[int, int, int]]],
-        nonces: dict[_Key, str],
-    ) -> None:
-        try:
-            topic = ingest.parse_topic(message.topic)
-            if topic.lane is None:
-                state = ingest.parse_state(bytes(message.payload))
-                self._store.set_state(
-                    BoxState(topic.box, topic.tenant, state.st, state.bd, state.epoch, state.next, now)
-                )
-                if state.st == "on" and not message.retain:
-                    # A box that has just connected waits for our word before it repeats anything.
-                    key = (topic.tenant, topic.box, state.epoch)
-                    runs.setdefault(key, [])
-                    nonces[key] = state.n
-                return
-            batch = ingest.parse_batch(topic.lane, bytes(message.payload))
-        except RejectedInput as err:
-            log.warning("%s: %s", message.topic[:200], err)
-            return
-        if batch.rejected:
-            log.warning("%s: %d rows were no events", message.topic, batch.rejected)
-        self._store.add(topic.tenant, topic.box, batch.epoch, batch.rows, now)
-        runs.setdefault((topic.tenant, topic.box, batch.epoch), []).append(batch.run)
-
-    def _acknowledge(self, key: _Key, upto: int, runs: list[tuple[int, int, int]], nonce: str = "") -> None:
-        tenant, box, epoch = key
-        payload = ingest.make_ack(epoch, upto, runs, self._session, nonce, time.time_ns() // 1_000_000)
+    def _acknowledge(self, answer: Answer) -> None:
+        tenant, box, epoch = answer.key
+        now_ms = time.time_ns() // 1_000_000
+        payload = ingest.make_ack(epoch, answer.upto, answer.runs, self._session, answer.nonce, now_ms)
         self._client.publish(f"sk/1/{tenant}/{box}/ack", payload, qos=1, retain=True)
 
 

@@ -7,9 +7,10 @@ committed) and BEGIN IMMEDIATE, so that several daemons may write one file; any 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -106,8 +107,7 @@ def _engine(url: str, *, read_only: bool) -> sa.Engine:
     if not read_only:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            path.touch(0o660)  # the centre's daemons are one group, each its own user
-            sync_directory(path.parent)
+            _make_file(path)
 
     def connect() -> sqlite3.Connection:
         mode = "ro" if read_only else "rw"
@@ -123,6 +123,22 @@ def _engine(url: str, *, read_only: bool) -> sa.Engine:
     begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
     sa.event.listen(engine, "begin", lambda db: db.exec_driver_sql(begin))
     return engine
+
+
+def _make_file(path: Path) -> None:
+    """Make the tables aside and give them their name: whoever looks finds them all or no file."""
+    made = path.with_name(f".{path.name}.{os.getpid()}")
+    made.unlink(missing_ok=True)
+    made.touch(0o660)  # the centre's daemons are one group, each its own user
+    engine = sa.create_engine(f"sqlite:///{made}")
+    try:
+        metadata.create_all(engine)
+        engine.dispose()
+        with suppress(FileExistsError):  # another daemon was first; its file stays
+            path.hardlink_to(made)
+    finally:
+        made.unlink()
+    sync_directory(path.parent)
 
 
 def _without_password(url: str) -> str:

@@ -157,7 +157,7 @@ def _row(lane: int, line: bytes, off_s: float) -> NewRow:
     dropped = event.dropped() if isinstance(event, Gap) else []
     if len(dropped) > events.GAP_RUNS or not all(1 <= first <= last < seq for first, last in dropped):
         return NewRow(seq, lane, REJECTED, "", b"")
-    return NewRow(seq, lane, str(event.__struct_config__.tag), event.at, body, dropped)
+    return NewRow(seq, lane, str(event.__struct_config__.tag), event.at, body, dropped, getattr(event, "stars", 0))
 
 
 def make_ack(

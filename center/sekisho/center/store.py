@@ -1,41 +1,56 @@
-"""Every event of every box, once: SQLite, WAL, synchronous=FULL, one writer.
+"""Every event of every box, once.
 
-The key is (box, epoch, seq); a repeated row is ignored. `upto` of a stream is the number to which
-nothing is missing, where "not missing" means stored or declared dropped by a `Gap` event; it moves in
-the transaction that stores the rows, so an acknowledgement sent after the commit never says too much.
+The key is (box, epoch, seq); whether a number is new is decided by `streams`, in the transaction that stores the row,
+so that an acknowledgement sent after the commit never says too much and a repeated row never comes back, not even
+one that retention has taken away. What follows from a new row goes into the outbox in the same transaction.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import sqlalchemy as sa
 
-from sekisho.appliance.core.errors import DeviceFault
-from sekisho.appliance.core.fsio import sync_directory
+from sekisho.center import outbox, streams
+from sekisho.center.database import Database, metadata
+from sekisho.center.streams import GAP, RUN, STREAM
 
 REJECTED = "rejected"
 """Type of a row whose body was no valid event: the number is accounted for, the content is not kept."""
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS event(
-  id INTEGER PRIMARY KEY AUTOINCREMENT, box TEXT NOT NULL, epoch TEXT NOT NULL, seq INTEGER NOT NULL,
-  lane INTEGER NOT NULL, type TEXT NOT NULL, at TEXT NOT NULL, received_at TEXT NOT NULL, body BLOB NOT NULL,
-  UNIQUE(box, epoch, seq));
-CREATE TABLE IF NOT EXISTS gap(
-  box TEXT NOT NULL, epoch TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-  PRIMARY KEY(box, epoch, first, last)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS stream(
-  box TEXT NOT NULL, epoch TEXT NOT NULL, tenant TEXT NOT NULL, upto INTEGER NOT NULL DEFAULT 0,
-  last_at TEXT NOT NULL, PRIMARY KEY(box, epoch)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS box(
-  box TEXT PRIMARY KEY, tenant TEXT NOT NULL, state TEXT NOT NULL, birth INTEGER NOT NULL, epoch TEXT NOT NULL,
-  next INTEGER NOT NULL, changed_at TEXT NOT NULL) WITHOUT ROWID;
-"""
+EVENT = sa.Table(
+    "event",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("box", sa.Text, nullable=False),
+    sa.Column("epoch", sa.Text, nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("lane", sa.SmallInteger, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("received_at", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("box", "epoch", "seq"),
+    sqlite_autoincrement=True,
+)
+
+BOX = sa.Table(
+    "box",
+    metadata,
+    sa.Column("box", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("birth", sa.BigInteger, nullable=False),
+    sa.Column("epoch", sa.Text, nullable=False),
+    sa.Column("next", sa.BigInteger, nullable=False),
+    sa.Column("changed_at", sa.Text, nullable=False),
+)
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -61,6 +76,18 @@ class NewRow:
     body: bytes
     dropped: Sequence[tuple[int, int]] = ()
     """The runs a Gap event declares."""
+    stars: int = 0
+    """1..3, how important it is for people; 0: not for people."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Rows of one box's epoch, as they came."""
+
+    tenant: str
+    box: str
+    epoch: str
+    rows: Sequence[NewRow]
 
 
 class Stream(msgspec.Struct, frozen=True):
@@ -83,7 +110,7 @@ class Missing(msgspec.Struct, frozen=True):
 
 
 class Declared(msgspec.Struct, frozen=True):
-    """What a box says it had to drop."""
+    """What a box had to drop, and what did not come from another side either."""
 
     box: str
     epoch: str
@@ -104,168 +131,157 @@ class BoxState(msgspec.Struct, frozen=True):
 
 
 class Store:
-    """The centre's database. One process writes (`read_only=False`); any number read."""
+    """The centre's events in its database; any number of processes read, and on PostgreSQL any number write."""
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        """Open the store.
+    def __init__(self, url: str | Path, *, read_only: bool = False) -> None:
+        """Open the store: a path, or `postgresql://...`.
 
         Raises:
-            DeviceFault: absent (when reading), damaged, or the disk refuses.
+            DeviceFault: absent (when reading), damaged, unreachable, or the disk refuses.
 
         """
-        self.path = path
-        with _faults(path):
-            if read_only:
-                self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
-                self._db.execute("SELECT 1 FROM event LIMIT 1")
-                return
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                _create(path)
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
+        self.database = Database(str(url), read_only=read_only)
+        self._writing: sa.Connection | None = None
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing, durable on exit.
+    def transaction(self) -> Iterator[sa.Connection]:
+        """All or nothing, durable on exit; `add` and `set_state` belong inside.
 
         Raises:
-            DeviceFault: the disk refused; nothing of it was stored.
+            DeviceFault: the database refused; nothing of it was stored.
 
         """
-        with _faults(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
+        with self.database.transaction() as db:
+            self._writing = db
             try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+                yield db
+            finally:
+                self._writing = None
 
-    def add(self, tenant: str, box: str, epoch: str, rows: Sequence[NewRow], received_at: str) -> int:
-        """Store rows inside a `transaction`; returns how many were new."""
-        before = self._db.total_changes
-        self._db.executemany(
-            "INSERT OR IGNORE INTO event(box, epoch, seq, lane, type, at, received_at, body)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [(box, epoch, r.seq, r.lane, r.type, r.at, received_at, r.body) for r in rows],
-        )
-        new = self._db.total_changes - before
-        self._db.executemany(
-            "INSERT OR IGNORE INTO gap VALUES (?, ?, ?, ?)", [(box, epoch, *run) for r in rows for run in r.dropped]
-        )
-        self._db.execute(
-            "INSERT INTO stream(box, epoch, tenant, last_at) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT(box, epoch) DO UPDATE SET last_at = excluded.last_at",
-            (box, epoch, tenant, received_at),
-        )
+    def add(self, tenant: str, box: str, epoch: str, rows: Sequence[NewRow], received_at: str) -> list[NewRow]:
+        """Store rows inside a `transaction`; returns those that were new."""
+        return self.add_all([Arrival(tenant, box, epoch, rows)], received_at)
+
+    def add_all(self, arrivals: Sequence[Arrival], received_at: str) -> list[NewRow]:
+        """Store the rows of many boxes inside a `transaction`, one arrival per stream; returns those that were new."""
+        db = self._db
+        locked = streams.lock(db, {(a.box, a.epoch): a.tenant for a in arrivals}, received_at)
+        new: list[NewRow] = []
+        values: list[tuple[object, ...]] = []
+        for arrival in arrivals:
+            fresh = _take(db, locked[arrival.box, arrival.epoch], arrival.rows)
+            who = (arrival.tenant, arrival.box, arrival.epoch)
+            values += [(*who, r.seq, r.lane, r.type, r.at, received_at, r.body) for r in fresh]
+            outbox.write(db, *who, fresh, received_at)
+            new += fresh
+        _insert_events(db, values)
+        streams.save(db, locked.values(), received_at)
         return new
 
-    def advance(self, box: str, epoch: str) -> int:
-        """Move the stream's `upto` over what is stored or declared by now, inside a `transaction`; returns it."""
-        row = self._db.execute("SELECT upto FROM stream WHERE box = ? AND epoch = ?", (box, epoch)).fetchone()
-        if row is None:
-            return 0
-        upto = old = int(row[0])
-        while (further := self._over_gaps(box, epoch, self._over_rows(box, epoch, upto))) > upto:
-            upto = further
-        if upto > old:
-            self._db.execute("UPDATE stream SET upto = ? WHERE box = ? AND epoch = ?", (upto, box, epoch))
-        return upto
-
-    def _over_rows(self, box: str, epoch: str, upto: int) -> int:
-        query = "SELECT seq FROM event WHERE box = ? AND epoch = ? AND seq > ? ORDER BY seq"
-        with closing(self._db.cursor()) as cur:
-            for (seq,) in cur.execute(query, (box, epoch, upto)):
-                if seq != upto + 1:
-                    break
-                upto = seq
-        return upto
-
-    def _over_gaps(self, box: str, epoch: str, upto: int) -> int:
-        query = "SELECT MAX(last) FROM gap WHERE box = ? AND epoch = ? AND first <= ? AND last > ?"
-        (last,) = self._db.execute(query, (box, epoch, upto + 1, upto)).fetchone()
-        return upto if last is None else int(last)
+    def upto(self, box: str, epoch: str) -> int:
+        """To which number nothing is missing; 0 for a stream that is not known."""
+        query = sa.select(STREAM.c.upto).where(STREAM.c.box == box, STREAM.c.epoch == epoch)
+        if self._writing is not None:
+            return int(self._writing.scalar(query) or 0)
+        with self.database.reading() as db:
+            return int(db.scalar(query) or 0)
 
     def set_state(self, state: BoxState) -> None:
         """Keep a birth, or a last will that belongs to the last birth, inside a `transaction`."""
-        self._db.execute(
-            "INSERT INTO box VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT(box) DO UPDATE SET tenant = excluded.tenant,"
-            " state = excluded.state, birth = excluded.birth, changed_at = excluded.changed_at,"
-            " epoch = CASE excluded.epoch WHEN '' THEN epoch ELSE excluded.epoch END,"
-            " next = CASE excluded.epoch WHEN '' THEN next ELSE excluded.next END"
-            " WHERE excluded.birth >= birth",
-            msgspec.structs.astuple(state),
-        )
+        self._db.execute(_SET_STATE, msgspec.structs.asdict(state))
 
     def streams(self) -> list[Stream]:
-        query = "SELECT box, epoch, tenant, upto, last_at FROM stream ORDER BY box, last_at"
-        return [Stream(*row) for row in self._rows(query)]
+        columns = (STREAM.c[name] for name in Stream.__struct_fields__)
+        return [Stream(*row) for row in self._rows(sa.select(*columns).order_by(STREAM.c.box, STREAM.c.last_at))]
 
     def boxes(self) -> list[BoxState]:
-        return [BoxState(*row) for row in self._rows("SELECT * FROM box ORDER BY box")]
+        columns = (BOX.c[name] for name in BoxState.__struct_fields__)
+        return [BoxState(*row) for row in self._rows(sa.select(*columns).order_by(BOX.c.box))]
 
     def declared(self) -> list[Declared]:
-        return [Declared(*row) for row in self._rows("SELECT * FROM gap ORDER BY box, epoch, first")]
+        """What the boxes had to drop and never sent."""
+        rows = self._rows(sa.select(GAP).order_by(GAP.c.box, GAP.c.epoch, GAP.c.first))
+        return [Declared(*row) for row in rows]
 
     def last_id(self) -> int:
         """The newest stored event's id, 0 in an empty store."""
-        return int(self._rows("SELECT COALESCE(MAX(id), 0) FROM event")[0][0])
+        return int(self._rows(sa.select(sa.func.coalesce(sa.func.max(EVENT.c.id), 0)))[0][0])
 
     def counts(self) -> list[tuple[str, str, int]]:
         """(box, event type, number) of everything stored."""
-        return self._rows("SELECT box, type, COUNT(*) FROM event GROUP BY box, type ORDER BY box, type")
+        key = (EVENT.c.box, EVENT.c.type)
+        return [tuple(row) for row in self._rows(sa.select(*key, sa.func.count()).group_by(*key).order_by(*key))]
 
     def missing(self) -> list[Missing]:
-        """Numbers below the highest stored one that are neither stored nor declared."""
+        """Numbers below the highest one accounted for that are neither stored nor declared."""
+        key = (STREAM.c.box, STREAM.c.epoch)
+        ahead = sa.select(*key, STREAM.c.upto, RUN.c.first, RUN.c.last).join(
+            RUN, sa.and_(RUN.c.box == STREAM.c.box, RUN.c.epoch == STREAM.c.epoch)
+        )
         found: list[Missing] = []
-        for stream in self.streams():
-            found += self._missing_in(stream)
+        at: tuple[str, str] | None = None
+        reached = 0
+        for box, epoch, upto, first, last in self._rows(ahead.order_by(*key, RUN.c.first)):
+            if at != (box, epoch):
+                at, reached = (box, epoch), upto
+            found.append(Missing(box, epoch, reached + 1, first - 1))
+            reached = last
         return found
-
-    def _missing_in(self, stream: Stream) -> Iterator[Missing]:
-        key = (stream.box, stream.epoch)
-        known = "SELECT seq, seq FROM event WHERE box = ? AND epoch = ? AND seq > ?"
-        gaps = "SELECT first, last FROM gap WHERE box = ? AND epoch = ? AND last > ?"
-        reached = stream.upto
-        for first, last in self._rows(f"{known} UNION ALL {gaps} ORDER BY 1", *(*key, stream.upto) * 2):
-            if first > reached + 1:
-                yield Missing(*key, reached + 1, first - 1)
-            reached = max(reached, last)
 
     def events(self, *, since_id: int = 0, box: str = "", limit: int = 1000) -> list[Stored]:
         """Stored events in the order of their arrival, after `since_id`."""
-        query = (
-            "SELECT id, box, epoch, seq, lane, received_at, body FROM event"
-            " WHERE id > ? AND (? = '' OR box = ?) AND type != ? ORDER BY id LIMIT ?"
-        )
-        rows = self._rows(query, since_id, box, box, REJECTED, limit)
+        columns = (EVENT.c.id, EVENT.c.box, EVENT.c.epoch, EVENT.c.seq, EVENT.c.lane, EVENT.c.received_at, EVENT.c.body)
+        query = sa.select(*columns).where(EVENT.c.id > since_id, EVENT.c.type != REJECTED)
+        if box:
+            query = query.where(EVENT.c.box == box)
+        rows = self._rows(query.order_by(EVENT.c.id).limit(limit))
         return [Stored(i, b, e, s, lane, at, msgspec.Raw(body)) for i, b, e, s, lane, at, body in rows]
 
     def close(self) -> None:
-        self._db.close()
+        self.database.close()
 
-    def _rows(self, query: str, *args: object) -> list[tuple]:  # type: ignore[type-arg]  # rows of any shape
-        with _faults(self.path):
-            return self._db.execute(query, args).fetchall()
+    @property
+    def _db(self) -> sa.Connection:
+        if self._writing is None:
+            raise RuntimeError("outside of a transaction")
+        return self._writing
 
-
-def _create(path: Path) -> None:
-    """Make the store aside and rename it: whoever reads it finds it whole or not at all."""
-    made = path.with_name(f".{path.name}.new")
-    made.unlink(missing_ok=True)
-    with closing(sqlite3.connect(made, isolation_level=None)) as db:
-        db.executescript(_SCHEMA)
-    made.chmod(0o600)
-    made.rename(path)
-    sync_directory(path.parent)
+    def _rows(self, query: sa.Select[Any]) -> Sequence[Any]:
+        with self.database.reading() as db:
+            return db.execute(query).all()
 
 
-@contextmanager
-def _faults(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError) as err:
-        raise DeviceFault(f"Cannot use {path}: {err}.", "Check the path and the free space.") from err
+def _take(db: sa.Connection, stream: streams.Locked, rows: Sequence[NewRow]) -> list[NewRow]:
+    if not rows:
+        return []
+    fresh = streams.take(db, stream, (row.seq for row in rows))
+    new = {row.seq: row for row in rows if row.seq in fresh}
+    streams.declare(db, stream, (run for row in new.values() for run in row.dropped))
+    return list(new.values())
+
+
+def _insert_events(db: sa.Connection, values: list[tuple[object, ...]]) -> None:
+    """The hot path: the driver's own way, a multiple faster than statements built per row."""
+    if not values:
+        return
+    columns = "tenant, box, epoch, seq, lane, type, at, received_at, body"
+    if db.dialect.name == "sqlite":
+        db.exec_driver_sql(f"INSERT INTO event({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)  # noqa: S608 - constant text
+        return
+    driver: Any = db.connection.cursor()
+    with driver as cursor, cursor.copy(f"COPY event({columns}) FROM STDIN") as copy:
+        for row in values:
+            copy.write_row(row)
+
+
+def _set_state() -> sa.TextClause:
+    kept = ", ".join(f"{c} = CASE excluded.epoch WHEN '' THEN box.{c} ELSE excluded.{c} END" for c in ("epoch", "next"))
+    return sa.text(
+        "INSERT INTO box(box, tenant, state, birth, epoch, next, changed_at)"  # noqa: S608 - constant text
+        " VALUES (:box, :tenant, :state, :birth, :epoch, :next, :changed_at)"
+        " ON CONFLICT(box) DO UPDATE SET tenant = excluded.tenant, state = excluded.state, birth = excluded.birth,"
+        f" changed_at = excluded.changed_at, {kept} WHERE excluded.birth >= box.birth"
+    )
+
+
+_SET_STATE = _set_state()
