@@ -63,8 +63,6 @@ enum {
     PATCHES = 64,
     ASKED_MAX = 1024,
     UNKNOWN_MAX = 65536, /* a stream that the engine has not recognised by then it never will */
-    FOREIGN = 32768,      /* acknowledgements of one connection lie closer together */
-    ENDED_US = 3000000,   /* so long nothing else is taken from between the same ports */
 };
 
 enum { FIN = 0x01, SYN = 0x02, RST = 0x04, PSH = 0x08, ACK = 0x10, URG = 0x20 };
@@ -110,7 +108,6 @@ struct direction {
     uint32_t unread;    /* marks.LARGE, SCARCE or BYPASS: why its packets go unlooked at */
     uint32_t top;       /* sequence number behind the last byte let through */
     uint32_t last;      /* sequence number behind the last byte there is, once `fin` is set */
-    int64_t fin_at;     /* when `fin` was set */
     uint32_t base;      /* sequence number of spool offset 0 */
     uint64_t contig;    /* contiguous bytes from base */
     uint64_t expect;    /* offset at which the object ends, 0 = unknown */
@@ -119,9 +116,7 @@ struct direction {
     uint64_t frame;      /* mixed, aligned: where the next frame begins */
     uint64_t edge;       /* behind the last frame header that was not looked at and at which a file may end; 0 = none */
     uint32_t number;     /* the stream whose data came last */
-    uint32_t acked;      /* the newest acknowledgement number that its sender used, once `acks` is set */
     uint8_t aligned;     /* `frame` is known */
-    uint8_t acks;
     uint8_t end_said;    /* a look was asked for that knows that nothing follows */
     uint32_t holding, held_bytes;
     struct patch *patch; /* PATCHES of them, made at the first one */
@@ -138,8 +133,6 @@ struct flow {
     struct gate_key key;
     uint32_t generation, next_hash, kind;
     uint8_t used, met, begun, state, waiting, replied, force, closing, owes_note, fresh_sink, engine, resets;
-    uint8_t over;        /* a receiver has said that the connection is at its end for it */
-    uint8_t cut_dir;
     uint8_t opening;     /* 1 + the direction of a SYN between the same ports */
     uint32_t opened;     /* what an end that takes it acknowledges */
     uint8_t mixed;       /* many files travel at once, both ways */
@@ -386,7 +379,17 @@ static struct flow *lookup(struct gate *g, const struct gate_key *key) {
     return NULL;
 }
 
-static void forget_former(struct gate *g, const struct gate_key *key);
+/* The flow between these ends; `turn`: its client is the key's server. An engine event knows sender and receiver, but
+ * not who connected. */
+static struct flow *lookup_either(struct gate *g, const struct gate_key *key, int *turn) {
+    struct flow *f = lookup(g, key);
+    *turn = 0;
+    if (f) return f;
+    struct gate_key other = turned(key);
+    f = lookup(g, &other);
+    *turn = f != NULL;
+    return f;
+}
 
 static uint32_t *beginning_slot(struct gate *g, const struct gate_key *key) {
     uint32_t *slot = &g->beginning_hash[hash_key(key) & g->hash_mask];
@@ -404,16 +407,17 @@ static void forget_beginning(struct gate *g, struct beginning *b) {
     b->used = 0;
 }
 
-static void remember_beginning(struct gate *g, const struct gate_key *key, uint32_t first) {
+/* 0: it is known already, this is the answer to a first SYN once more. */
+static int remember_beginning(struct gate *g, const struct gate_key *key, uint32_t first) {
     struct beginning *b = beginning_of(g, key);
-    if (b && b->first == first) return; /* the answer to a first SYN, once more */
+    if (b && b->first == first) return 0;
     if (b) forget_beginning(g, b);
-    forget_former(g, key);
     b = &g->beginnings[g->beginning_at++ % g->beginning_count];
     if (b->used) forget_beginning(g, b);
     uint32_t *slot = &g->beginning_hash[hash_key(key) & g->hash_mask];
     *b = (struct beginning){.key = *key, .first = first, .next = first, .next_hash = *slot, .used = 1};
     *slot = (uint32_t)(b - g->beginnings) + 1;
+    return 1;
 }
 
 static struct flow *by_handle(struct gate *g, uint64_t handle) {
@@ -1088,7 +1092,6 @@ static void refuse(struct gate *g, struct flow *f, const struct packet *p) {
 static void after_cut(struct gate *g, struct flow *f, const struct packet *p) {
     const struct direction *d = &f->dir[p->dir];
     uint32_t end = p->seq + p->plen + (p->flags & FIN);
-    if (p->flags & RST && p->dir != f->cut_dir) f->over = 1;
     if (f->owes_note && p->dir == f->owes_note - 1u && p->plen + (p->flags & FIN) &&
         (!d->topped || (int32_t)(end - d->top) > 0)) {
         f->owes_note = 0;
@@ -1288,7 +1291,6 @@ static void receiver_has(struct gate *g, struct flow *f, uint32_t dir, uint32_t 
         spool_shift(g, d, (uint64_t)offset);
     }
     d->anchored = 1;
-    if (d->fin && ack == d->last + 1 && d->topped && d->top == d->last) f->over = 1; /* it took the end, and all before */
 }
 
 static void data_packet(struct gate *g, struct flow *f, const struct packet *p) {
@@ -1301,7 +1303,6 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
         d->base = p->seq;
     }
     if (p->flags & FIN && (int32_t)(p->seq + p->plen - d->base - (uint32_t)d->contig) >= 0) { /* one further back is nobody's end */
-        if (!d->fin) d->fin_at = g->now;
         d->fin = 1;
         d->last = p->seq + p->plen;
     }
@@ -1322,11 +1323,6 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
             pass_packet(g, f, dir, p);
             return;
         }
-    }
-    /* Behind its end and a gap: not of this connection. Not for ever: a beginning may have gone by while nobody was here. */
-    if (tail && p->plen && d->fin && (int32_t)(p->seq - d->last) > 1 && g->now - d->fin_at < ENDED_US) {
-        decide(g, p->id, NF_DROP, 0, NULL, 0);
-        return;
     }
     if (p->plen) note_request(g, f, d, p);
     offset = (int32_t)(p->seq - d->base), end = offset + p->plen;
@@ -1379,24 +1375,17 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
     if (tail) consider_notes(g, f, dir, p->flags & PSH || unseen);
 }
 
-/* Whether this acknowledges what the other side of this connection can never have sent. */
-static int is_foreign(const struct direction *d, const struct packet *p) {
-    return d->acks && p->flags & ACK && p->ack - d->acked + FOREIGN > 2 * FOREIGN;
-}
-
-/* The same ports again after the flow ended: a new connection. Its sequence numbers may lie close behind the former ones
- * (a sender that takes ports again within a minute begins 64 KiB behind), and a sender alone can claim any end. So
- * unless they are far away, a receiver must have said that it is over, and the packet must not belong to what it was. */
+/* The same ports again after the flow ended, although the beginning was not seen here: unrelated sequence numbers. */
 static int is_another(const struct flow *f, const struct packet *p) {
     const struct direction *d = &f->dir[p->dir];
     int64_t offset = (int32_t)(p->seq - d->base);
     if (p->mark & MARK_DEEP) return 0; /* the kernel knows this connection: what it sends from afar is no beginning */
-    if (f->over && (f->state == CUT || (f->closing & 6) == 6) && is_foreign(d, p)) return 1;
     return f->closing && d->seen && (offset < -(16 << 20) || offset > (int64_t)d->contig + (16 << 20));
 }
 
 /* Both ends agree on a new connection: one asked for it, the other acknowledges just that (RFC 9293 3.5). Neither can
- * have the gate forget what it knows by itself. */
+ * have the gate forget what it knows by itself, and sequence numbers tell nothing: a sender that takes ports again within
+ * a minute begins 64 KiB behind. */
 static int begins_again(struct flow *f, const struct packet *p) {
     if (!(p->flags & SYN) || p->flags & RST) return 0;
     if (p->flags & ACK) return f->opening == 2 - p->dir && p->ack == f->opened;
@@ -1428,14 +1417,6 @@ static int asks_http(struct beginning *b, const uint8_t *at, uint32_t n) {
     return 0;
 }
 
-/* What was known between these ports was of a connection that the kernel has forgotten. */
-static void forget_former(struct gate *g, const struct gate_key *key) {
-    struct gate_key other = turned(key);
-    struct flow *f = lookup(g, key);
-    if (!f) f = lookup(g, &other);
-    if (f) destroy(g, f);
-}
-
 /* A packet of a connection of which the engine does not know yet what it is (docs/decisions/0012). What lies behind a
  * gap is not let through: the engine may recognise the stream by what fills the gap, and the file in it would have
  * arrived unseen. Its sender repeats it. What is in order passes; UNKNOWN_MAX of it, or a packet that the engine was not
@@ -1444,7 +1425,10 @@ static void while_unknown(struct gate *g, const struct packet *p) {
     uint32_t end = p->seq + p->plen + (p->flags & FIN);
     if (p->dir == GATE_TO_CLIENT) {
         int opens = (p->flags & (SYN | ACK | RST | FIN)) == (SYN | ACK);
-        if (opens) remember_beginning(g, &p->key, p->ack); /* the receiver says where the stream begins */
+        /* The receiver says where the stream begins. What was known between these ports the kernel has forgotten. */
+        int turn;
+        struct flow *former = opens && remember_beginning(g, &p->key, p->ack) ? lookup_either(g, &p->key, &turn) : NULL;
+        if (former) destroy(g, former);
         decide(g, p->id, NF_ACCEPT, opens ? p->mark | MARK_WATCHED : 0, NULL, 0);
         return;
     }
@@ -1512,14 +1496,11 @@ static void handle(struct gate *g, struct packet *p) {
         decide(g, p->id, NF_DROP, 0, NULL, 0);
         return;
     }
-    struct flow *f = lookup(g, &p->key);
-    if (!f) { /* made from an engine event, which knows sender and receiver but not who connected */
-        struct gate_key other = turned(&p->key);
-        f = lookup(g, &other);
-        if (f) {
-            p->dir = !p->dir;
-            p->key = other;
-        }
+    int turn;
+    struct flow *f = lookup_either(g, &p->key, &turn);
+    if (turn) {
+        p->dir = !p->dir;
+        p->key = f->key;
     }
     if (f && (begins_again(f, p) || is_another(f, p))) {
         destroy(g, f);
@@ -1531,11 +1512,6 @@ static void handle(struct gate *g, struct packet *p) {
         return;
     }
     f->touched = g->now;
-    if (p->flags & ACK) {
-        struct direction *d = &f->dir[p->dir];
-        if (!d->acks || (int32_t)(p->ack - d->acked) > 0) d->acked = p->ack;
-        d->acks = 1;
-    }
     f->kind |= p->mark & MARK_FILES;
     f->rigid |= (p->mark & MARK_PPPOE) != 0;
     if (p->dir == GATE_TO_SERVER) f->engine = (uint8_t)(p->mark >> MARK_ENGINE_SHIFT & 15);
@@ -1742,10 +1718,9 @@ static uint64_t handle_of(struct gate *g, struct flow *f) {
 }
 
 uint64_t gate_find(struct gate *g, const struct gate_key *key, uint32_t kind, uint32_t *dir) {
-    struct gate_key other = turned(key);
-    struct flow *f = lookup(g, key);
-    *dir = GATE_TO_SERVER;
-    if (!f && (f = lookup(g, &other))) *dir = GATE_TO_CLIENT;
+    int turn;
+    struct flow *f = lookup_either(g, key, &turn);
+    *dir = turn ? GATE_TO_CLIENT : GATE_TO_SERVER;
     set_now(g);
     if (f && kind && f->state == CUT && g->now - f->touched > CUT_QUIET_US) { /* another one on the same ports */
         destroy(g, f);
@@ -1753,6 +1728,7 @@ uint64_t gate_find(struct gate *g, const struct gate_key *key, uint32_t kind, ui
     }
     if (!f && kind) {
         int sender_is_server = kind != MARK_MAIL && key->client_port < key->server_port;
+        struct gate_key other = turned(key);
         f = create(g, sender_is_server ? &other : key, kind);
         *dir = sender_is_server ? GATE_TO_CLIENT : GATE_TO_SERVER;
     }
@@ -1829,7 +1805,6 @@ int64_t gate_cut(struct gate *g, uint64_t flow, uint32_t dir, const char *reply,
     int64_t withheld = 0;
     for (struct held *h = d->head; h; h = h->next) withheld += h->plen + (h->flags & FIN);
     int sink = reply && f->kind & MARK_MAIL && dir == GATE_TO_SERVER && reply_length <= REPLY_MAX && !f->rigid;
-    f->cut_dir = (uint8_t)dir;
     if (!withheld) f->owes_note = (uint8_t)(dir + 1);
     set_now(g);
     d->checking = 0;
