@@ -17,6 +17,7 @@ import pytest
 
 from sekisho.center import broker, pki
 from sekisho.center.store import Store, Stored
+from sekisho.lab.postgres import Postgres, programs
 
 
 def free_port() -> int:
@@ -145,6 +146,27 @@ class Site:
     def stop(self) -> None:
         for name in list(self.processes):
             self.kill(name)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A server of our own, one for the whole session; `database()` makes an empty database in it."""
+    if not programs():
+        pytest.skip("postgresql is not installed")
+    server = Postgres()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where an empty store is to be: every test that takes this runs on both back ends."""
+    if request.param == "sqlite":
+        return str(tmp_path / "events.db")
+    return str(request.getfixturevalue("postgres").database())
 
 
 @pytest.fixture

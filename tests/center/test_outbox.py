@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import sqlalchemy as sa
 
@@ -30,8 +28,8 @@ def verdict(seq: int, **fields: object) -> NewRow:
     return NewRow(seq, 0, "file", NOW, encode(event))
 
 
-def test_people_are_told_of_what_has_stars_and_of_each_once(tmp_path: Path) -> None:
-    store = Store(tmp_path / "center.db")
+def test_people_are_told_of_what_has_stars_and_of_each_once(store_url: str) -> None:
+    store = Store(store_url)
     for seqs, fresh in (((1, 2, 3), [1, 2, 3]), ((2, 3, 4), [4]), ((4,), [])):
         with store.transaction():
             new = store.add("t", "b", "e", [alert(seq, seq - 1) for seq in seqs], NOW)
@@ -39,16 +37,16 @@ def test_people_are_told_of_what_has_stars_and_of_each_once(tmp_path: Path) -> N
     assert notices(store) == [("t", 2, 1, "new"), ("t", 3, 2, "new"), ("t", 4, 3, "new")]
 
 
-def test_a_transaction_that_fails_tells_nobody(tmp_path: Path) -> None:
-    store = Store(tmp_path / "center.db")
+def test_a_transaction_that_fails_tells_nobody(store_url: str) -> None:
+    store = Store(store_url)
     with pytest.raises(ZeroDivisionError), store.transaction():
         store.add("t", "b", "e", [alert(1, 3)], NOW)
         raise ZeroDivisionError
     assert notices(store) == []
 
 
-def test_a_bad_file_is_one_with_a_hash_and_the_rules_that_say_so(tmp_path: Path) -> None:
-    store = Store(tmp_path / "center.db")
+def test_a_bad_file_is_one_with_a_hash_and_the_rules_that_say_so(store_url: str) -> None:
+    store = Store(store_url)
     bad = {"sha256": SHA, "rules": ["evil"]}
     rows = [
         verdict(1, outcome="blocked", **bad),

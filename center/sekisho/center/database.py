@@ -7,8 +7,8 @@ committed) and BEGIN IMMEDIATE, so that several daemons may write one file; any 
 
 from __future__ import annotations
 
-import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -127,7 +127,7 @@ def _engine(url: str, *, read_only: bool) -> sa.Engine:
 
 def _make_file(path: Path) -> None:
     """Make the tables aside and give them their name: whoever looks finds them all or no file."""
-    made = path.with_name(f".{path.name}.{os.getpid()}")
+    made = path.with_name(f".{path.name}.{threading.get_native_id()}")
     made.unlink(missing_ok=True)
     made.touch(0o660)  # the centre's daemons are one group, each its own user
     engine = sa.create_engine(f"sqlite:///{made}")

@@ -64,6 +64,25 @@ class Web(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Addresses of proxies whose X-Forwarded-For is believed."""
 
 
+_KeptDays = Annotated[int, msgspec.Meta(ge=1, le=3660)]
+
+
+class Days(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """For how many whole days events are kept at the centre, by lane."""
+
+    verdicts: _KeptDays = 400
+    alerts: _KeptDays = 400
+    metadata: _KeptDays = 90
+
+
+class Retention(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How long events are kept."""
+
+    everyone: Days = Days()
+    tenants: dict[str, Days] = {}
+    """For tenants that want less; more than everybody's is not kept."""
+
+
 class CenterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Everything the first cut of the centre needs."""
 
@@ -71,6 +90,7 @@ class CenterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     store: str = DEFAULT_STORE
     notify: Notify = Notify()
     web: Web | None = None
+    retention: Retention = Retention()
 
 
 def load(path: Path) -> CenterSettings:

@@ -7,6 +7,7 @@ one that retention has taken away. What follows from a new row goes into the out
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from sekisho.center import outbox, streams
+from sekisho.center import outbox, partitions, streams
 from sekisho.center.database import Database, metadata
 from sekisho.center.streams import GAP, RUN, STREAM
 
@@ -26,7 +27,7 @@ REJECTED = "rejected"
 EVENT = sa.Table(
     "event",
     metadata,
-    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), autoincrement=True),
     sa.Column("tenant", sa.Text, nullable=False),
     sa.Column("box", sa.Text, nullable=False),
     sa.Column("epoch", sa.Text, nullable=False),
@@ -34,11 +35,22 @@ EVENT = sa.Table(
     sa.Column("lane", sa.SmallInteger, nullable=False),
     sa.Column("type", sa.Text, nullable=False),
     sa.Column("at", sa.Text, nullable=False),
-    sa.Column("received_at", sa.Text, nullable=False),
+    sa.Column("received_at", sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
-    sa.UniqueConstraint("box", "epoch", "seq"),
+    sa.PrimaryKeyConstraint("id").ddl_if(dialect="sqlite"),
+    sa.UniqueConstraint("box", "epoch", "seq").ddl_if(dialect="sqlite"),
+    sa.Index("event_by_id", "id").ddl_if(dialect="postgresql"),
+    sa.Index("event_by_box", "box", "epoch", "seq").ddl_if(dialect="postgresql"),
     sqlite_autoincrement=True,
+    postgresql_partition_by="LIST (lane)",
 )
+
+
+@sa.event.listens_for(EVENT, "after_create")
+def _after_create(_table: sa.Table, db: sa.Connection, **_: object) -> None:
+    if db.dialect.name == "postgresql":
+        partitions.make_lanes(db)
+
 
 BOX = sa.Table(
     "box",
@@ -142,6 +154,7 @@ class Store:
         """
         self.database = Database(str(url), read_only=read_only)
         self._writing: sa.Connection | None = None
+        self._day: dt.date | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
@@ -152,6 +165,8 @@ class Store:
 
         """
         with self.database.transaction() as db:
+            if not self.database.embedded:
+                db.execute(_WRITING)
             self._writing = db
             try:
                 yield db
@@ -165,6 +180,7 @@ class Store:
     def add_all(self, arrivals: Sequence[Arrival], received_at: str) -> list[NewRow]:
         """Store the rows of many boxes inside a `transaction`, one arrival per stream; returns those that were new."""
         db = self._db
+        self._make_room_for(received_at)
         locked = streams.lock(db, {(a.box, a.epoch): a.tenant for a in arrivals}, received_at)
         new: list[NewRow] = []
         values: list[tuple[object, ...]] = []
@@ -235,10 +251,23 @@ class Store:
         if box:
             query = query.where(EVENT.c.box == box)
         rows = self._rows(query.order_by(EVENT.c.id).limit(limit))
+        if rows and not self.database.embedded:
+            # A lower number may still be on its way into a commit: wait for that, then nothing can come in between.
+            with self.database.transaction() as db:
+                db.execute(_SETTLED)
+            rows = self._rows(query.where(EVENT.c.id <= rows[-1][0]).order_by(EVENT.c.id).limit(limit))
         return [Stored(i, b, e, s, lane, at, msgspec.Raw(body)) for i, b, e, s, lane, at, body in rows]
 
     def close(self) -> None:
         self.database.close()
+
+    def _make_room_for(self, received_at: str) -> None:
+        """On PostgreSQL make the day's partitions, and the next days'; on their own, so that a rollback keeps them."""
+        day = partitions.day_of(received_at)
+        if not self.database.embedded and day != self._day:
+            with self.database.transaction() as db:
+                partitions.make(db, partitions.ahead(day))
+            self._day = day
 
     @property
     def _db(self) -> sa.Connection:
@@ -249,6 +278,10 @@ class Store:
     def _rows(self, query: sa.Select[Any]) -> Sequence[Any]:
         with self.database.reading() as db:
             return db.execute(query).all()
+
+
+_WRITING = sa.text("SELECT pg_advisory_xact_lock_shared(7355610)")
+_SETTLED = sa.text("SELECT pg_advisory_xact_lock(7355610)")
 
 
 def _take(db: sa.Connection, stream: streams.Locked, rows: Sequence[NewRow]) -> list[NewRow]:

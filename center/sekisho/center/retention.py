@@ -1,0 +1,91 @@
+"""How long events are kept: per lane for everybody, less for a tenant that asked for it.
+
+Whole days: the day an event was received counts. PostgreSQL drops a day's partition; SQLite deletes a bounded number of
+rows at a time, so that ingest never waits long for either. What is gone does not come back (`streams` remembers its
+number). Refusals and set-aside messages are kept `REFUSED_DAYS`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Generator, Iterator, Mapping
+from typing import Final
+
+import sqlalchemy as sa
+
+from sekisho.center import partitions
+from sekisho.center.settings import Days, Retention
+from sekisho.center.store import EVENT, Store
+from sekisho.telemetry.events import LANES
+
+STEP_ROWS: Final = 2000
+DROP_WAIT_S: Final = 1.0
+
+
+def sweep(store: Store, policy: Retention, today: dt.date) -> Generator[int]:
+    """Take away what is too old, one short transaction per step; yields how many rows (or partitions) went.
+
+    Raises:
+        DeviceFault: the database refused a step; the next sweep begins again.
+
+    """
+    yield from _sweep_rows(store, policy, today) if store.database.embedded else _sweep_days(store, policy, today)
+
+
+def _sweep_days(store: Store, policy: Retention, today: dt.date) -> Iterator[int]:
+    with store.database.reading() as db:
+        there = partitions.existing(db)
+    for lane, day in there:
+        if day < _first_kept(policy.everyone, lane, today):
+            with store.database.transaction() as db:
+                partitions.drop(db, lane, day, DROP_WAIT_S)
+            yield 1
+            continue
+        late = [name for name, days in policy.tenants.items() if day < _first_kept(days, lane, today)]
+        if late:
+            mine = (EVENT.c.lane == lane, EVENT.c.tenant.in_(late))
+            of_day = (EVENT.c.received_at >= str(day), EVENT.c.received_at < str(day + dt.timedelta(days=1)))
+            with store.database.transaction() as db:
+                gone = db.execute(EVENT.delete().where(*mine, *of_day)).rowcount
+            if gone:
+                yield gone
+
+
+def _sweep_rows(store: Store, policy: Retention, today: dt.date) -> Iterator[int]:
+    """By id, which grows with the time of receipt: no index over times is needed, and each step is bounded.
+
+    The end is where rows are young; rows of a day to come, from when the centre's clock was wrong, are passed over.
+    """
+    with store.database.reading() as db:
+        at, end = db.execute(sa.select(sa.func.min(EVENT.c.id), sa.func.max(EVENT.c.id))).one()
+    everyone = {lane: str(_first_kept(policy.everyone, lane, today)) for lane in range(LANES)}
+    newest = max([*everyone.values(), *_cuts(policy.tenants, today)])
+    tomorrow = str(today + dt.timedelta(days=1))
+    old = sa.or_(*(_older(lane, cut) for lane, cut in everyone.items()), *_tenants_old(policy.tenants, today))
+    while at is not None and at <= end:
+        window = EVENT.c.id.between(at, at + STEP_ROWS - 1)
+        with store.database.transaction() as db:
+            oldest = db.scalar(sa.select(sa.func.min(EVENT.c.received_at)).where(window))
+            if oldest is not None and newest <= oldest < tomorrow:
+                return
+            gone = db.execute(EVENT.delete().where(window, old)).rowcount
+            at = db.scalar(sa.select(sa.func.min(EVENT.c.id)).where(EVENT.c.id >= at + STEP_ROWS))
+        yield gone
+
+
+def _tenants_old(tenants: Mapping[str, Days], today: dt.date) -> Iterator[sa.ColumnElement[bool]]:
+    for name, days in tenants.items():
+        for lane in range(LANES):
+            yield sa.and_(EVENT.c.tenant == name, _older(lane, str(_first_kept(days, lane, today))))
+
+
+def _cuts(tenants: Mapping[str, Days], today: dt.date) -> Iterator[str]:
+    return (str(_first_kept(days, lane, today)) for days in tenants.values() for lane in range(LANES))
+
+
+def _older(lane: int, cut: str) -> sa.ColumnElement[bool]:
+    return sa.and_(EVENT.c.lane == lane, EVENT.c.received_at < cut)
+
+
+def _first_kept(days: Days, lane: int, today: dt.date) -> dt.date:
+    return today - dt.timedelta(days=(days.verdicts, days.alerts, days.metadata)[lane])
