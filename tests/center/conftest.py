@@ -1,4 +1,4 @@
-"""A whole telemetry path on loopback: real Mosquitto with TLS, the real centre, one real box's telemetry."""
+"""A whole telemetry path on loopback: a real broker with TLS, the real centre, one real box's telemetry."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from sekisho.center import broker, pki
+from sekisho.center import pki
+from sekisho.center.brokers import mosquitto, nats, rabbitmq
+from sekisho.center.brokers.model import Broker, Launch, Member
 from sekisho.center.store import Store, Stored
 from sekisho.lab.postgres import Postgres, programs
 
@@ -38,11 +42,17 @@ def _line(event_type: str, **fields: object) -> bytes:
     return json.dumps(line).encode() + b"\n"
 
 
+BROKERS = {"mosquitto": "mosquitto", "nats": "nats-server", "rabbitmq": "epmd"}
+"""Every broker the product knows, and the program whose absence skips its tests."""
+MEMBERS = (Member("box-1", "t1"), Member("box-2", "t1"))
+
+
 class Site:
     """One broker, one centre, one box; each can be started and killed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, kind: str = "mosquitto") -> None:
         self.root = root
+        self.kind = kind
         self.port = free_port()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.pki = root / "pki"
@@ -51,13 +61,23 @@ class Site:
         self.center = pki.issue(self.pki, "center")
         self.box = pki.issue(self.pki, "box-1")
         self.listener = pki.issue(self.pki, "listener")
-        self.conf = broker.write_config(broker.Broker(root / "broker", server, "127.0.0.1", self.port))
-        with (root / "broker" / "acl").open("a") as acl:
-            acl.write("\nuser listener\ntopic read #\n")
+        self.broker = Broker(root / "broker", server, "127.0.0.1", self.port, members=MEMBERS)
+        self.launch = self.write_broker()
         self.store_path = root / "events.db"
         (root / "run" / "eve").mkdir(parents=True)
         self.eve = root / "run" / "eve" / "eve.json"
         self._write_settings()
+
+    def write_broker(self) -> Launch:
+        """Write the broker's configuration from `self.broker`; `reload` makes a running one read it."""
+        if self.kind == "nats":
+            return nats.write_config(self.broker)
+        if self.kind == "rabbitmq":
+            return rabbitmq.write_config(self.broker, rabbitmq.Erlang(dist_port=free_port(), epmd_port=free_port()))
+        launch = mosquitto.write_config(self.broker)
+        with (self.root / "broker" / "acl").open("a") as acl:
+            acl.write("\nuser listener\ntopic read #\n")
+        return launch
 
     def _write_settings(self) -> None:
         link = f'host = "127.0.0.1"\nport = {self.port}\nca = "{self.pki}/ca.crt"\n'
@@ -73,15 +93,15 @@ class Site:
 
     def start(self, *names: str) -> None:
         argv = {
-            "broker": [shutil.which("mosquitto") or "/usr/sbin/mosquitto", "-c", str(self.conf)],
+            "broker": list(self.launch.argv),
             "center": [sys.executable, "-I", "-m", "sekisho.center.daemon", "--settings", str(self.center_toml)],
             "box": [sys.executable, "-I", "-m", "sekisho.telemetry.daemon", "--settings", str(self.box_toml)],
         }
         for name in names:
             with (self.root / f"{name}.log").open("ab") as log:
-                self.processes[name] = subprocess.Popen(argv[name], stdout=log, stderr=log)
+                self.processes[name] = subprocess.Popen(argv[name], stdout=log, stderr=log, start_new_session=True)
             if name == "broker":
-                self.wait(self._broker_listens)
+                self.wait(self._broker_listens, 60)
 
     def _broker_listens(self) -> bool:
         with socket.socket() as probe:
@@ -92,7 +112,7 @@ class Site:
 
     def kill(self, name: str, sig: int = signal.SIGKILL) -> None:
         process = self.processes.pop(name)
-        process.send_signal(sig)
+        os.killpg(process.pid, sig)
         process.wait(10)
 
     @staticmethod
@@ -123,6 +143,23 @@ class Site:
             return store.events(limit=1_000_000)
         finally:
             store.close()
+
+    def waiting(self) -> int:
+        """Rows that wait on the box; -1 while there is no spool yet."""
+        try:
+            with sqlite3.connect(f"file:{self.root}/state/telemetry/spool.db?mode=ro", uri=True) as db:
+                return int(db.execute("SELECT COUNT(*) FROM event").fetchone()[0])
+        except sqlite3.OperationalError:
+            return -1
+
+    def missing(self) -> list[object]:
+        with closing(Store(self.store_path, read_only=True)) as store:
+            return list(store.missing())
+
+    def states(self) -> dict[str, str]:
+        """What the centre thinks of each box."""
+        with closing(Store(self.store_path, read_only=True)) as store:
+            return {box.box: box.state for box in store.boxes()}
 
     def sids(self) -> list[int]:
         decoded = [json.loads(bytes(stored.event)) for stored in self.events()]
@@ -170,9 +207,11 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    if not shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin"):
-        pytest.skip("mosquitto is not installed")
-    made = Site(tmp_path)
+def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """With Mosquitto, or with the broker an indirect parameter names."""
+    kind = getattr(request, "param", "mosquitto")
+    if not shutil.which(BROKERS[kind], path=os.environ["PATH"] + ":/usr/sbin"):
+        pytest.skip(f"{kind} is not installed")
+    made = Site(tmp_path, kind)
     yield made
     made.stop()

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from sekisho.appliance.core.errors import RejectedInput
-from sekisho.center import broker, pki, settings
+from sekisho.center import pki, settings
 
 GOOD = '[broker]\nhost = "h"\nca = "a"\ncert = "b"\nkey = "c"\n'
 
@@ -49,16 +49,6 @@ def test_without_a_sound_ca_nothing_is_issued(tmp_path: Path) -> None:
     (tmp_path / "ca.key").write_text("y")
     with pytest.raises(RejectedInput):
         pki.issue(tmp_path, "box")
-
-
-def test_the_acl_ties_a_box_to_its_own_topics(tmp_path: Path) -> None:
-    pki.create_ca(tmp_path)
-    made = pki.issue(tmp_path, "broker", "server", ("127.0.0.1",))
-    config = broker.write_config(broker.Broker(tmp_path / "broker", made))
-    acl = (tmp_path / "broker" / "acl").read_text()
-    patterns = [line for line in acl.splitlines() if line.startswith("pattern")]
-    assert patterns and all("/%u/" in line for line in patterns)
-    assert "require_certificate true" in config.read_text() and "allow_anonymous false" in config.read_text()
 
 
 def test_settings_are_read_strictly(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,7 +21,9 @@ import msgspec
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.bench.fleet import Phase, Told
 from sekisho.bench.fleet_certificates import issue_fleet
-from sekisho.center import broker, pki
+from sekisho.center import pki
+from sekisho.center.brokers import mosquitto
+from sekisho.center.brokers.model import Broker
 
 _TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 START_S: Final = 30.0
@@ -43,12 +44,10 @@ class Stand:
     def start_broker(self, boxes: int, workers: int) -> None:
         """Mosquitto, with room for the fleet."""
         server = pki.issue(self._authority, "broker", "server", ("127.0.0.1",))
-        made = broker.Broker(self.root / "broker", server, "127.0.0.1", self.port, max_connections=boxes + 100)
-        conf = broker.write_config(made)
-        with (made.directory / "acl").open("a") as acl:
-            for number in range(2, workers + 1):
-                acl.write(f"\nuser center-{number}\ntopic read sk/1/+/+/ev/+\ntopic write sk/1/+/+/ack\n")
-        self.start("broker", [shutil.which("mosquitto") or "/usr/sbin/mosquitto", "-c", str(conf)])
+        made = mosquitto.write_config(
+            Broker(self.root / "broker", server, port=self.port, workers=workers, max_connections=boxes + 100)
+        )
+        self.start("broker", list(made.argv))
         self.wait(self._listens, "the broker does not listen")
 
     def start_worker(self, number: int) -> None:

@@ -29,6 +29,7 @@ from sekisho.center import ingest, intake, settings
 from sekisho.center.intake import Answer, Message
 from sekisho.center.settings import CenterSettings
 from sekisho.center.store import Store
+from sekisho.telemetry.identity import client_id
 
 IDLE_S: Final = 0.5
 GROUP_MESSAGES: Final = 64
@@ -79,7 +80,7 @@ class Center:
         link = self._config.broker
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
-            client_id=link.client,
+            client_id=client_id(link.client, Path(link.key)),
             clean_session=False,
             protocol=mqtt.MQTTv311,
             manual_ack=True,

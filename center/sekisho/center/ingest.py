@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.names import NAME
 from sekisho.center.clock import OFF_CAP_S, corrected
 from sekisho.center.store import REJECTED, NewRow
 from sekisho.telemetry import batches, events
@@ -23,7 +24,7 @@ MESSAGE_CAP: Final = 256 << 10
 ROWS_CAP: Final = 5000
 ACK_RUNS: Final = 256
 
-_TOPIC = re.compile(r"sk/1/([A-Za-z0-9][A-Za-z0-9._-]{0,63})/([A-Za-z0-9][A-Za-z0-9._-]{0,63})/(ev/[012]|state)")
+_TOPIC = re.compile(rf"sk/1/({NAME})/({NAME})/(ev/[012]|state)")
 
 _Seq = Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
 _Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,14 +20,22 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.fsio import write_atomic
+from sekisho.appliance.core.names import RULE, is_name
 
-Kind = Literal["client", "server"]
+Kind = Literal["client", "server", "node"]
+"""A node of a broker's cluster serves its clients and calls the other nodes."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CA_DAYS = 3650
 _LEAF_DAYS = 825
 _SKEW = dt.timedelta(days=1)
 """A box may boot with a clock that is behind; a certificate that is not valid yet would lock it out."""
+
+
+_USAGES = {
+    "client": [ExtendedKeyUsageOID.CLIENT_AUTH],
+    "server": [ExtendedKeyUsageOID.SERVER_AUTH],
+    "node": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
+}
 
 
 @dataclass(frozen=True)
@@ -71,17 +78,16 @@ def issue(directory: Path, cn: str, kind: Kind = "client", san: tuple[str, ...] 
         RejectedInput: `cn` is not a plain name, or the CA is absent or damaged.
 
     """
-    if not _NAME.fullmatch(cn):
-        raise RejectedInput(f"{cn!r} is not a name of letters, digits, '.', '_', '-' (at most 64).")
+    if not is_name(cn):
+        raise RejectedInput(f"{cn!r} is not {RULE}.")
     ca, ca_key = _load_ca(directory)
     key = ec.generate_private_key(ec.SECP256R1())
-    usage = ExtendedKeyUsageOID.SERVER_AUTH if kind == "server" else ExtendedKeyUsageOID.CLIENT_AUTH
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, cn)])
     builder = (
         _builder(subject, ca.subject, key.public_key(), _LEAF_DAYS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(_USAGES[kind]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
     )
     if san:

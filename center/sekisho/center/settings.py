@@ -9,20 +9,21 @@ from typing import Annotated, Literal
 import msgspec
 
 from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.names import NAME
 
 MAX_SETTINGS_BYTES = 64 << 10
 DEFAULT_STORE = "/var/lib/sekisho-center/events.db"
 
 
 class BrokerLink(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """How the centre reaches the broker; its certificate's CN is its client id."""
+    """How the centre reaches the broker; `client` is its certificate's CN."""
 
     host: str
     ca: str
     cert: str
     key: str
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8883
-    client: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "center"
+    client: Annotated[str, msgspec.Meta(pattern=f"^{NAME}$")] = "center"
 
 
 class Notify(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -14,6 +14,7 @@ import msgspec
 import sqlalchemy as sa
 
 from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.names import is_name
 from sekisho.center.database import Database, metadata
 
 NAME_CAP: Final = 80
@@ -23,7 +24,6 @@ Locale = Literal["ja", "en"]
 Clock = Annotated[str, msgspec.Meta(pattern=r"^(|([01]\d|2[0-3]):[0-5]\d)$")]
 Name = Annotated[str, msgspec.Meta(max_length=NAME_CAP)]
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})+")
 """An addr-spec (RFC 5322 3.4.1) without quoting, comments and address literals; nothing that could end a header."""
 
@@ -121,7 +121,7 @@ def check(tenant: Tenant) -> None:
         RejectedInput: an identifier, address, name or time zone that could not be used.
 
     """
-    if not _ID.fullmatch(tenant.id):
+    if not is_name(tenant.id):
         raise RejectedInput(f"{tenant.id!r} is no tenant's identifier: letters, digits, '.', '_' and '-', at most 64.")
     for address in tenant.recipients:
         if not _ADDRESS.fullmatch(address):

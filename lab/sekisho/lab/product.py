@@ -6,7 +6,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from sekisho.center import broker, pki
+from sekisho.center import pki
+from sekisho.center.brokers import mosquitto
+from sekisho.center.brokers.model import Broker, Member
 from sekisho.lab import layout, toml
 from sekisho.lab.layout import Layout
 from sekisho.lab.net import command
@@ -21,8 +23,10 @@ def prepare(lay: Layout, overrides: toml.Table) -> list[Program]:
     pki.create_ca(authority, "sekisho lab CA")
     server = pki.issue(authority, "broker", "server", (layout.CENTER4, layout.CENTER6))
     center = pki.issue(authority, layout.CENTER_NAME)
-    listener = broker.Broker(lay.center / "broker", server, address="", port=layout.MQTT)
-    config = broker.write_config(listener)
+    members = (Member(layout.BOX_NAME, "default"),)
+    broker = mosquitto.write_config(
+        Broker(lay.center / "broker", server, address="", port=layout.MQTT, members=members)
+    )
     lay.center_settings.write_text(toml.dumps(_center(lay, center)))
     for folder in (lay.box_state, lay.box_run / "filestore"):
         folder.mkdir(parents=True)
@@ -30,7 +34,7 @@ def prepare(lay: Layout, overrides: toml.Table) -> list[Program]:
     box = _box(lay, _hand_over(pki.issue(authority, layout.BOX_NAME), lay.box_settings.parent / "pki"))
     lay.box_settings.write_text(toml.dumps(toml.merged(box, overrides)))
     return [
-        Program("mosquitto", "center", ["mosquitto", "-c", str(config)], [layout.MQTT]),
+        Program("mosquitto", "center", list(broker.argv), [layout.MQTT]),
         Program("center", "center", _daemon("center", lay.center_settings)),
         *(Program(room, "box", _daemon(room, lay.box_settings)) for room in ("appliance", "inspect", "telemetry")),
     ]

@@ -11,6 +11,7 @@ import random
 import socket
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -21,6 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from sekisho.appliance.core.settings import Settings
 from sekisho.telemetry import tls
 from sekisho.telemetry.delivery import ACK_CAP_BYTES, WINDOW_BATCHES
+from sekisho.telemetry.identity import client_id
 
 KEEPALIVE_S = 30
 RECONNECT_FIRST_S = 0.5
@@ -82,10 +84,13 @@ class Sender:
         self._topic = f"sk/1/{settings.tenant}/{settings.box}"
         self._birth = birth
         self._failures = 0
-        self._client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id=settings.box, clean_session=True, protocol=mqtt.MQTTv311
-        )
         self._tls = tls.context(link.ca, link.cert, link.key, sense)
+        self._client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id(settings.box, Path(link.key)),
+            clean_session=True,
+            protocol=mqtt.MQTTv311,
+        )
         self._client.tls_set_context(self._tls)
         self._client.max_inflight_messages_set(WINDOW_BATCHES)
         self._client.will_set(f"{self._topic}/state", msgspec.json.encode(_State("lost", birth)), qos=1, retain=True)

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.names import RULE, is_name
 
 MAX_SETTINGS_BYTES = 256 << 10
 
@@ -280,8 +281,8 @@ def load(path: Path) -> Settings:
 
 def _check(settings: Settings) -> None:
     for name in (settings.box, settings.tenant):
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-            raise ValueError(f"{name!r} is not a name of letters, digits, '.', '_', '-' (at most 64)")
+        if not is_name(name):
+            raise ValueError(f"{name!r} is not {RULE}")
     for iface in (settings.bridge.lan, settings.bridge.wan, settings.bridge.name):
         if not re.fullmatch(r"[^\s/]{1,15}", iface):
             raise ValueError(f"{iface!r} is not an interface name")

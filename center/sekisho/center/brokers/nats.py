@@ -1,0 +1,129 @@
+"""nats-server's configuration (2.9 and later): MQTT 3.1.1 over JetStream, one node or a cluster.
+
+Users are mapped by the certificate's subject, with their own subjects as permissions; there are no patterns,
+so every box is listed, and SIGHUP reads the list again (who is gone from it loses the connection). A box may use
+MQTT only: a user of the plain protocol could read `$MQTT.sub.>`, which every MQTT user must be allowed.
+The broker does not tie the client id to the certificate: ids of ours cannot be guessed (`telemetry.identity`).
+Its MQTT side has no cap on a packet; the centre refuses what is too large.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from sekisho.appliance.core.fsio import write_atomic
+from sekisho.center.brokers.model import (
+    BOX_READS,
+    BOX_WRITES,
+    CENTER_READS,
+    CENTER_WRITES,
+    PACKET_CAP,
+    WINDOW,
+    Broker,
+    Launch,
+)
+from sekisho.center.pki import Credentials
+
+ACCOUNT: Final = "SEKISHO"
+ACK_WAIT: Final = "60s"
+"""After this a message the centre has not confirmed goes again: longer than a slow commit."""
+DELIVERIES: Final = "$MQTT.sub.>"
+"""Where the server hands a session its QoS 1 messages."""
+API: Final = ("$JS.API.>", "$JS.ACK.>")
+"""What a client of JetStream itself (not through MQTT) publishes to."""
+
+_Table = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a NATS server must know beside what every broker must."""
+
+    name: str = "sekisho"
+    client_address: str = "127.0.0.1:-1"
+    """Where ingest workers reach JetStream, `host:port`; port -1 = any free one, for nobody in particular."""
+    keep_mb: int = 4096
+    """JetStream's disk at most. When it is full nothing is confirmed and the boxes wait."""
+    cluster: str = ""
+    """Name of the cluster; empty = this node is alone."""
+    cluster_address: str = ""
+    """Where this node listens for the others, `host:port`."""
+    routes: tuple[str, ...] = ()
+    """The other nodes, `host:port`; all certificates must serve and call (`pki.issue(..., "node")`)."""
+    replicas: int = 1
+    """Nodes that keep every message, at most the cluster's size."""
+
+
+def write_config(broker: Broker, node: Node | None = None) -> Launch:
+    """Write `nats.conf`; the caller's user runs it.
+
+    Raises:
+        RejectedInput: the members are not listed, or a name is none.
+        OSError: the directory cannot be written.
+
+    """
+    broker.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    config = broker.directory / "nats.conf"
+    write_atomic(config, msgspec.json.format(msgspec.json.encode(_conf(broker, node or Node()))))
+    return Launch((shutil.which("nats-server") or "/usr/sbin/nats-server", "-c", str(config)), config)
+
+
+def _conf(broker: Broker, node: Node) -> _Table:
+    tls = _tls(broker.credentials)
+    conf: _Table = {
+        "server_name": node.name,
+        "listen": node.client_address,
+        "tls": tls,
+        "max_payload": PACKET_CAP,
+        "max_connections": broker.max_connections,
+        "jetstream": {"store_dir": str(broker.directory / "jetstream"), "max_file": node.keep_mb << 20},
+        "mqtt": {
+            "listen": f"{broker.address or '0.0.0.0'}:{broker.port}",  # noqa: S104 - asked for by an empty address
+            "tls": tls,
+            "ack_wait": ACK_WAIT,
+            "max_ack_pending": WINDOW,
+            "stream_replicas": node.replicas,
+        },
+        "accounts": {ACCOUNT: {"jetstream": "enabled", "users": _users(broker)}},
+    }
+    if broker.websocket_port:
+        conf["websocket"] = {
+            "listen": f"{broker.address or '0.0.0.0'}:{broker.websocket_port}",  # noqa: S104 - likewise
+            "tls": tls,
+        }
+    if node.cluster:
+        conf["cluster"] = {
+            "name": node.cluster,
+            "listen": node.cluster_address,
+            "routes": [f"nats://{route}" for route in node.routes],
+            "tls": _tls(broker.credentials, maps_users=False),
+        }
+    return conf
+
+
+def _tls(files: Credentials, *, maps_users: bool = True) -> _Table:
+    who: _Table = {"verify_and_map": True} if maps_users else {"verify": True}
+    return {"cert_file": str(files.cert), "key_file": str(files.key), "ca_file": str(files.ca), "timeout": 10} | who
+
+
+def _users(broker: Broker) -> list[_Table]:
+    center = {
+        "publish": [*(_subject(f"sk/1/+/+/{level}") for level in CENTER_WRITES), *API],
+        "subscribe": [*(_subject(f"sk/1/+/+/{level}") for level in CENTER_READS), DELIVERIES, "_INBOX.>"],
+    }
+    users: list[_Table] = [{"user": f"CN={name}", "permissions": center} for name in broker.centers]
+    for member in broker.listed():
+        own = {
+            "publish": [_subject(member.topic(level)) for level in BOX_WRITES],
+            "subscribe": [*(_subject(member.topic(level)) for level in BOX_READS), DELIVERIES],
+        }
+        users.append({"user": f"CN={member.box}", "permissions": own, "allowed_connection_types": ["MQTT", "MQTT_WS"]})
+    return users
+
+
+def _subject(topic: str) -> str:
+    return topic.replace("/", ".").replace("+", "*")

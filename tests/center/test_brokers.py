@@ -1,0 +1,218 @@
+"""What every broker of ours must refuse, and what it must carry: the same on Mosquitto, NATS and RabbitMQ."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.reasoncodes import ReasonCode
+
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.center import pki
+from sekisho.center.brokers import mosquitto, nats, rabbitmq
+from sekisho.center.brokers.model import Broker, Member
+from sekisho.telemetry.identity import client_id
+
+if TYPE_CHECKING:
+    from tests.center.conftest import Site
+
+pytestmark = pytest.mark.timeout(180)
+everywhere = pytest.mark.parametrize("site", ["mosquitto", "nats", "rabbitmq"], indirect=True)
+slowest_apart = pytest.mark.parametrize(
+    "site", ["mosquitto", "nats", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True
+)
+"""RabbitMQ takes ten seconds to start."""
+ROW = b'[1,1,{"type":"alert","at":"2026-01-02T03:04:05Z","sid":666}]'
+BATCH = b'{"v":1,"e":"00000000000000aa","n":1}\n' + ROW + b"\n"
+
+
+class Guest:
+    """A client with a certificate of ours that does what it likes."""
+
+    def __init__(self, site: Site, who: pki.Credentials, name: str) -> None:
+        self.heard: list[tuple[str, bytes]] = []
+        self.granted: list[bool] = []
+        self.refused = False
+        self.connected = False
+        self.gone = False
+        self.puback = 0
+        self.client = mqtt.Client(
+            CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv311, reconnect_on_failure=False
+        )
+        context = ssl.create_default_context(cafile=str(who.ca))
+        context.load_cert_chain(who.cert, who.key)
+        self.client.tls_set_context(context)
+        self.client.on_connect = self._on_connect
+        self.client.on_disconnect = lambda *_: setattr(self, "gone", True)
+        self.client.on_message = lambda _c, _u, message: self.heard.append((message.topic, bytes(message.payload)))
+        self.client.on_subscribe = lambda _c, _u, _m, codes, _p: self.granted.extend(not c.is_failure for c in codes)
+        self.client.on_publish = lambda *_: setattr(self, "puback", self.puback + 1)
+        try:
+            self.client.connect("127.0.0.1", site.port)
+        except OSError:
+            self.refused = True
+            return
+        self.client.loop_start()
+        site.wait(lambda: self.connected or self.refused or self.gone)
+
+    def _on_connect(self, _c: mqtt.Client, _u: object, _f: object, reason: ReasonCode, _p: object) -> None:
+        self.connected, self.refused = not reason.is_failure, reason.is_failure
+
+
+@contextmanager
+def guest(site: Site, cn: str, name: str = "") -> Iterator[Guest]:
+    who = pki.issue(site.pki, cn) if not (site.pki / f"{cn}.crt").exists() else _credentials(site, cn)
+    made = Guest(site, who, name or client_id(cn, who.key))
+    try:
+        yield made
+    finally:
+        made.client.disconnect()
+        made.client.loop_stop()
+
+
+def _credentials(site: Site, cn: str) -> pki.Credentials:
+    return pki.Credentials(site.pki / "ca.crt", site.pki / f"{cn}.crt", site.pki / f"{cn}.key")
+
+
+@everywhere
+def test_a_box_can_neither_write_nor_hear_nor_replace_another(site: Site) -> None:
+    site.start("broker", "center", "box")
+    site.write(site.alert(1))
+    site.wait_alerts(1)
+    listening: list[Guest] = []
+    for topic in (
+        "sk/1/t1/box-1/ev/1",
+        "sk/1/t2/box-2/ev/1",
+        "sk/1/t1/box-2/cmd",
+        "sk/1/t1/box-1/ack",
+        "sk/1/t1/box-1/known",
+    ):
+        with guest(site, "box-2") as intruder:
+            intruder.client.publish(topic, BATCH, qos=1, retain=topic.endswith(("ack", "known")))
+            site.wait(lambda i=intruder: i.puback or i.gone)  # type: ignore[misc]  # some confirm and drop, some close
+    for topic in ("sk/1/t1/box-1/ack", "sk/1/+/+/ack", "sk/1/+/+/ev/+", "#", "$MQTT/sub/#", "$SYS/#"):
+        with guest(site, "box-2") as intruder:
+            intruder.client.subscribe(topic, qos=1)
+            site.wait(lambda i=intruder: i.granted or i.gone)  # type: ignore[misc]
+            listening.append(intruder)
+            site.write(site.alert(2 + len(listening)))
+            site.wait_alerts(1 + len(listening))
+    stolen = ["box-1", client_id("box-2", site.pki / "box-2.key")]
+    for name in stolen:
+        with guest(site, "box-2", name) as thief:
+            site.write(site.alert(100 + len(name)))
+            site.wait(lambda n=name: 100 + len(n) in site.sids())  # type: ignore[misc]
+            assert thief.connected
+    assert [heard for intruder in listening for heard in intruder.heard] == []
+    assert [stored.box for stored in site.events() if b"666" in bytes(stored.event)] == []
+    assert "not connected to the monitoring centre" not in (site.root / "box.log").read_text()
+    with guest(site, "box-2") as honest:
+        honest.client.publish("sk/1/t1/box-2/ev/1", BATCH, qos=1)
+        site.wait(lambda: any(stored.box == "box-2" for stored in site.events()))
+
+
+@everywhere
+def test_nothing_is_lost_or_doubled_when_broker_centre_and_box_are_killed(site: Site) -> None:
+    site.start("broker", "center", "box")
+    dice = random.Random(7)
+    number = 0
+    again = () if site.kind == "rabbitmq" else ("broker", "box", "center")
+    for victim in ("broker", "center", "box", *again):
+        for _ in range(dice.randrange(5, 60)):
+            number += 1
+            site.write(site.dns(number) + site.alert(number))
+        site.wait_more(len(site.events()))
+        site.kill(victim)
+        number += 1
+        site.write(site.alert(number))
+        site.start(victim)
+    site.wait(lambda: len(site.sids()) >= number, 60)
+    site.wait(lambda: not site.waiting(), 60)
+    assert sorted(site.sids()) == list(range(1, number + 1))
+    assert site.missing() == []
+    assert len({stored.epoch for stored in site.events()}) == 1
+
+
+@slowest_apart
+def test_the_centre_hears_of_a_box_that_dies_and_the_retained_word_waits_for_it(site: Site) -> None:
+    site.start("broker", "center", "box")
+    site.write(site.alert(1))
+    site.wait_alerts(1)
+    site.kill("box")
+    site.wait(lambda: site.states() == {"box-1": "lost"})
+    with guest(site, "box-1") as reader:
+        reader.client.subscribe("sk/1/t1/box-1/ack", qos=1)
+        site.wait(lambda: reader.heard)
+        assert json.loads(reader.heard[0][1])["upto"] >= 1
+    site.start("box")
+    site.wait(lambda: site.states() == {"box-1": "on"})
+
+
+@slowest_apart
+def test_a_certificate_of_another_authority_is_refused(site: Site) -> None:
+    site.start("broker")
+    other = site.root / "other"
+    pki.create_ca(other)
+    stranger = pki.issue(other, "box-1")
+    (other / "ca.crt").write_bytes((site.pki / "ca.crt").read_bytes())
+    assert not Guest(site, stranger, "box-1").connected
+
+
+@pytest.mark.parametrize("site", ["mosquitto", "nats"], indirect=True)
+def test_a_member_that_is_removed_writes_no_more_while_the_others_stay(site: Site) -> None:
+    site.start("broker", "center", "box")
+    site.write(site.alert(1))
+    site.wait_alerts(1)
+    numbers = iter(range(2, 1000))
+    with guest(site, "box-2") as removed:
+        removed.client.publish("sk/1/t1/box-2/ev/1", BATCH, qos=1)
+        site.wait(lambda: _stored(site, 1))
+        site.broker = replace(site.broker, members=(Member("box-1", "t1"),))
+        site.write_broker()
+        os.kill(site.pid("broker"), signal.SIGHUP)
+
+        def silent() -> bool:
+            number = next(numbers)
+            removed.client.publish("sk/1/t1/box-2/ev/1", BATCH.replace(b"[1,1", b"[%d,1" % number), qos=1)
+            site.write(site.alert(number))
+            site.wait(lambda: number in site.sids())
+            return not _stored(site, number)
+
+        site.wait(silent)
+    assert "not connected to the monitoring centre" not in (site.root / "box.log").read_text()
+
+
+def _stored(site: Site, number: int) -> bool:
+    return any(stored.box == "box-2" and stored.seq == number for stored in site.events())
+
+
+@pytest.mark.parametrize("writer", [nats.write_config, rabbitmq.write_config])
+def test_a_broker_without_patterns_wants_its_members_by_name(tmp_path: Path, writer: object) -> None:
+    pki.create_ca(tmp_path)
+    files = pki.issue(tmp_path, "broker", "server", ("127.0.0.1",))
+    assert callable(writer)
+    with pytest.raises(RejectedInput, match="which boxes"):
+        writer(Broker(tmp_path / "b", files))
+    for name in ("a.b", "a/b", "+", "a b", "a\nb", ""):
+        with pytest.raises(RejectedInput, match="is not a name"):
+            writer(Broker(tmp_path / "b", files, members=(Member("box-1", name),)))
+
+
+def test_without_a_list_mosquitto_takes_any_box_in_its_own_topics_only(tmp_path: Path) -> None:
+    pki.create_ca(tmp_path)
+    made = mosquitto.write_config(Broker(tmp_path / "b", pki.issue(tmp_path, "broker", "server", ("127.0.0.1",))))
+    patterns = [line for line in (made.config.parent / "acl").read_text().splitlines() if line.startswith("pattern")]
+    assert patterns and all("/%u/" in line for line in patterns)
+    conf = made.config.read_text()
+    assert "require_certificate true" in conf and "allow_anonymous false" in conf
