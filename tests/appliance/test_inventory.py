@@ -174,7 +174,8 @@ import json, sys, threading
 from pathlib import Path
 from sekisho.appliance.inventory import Listener
 directory = Path(sys.argv[1])
-Listener("eth-lan", directory / "published.json", directory / "saved.json", print).run(threading.Event())
+files = [directory / name for name in ("published.json", "kinds.json", "saved.json")]
+Listener("eth-lan", *files, print).run(threading.Event())
 """
 
 

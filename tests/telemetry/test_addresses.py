@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from sekisho.telemetry import events
-from sekisho.telemetry.decode import Inventory, decode_eve, decode_journal, short_address
+from sekisho.telemetry.decode import decode_eve, decode_journal, short_address
+from sekisho.telemetry.inventory import Inventory
 
 MAC = "02:77:00:00:00:10"
 FULL = "fd77:0000:0000:0000:0000:0000:0000:0010"

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.telemetry import events
-from sekisho.telemetry.decode import LINE_CAP, Inventory, decode_eve, decode_journal
+from sekisho.telemetry.decode import LINE_CAP, decode_eve, decode_journal
 from sekisho.telemetry.events import Alert, Dns, FileVerdict, Flow, Mail, Tls, Web
+from sekisho.telemetry.inventory import Inventory
 from sekisho.telemetry.privacy import LIST_CAP, STRING_CAP, URL_CAP, mask_url, tidy
 
 NOBODY = Inventory(Path("/nonexistent"))

@@ -229,7 +229,8 @@ def test_whatever_part_of_the_last_writes_a_power_cut_takes_commits_stay_whole(t
 FEEDER = """
 import sys
 from pathlib import Path
-from sekisho.telemetry.decode import LINE_CAP, decode_journal, Inventory
+from sekisho.telemetry.decode import LINE_CAP, decode_journal
+from sekisho.telemetry.inventory import Inventory
 from sekisho.telemetry.reader import Tail
 from sekisho.telemetry.spool import Spool
 root = Path(sys.argv[1])

@@ -61,7 +61,11 @@ class Daemon:
         self.known = KnownFiles(settings)
         self.engine = Engine(settings, self._choose, self.findings.report)
         self.listener = Listener(
-            settings.bridge.lan, settings.inventory, settings.state / "inventory.json", self.findings.report
+            settings.bridge.lan,
+            settings.inventory,
+            settings.device_kinds,
+            settings.state / "inventory.json",
+            self.findings.report,
         )
         self.responder = Responder()
         self.covering = Covering(settings, self.findings.report)

@@ -2,8 +2,8 @@
 
 `Inventory` is the pure account; `Listener` is the thread that feeds it from the LAN port, through a kernel
 filter that lets only ARP, neighbour discovery, announcements and the first packet of a connection up. Writes
-`run/inventory.json` ({"ip": "mac"}, which telemetry and inspect read) at every change and `state/inventory.json`
-(the whole account) from time to time.
+`run/inventory.json` ({"ip": "mac"}, which telemetry and inspect read) and `run/kinds.json` ({"mac": "kind"}) at every
+change and `state/inventory.json` (the whole account) from time to time.
 """
 
 from __future__ import annotations
@@ -109,6 +109,10 @@ class Inventory:
             last_seen=at, vendor=known.vendor, name=known.name, kind=known.kind, random_mac=is_random(seen.mac),
         )  # fmt: skip
 
+    def kinds(self) -> dict[str, str]:
+        """What each device seems to be, where there is a guess."""
+        return {mac: known.kind for mac, known in self.devices.items() if known.kind}
+
     def _look_up(self, mac: str, known: Known) -> None:
         known.vendor = self._vendors.of(mac)
         if known.vendor and not known.kind:
@@ -160,9 +164,10 @@ def load(path: Path) -> Inventory:
 class Listener:
     """Feeds the account from one port; `run` is a thread of the daemon."""
 
-    def __init__(self, port: str, published: Path, saved: Path, report: Callable[[Device], None]) -> None:
+    def __init__(self, port: str, published: Path, kinds: Path, saved: Path, report: Callable[[Device], None]) -> None:
         self._port = port
         self._published = published
+        self._kinds = kinds
         self._saved = saved
         self._report = report
         self._inventory = load(saved)
@@ -220,6 +225,7 @@ class Listener:
     def _write(self, now: float) -> None:
         if self._changed and now - self._published_at >= PUBLISH_S:
             self._changed, self._published_at = False, now
+            self._try_write(self._kinds, self._inventory.kinds(), 0o644)
             self._try_write(self._published, self._inventory.by_ip, 0o644)
         if now - self._saved_at >= (NEWS_S if self._unsaved else SAVE_S):
             self._unsaved, self._saved_at = False, now

@@ -1,7 +1,7 @@
 """One line from Suricata or from a room's journal becomes one typed event, or is refused.
 
-Owns the mapping EVE -> events and the join with the LAN inventory. Reads no file but the inventory,
-keeps nothing. Callers count `RejectedInput` and go on: a bad line never stops the flow.
+Owns the mapping EVE -> events and the join with the LAN inventory; every event leaves here with its stars (`weigh`).
+Reads no file, keeps nothing. Callers count `RejectedInput` and go on: a bad line never stops the flow.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 from functools import lru_cache
-from pathlib import Path
 from typing import Final, get_args
 
 import msgspec
@@ -19,41 +18,16 @@ from sekisho.policy import applications
 from sekisho.telemetry import events
 from sekisho.telemetry.eve import EveLine, decode_line
 from sekisho.telemetry.events import Alert, Dns, Event, Flow, Function, Mail, Tls, Web
+from sekisho.telemetry.inventory import Inventory
 from sekisho.telemetry.privacy import tidy
+from sekisho.telemetry.stars import Signature
+from sekisho.telemetry.weigh import weigh
 
 LINE_CAP: Final = 256 << 10
-INVENTORY_CAP: Final = 1 << 20
 STEERING: Final = range(9000000, 9000100)
 """Rule numbers that only steer packets (marks, bypass): their alerts are no findings."""
 
 _FUNCTIONS: Final[dict[str, Function]] = {name: name for name in get_args(Function)}
-
-_decode_inventory = msgspec.json.Decoder(dict[str, str]).decode
-
-
-class Inventory:
-    """LAN devices by address, from the file appliance rewrites; the last good content stays in force."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stamp = (0, 0)
-        self._macs: dict[str, str] = {}
-
-    def refresh(self) -> None:
-        """Read the file again if it was replaced; absent, too large or damaged files change nothing."""
-        try:
-            stat = self._path.stat()
-            stamp = (stat.st_mtime_ns, stat.st_ino)
-            if stamp == self._stamp:
-                return
-            self._stamp = stamp
-            if stat.st_size <= INVENTORY_CAP:
-                self._macs = _decode_inventory(self._path.read_bytes()[:INVENTORY_CAP])
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return
-
-    def mac(self, src_ip: str, dst_ip: str) -> str:
-        return self._macs.get(src_ip) or self._macs.get(dst_ip, "")
 
 
 def decode_eve(line: bytes, inventory: Inventory) -> Event | None:
@@ -70,7 +44,9 @@ def decode_eve(line: bytes, inventory: Inventory) -> Event | None:
         event = _event(eve, inventory)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, OverflowError) as err:
         raise RejectedInput(f"An EVE line was refused: {type(err).__name__}.") from err
-    return tidy(event) if event else None
+    if event is None:
+        return None
+    return weigh(tidy(event), inventory, _signature(eve), eve.direction)
 
 
 def decode_journal(line: bytes, inventory: Inventory) -> Event:
@@ -86,7 +62,7 @@ def decode_journal(line: bytes, inventory: Inventory) -> Event:
         event = tidy(events.decode(line))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
         raise RejectedInput(f"A journal line was refused: {type(err).__name__}.") from err
-    return with_mac(event, inventory)
+    return weigh(with_mac(event, inventory), inventory)
 
 
 def with_mac(event: Event, inventory: Inventory) -> Event:
@@ -160,6 +136,22 @@ def _alert(eve: EveLine, at: str, flow: Flow) -> Event | None:
     )
 
 
+def _signature(eve: EveLine) -> Signature | None:
+    """What the alert's rule says of itself."""
+    alert = eve.alert
+    if alert is None:
+        return None
+    rule = alert.metadata
+    return Signature(
+        text=alert.signature,
+        category=alert.category,
+        severities=rule.signature_severity,
+        confidences=rule.confidence,
+        former=rule.former_category,
+        targets=rule.attack_target,
+    )
+
+
 def _web(eve: EveLine, at: str, flow: Flow) -> Event | None:
     http = eve.http
     if http is None:
@@ -228,7 +220,7 @@ def _ja4(eve: EveLine) -> str:
     return (eve.tls and eve.tls.ja4) or (eve.quic and eve.quic.ja4) or ""
 
 
-def _first(words: list[str]) -> str:
+def _first(words: tuple[str, ...]) -> str:
     return words[0] if words else ""
 
 

@@ -16,12 +16,16 @@ Size = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 
 
 class EveRule(msgspec.Struct, frozen=True):
-    """What a rule's metadata says of the policy it comes from; the metadata of others is skipped."""
+    """What a rule's metadata says of the policy it comes from, or of its author's judgement; the rest is skipped."""
 
-    sekisho_function: list[str] = []
-    sekisho_entry: list[str] = []
-    sekisho_action: list[str] = []
-    sekisho_exception: list[str] = []
+    sekisho_function: tuple[str, ...] = ()
+    sekisho_entry: tuple[str, ...] = ()
+    sekisho_action: tuple[str, ...] = ()
+    sekisho_exception: tuple[str, ...] = ()
+    signature_severity: tuple[str, ...] = ()
+    confidence: tuple[str, ...] = ()
+    former_category: tuple[str, ...] = ()
+    attack_target: tuple[str, ...] = ()
 
 
 class EveAlert(msgspec.Struct, frozen=True):
@@ -93,6 +97,8 @@ class EveLine(msgspec.Struct, frozen=True):
     dest_port: Port = 0
     proto: str = ""
     app_proto: str = ""
+    direction: str = ""
+    """Whose packet raised an alert: to_server, to_client; empty without a flow."""
     alert: EveAlert | None = None
     http: EveHttp | None = None
     tls: EveTls | None = None

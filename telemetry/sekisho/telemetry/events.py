@@ -44,16 +44,7 @@ class _Told(_Event, frozen=True):
     """Code of the rubric's line that decided; its texts are in `telemetry.stars`."""
 
 
-class _Folds(_Told, frozen=True):
-    """An event whose repeats may be told as one (`telemetry.folds`)."""
-
-    count: Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)] = 1
-    """How many this stands for."""
-    until: str = ""
-    """When the last of them was; empty where there is one."""
-
-
-class Alert(_Folds, tag="alert", frozen=True):
+class Alert(_Told, tag="alert", frozen=True):
     """A Suricata rule matched."""
 
     lane: ClassVar[int] = 1
@@ -74,6 +65,8 @@ class Alert(_Folds, tag="alert", frozen=True):
     """Which entry of that function: a category, a keyword's or a firewall rule's name."""
     exception: str = ""
     """Identifier of the exception that let it pass; empty when none did."""
+    direction: Literal["out", "in", "internal", ""] = ""
+    """Who opened the connection, seen from the office: a device of it, somebody outside, one device to another."""
     url: str = ""
     host: str = ""
     sni: str = ""
@@ -82,9 +75,13 @@ class Alert(_Folds, tag="alert", frozen=True):
     mail_to: list[str] = []
     mail_subject: str = ""
     file_name: str = ""
+    count: Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)] = 1
+    """How many this stands for: repeats leave as one (`telemetry.folds`)."""
+    until: str = ""
+    """When the last of them was; empty where there is one."""
 
 
-class FileVerdict(_Folds, tag="file", frozen=True):
+class FileVerdict(_Told, tag="file", frozen=True):
     """The truthful outcome of one file that crossed the box (REQUIREMENTS A6).
 
     "blocked" is said only when bytes were withheld from the receiver.

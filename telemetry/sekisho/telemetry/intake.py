@@ -8,7 +8,6 @@ kill re-reads it. After a failed commit (full disk) what was read is kept and re
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,8 +15,9 @@ from typing import Final
 
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Settings
-from sekisho.telemetry.decode import LINE_CAP, Inventory, decode_eve, decode_journal, with_mac
+from sekisho.telemetry.decode import LINE_CAP, decode_eve, decode_journal, with_mac
 from sekisho.telemetry.events import LANES, Event, Flow, lane_of
+from sekisho.telemetry.inventory import Inventory, networks, within
 from sekisho.telemetry.reader import Chunk, Tail
 from sekisho.telemetry.spool import Spool
 
@@ -36,7 +36,7 @@ class Newcomers:
     """Office addresses met in events before the inventory had their device."""
 
     def __init__(self, home_networks: Iterable[str]) -> None:
-        self._home = [ipaddress.ip_network(text) for text in home_networks]
+        self._home = networks(home_networks)
         self._met: set[str] = set()
         self.waited_for: set[str] = set()
         self._until = 0.0
@@ -47,7 +47,7 @@ class Newcomers:
             flow: Flow | None = getattr(event, "flow", None)
             if flow is None or flow.mac:
                 continue
-            new = {text for text in (flow.src_ip, flow.dst_ip) if text not in self._met and self._is_home(text)}
+            new = {text for text in (flow.src_ip, flow.dst_ip) if text not in self._met and within(self._home, text)}
             if new:
                 if len(self._met) >= MAX_MET:
                     self._met.clear()
@@ -62,13 +62,6 @@ class Newcomers:
             self.waited_for.clear()
         return bool(self.waited_for)
 
-    def _is_home(self, text: str) -> bool:
-        try:
-            address = ipaddress.ip_address(text)
-        except ValueError:
-            return False
-        return any(address in network for network in self._home)
-
 
 class Intake:
     """The sources of one box. `turn` never blocks on them."""
@@ -78,7 +71,7 @@ class Intake:
         """Replaced by the daemon when the database had to be; what is pending then goes into the new one."""
         self._eve = config.eve
         self._journals = config.journals
-        self._inventory = Inventory(config.inventory)
+        self._inventory = Inventory(config.inventory, config.device_kinds, config.inspection.home_networks)
         self._tails: dict[Path, Tail] = {}
         self._look_again_at = 0.0
         self._events: list[Event] = []

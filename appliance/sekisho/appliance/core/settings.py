@@ -187,6 +187,11 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         """LAN devices by IP, JSON {"ip": "mac"}, rewritten atomically by appliance, read by telemetry."""
         return self.run / "inventory.json"
 
+    @property
+    def device_kinds(self) -> Path:
+        """What LAN devices seem to be, JSON {"mac": "kind"}, rewritten atomically by appliance, read by telemetry."""
+        return self.run / "kinds.json"
+
 
 DEFAULTS = """\
 # sekisho box settings. Lines starting with # show the value that is used when the line is absent.

@@ -1,0 +1,167 @@
+"""The rubric gives the stars a person would give: labelled cases of real rules, from the engine's line to the event."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sekisho.telemetry import events, reasons, stars
+from sekisho.telemetry.decode import decode_eve, decode_journal
+from sekisho.telemetry.events import Alert, Bypass, Delivery, Event, FileVerdict, Flow, Gap, Health, Retro
+from sekisho.telemetry.inventory import Inventory
+
+NOW = "2026-01-02T03:04:05.000006Z"
+HOME = ("192.168.10.0/24", "fd00::/8")
+CASES = tomllib.loads(Path(__file__).with_name("stars_cases.toml").read_text())["case"]
+SPELLED_OUT = {name: text for text, name in stars.table().classes.items()}
+OURS, INSIDE, OUTSIDE = "192.168.10.20", "192.168.10.30", "198.51.100.9"
+ENDS = {"out": (OURS, OUTSIDE), "in": (OUTSIDE, OURS), "internal": (OURS, INSIDE)}
+MAC = "02:00:00:00:00:20"
+
+
+def office(directory: Path, kind: str = "") -> Inventory:
+    (directory / "inventory.json").write_text(json.dumps({OURS: MAC, "2001:db8:1::20": MAC}))
+    (directory / "kinds.json").write_text(json.dumps({MAC: kind} if kind else {}))
+    made = Inventory(directory / "inventory.json", directory / "kinds.json", HOME)
+    made.refresh()
+    return made
+
+
+def line(case: dict[str, Any], ends: tuple[str, str], side: str, outcome: str) -> bytes:
+    """What the engine writes: the packet's ends, which are the connection's the other way round in an answer."""
+    client, server = ends
+    src, dst = (server, client) if side == "to_client" else (client, server)
+    alert = {
+        "signature_id": case["sid"], "signature": case["msg"], "category": SPELLED_OUT[case["classtype"]],
+        "action": outcome, "severity": 1, "metadata": case.get("metadata", {}),
+    }  # fmt: skip
+    eve = {"timestamp": "2026-01-02T03:04:05.000006+0000", "event_type": "alert", "proto": "TCP", "alert": alert}
+    return json.dumps({**eve, "src_ip": src, "dest_ip": dst, "direction": side}).encode()
+
+
+def judged(raw: bytes, inventory: Inventory) -> Alert:
+    event = decode_eve(raw, inventory)
+    assert isinstance(event, Alert)
+    return event
+
+
+def journaled(event: Event, inventory: Inventory) -> tuple[int, str]:
+    made = decode_journal(events.encode(event), inventory)
+    return getattr(made, "stars", 0), getattr(made, "why_stars", "")
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{c['sid']}-{c['flow']}-{c['outcome']}-{c['device']}" for c in CASES])
+def test_a_labelled_case_gets_its_stars(case: dict[str, Any], tmp_path: Path) -> None:
+    event = judged(line(case, ENDS[case["flow"]], case["side"], case["outcome"]), office(tmp_path, case["device"]))
+    assert (event.stars, event.direction) == (case["stars"], case["flow"]), (event.why_stars, case["because"])
+
+
+def test_the_cases_are_many_and_of_every_kind() -> None:
+    counted = Counter(case["stars"] for case in CASES)
+    assert len(CASES) >= 60
+    assert all(counted[number] >= 10 for number in range(4))
+    assert len({case["classtype"] for case in CASES}) >= 20
+
+
+CALL = {"sid": 1, "msg": "ET MALWARE Something CnC Beacon", "classtype": "command-and-control"}
+
+
+@pytest.mark.parametrize("side", ["to_server", "to_client", ""])
+@pytest.mark.parametrize("ends", [(OURS, OUTSIDE), ("2001:db8:1::20", "2001:db8:9::9"), ("fd00::20", "2001:db8:9::9")])
+def test_who_called_whom_does_not_depend_on_whose_packet_raised_the_alert(
+    side: str, ends: tuple[str, str], tmp_path: Path
+) -> None:
+    event = judged(line(CALL, ends, side, "blocked"), office(tmp_path))
+    assert (event.direction, event.stars, event.why_stars) == ("out", 3, "calls_out")
+
+
+def test_a_connection_none_of_whose_ends_is_known_is_no_attack_from_outside(tmp_path: Path) -> None:
+    unknown = ("2001:db8:7::1", "2001:db8:9::9")
+    assert judged(line(CALL, unknown, "to_server", "blocked"), office(tmp_path)).stars == 3
+    scan = {"sid": 2, "msg": "ET SCAN Something", "classtype": "network-scan"}
+    assert judged(line(scan, unknown, "to_server", "allowed"), office(tmp_path)).stars == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [({"confidence": ["High"]}, 3), ({"confidence": ["Low"]}, 2), ({"signature_severity": ["Informational"]}, 2)],
+)
+def test_what_a_rules_author_says_of_its_confidence_counts(
+    more: dict[str, list[str]], expected: int, tmp_path: Path
+) -> None:
+    hedged = "ET MALWARE Possible CnC" if expected == 3 else CALL["msg"]
+    case = {**CALL, "msg": hedged, "metadata": more}
+    assert judged(line(case, ENDS["out"], "to_server", "allowed"), office(tmp_path)).stars == expected
+
+
+def test_a_rule_without_class_or_group_is_not_important(tmp_path: Path) -> None:
+    own = {"sid": 3, "msg": "our own rule", "classtype": "not-suspicious"}
+    raw = json.loads(line(own, ENDS["out"], "to_server", "allowed"))
+    raw["alert"]["category"] = "a class nobody listed"
+    assert judged(json.dumps(raw).encode(), office(tmp_path)).stars == 0
+
+
+IN = Flow(OUTSIDE, 80, OURS, 40000, "TCP")
+OUT = Flow(OURS, 40000, OUTSIDE, 25, "TCP")
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (FileVerdict(at=NOW, flow=IN, outcome="blocked", rules=["a"]), (2, "file_stopped")),
+        (FileVerdict(at=NOW, flow=IN, outcome="delivered_then_found", rules=["a"]), (3, "file_arrived")),
+        (
+            FileVerdict(at=NOW, flow=IN, outcome="released_by_policy", reason="detect_only", rules=["a"]),
+            (3, "file_arrived"),
+        ),
+        (FileVerdict(at=NOW, flow=OUT, outcome="blocked", rules=["a"]), (3, "sends_malware")),
+        (FileVerdict(at=NOW, flow=IN, outcome="blocked", reason="encrypted"), (1, "file_refused")),
+        (FileVerdict(at=NOW, flow=IN, outcome="released_by_policy", reason="too_large"), (0, "")),
+        (FileVerdict(at=NOW, flow=IN, outcome="clean"), (0, "")),
+        (Retro(at=NOW, deliveries=[Delivery(ip=OURS)]), (3, "file_arrived_before")),
+        (Retro(at=NOW), (1, "file_known_now")),
+        (Bypass(at=NOW, state="began"), (1, "inspection_off")),
+        (Bypass(at=NOW, state="ended", seconds=3.0), (0, "")),
+        (Bypass(at=NOW, state="ended", seconds=90.0), (2, "inspection_was_off")),
+        (Bypass(at=NOW, state="ended", seconds=900.0), (3, "inspection_was_off")),
+        (Health(at=NOW, part="engine", state="started", rules=19_000), (0, "")),
+        (Health(at=NOW, part="engine", state="reloaded", rules=0), (3, "no_rules")),
+        (Health(at=NOW, part="quarantine", state="failed"), (2, "storage_failed")),
+        (Gap(at=NOW, first=1, last=2, count=2), (1, "reports_dropped")),
+        (Alert(at=NOW, flow=OUT, function="url_category", action="blocked"), (0, "")),
+        (Alert(at=NOW, flow=OUT, function="web_guard", action="blocked"), (1, "listed_stopped")),
+        (Alert(at=NOW, flow=OUT, function="web_guard"), (2, "listed_contact")),
+        (Alert(at=NOW, flow=OUT, function="web_guard", exception="fax"), (0, "")),
+        (Alert(at=NOW, flow=OUT, function="known_file", action="blocked"), (2, "file_stopped")),
+        (Alert(at=NOW, flow=OUT, function="isolation", action="blocked"), (1, "isolated_tries")),
+    ],
+)
+def test_events_of_the_box_itself_get_their_stars(event: Event, expected: tuple[int, str], tmp_path: Path) -> None:
+    assert journaled(event, office(tmp_path)) == expected
+
+
+def test_nobody_upstream_decides_how_important_an_event_is(tmp_path: Path) -> None:
+    boast = FileVerdict(at=NOW, flow=IN, outcome="clean", stars=3, why_stars="calls_out")
+    assert journaled(boast, office(tmp_path)) == (0, "")
+
+
+def test_every_code_has_words_in_both_languages_and_every_kind_a_line() -> None:
+    rubric = stars.table()
+    assert {row.why for row in rubric.row if row.stars} == reasons.codes()
+    for code in reasons.codes():
+        for locale in ("ja", "en"):
+            said = reasons.of(code, locale)
+            assert all((said.what, said.matters, said.todo)) and not said.what.endswith(("。", "."))
+    asked = {kind for row in rubric.row for kind in row.kind}
+    assert asked | {"nothing"} == {kind.name for kind in rubric.kind}
+    assert all((row.stars == 0) == (row.why == "") for row in rubric.row)
+    assert len({row for row in rubric.row}) == len(rubric.row)
+
+
+def test_a_code_of_a_newer_release_still_has_words() -> None:
+    assert reasons.of("of_next_year", "en") == reasons.of("weak_sign", "en")
