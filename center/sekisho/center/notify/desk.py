@@ -1,0 +1,226 @@
+"""The desk: every new notice takes its way, every round whose time has come is closed, inside one transaction.
+
+`plan` is given what is new and the time, and writes mails, rounds and heaps; a kill before the commit leaves all as it
+was, after it nothing is decided twice. Counts are never lost: what a notice stands for is in exactly one mail, one
+heap, or kept without a mail (`rules.Keep`). A heap has at most `HEAP_CAP` topics; what is beyond is one "others" row.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import sqlalchemy as sa
+
+from sekisho.center import tenants
+from sekisho.center.database import insert_new
+from sekisho.center.notify import rules
+from sekisho.center.notify.letter import Entry, Kind, Letter
+from sekisho.center.notify.tables import gathering, heap, mail, text
+from sekisho.center.notify.told import Told
+from sekisho.center.tenants import Tenant
+
+HEAP_CAP = 500
+ENTRIES_CAP = 20
+"""Topics a mail lists; it says how many more there are."""
+OTHERS = "others"
+
+_URGENT = ("alert", "again", "storm", "quiet")
+"""Kinds that count against the hourly number."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One stored event people may be told of."""
+
+    key: str
+    """box/epoch/seq."""
+    tenant: str
+    told: Told
+
+
+@dataclass
+class Desk:
+    """One transaction's work; made anew for each."""
+
+    db: sa.Connection
+    now: dt.datetime
+    operator: Sequence[str] = ()
+    """Who is told where a tenant has named nobody."""
+    _tenants: dict[str, Tenant] = field(default_factory=dict)
+    _sent: dict[str, int] = field(default_factory=dict)
+
+    def plan(self, notices: Iterable[Notice]) -> None:
+        """Give every notice its way, then close what is due."""
+        for notice in notices:
+            self._place(notice)
+        due = sa.select(gathering).where(gathering.c.until <= text(self.now)).order_by(gathering.c.until)
+        for row in self.db.execute(due.limit(200)).all():
+            self._close(row)
+
+    def _place(self, notice: Notice) -> None:
+        tenant, told = self._tenant(notice.tenant), notice.told
+        row = self._open(tenant, "again", told.topic)
+        window = None if row is None else rules.Window(row.stars)
+        way = rules.place(told.stars, tenant, self.now, window, self._mailed(tenant))
+        match way:
+            case rules.MailNow():
+                self._post(tenant, "alert", notice.key, [_entry(told)])
+                self._open_round(tenant, "again", told.topic, told.stars, way.again_until, notice.key)
+            case rules.Gather():
+                topic = told.topic if way.kind == "again" else ""
+                id_ = self._open_round(tenant, way.kind, topic, told.stars, way.until)
+                self._heap(id_, _entry(told))
+            case rules.Keep():
+                pass
+
+    def _close(self, row: sa.Row[tuple[object, ...]]) -> None:
+        tenant = self._tenant(row.tenant)
+        whole = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(heap.c.count), 0))
+        topics, total = self.db.execute(whole.where(heap.c.gathering == row.id)).one()
+        closing = rules.close(row.kind, int(total), row.rounds, tenant, self.now, self._mailed(tenant))
+        if closing.into_storm:
+            storm = self._open_round(tenant, "storm", "", row.stars, self.now + rules.storm(0))
+            for entry in self._entries(row.id, HEAP_CAP + 1):
+                self._heap(storm, entry)
+        if closing.mail:
+            entries = self._entries(row.id, ENTRIES_CAP)
+            about = f"{row.id}/{row.opened_at}/{row.rounds}"
+            self._post(tenant, row.kind, about, entries, int(topics) - len(entries), int(total), row.thread)
+        emptied = closing.mail or closing.into_storm
+        if emptied:
+            self.db.execute(sa.delete(heap).where(heap.c.gathering == row.id))
+        if closing.until is None:
+            self.db.execute(sa.delete(gathering).where(gathering.c.id == row.id))
+            return
+        change = {"until": text(closing.until), "rounds": row.rounds + int(emptied)}
+        self.db.execute(sa.update(gathering).where(gathering.c.id == row.id).values(change))
+
+    def post(self, letter: Letter, about: str, recipients: Sequence[str]) -> None:
+        """Put one mail per recipient into the queue; one that is there already stays as it is."""
+        made = {
+            "tenant": letter.tenant,
+            "kind": letter.kind,
+            "about": about,
+            "stars": max((entry.told.stars for entry in letter.entries), default=0),
+            "letter": msgspec.json.encode(letter),
+            "created_at": text(self.now),
+            "due_at": text(self.now),
+            "state": "due",
+            "attempts": 0,
+            "reply": "",
+            "done_at": "",
+        }
+        rows = [{"id": _id(letter.tenant, about, to), "recipient": to, **made} for to in dict.fromkeys(recipients)]
+        if rows:
+            self.db.execute(insert_new(self.db, mail), rows)
+
+    def _post(  # noqa: PLR0913 - what a letter says
+        self,
+        tenant: Tenant,
+        kind: Kind,
+        about: str,
+        entries: list[Entry],
+        more: int = 0,
+        total: int | None = None,
+        thread: str = "",
+    ) -> None:
+        recipients: Sequence[str] = tenant.recipients
+        unaddressed = not recipients and max(entry.told.stars for entry in entries) >= rules.IMPORTANT
+        letter = Letter(
+            kind=kind,
+            tenant=tenant.id,
+            tenant_name=tenant.name,
+            locale=tenant.locale,
+            time_zone=tenant.time_zone,
+            at=text(self.now),
+            entries=entries,
+            total=sum(entry.count for entry in entries) if total is None else total,
+            more=more,
+            sites={box: name for box, name in tenants.sites(self.db, tenant.id).items() if _in(box, entries)},
+            unaddressed=unaddressed,
+            thread=thread,
+        )
+        if kind in _URGENT:
+            self._sent[tenant.id] = self._mailed(tenant) + 1
+        self.post(letter, about, self.operator if unaddressed else recipients)
+
+    def _tenant(self, name: str) -> Tenant:
+        if name not in self._tenants:
+            self._tenants[name] = tenants.load(self.db, name)
+        return self._tenants[name]
+
+    def _mailed(self, tenant: Tenant) -> int:
+        """How many things were mailed about in the last hour."""
+        if tenant.id in self._sent:
+            return self._sent[tenant.id]
+        since = text(self.now - dt.timedelta(hours=1))
+        query = sa.select(sa.func.count(sa.distinct(mail.c.about))).where(
+            mail.c.tenant == tenant.id, mail.c.created_at > since, mail.c.kind.in_(_URGENT)
+        )
+        self._sent[tenant.id] = found = int(self.db.execute(query).scalar_one())
+        return found
+
+    def _open(self, tenant: Tenant, kind: str, topic: str) -> sa.Row[tuple[object, ...]] | None:
+        which = (gathering.c.tenant == tenant.id, gathering.c.kind == kind, gathering.c.topic == topic)
+        return self.db.execute(sa.select(gathering).where(*which)).one_or_none()
+
+    def _open_round(  # noqa: PLR0913 - what a round is
+        self, tenant: Tenant, kind: str, topic: str, stars: int, until: dt.datetime, thread: str = ""
+    ) -> str:
+        """The identifier of the open round of this kind and topic, which is made when there is none."""
+        row = self._open(tenant, kind, topic)
+        if row is not None:
+            if stars > row.stars:
+                self.db.execute(sa.update(gathering).where(gathering.c.id == row.id).values(stars=stars))
+            return str(row.id)
+        id_ = _id(tenant.id, kind, topic)
+        values = {"id": id_, "tenant": tenant.id, "kind": kind, "topic": topic, "stars": stars, "rounds": 0}
+        times = {"opened_at": text(self.now), "until": text(until)}
+        self.db.execute(sa.insert(gathering).values(**values, **times, thread=thread))
+        return id_
+
+    def _heap(self, id_: str, entry: Entry) -> None:
+        """Add an entry to a round, to the row of its topic when there is one."""
+        for topic in (entry.told.topic, OTHERS):
+            which = (heap.c.gathering == id_, heap.c.topic == topic)
+            found = self.db.execute(sa.select(heap).where(*which)).one_or_none()
+            if found is not None:
+                change = {
+                    "count": found.count + entry.count,
+                    "stars": max(found.stars, entry.told.stars),
+                    "first": min(found.first, entry.first),
+                    "last": max(found.last, entry.last),
+                }
+                self.db.execute(sa.update(heap).where(*which).values(change))
+                return
+            size = sa.select(sa.func.count()).select_from(heap).where(heap.c.gathering == id_)
+            if topic == OTHERS or self.db.execute(size).scalar_one() < HEAP_CAP:
+                break
+        values = {"gathering": id_, "topic": topic, "told": msgspec.json.encode(entry.told)}
+        values |= {"stars": entry.told.stars, "count": entry.count, "first": entry.first, "last": entry.last}
+        self.db.execute(sa.insert(heap).values(values))
+
+    def _entries(self, id_: str, most: int) -> list[Entry]:
+        """What a round holds, the most important and most frequent first; "others" last."""
+        order = (heap.c.topic == OTHERS, heap.c.stars.desc(), heap.c.count.desc(), heap.c.first, heap.c.topic)
+        rows = self.db.execute(sa.select(heap).where(heap.c.gathering == id_).order_by(*order).limit(most))
+        return [
+            Entry(msgspec.json.decode(row.told, type=Told), row.count, row.first, row.last, row.topic == OTHERS)
+            for row in rows
+        ]
+
+
+def _entry(told: Told) -> Entry:
+    return Entry(told, told.count, told.at, told.until or told.at)
+
+
+def _id(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _in(box: str, entries: list[Entry]) -> bool:
+    return any(entry.told.box == box for entry in entries)

@@ -1,0 +1,182 @@
+"""What is told of one event: the few facts a mail may hold, whichever event it was. Pure; metadata only.
+
+A `Told` is made from the typed event alone, so nothing can be in a mail that may not leave the box. Its strings are
+still the attacker's: whoever writes them down makes them harmless first (`harmless`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from typing import Final, Literal
+
+import msgspec
+
+from sekisho.telemetry.events import Alert, Bypass, Event, FileVerdict, Flow, Gap, Health, Retro
+
+Done = Literal["blocked", "file_blocked", "neutralised", "passed", "released", "found_later", ""]
+"""What the box did, in the words of `words`: "blocked" only where bytes were withheld."""
+
+FACT_CAP: Final = 160
+DELIVERIES_CAP: Final = 8
+
+
+class Told(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing that happened at one box."""
+
+    code: str
+    """Which texts of ours tell it where the rubric has none."""
+    why: str
+    """The rubric's code; empty when the event has none."""
+    stars: int
+    box: str
+    at: str
+    until: str = ""
+    count: int = 1
+    device: str = ""
+    """The LAN device: its address, or its MAC where it has none."""
+    mac: str = ""
+    done: Done = ""
+    facts: list[tuple[str, str]] = []
+    """(label, value); labels are ours, values are not."""
+    about: str = ""
+    """What distinguishes it from other things of this code on this device: a rule, a file."""
+
+    @property
+    def topic(self) -> str:
+        """Equal for repeats of one thing: same box, device, code and rule or file."""
+        parts = (self.box, self.mac or self.device, self.code, self.about, self.done)
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def tell(box: str, event: Event) -> Told | None:
+    """What is told of the event, or None when it is of a kind nobody is told of."""
+    match event:
+        case Alert():
+            return _alert(box, event)
+        case FileVerdict():
+            return _file(box, event)
+        case Retro():
+            return _retro(box, event)
+        case Bypass():
+            facts = _facts(part=event.part, reason=event.reason)
+            return _told(box, event, f"bypass_{event.state}", about=event.part, facts=facts)
+        case Health():
+            facts = _facts(part=event.part, state=event.state, detail=event.detail)
+            return _told(box, event, "health", about=f"{event.part}/{event.state}", facts=facts)
+        case Gap():
+            return _told(box, event, "gap", facts=_facts(number=str(event.count), reason=event.why))
+        case _:
+            return None
+
+
+def _alert(box: str, event: Alert) -> Told:
+    device, peer = sides(event.flow)
+    facts = _facts(
+        signature=event.signature,
+        rule=str(event.sid) if event.sid else "",
+        peer=peer,
+        site=event.host or event.sni or event.dns_name,
+        url=event.url,
+        file=event.file_name,
+        mail_from=event.mail_from,
+        mail_subject=event.mail_subject,
+        policy=event.policy,
+    )
+    return _told(
+        box,
+        event,
+        "policy" if event.function else "alert",
+        device=device,
+        mac=event.flow.mac,
+        done="blocked" if event.action == "blocked" else "passed",
+        about=f"{event.sid}/{event.function}/{event.policy}",
+        facts=facts,
+        count=event.count,
+        until=event.until,
+    )
+
+
+def _file(box: str, event: FileVerdict) -> Told:
+    src, dst = event.flow.src_ip, event.flow.dst_ip
+    receiver_is_ours = _is_local(dst) or not _is_local(src)
+    facts = _facts(
+        file=event.file_name,
+        inner=event.inner,
+        signature=", ".join(event.rules),
+        sha256=event.sha256,
+        site=event.host,
+        url=event.url,
+        mail_from=event.mail_from,
+        mail_subject=event.mail_subject,
+        peer=src if receiver_is_ours else dst,
+        quarantine=event.quarantine,
+    )
+    found = {"blocked": "file_blocked", "delivered_then_found": "found_later", "released_by_policy": "released"}
+    done = "neutralised" if event.reason == "neutralised" else found.get(event.outcome, "")
+    return _told(
+        box,
+        event,
+        {"found_later": "file_delivered", "released": "file_released"}.get(done, "file_blocked"),
+        device=dst if receiver_is_ours else src,
+        mac=event.flow.mac,
+        done=msgspec.convert(done, Done),
+        about=event.sha256 if done == "found_later" else ",".join(event.rules) or event.sha256,
+        facts=facts,
+        count=event.count,
+        until=event.until,
+    )
+
+
+def _retro(box: str, event: Retro) -> Told:
+    facts = _facts(signature=", ".join(event.rules), sha256=event.sha256)
+    for one in event.deliveries[:DELIVERIES_CAP]:
+        facts += _facts(delivered=" ".join(filter(None, (one.ip, one.mac, one.at[:19], one.file_name))))
+    first = event.deliveries[0] if event.deliveries else None
+    return _told(
+        box,
+        event,
+        "retro",
+        device=first.ip if first else "",
+        mac=first.mac if first else "",
+        done="found_later",
+        about=event.sha256,
+        facts=facts,
+        count=max(1, len(event.deliveries) + event.more),
+    )
+
+
+def _told(  # noqa: PLR0913 - one argument per field
+    box: str,
+    event: Alert | FileVerdict | Bypass | Health | Retro | Gap,
+    code: str,
+    *,
+    device: str = "",
+    mac: str = "",
+    done: Done = "",
+    about: str = "",
+    facts: list[tuple[str, str]],
+    count: int = 1,
+    until: str = "",
+) -> Told:
+    return Told(
+        code, event.why_stars, event.stars, box, event.at, until, count, device or mac, mac, done, facts, about[:200]
+    )
+
+
+def sides(flow: Flow) -> tuple[str, str]:
+    """(our device, its peer) of a flow. Both local: the one that spoke is the device."""
+    if _is_local(flow.dst_ip) and not _is_local(flow.src_ip):
+        return flow.dst_ip, flow.src_ip
+    return flow.src_ip, flow.dst_ip
+
+
+def _is_local(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_private
+    except ValueError:
+        return False
+
+
+def _facts(**values: str) -> list[tuple[str, str]]:
+    return [(label, value[:FACT_CAP]) for label, value in values.items() if value]
