@@ -79,7 +79,7 @@ class Desk:
 
     def _close(self, row: sa.Row[tuple[object, ...]]) -> None:
         tenant = self._tenant(row.tenant)
-        whole = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(heap.c.count), 0))
+        whole = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(heap.c.number), 0))
         topics, total = self.db.execute(whole.where(heap.c.gathering == row.id)).one()
         closing = rules.close(row.kind, int(total), row.rounds, tenant, self.now, self._mailed(tenant))
         if closing.into_storm:
@@ -114,11 +114,11 @@ class Desk:
             "reply": "",
             "done_at": "",
         }
-        rows = [{"id": _id(letter.tenant, about, to), "recipient": to, **made} for to in dict.fromkeys(recipients)]
+        rows = [{"id": mail_id(letter.tenant, about, to), "recipient": to, **made} for to in dict.fromkeys(recipients)]
         if rows:
             self.db.execute(insert_new(self.db, mail), rows)
 
-    def _post(  # noqa: PLR0913 - what a letter says
+    def _post(
         self,
         tenant: Tenant,
         kind: Kind,
@@ -168,7 +168,7 @@ class Desk:
         which = (gathering.c.tenant == tenant.id, gathering.c.kind == kind, gathering.c.topic == topic)
         return self.db.execute(sa.select(gathering).where(*which)).one_or_none()
 
-    def _open_round(  # noqa: PLR0913 - what a round is
+    def _open_round(
         self, tenant: Tenant, kind: str, topic: str, stars: int, until: dt.datetime, thread: str = ""
     ) -> str:
         """The identifier of the open round of this kind and topic, which is made when there is none."""
@@ -190,7 +190,7 @@ class Desk:
             found = self.db.execute(sa.select(heap).where(*which)).one_or_none()
             if found is not None:
                 change = {
-                    "count": found.count + entry.count,
+                    "number": found.number + entry.count,
                     "stars": max(found.stars, entry.told.stars),
                     "first": min(found.first, entry.first),
                     "last": max(found.last, entry.last),
@@ -200,22 +200,33 @@ class Desk:
             size = sa.select(sa.func.count()).select_from(heap).where(heap.c.gathering == id_)
             if topic == OTHERS or self.db.execute(size).scalar_one() < HEAP_CAP:
                 break
-        values = {"gathering": id_, "topic": topic, "told": msgspec.json.encode(entry.told)}
-        values |= {"stars": entry.told.stars, "count": entry.count, "first": entry.first, "last": entry.last}
+        values: dict[str, object] = {"gathering": id_, "topic": topic, "told": msgspec.json.encode(entry.told)}
+        values |= {"stars": entry.told.stars, "number": entry.count, "first": entry.first, "last": entry.last}
         self.db.execute(sa.insert(heap).values(values))
 
     def _entries(self, id_: str, most: int) -> list[Entry]:
         """What a round holds, the most important and most frequent first; "others" last."""
-        order = (heap.c.topic == OTHERS, heap.c.stars.desc(), heap.c.count.desc(), heap.c.first, heap.c.topic)
+        order = (heap.c.topic == OTHERS, heap.c.stars.desc(), heap.c.number.desc(), heap.c.first, heap.c.topic)
         rows = self.db.execute(sa.select(heap).where(heap.c.gathering == id_).order_by(*order).limit(most))
         return [
-            Entry(msgspec.json.decode(row.told, type=Told), row.count, row.first, row.last, row.topic == OTHERS)
+            Entry(msgspec.json.decode(row.told, type=Told), row.number, row.first, row.last, row.topic == OTHERS)
             for row in rows
         ]
 
 
+def planner_lock(db: sa.Connection) -> None:
+    """One planner at a time, because a round must not be opened twice; SQLite has one writer anyway."""
+    if db.dialect.name == "postgresql":
+        db.execute(sa.text("SELECT pg_advisory_xact_lock(7355609)"))
+
+
 def _entry(told: Told) -> Entry:
     return Entry(told, told.count, told.at, told.until or told.at)
+
+
+def mail_id(tenant: str, about: str, recipient: str) -> str:
+    """A mail's identifier: the same notice to the same recipient has the same one, also after a restore."""
+    return _id(tenant, about, recipient)
 
 
 def _id(*parts: str) -> str:

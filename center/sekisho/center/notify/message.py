@@ -62,7 +62,7 @@ def _rows(rows: list[Row]) -> str:
     return "\n".join(f"{row.label}: {row.value}" for row in rows)
 
 
-def build(  # noqa: PLR0913 - one argument per header
+def build(
     view: View, *, id_: str, thread: str, sender: str, sender_name: str, recipient: str, at: dt.datetime
 ) -> bytes:
     """The message as it goes over the wire, 7-bit, lines ended by CRLF. `id_` and `thread` name it and its first."""

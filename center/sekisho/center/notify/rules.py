@@ -96,12 +96,12 @@ def close(kind: Kind, gathered: int, rounds: int, tenant: Tenant, now: dt.dateti
 
 def fold(tenant: Tenant, rounds: int) -> dt.timedelta:
     """How long repeats of a topic are gathered in this round."""
-    return min(dt.timedelta(minutes=tenant.fold_minutes) * 2 ** min(rounds, 12), LONGEST)
+    return min(dt.timedelta(minutes=tenant.fold_minutes << min(rounds, 12)), LONGEST)
 
 
 def storm(rounds: int) -> dt.timedelta:
     """How long a storm's mails are gathered in this round."""
-    return min(dt.timedelta(minutes=STORM_MINUTES) * 2 ** min(rounds, 12), LONGEST)
+    return min(dt.timedelta(minutes=STORM_MINUTES << min(rounds, 12)), LONGEST)
 
 
 def next_digest(tenant: Tenant, now: dt.datetime) -> dt.datetime:

@@ -35,7 +35,7 @@ heap = sa.Table(
     sa.Column("topic", sa.String(32), primary_key=True),
     sa.Column("told", sa.LargeBinary, nullable=False),
     sa.Column("stars", sa.Integer, nullable=False),
-    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
     sa.Column("first", sa.String(32), nullable=False),
     sa.Column("last", sa.String(32), nullable=False),
 )

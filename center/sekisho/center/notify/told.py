@@ -146,7 +146,7 @@ def _retro(box: str, event: Retro) -> Told:
     )
 
 
-def _told(  # noqa: PLR0913 - one argument per field
+def _told(
     box: str,
     event: Alert | FileVerdict | Bypass | Health | Retro | Gap,
     code: str,

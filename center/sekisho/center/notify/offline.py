@@ -1,0 +1,125 @@
+"""When people are told that a box is out of reach, back, or unstable, and when not: decided from births and wills.
+
+A box is told of as gone after its tenant's wait, as back after `BACK`. Four broken connections in six hours are told
+once, as unstable, and then only a long silence is; six hours without one end that. When half of the boxes are lost at
+once it is the centre's own outage: its staff is told, no customer, and every wait begins anew when it is over.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from sekisho.center.notify.tables import moment, text
+from sekisho.center.store import BoxState
+
+Told = Literal["offline", "back", "flapping", "steady"]
+
+BACK: Final = dt.timedelta(minutes=2)
+FLAPS: Final = 4
+FLAP_WINDOW: Final = dt.timedelta(hours=6)
+FLAPPING_OFFLINE: Final = dt.timedelta(hours=1)
+"""How long an unstable box must be gone to be told of as gone."""
+OUTAGE_LEAST: Final = 3
+SURGE: Final = dt.timedelta(minutes=3)
+"""Connections that broke within this time of an outage or of a common return are not the boxes' own."""
+
+FORGIVEN_ANEW: Final = dt.timedelta(seconds=30)
+"""During an outage waits are moved on in such steps."""
+
+
+class Watched(msgspec.Struct, frozen=True):
+    """What is known of one box, and what its people were last told."""
+
+    tenant: str
+    state: str
+    birth: int
+    since: str
+    """Since when it is in this state."""
+    wait_from: str
+    """From when its wait runs; later than `since` after an outage of ours."""
+    told: Literal["on", "off", "flapping"] = "on"
+    offline_at: str = ""
+    """When people were last told that it is gone."""
+    drops: list[str] = []
+    """When its connection broke, within `FLAP_WINDOW`; at most 32."""
+
+
+class Fleet(msgspec.Struct, frozen=True):
+    """Whether most of the boxes are lost at once."""
+
+    outage_since: str = ""
+    lost: int = 0
+
+
+def seen(old: Watched | None, state: BoxState, now: dt.datetime) -> Watched:
+    """What is known of a box now, before anything is decided."""
+    if old is None:
+        return Watched(state.tenant, state.state, state.birth, text(now), text(now))
+    broken = max(0, state.birth - old.birth)
+    kept = [at for at in old.drops if moment(at) > now - FLAP_WINDOW]
+    drops = [*kept, *[text(now)] * min(broken, 32)][-32:]
+    changed = state.state != old.state
+    return msgspec.structs.replace(
+        old,
+        tenant=state.tenant,
+        state=state.state,
+        birth=state.birth,
+        since=text(now) if changed else old.since,
+        wait_from=text(now) if changed else old.wait_from,
+        drops=drops,
+    )
+
+
+def fleet(old: Fleet, boxes: Sequence[Watched], now: dt.datetime) -> Fleet:
+    """Whether this is an outage of ours: it begins at half of the boxes and ends below a quarter."""
+    counted = [box for box in boxes if box.told != "off"]
+    lost = sum(box.state == "lost" for box in counted)
+    if old.outage_since:
+        return old if lost and 4 * lost >= len(counted) else Fleet()
+    if lost >= OUTAGE_LEAST and 2 * lost >= len(counted):
+        return Fleet(text(now), lost)
+    return old
+
+
+def surge(boxes: Sequence[Watched], now: dt.datetime) -> bool:
+    """Whether half of the boxes came back at once: the broker was away, not they."""
+    fresh = sum(any(moment(at) > now - SURGE for at in box.drops) for box in boxes)
+    return fresh >= OUTAGE_LEAST and 2 * fresh >= len(boxes)
+
+
+def forgiven(box: Watched, now: dt.datetime) -> Watched:
+    """Without what an outage of ours did to it: its wait begins now, its last drop is not its own."""
+    drops = [at for at in box.drops if moment(at) <= now - SURGE]
+    if drops == box.drops and now - moment(box.wait_from) < FORGIVEN_ANEW:
+        return box
+    return msgspec.structs.replace(box, drops=drops, wait_from=text(now))
+
+
+def judge(box: Watched, wait: dt.timedelta, now: dt.datetime) -> tuple[Watched, Told | None]:
+    """What people are told now, if anything; a `wait` of zero means never."""
+    if not wait:
+        return msgspec.structs.replace(box, told="on"), None
+    for_ = now - moment(box.wait_from)
+    gone = box.state != "on"
+    unstable = len(box.drops) >= FLAPS
+    if box.told == "on" and unstable:
+        return msgspec.structs.replace(box, told="flapping"), "flapping"
+    if box.told == "on" and gone and for_ >= wait:
+        return msgspec.structs.replace(box, told="off", offline_at=text(now)), "offline"
+    if box.told == "flapping" and gone and for_ >= _unstable_wait(box, wait, now):
+        return msgspec.structs.replace(box, told="off", offline_at=text(now)), "offline"
+    if box.told == "flapping" and not gone and not box.drops:
+        return msgspec.structs.replace(box, told="on"), "steady"
+    if box.told == "off" and not gone and for_ >= BACK:
+        return msgspec.structs.replace(box, told="flapping" if unstable else "on"), "back"
+    return box, None
+
+
+def _unstable_wait(box: Watched, wait: dt.timedelta, now: dt.datetime) -> dt.timedelta:
+    """Longer when its people were told only lately: a box that comes and goes is told of rarely."""
+    lately = box.offline_at and now - moment(box.offline_at) < FLAP_WINDOW
+    return max(wait, FLAP_WINDOW if lately else FLAPPING_OFFLINE)

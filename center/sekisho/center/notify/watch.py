@@ -1,0 +1,129 @@
+"""The boxes' births and wills, looked at every few seconds; what is to be told goes into the queue with its memory."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import sqlalchemy as sa
+
+from sekisho.center import tenants
+from sekisho.center.database import Database
+from sekisho.center.notify import offline
+from sekisho.center.notify.desk import Desk, planner_lock
+from sekisho.center.notify.letter import Kind, Letter
+from sekisho.center.notify.offline import Fleet, Watched
+from sekisho.center.notify.tables import text, watch
+from sekisho.center.settings import Notify
+from sekisho.center.store import BOX, BoxState
+
+EVERY_S: Final = 2.0
+_FLEET: Final = "*"
+"""No box has this name."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    fleet: Fleet
+    boxes: dict[str, Watched]
+
+
+def step(database: Database, reading: Database, config: Notify, now: dt.datetime) -> None:
+    """Compare what is with what people were told; tell what is due. Writes only when there is something to write.
+
+    Raises:
+        DeviceFault: the database refused; nothing of it was done.
+
+    """
+    with reading.reading() as db:
+        was = _load(db)
+        if _look(db, was, now) == (was, []):
+            return
+    with database.transaction() as db:
+        planner_lock(db)
+        was = _load(db)
+        found, told = _look(db, was, now)
+        desk = Desk(db, now, config.operator)
+        if bool(found.fleet.outage_since) != bool(was.fleet.outage_since):
+            _tell_operator(desk, config, was.fleet, found.fleet)
+        for name, kind in told:
+            _tell(desk, config, name, found.boxes[name], kind)
+        _save(db, was, found)
+
+
+def _look(db: sa.Connection, was: _Seen, now: dt.datetime) -> tuple[_Seen, list[tuple[str, offline.Told]]]:
+    """What is seen now, and what people are to be told of it."""
+    states = {row.box: BoxState(*row) for row in db.execute(_states())}
+    boxes = {box: offline.seen(was.boxes.get(box), state, now) for box, state in states.items()}
+    fleet = offline.fleet(was.fleet, list(boxes.values()), now)
+    if fleet.outage_since or was.fleet.outage_since or offline.surge(list(boxes.values()), now):
+        boxes = {name: offline.forgiven(box, now) for name, box in boxes.items()}
+    told: list[tuple[str, offline.Told]] = []
+    for name, box in boxes.items():
+        if box.state != "on" or box.told != "on" or box.drops:
+            wait = dt.timedelta(minutes=tenants.load(db, box.tenant).offline_minutes)
+            boxes[name], kind = offline.judge(box, wait, now)
+            told += [(name, kind)] if kind else []
+    return _Seen(fleet, boxes), told
+
+
+def _states() -> sa.Select[Any]:
+    return sa.select(*(BOX.c[name] for name in BoxState.__struct_fields__))
+
+
+def _tell(desk: Desk, config: Notify, name: str, box: Watched, told: offline.Told) -> None:
+    tenant = tenants.load(desk.db, box.tenant)
+    offline_about = f"box/{name}/{box.offline_at}"
+    letter = Letter(
+        kind=told,
+        tenant=tenant.id,
+        tenant_name=tenant.name,
+        at=text(desk.now),
+        locale=tenant.locale,
+        time_zone=tenant.time_zone,
+        sites=tenants.sites(desk.db, tenant.id),
+        box=name,
+        since=box.since,
+        number=len(box.drops),
+        unaddressed=not tenant.recipients,
+        thread=offline_about if told == "back" else "",
+    )
+    about = offline_about if told == "offline" else f"box/{name}/{told}/{text(desk.now)}"
+    desk.post(letter, about, tenant.recipients or config.operator)
+
+
+def _tell_operator(desk: Desk, config: Notify, was: Fleet, fleet: Fleet) -> None:
+    kind: Kind = "outage" if fleet.outage_since else "over"
+    since = fleet.outage_since or was.outage_since
+    letter = Letter(
+        kind=kind,
+        tenant="",
+        at=text(desk.now),
+        locale=config.operator_locale,
+        since=since,
+        number=fleet.lost or was.lost,
+        thread=f"outage/{since}" if kind == "over" else "",
+    )
+    desk.post(letter, f"{kind}/{since}", config.operator)
+
+
+def _load(db: sa.Connection) -> _Seen:
+    rows = {row.box: row.watched for row in db.execute(sa.select(watch))}
+    fleet = rows.pop(_FLEET, None)
+    return _Seen(
+        Fleet() if fleet is None else msgspec.json.decode(fleet, type=Fleet),
+        {box: msgspec.json.decode(watched, type=Watched) for box, watched in rows.items()},
+    )
+
+
+def _save(db: sa.Connection, was: _Seen, now: _Seen) -> None:
+    """Write what has changed."""
+    old: Mapping[str, msgspec.Struct] = {**was.boxes, _FLEET: was.fleet}
+    new: Mapping[str, msgspec.Struct] = {**now.boxes, _FLEET: now.fleet}
+    for name, value in new.items():
+        if old.get(name) != value:
+            db.execute(sa.delete(watch).where(watch.c.box == name))
+            db.execute(sa.insert(watch).values(box=name, watched=msgspec.json.encode(value)))
