@@ -80,6 +80,7 @@ def test_capabilities_are_the_least() -> None:
         "sekisho-inspect": {"CAP_NET_ADMIN"},
         "sekisho-telemetry": set(),
         "sekisho-center": set(),
+        "sekisho-center-ca": set(),
         "sekisho-center-notify": set(),
         "sekisho-center-web": set(),
     }

@@ -35,6 +35,7 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     box = sub.add_parser("box", help="the box itself: bridge, packet rules, inspection engine")
     verbs = box.add_subparsers(dest="verb", required=True)
     table = (
+        ("enrol", _enrol, "join a monitoring centre with a one-time code"),
         ("check", _check, "are the settings valid and the machine fit?"),
         ("up", _up, "build the bridge and load the packet rules"),
         ("run", _run, "run the box's daemon in the foreground"),
@@ -53,6 +54,11 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         parser.add_argument("--json", action="store_true", help="print facts as JSON")
         if verb == "check":
             parser.add_argument("--settings-only", action="store_true", help="do not look at the machine")
+        if verb == "enrol":
+            parser.add_argument(
+                "--centre", required=True, metavar="URL", help="https://name of the centre's web service"
+            )
+            parser.add_argument("--code", default="", help="the enrolment code; asked for when absent")
         if verb in ("isolate", "release"):
             parser.add_argument("mac", metavar="MAC", help="the device's hardware address")
         if verb == "isolate":
@@ -75,6 +81,21 @@ def _check(args: argparse.Namespace) -> int:
     facts = {"ok": not problems, "box": settings.box, "problems": problems}
     _say(args, facts, [p.text for p in problems] or [f"{settings.box}: ready. 準備ができています。"])
     return 3 if problems else 0
+
+
+def _enrol(args: argparse.Namespace) -> int:
+    from sekisho.telemetry.enrolment import box
+
+    code = args.code
+    if not code:
+        sys.stderr.write("Enrolment code 登録コード: ")
+        sys.stderr.flush()
+        code = sys.stdin.readline(1000)
+    grant = box.enrol(args.settings, args.centre, code)
+    facts = {"ok": True, "box": grant.box, "tenant": grant.tenant, "brokers": grant.brokers}
+    line = f"{grant.box} ({grant.tenant}): enrolled. 登録しました。 Restart: systemctl restart 'sekisho-*'"
+    _say(args, facts, [line])
+    return 0
 
 
 def _up(args: argparse.Namespace) -> int:

@@ -1,8 +1,8 @@
 """A small certificate authority: one for the broker, the centre and the boxes of one installation.
 
 Owns key generation and signing; writes every file 0600, atomically. Refuses names that could not be
-an MQTT topic level, because a box's CN is its place in the topic tree. Revocation and enrolment are
-not here.
+an MQTT topic level, because a box's CN is its place in the topic tree. Who may have a certificate, and which
+were given, is for `ca/`.
 """
 
 from __future__ import annotations
@@ -47,6 +47,14 @@ class Credentials:
     key: Path
 
 
+@dataclass(frozen=True)
+class Authority:
+    """The CA's certificate and its key."""
+
+    cert: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+
 def create_ca(directory: Path, cn: str = "sekisho CA") -> Path:
     """Make `ca.crt` and `ca.key` in `directory` unless they are there already; return the certificate's path.
 
@@ -61,7 +69,7 @@ def create_ca(directory: Path, cn: str = "sekisho CA") -> Path:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, cn)])
     cert = (
-        _builder(name, name, key.public_key(), _CA_DAYS)
+        _builder(name, name, key.public_key(), dt.timedelta(days=_CA_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(signs_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
@@ -72,35 +80,61 @@ def create_ca(directory: Path, cn: str = "sekisho CA") -> Path:
 
 
 def issue(directory: Path, cn: str, kind: Kind = "client", san: tuple[str, ...] = ()) -> Credentials:
-    """Sign a certificate for `cn` with the CA in `directory`; `san` holds host names and IP addresses.
+    """Make a key and sign a certificate for `cn` with the CA in `directory`; `san` holds host names and IP addresses.
 
     Raises:
         RejectedInput: `cn` is not a plain name, or the CA is absent or damaged.
 
     """
-    if not is_name(cn):
-        raise RejectedInput(f"{cn!r} is not {RULE}.")
-    ca, ca_key = _load_ca(directory)
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, cn)])
-    builder = (
-        _builder(subject, ca.subject, key.public_key(), _LEAF_DAYS)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(_USAGES[kind]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
-    )
-    if san:
-        builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(s) for s in san]), critical=False)
-    cert = builder.sign(ca_key, hashes.SHA256())
+    cert = sign(load_ca(directory), cn, key.public_key(), dt.timedelta(days=_LEAF_DAYS), kind, san)
     made = Credentials(directory / "ca.crt", directory / f"{cn}.crt", directory / f"{cn}.key")
     _write_key(made.key, key)
     write_atomic(made.cert, cert.public_bytes(serialization.Encoding.PEM))
     return made
 
 
+def check_name(name: str) -> None:
+    """Whether a box, a tenant or a service may be called so.
+
+    Raises:
+        RejectedInput: it could not be an MQTT topic level.
+
+    """
+    if not is_name(name):
+        raise RejectedInput(f"{name!r} is not {RULE}.")
+
+
+def sign(
+    ca: Authority,
+    cn: str,
+    public: ec.EllipticCurvePublicKey,
+    life: dt.timedelta,
+    kind: Kind = "client",
+    san: tuple[str, ...] = (),
+) -> x509.Certificate:
+    """A certificate for `cn` and this key from now on for `life`; it says nothing that is not said here.
+
+    Raises:
+        RejectedInput: `cn` is not a plain name.
+
+    """
+    check_name(cn)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, cn)])
+    builder = (
+        _builder(subject, ca.cert.subject, public, life)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(_USAGES[kind]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key()), critical=False)
+    )
+    if san:
+        builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(s) for s in san]), critical=False)
+    return builder.sign(ca.key, hashes.SHA256())
+
+
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, days: int
+    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, life: dt.timedelta
 ) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
@@ -109,8 +143,8 @@ def _builder(
         .issuer_name(issuer)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _SKEW)
-        .not_valid_after(now + dt.timedelta(days=days))
+        .not_valid_before(now - min(_SKEW, life / 10))
+        .not_valid_after(now + life)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     )
 
@@ -136,7 +170,13 @@ def _general_name(text: str) -> x509.GeneralName:
         return x509.DNSName(text)
 
 
-def _load_ca(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def load_ca(directory: Path) -> Authority:
+    """The CA in `directory`.
+
+    Raises:
+        RejectedInput: absent, damaged, or unreadable for this user.
+
+    """
     try:
         cert = x509.load_pem_x509_certificate((directory / "ca.crt").read_bytes())
         key = serialization.load_pem_private_key((directory / "ca.key").read_bytes(), password=None)
@@ -144,7 +184,7 @@ def _load_ca(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivate
         raise RejectedInput(f"The certificate authority in {directory} cannot be used: {err}.") from err
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise RejectedInput(f"The certificate authority in {directory} has a key of another kind.")
-    return cert, key
+    return Authority(cert, key)
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:

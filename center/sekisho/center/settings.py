@@ -50,6 +50,22 @@ class Notify(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     operator_locale: Literal["ja", "en"] = "ja"
 
 
+class Ca(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The device CA's daemon, the only one that reads the CA's key."""
+
+    directory: str = "/var/lib/sekisho-center-ca"
+    """Holds ca.crt and ca.key."""
+    socket: str = "/run/sekisho-center-ca/sign.sock"
+    """Where the web service asks for certificates."""
+    revoked: str = "/var/lib/sekisho-revoked"
+    """Where brokers read which certificates are revoked; nothing in it is secret."""
+    brokers: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    """What a box is told to connect to, "host" or "host:port"; empty = the broker of [broker]."""
+    certificate_days: Annotated[float, msgspec.Meta(gt=0, le=825)] = 90
+    grace_days: Annotated[float, msgspec.Meta(ge=0, le=3650)] = 400
+    """How long after its end a certificate may still be renewed: a box that was switched off for a year."""
+
+
 class Web(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The web service: boxes enrol and renew here, people follow the links of their mails."""
 
@@ -92,6 +108,7 @@ class CenterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     notify: Notify = Notify()
     web: Web | None = None
     retention: Retention = Retention()
+    ca: Ca = Ca()
 
 
 def load(path: Path) -> CenterSettings:

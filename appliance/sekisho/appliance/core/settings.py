@@ -88,6 +88,8 @@ class Telemetry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     ca: str = ""
     cert: str = ""
     key: str = ""
+    centre: str = ""
+    """The centre's web service, https://name[:port], where the certificate is renewed; `sekisho box enrol` sets it."""
     spool_mb: Annotated[int, msgspec.Meta(ge=1)] = 512
 
 
@@ -241,6 +243,7 @@ box = "{box}"                   # this box's name at the monitoring centre, as i
 # ca = ""
 # cert = ""
 # key = ""
+# centre = ""                   # where the certificate is renewed; set by `sekisho box enrol`
 # spool_mb = 512
 
 [paths]

@@ -19,7 +19,6 @@ class Identity(msgspec.Struct, frozen=True):
 
     box: str
     tenant: str
-    name: str
     state: State
     changed_at: str
 
@@ -37,7 +36,7 @@ def identities(db: sa.Connection, boxes: Iterable[str]) -> dict[str, Identity]:
     return {row.box: Identity(*row) for row in found}
 
 
-def expect(db: sa.Connection, box: str, tenant: str, name: str, now: str) -> None:
+def expect(db: sa.Connection, box: str, tenant: str, now: str) -> None:
     """Note that `box` of `tenant` will enrol; a revoked box is expected again, an active one stays active.
 
     Raises:
@@ -48,10 +47,9 @@ def expect(db: sa.Connection, box: str, tenant: str, name: str, now: str) -> Non
     if known and known.tenant != tenant:
         raise RejectedInput(f"{box} belongs to {known.tenant}.", "Give the new box another name.")
     if known is None:
-        db.execute(BOX_IDENTITY.insert(), msgspec.structs.asdict(Identity(box, tenant, name, "expected", now)))
-    elif known.state == "revoked" or (name and name != known.name):
-        state = "expected" if known.state == "revoked" else known.state
-        _update(db, box, state=state, name=name or known.name, changed_at=now)
+        db.execute(BOX_IDENTITY.insert(), msgspec.structs.asdict(Identity(box, tenant, "expected", now)))
+    elif known.state == "revoked":
+        _update(db, box, state="expected", changed_at=now)
 
 
 def activate(db: sa.Connection, box: str, now: str) -> None:

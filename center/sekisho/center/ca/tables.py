@@ -13,7 +13,6 @@ BOX_IDENTITY: Final = sa.Table(
     metadata,
     sa.Column("box", sa.Text, primary_key=True),
     sa.Column("tenant", sa.Text, nullable=False),
-    sa.Column("name", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),  # expected, active, revoked
     sa.Column("changed_at", sa.Text, nullable=False),
 )
@@ -42,13 +41,15 @@ CERTIFICATE: Final = sa.Table(
     sa.Column("not_before", sa.Text, nullable=False),
     sa.Column("not_after", sa.Text, nullable=False, index=True),
     sa.Column("issued_at", sa.Text, nullable=False),
-    sa.Column("how", sa.Text, nullable=False),  # code, renewal
+    sa.Column("how", sa.Text, nullable=False),  # code, renewal, cut
     sa.Column("by", sa.Text, nullable=False),  # who made the code; the serial of the certificate that was renewed
     sa.Column("renewed_by", sa.Text, nullable=False),  # the serial that took its place; empty = the newest
     sa.Column("revoked_at", sa.Text, nullable=False),  # empty unless revoked
     sa.Column("revoked_by", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("cut_at", sa.Text, nullable=False),  # when its revocation was published and its session closed
     sa.Column("pem", sa.Text, nullable=False),
+    sa.Index("certificate_revoked", "revoked_at", "cut_at"),
 )
 
 ATTEMPT: Final = sa.Table(

@@ -1,0 +1,124 @@
+"""Taking a box's certificates back: what is revoked, and the list brokers and the web service go by.
+
+`revoke` writes it down. `publish` writes the list (RFC 5280, 5) where brokers look:
+
+- `crl.pem`: the newest one, read at a broker's start and reload;
+- `<hash>.r0`, `.r1`, …: the same in OpenSSL's hashed form. A running Mosquitto with `capath` looks for the next
+  number at every handshake, so that a revocation holds at once, without a reload and without any right over the
+  broker. Files that were overtaken are emptied, but must stay: the numbers may have no gap.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy as sa
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.fsio import write_atomic
+from sekisho.center import pki
+from sekisho.center.ca import registry
+from sekisho.center.ca.tables import CERTIFICATE, ENROL_CODE
+from sekisho.center.ca.times import text
+
+LIST_DAYS: Final = 3650
+"""A list that is over would close the broker to everyone; ours is replaced when something is revoked, not by age."""
+HEADROOM: Final = dt.timedelta(days=1)
+"""Lists are dated back by this: of two, OpenSSL goes by the later (whole seconds), and refuses one of the future."""
+CRL: Final = "crl.pem"
+
+
+def revoke(db: sa.Connection, box: str, who: str, reason: str, now: dt.datetime) -> int:
+    """Revoke every certificate of `box` that is still of use and every open code; how many certificates.
+
+    Raises:
+        RejectedInput: the box is not known here.
+
+    """
+    if box not in registry.identities(db, [box]):
+        raise RejectedInput(f"No box is called {box}.")
+    of_box = (CERTIFICATE.c.box == box, CERTIFICATE.c.revoked_at == "")
+    values = {"revoked_at": text(now), "revoked_by": who, "reason": reason}
+    done = db.execute(CERTIFICATE.update().where(*of_box).values(**values)).rowcount
+    open_codes = (ENROL_CODE.c.box == box, ENROL_CODE.c.expires_at > text(now))
+    db.execute(ENROL_CODE.update().where(*open_codes).values(expires_at=text(now)))
+    registry.revoke(db, box, text(now))
+    return done
+
+
+def due(db: sa.Connection) -> list[sa.Row[tuple[str, str]]]:
+    """(serial, box) of what was revoked and not yet cut off."""
+    which = (CERTIFICATE.c.revoked_at != "", CERTIFICATE.c.cut_at == "")
+    return list(db.execute(sa.select(CERTIFICATE.c.serial, CERTIFICATE.c.box).where(*which)))
+
+
+def cut(db: sa.Connection, serials: Iterable[str], now: dt.datetime) -> None:
+    """Note that these are on the list and that their box's session was closed."""
+    db.execute(CERTIFICATE.update().where(CERTIFICATE.c.serial.in_(list(serials))).values(cut_at=text(now)))
+
+
+def revoked(db: sa.Connection, now: dt.datetime) -> list[tuple[int, dt.datetime]]:
+    """(serial, when) of every certificate that is revoked and would otherwise still be valid."""
+    which = (CERTIFICATE.c.revoked_at != "", CERTIFICATE.c.not_after > text(now))
+    rows = db.execute(sa.select(CERTIFICATE.c.serial, CERTIFICATE.c.revoked_at).where(*which))
+    return [(int(row.serial, 16), dt.datetime.fromisoformat(row.revoked_at)) for row in rows]
+
+
+def publish(directory: Path, ca: pki.Authority, entries: Iterable[tuple[int, dt.datetime]], now: dt.datetime) -> None:
+    """Write the list, unless what is there says the same. Everyone may read it.
+
+    Raises:
+        OSError: the directory cannot be written.
+
+    """
+    directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+    entries = sorted(entries)
+    current = _try_read(directory / CRL)
+    if current and sorted(entry.serial_number for entry in current) == [serial for serial, _ in entries]:
+        return
+    stem, number = _subject_hash(ca.cert), 0
+    while (directory / f"{stem}.r{number}").exists():
+        number += 1
+    after = current.last_update_utc if current else dt.datetime.min.replace(tzinfo=dt.UTC)
+    signed = _list(ca, entries, max(now - HEADROOM, after + dt.timedelta(seconds=1)), number)
+    write_atomic(directory / CRL, signed, 0o644)
+    write_atomic(directory / f"{stem}.r{number}", signed, 0o644)
+    if number > 1:
+        begin = (directory / f"{stem}.r0").read_bytes()
+        write_atomic(directory / f"{stem}.r{number - 1}", begin, 0o644)
+
+
+def _list(ca: pki.Authority, entries: list[tuple[int, dt.datetime]], at: dt.datetime, number: int) -> bytes:
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(ca.cert.subject)
+        .last_update(at)
+        .next_update(at + dt.timedelta(days=LIST_DAYS))
+        .add_extension(x509.CRLNumber(number), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key()), critical=False)
+    )
+    for serial, when in entries:
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(when).build()
+        builder = builder.add_revoked_certificate(entry)
+    return builder.sign(ca.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def _try_read(path: Path) -> x509.CertificateRevocationList | None:
+    try:
+        return x509.load_pem_x509_crl(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _subject_hash(cert: x509.Certificate) -> str:
+    """The name under which OpenSSL looks for this CA's lists (X509_NAME_hash)."""
+    pem = cert.public_bytes(Encoding.PEM)
+    argv = ["openssl", "x509", "-noout", "-subject_hash"]
+    return subprocess.run(argv, input=pem, capture_output=True, check=True, timeout=10).stdout.decode().strip()

@@ -1,0 +1,88 @@
+"""The box's side as its owner and its daemon use it: enrol with a code, renew when it is due.
+
+Run as `python -I -m sekisho.telemetry.enrolment.box --settings FILE` it renews now. The daemon starts it so: once
+in two months a cryptography library is needed for a second, which is no reason to keep it in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Final
+
+from sekisho.appliance.core import settings
+from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
+from sekisho.telemetry.enrolment import code as codes
+from sekisho.telemetry.enrolment import getting, settings_file
+from sekisho.telemetry.enrolment.files import IdentityFiles
+from sekisho.telemetry.enrolment.https import Centre, Refused
+from sekisho.telemetry.enrolment.wire import Grant
+
+NOT_DUE: Final = 1
+REFUSED: Final = 2
+FAULT: Final = 3
+
+
+def enrol(path: Path, centre: str, code: str) -> Grant:
+    """Enrol the box with the settings file `path`, which is made from the defaults when it is not there.
+
+    Raises:
+        RejectedInput: the code, the address or the settings file will not do, or the centre refuses the code.
+        PeerError: the centre cannot be reached, or it is not the one the code is for. The code is still good.
+        DeviceFault: something cannot be written.
+
+    """
+    parsed = codes.parse(code)
+    text = path.read_text() if path.exists() else settings.DEFAULTS.format(box="new-box")
+    files = IdentityFiles(settings.parse(text, str(path)).state / "telemetry" / "identity")
+    link: dict[str, str | int] = {
+        "host": "placeholder",
+        "port": 8883,
+        "ca": str(files.ca),
+        "cert": str(files.identity),
+        "key": str(files.identity),
+        "centre": centre,
+    }
+    # Whether it can be written, while nothing is used up yet.
+    settings_file.enrolled(text, "placeholder", "placeholder", link)
+    grant = getting.enrol(Centre(centre), parsed, files)
+    link |= {"host": grant.brokers[0].host, "port": grant.brokers[0].port}
+    settings_file.write(path, settings_file.enrolled(text, grant.box, grant.tenant, link))
+    return grant
+
+
+def renew(config: settings.Settings) -> Grant:
+    """Renew the certificate of an enrolled box.
+
+    Raises:
+        As `getting.renew`.
+
+    """
+    link = config.telemetry
+    if not link.centre or link.cert != link.key:
+        raise RejectedInput("This box was not enrolled with a code; its certificate is renewed by hand.")
+    return getting.renew(Centre(link.centre), IdentityFiles(Path(link.cert).parent))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 renewed, `NOT_DUE`, `REFUSED` (a person must act), `FAULT` (try again); the reason is on stderr."""
+    parser = argparse.ArgumentParser(prog="sekisho.telemetry.enrolment.box")
+    parser.add_argument("--settings", type=Path, required=True)
+    args = parser.parse_args(argv)
+    try:
+        renew(settings.load(args.settings))
+    except Refused as err:
+        sys.stderr.write(f"{err}\n")
+        return NOT_DUE if err.status == 409 else REFUSED
+    except RejectedInput as err:
+        sys.stderr.write(f"{err}\n")
+        return REFUSED
+    except (PeerError, DeviceFault) as err:
+        sys.stderr.write(f"{err}\n")
+        return FAULT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
