@@ -13,6 +13,7 @@ import msgspec
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.center import tenant_commands
 from sekisho.center.ca import commands as ca_commands
+from sekisho.center.notify import commands as notify_commands
 from sekisho.center.settings import DEFAULT_STORE
 from sekisho.center.store import BoxState, Declared, Missing, Store, Stored, Stream
 
@@ -78,6 +79,7 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     status.set_defaults(func=_status)
     tenant_commands.register(group)
     ca_commands.register(group)
+    notify_commands.register(group)
     for parser in (events, gaps, status):
         parser.add_argument("--store", type=Path, default=Path(DEFAULT_STORE))
         parser.add_argument("--json", action="store_true")

@@ -25,9 +25,9 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that happened at one box."""
 
     code: str
-    """Which texts of ours tell it where the rubric has none."""
+    """Its kind: alert, policy, file, retro, bypass, health, gap."""
     why: str
-    """The rubric's code; empty when the event has none."""
+    """The rubric's code, which has the words for it (`telemetry.reasons`)."""
     stars: int
     box: str
     at: str
@@ -45,7 +45,7 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def topic(self) -> str:
         """Equal for repeats of one thing: same box, device, code and rule or file."""
-        parts = (self.box, self.mac or self.device, self.code, self.about, self.done)
+        parts = (self.box, self.mac or self.device, self.code, self.why, self.about, self.done)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
@@ -60,7 +60,7 @@ def tell(box: str, event: Event) -> Told | None:
             return _retro(box, event)
         case Bypass():
             facts = _facts(part=event.part, reason=event.reason)
-            return _told(box, event, f"bypass_{event.state}", about=event.part, facts=facts)
+            return _told(box, event, "bypass", about=f"{event.part}/{event.state}", facts=facts)
         case Health():
             facts = _facts(part=event.part, state=event.state, detail=event.detail)
             return _told(box, event, "health", about=f"{event.part}/{event.state}", facts=facts)
@@ -117,14 +117,12 @@ def _file(box: str, event: FileVerdict) -> Told:
     return _told(
         box,
         event,
-        {"found_later": "file_delivered", "released": "file_released"}.get(done, "file_blocked"),
+        "file",
         device=dst if receiver_is_ours else src,
         mac=event.flow.mac,
         done=msgspec.convert(done, Done),
         about=event.sha256 if done == "found_later" else ",".join(event.rules) or event.sha256,
         facts=facts,
-        count=event.count,
-        until=event.until,
     )
 
 

@@ -12,11 +12,12 @@ from typing import Final
 
 import msgspec
 
-from sekisho.center.notify import rubric, words
+from sekisho.center.notify import words
 from sekisho.center.notify.harmless import address, defang
 from sekisho.center.notify.letter import Entry, Letter
 from sekisho.center.notify.rules import IMPORTANT
 from sekisho.center.tenants import Locale
+from sekisho.telemetry import reasons
 
 _OUR_OWN: Final = ("offline", "back", "flapping", "steady", "outage", "over", "failed")
 """Kinds that tell of no entries."""
@@ -176,14 +177,14 @@ def _block(letter: Letter, entry: Entry, *, short: bool) -> Block:
 
 
 def _what(letter: Letter, entry: Entry) -> tuple[str, str, str]:
-    """(title, why it matters, what to do now): the rubric's words where it has some."""
+    """(what happened, why it matters, what to do now), in the rubric's words."""
     told, say = entry.told, _Say(letter.locale)
     if entry.others:
         return say("others", "title"), "", ""
-    found = rubric.texts(told.why, letter.locale)
-    if found is not None:
-        return found.title, found.why, found.do
-    return say(told.code, "title"), "", say(told.code, "do")
+    if told.why in reasons.codes():
+        reason = reasons.of(told.why, letter.locale)
+        return reason.what, reason.matters, reason.todo
+    return say("unknown", "title"), "", say("unknown", "todo")
 
 
 def _fact(label: str, value: str) -> str:

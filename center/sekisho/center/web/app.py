@@ -14,11 +14,12 @@ from litestar import Litestar, MediaType, Request, Response, Router, get
 from litestar.exceptions import HTTPException
 
 from sekisho.center.ca import routes as ca_routes
+from sekisho.center.notify import pages
 from sekisho.center.settings import CenterSettings
 
 BODY_CAP_BYTES: Final = 64 << 10
 
-_ROOMS: Final[tuple[Callable[[CenterSettings], Router], ...]] = (ca_routes.router,)
+_ROOMS: Final[tuple[Callable[[CenterSettings], Router], ...]] = (ca_routes.router, pages.router)
 
 log = logging.getLogger(__name__)
 
