@@ -162,7 +162,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
-        center = Center(settings.load(args.settings))
+        config = settings.load(args.settings)
+        if config.jetstream:
+            from sekisho.center import jetstream  # an embedded centre has no need of its client library
+
+            jetstream.run(config, config.jetstream)
+            return 0
+        center = Center(config)
     except RejectedInput as err:
         log.error("%s", err)
         return 2

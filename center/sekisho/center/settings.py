@@ -98,6 +98,15 @@ class Retention(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     everyone: Days = Days()
     tenants: dict[str, Days] = {}
     """For tenants that want less; more than everybody's is not kept."""
+class JetStream(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Ingest from a NATS cluster in place of MQTT; certificate and key are those of `[broker]`."""
+
+    servers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=16)]
+    """The nodes' `host:port` for JetStream's own clients."""
+    replicas: Annotated[int, msgspec.Meta(ge=1, le=5)] = 3
+    """Nodes that keep every message until it is in the database."""
+    keep_mb: Annotated[int, msgspec.Meta(ge=16)] = 2048
+    """How much may wait in the stream; beyond it the boxes keep their events themselves."""
 
 
 class CenterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -109,6 +118,7 @@ class CenterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     web: Web | None = None
     retention: Retention = Retention()
     ca: Ca = Ca()
+    jetstream: JetStream | None = None
 
 
 def load(path: Path) -> CenterSettings:

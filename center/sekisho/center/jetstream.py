@@ -1,0 +1,217 @@
+"""Ingest at scale: workers share one JetStream stream of a NATS cluster, and store into one PostgreSQL.
+
+A stream captures what the boxes publish by MQTT; any number of workers pull from one durable consumer. A message
+leaves the stream when the transaction that stores it is on disk, so a worker that dies costs a redelivery; what is
+neither stored nor in the stream (a node can die between its PUBACK and the stream's copies) the box repeats. The
+consumer's cap on unconfirmed messages is the back-pressure: while the database is slow the stream grows, not we.
+
+A box's acknowledgement is a plain NATS message, not a retained one: MQTT's retained messages cost NATS a stored and
+replicated message each, and a box that connects is answered when it announces itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import signal
+import ssl
+import time
+from typing import TYPE_CHECKING, Final
+
+import nats
+from nats.errors import Error as NatsError
+from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StreamConfig
+from nats.js.errors import NotFoundError
+
+from sekisho.appliance.core import sdnotify
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.center import ingest, intake
+from sekisho.center.intake import Message
+from sekisho.center.settings import CenterSettings, JetStream
+from sekisho.center.store import Store
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.js import JetStreamContext
+
+STREAM: Final = "SEKISHO"
+CONSUMER: Final = "ingest"
+SUBJECTS: Final = ("sk.1.*.*.ev.*", "sk.1.*.*.state")
+GROUP_MESSAGES: Final = 256
+UNCONFIRMED: Final = 16 * GROUP_MESSAGES
+"""Messages under way to all workers together."""
+ACK_WAIT_S: Final = 60.0
+"""A message no worker has confirmed by then goes to another one."""
+IDLE_S: Final = 0.5
+RETRY_S: Final = 1.0
+CONNECT_S: Final = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """One of the workers: pulls a group while the one before it is being committed."""
+
+    def __init__(self, config: CenterSettings, stream: JetStream) -> None:
+        self._config, self._stream = config, stream
+        self._tls = _tls(config)
+        self._store = Store(config.store)
+        self._stopped = asyncio.Event()
+        self._session = ""
+
+    async def run(self) -> None:
+        """Work until `stop`."""
+        sdnotify.notify("READY=1")
+        try:
+            if (client := await self._connect()) and (source := await self._source(client)):
+                await self._work(client, source)
+            if client:
+                await client.close()
+        finally:
+            self._store.close()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    async def _connect(self) -> Client | None:
+        """The cluster, whichever node answers; later the client library keeps it connected."""
+        while not self._stopped.is_set():
+            sdnotify.notify("WATCHDOG=1")
+            connecting = nats.connect(
+                servers=[f"tls://{server}" for server in self._stream.servers],
+                tls=self._tls,
+                name=self._config.broker.client,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=RETRY_S,
+                error_cb=_say_error,
+            )
+            try:
+                return await asyncio.wait_for(connecting, CONNECT_S)
+            except (NatsError, OSError) as err:
+                log.warning("no node of the cluster answers: %s", err)
+                await self._pause()
+        return None
+
+    async def _source(self, client: Client) -> JetStreamContext.PullSubscription | None:
+        """The shared consumer, made when it is not there; waits for a cluster that has no leader yet."""
+        jetstream = client.jetstream()
+        while not self._stopped.is_set():
+            sdnotify.notify("WATCHDOG=1")
+            try:
+                self._session = await _ensure(jetstream, self._stream)
+                return await jetstream.pull_subscribe_bind(CONSUMER, STREAM)
+            except (NatsError, TimeoutError) as err:
+                log.warning("the stream is not there yet: %s", err)
+                await self._pause()
+        return None
+
+    async def _work(self, client: Client, source: JetStreamContext.PullSubscription) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            coming = tasks.create_task(self._group(source))
+            while not self._stopped.is_set():
+                sdnotify.notify("WATCHDOG=1")
+                group = await coming
+                coming = tasks.create_task(self._group(source))
+                if group:
+                    await self._take(client, group)
+            coming.cancel()
+
+    async def _group(self, source: JetStreamContext.PullSubscription) -> list[Msg]:
+        try:
+            return await source.fetch(GROUP_MESSAGES, timeout=IDLE_S)
+        except TimeoutError:
+            return []
+        except NatsError as err:
+            log.warning("nothing can be pulled: %s", err)
+            await self._pause()
+            return []
+
+    async def _take(self, client: Client, group: list[Msg]) -> None:
+        """Store a group, then acknowledge it to the boxes and confirm it to the stream."""
+        messages = [Message(msg.subject.replace(".", "/"), msg.data) for msg in group]
+        while not self._stopped.is_set():
+            try:
+                answers = await asyncio.to_thread(intake.take, self._store, messages, _utc_now())
+            except DeviceFault as err:
+                log.error("%s Nothing was acknowledged; trying again.", err)
+                sdnotify.notify("WATCHDOG=1")
+                await self._pause()
+                continue
+            now_ms = time.time_ns() // 1_000_000
+            for answer in answers:
+                tenant, box, epoch = answer.key
+                ack = ingest.make_ack(epoch, answer.upto, answer.runs, self._session, answer.nonce, now_ms)
+                await client.publish(f"sk.1.{tenant}.{box}.ack", ack)
+            for msg in group:
+                await client.publish(msg.reply, b"+ACK")
+            return
+
+    async def _pause(self) -> None:
+        try:
+            await asyncio.wait_for(self._stopped.wait(), RETRY_S)
+        except TimeoutError:
+            return
+
+
+async def _ensure(jetstream: JetStreamContext, wanted: JetStream) -> str:
+    """Make the stream and its consumer unless they are there; returns what tells this stream from one made anew."""
+    try:
+        info = await jetstream.stream_info(STREAM)
+    except NotFoundError:
+        info = await jetstream.add_stream(
+            StreamConfig(
+                name=STREAM,
+                subjects=list(SUBJECTS),
+                retention=RetentionPolicy.WORK_QUEUE,
+                discard=DiscardPolicy.NEW,
+                max_bytes=wanted.keep_mb << 20,
+                num_replicas=wanted.replicas,
+            )
+        )
+    consumer = ConsumerConfig(
+        durable_name=CONSUMER,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=ACK_WAIT_S,
+        max_ack_pending=UNCONFIRMED,
+    )
+    await jetstream.add_consumer(STREAM, consumer)
+    return str(int(info.created.timestamp())) if info.created else STREAM
+
+
+async def _say_error(err: Exception) -> None:
+    log.warning("NATS: %s", err)
+
+
+def _tls(config: CenterSettings) -> ssl.SSLContext:
+    link = config.broker
+    try:
+        context = ssl.create_default_context(cafile=link.ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(link.cert, link.key)
+    except (OSError, ValueError) as err:
+        raise RejectedInput(f"The centre's certificate cannot be used ({link.cert}): {err}.") from err
+    return context
+
+
+def _utc_now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def run(config: CenterSettings, stream: JetStream) -> None:
+    """Be one worker until SIGTERM.
+
+    Raises:
+        RejectedInput: the certificate cannot be used.
+        DeviceFault: the database cannot be opened.
+
+    """
+
+    async def work() -> None:
+        worker = Worker(config, stream)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, worker.stop)
+        await worker.run()
+
+    asyncio.run(work())
