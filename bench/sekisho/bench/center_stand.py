@@ -27,6 +27,7 @@ from sekisho.center.brokers.model import Broker
 
 _TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 START_S: Final = 30.0
+REAL_BOX: Final = "real"
 
 
 class Stand:
@@ -36,6 +37,7 @@ class Stand:
         self.root = root
         self.port = free_port()
         self.store = str(root / "events.db")
+        self.eve = root / "run" / "eve" / "eve.json"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._argv: dict[str, list[str]] = {}
         self._authority = root / "pki"
@@ -59,6 +61,19 @@ class Stand:
             f'cert = "{mine.cert}"\nkey = "{mine.key}"\nclient = "{name}"\n'
         )
         self.start(name, [sys.executable, "-I", "-m", "sekisho.center.daemon", "--settings", str(conf)])
+        self.wait(lambda: "connected to the broker" in self.log(name), f"{name} is not connected")
+
+    def start_box(self) -> None:
+        """The telemetry daemon of one real box, which reads `eve`."""
+        mine = self.credentials(REAL_BOX)
+        self.eve.parent.mkdir(parents=True)
+        conf = self.root / "box.toml"
+        conf.write_text(
+            f'box = "{REAL_BOX}"\ntenant = "fleet"\n[telemetry]\nhost = "127.0.0.1"\nport = {self.port}\n'
+            f'ca = "{mine.ca}"\ncert = "{mine.cert}"\nkey = "{mine.key}"\n'
+            f'[paths]\nrun = "{self.root}/run"\nstate = "{self.root}/state"\n'
+        )
+        self.start("box", [sys.executable, "-I", "-m", "sekisho.telemetry.daemon", "--settings", str(conf)])
 
     def start_fleet(self, boxes: int) -> Told:
         """Connect the boxes; returns how that went."""
@@ -106,6 +121,9 @@ class Stand:
         self._argv[name] = argv
         with (self.root / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(argv, stdout=log, stderr=log, user=user)
+
+    def log(self, name: str) -> str:
+        return (self.root / f"{name}.log").read_text()
 
     def wait(self, fact: Callable[[], object], else_say: str, timeout_s: float = START_S) -> None:
         until = time.monotonic() + timeout_s

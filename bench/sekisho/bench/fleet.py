@@ -49,6 +49,8 @@ class Phase(msgspec.Struct, frozen=True):
     """Events in a batch."""
     settle: bool = False
     """Nothing new; over when everything is acknowledged."""
+    anew: bool = False
+    """Every box begins a new epoch first: for a centre with another database."""
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -108,6 +110,9 @@ class Fleet:
         began = time.monotonic()
         self._batches = self._acked = 0
         self._latencies = []
+        if phase.anew:
+            for link in self._links:
+                link.box.begin_anew()
         if phase.under_way:
             self._on_ack = lambda link: self._batch(link, phase.rows)
             for link in random.choices([link for link in self._links if link.up], k=phase.under_way):

@@ -14,8 +14,9 @@ import msgspec
 
 from sekisho.bench import mqtt
 from sekisho.bench.mixed_events import LANE_WEIGHTS
-from sekisho.telemetry.delivery import RESEND_CAP_S, RESEND_S, encode_batch, parse_ack
-from sekisho.telemetry.spool import Row
+from sekisho.telemetry import batches
+from sekisho.telemetry.batches import Row
+from sekisho.telemetry.delivery import RESEND_CAP_S, RESEND_S, parse_ack
 
 
 @dataclass
@@ -37,8 +38,7 @@ class Box:
 
     def __init__(self, tenant: str, name: str, birth: int, pools: list[list[bytes]]) -> None:
         self.name = name
-        self.epoch = f"{random.getrandbits(64):016x}"
-        self.seq = 0
+        self.begin_anew()
         self.waiting: dict[int, Sent] = {}
         """By message id."""
         self.again = 0
@@ -48,6 +48,10 @@ class Box:
         self._pools = pools
         self._topic = f"sk/1/{tenant}/{name}"
         self._session = ""
+
+    def begin_anew(self) -> None:
+        """A new epoch, as after a spool was replaced; nothing may be under way."""
+        self.epoch, self.seq = f"{random.getrandbits(64):016x}", 0
 
     def hello(self) -> bytes:
         """CONNECT."""
@@ -71,7 +75,7 @@ class Box:
         pool = self._pools[lane]
         new = [Row(self.seq + n, lane, pool[(self.seq + n) % len(pool)]) for n in range(1, rows + 1)]
         self.seq += rows
-        payload = encode_batch(self.epoch, new)
+        payload = batches.payload(self.epoch, rows, batches.encode_lines(new), packed=False)
         mid = self._next_mid()
         self.waiting[mid] = Sent(lane, new[0].seq, new[-1].seq, payload, now, now + RESEND_S)
         return mqtt.publish(mid, f"{self._topic}/ev/{lane}", payload)

@@ -33,6 +33,8 @@ from sekisho.telemetry.identity import client_id
 
 IDLE_S: Final = 0.5
 GROUP_MESSAGES: Final = 64
+PACE_S: Final = 0.01
+"""Between two commits while messages keep coming: what a commit costs is shared by all that came meanwhile."""
 WATCHDOG_S: Final = 2.0
 RETRY_S: Final = 1.0
 
@@ -47,6 +49,7 @@ class Center:
         self._store = Store(config.store)
         self._inbox: SimpleQueue[mqtt.MQTTMessage | None] = SimpleQueue()
         self._session = ""
+        self._next_commit = 0.0
         self._stopped = False
         self._client = self._make_client()
 
@@ -108,11 +111,12 @@ class Center:
         self._inbox.put(None)
 
     def _group(self) -> list[mqtt.MQTTMessage]:
-        """The first message and all that wait behind it: while one group is being committed the next one gathers."""
+        """The first message and all behind it; after a quiet time at once, else when `PACE_S` has passed."""
         group: list[mqtt.MQTTMessage] = []
         try:
             while len(group) < GROUP_MESSAGES:
-                message = self._inbox.get(timeout=0.0 if group else IDLE_S)
+                wait_s = max(0.0, self._next_commit - time.monotonic()) if group else IDLE_S
+                message = self._inbox.get(timeout=wait_s)
                 if message is None:
                     self._greet()
                 else:
@@ -130,6 +134,7 @@ class Center:
 
     def _take(self, group: list[mqtt.MQTTMessage]) -> None:
         """Store a group, then acknowledge it to boxes and broker."""
+        self._next_commit = time.monotonic() + PACE_S
         messages = [Message(message.topic, bytes(message.payload), message.retain) for message in group]
         for answer in intake.take(self._store, messages, _utc_now()):
             self._acknowledge(answer)

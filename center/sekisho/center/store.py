@@ -155,6 +155,8 @@ class Store:
         self.database = Database(str(url), read_only=read_only)
         self._writing: sa.Connection | None = None
         self._day: dt.date | None = None
+        self._reached: dict[streams.Key, int] = {}
+        """`upto` of the streams this transaction has written, so that it need not be asked for again."""
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
@@ -172,6 +174,7 @@ class Store:
                 yield db
             finally:
                 self._writing = None
+                self._reached = {}
 
     def add(self, tenant: str, box: str, epoch: str, rows: Sequence[NewRow], received_at: str) -> list[NewRow]:
         """Store rows inside a `transaction`; returns those that were new."""
@@ -192,10 +195,13 @@ class Store:
             new += fresh
         _insert_events(db, values)
         streams.save(db, locked.values(), received_at)
+        self._reached |= {key: stream.upto for key, stream in locked.items()}
         return new
 
     def upto(self, box: str, epoch: str) -> int:
         """To which number nothing is missing; 0 for a stream that is not known."""
+        if self._writing is not None and (box, epoch) in self._reached:
+            return self._reached[box, epoch]
         query = sa.select(STREAM.c.upto).where(STREAM.c.box == box, STREAM.c.epoch == epoch)
         if self._writing is not None:
             return int(self._writing.scalar(query) or 0)
