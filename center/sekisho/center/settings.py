@@ -98,6 +98,8 @@ class Retention(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     everyone: Days = Days()
     tenants: dict[str, Days] = {}
     """For tenants that want less; more than everybody's is not kept."""
+
+
 class JetStream(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Ingest from a NATS cluster in place of MQTT; certificate and key are those of `[broker]`."""
 

@@ -20,8 +20,9 @@ PACKET_CAP: Final = 260 << 10
 WINDOW: Final = 64
 """Messages a broker may have under way to one client without its answer."""
 WEBSOCKET_PATH: Final = "/mqtt"
-QUEUED_MESSAGES: Final = 1000
-"""Messages kept for a centre that is away; the boxes repeat the others."""
+QUEUED_MESSAGES: Final = 50_000
+QUEUED_BYTES: Final = 128 << 20
+"""Kept for a centre that is slow or away, whichever is reached first; what is beyond the boxes repeat."""
 
 BOX_WRITES: Final = ("ev/0", "ev/1", "ev/2", "state")
 BOX_READS: Final = ("ack", "known")

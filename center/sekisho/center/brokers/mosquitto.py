@@ -17,6 +17,7 @@ from sekisho.center.brokers.model import (
     CENTER_READS,
     CENTER_WRITES,
     PACKET_CAP,
+    QUEUED_BYTES,
     QUEUED_MESSAGES,
     WINDOW,
     Broker,
@@ -66,6 +67,7 @@ persistence_location {directory}/
 autosave_interval 30
 max_inflight_messages {WINDOW}
 max_queued_messages {QUEUED_MESSAGES}
+max_queued_bytes {QUEUED_BYTES}
 max_packet_size {PACKET_CAP}
 set_tcp_nodelay true
 log_dest stderr

@@ -23,6 +23,7 @@ from sekisho.center.brokers.model import (
     CENTER_READS,
     CENTER_WRITES,
     PACKET_CAP,
+    QUEUED_BYTES,
     QUEUED_MESSAGES,
     WEBSOCKET_PATH,
     WINDOW,
@@ -123,7 +124,8 @@ def _definitions(broker: Broker) -> dict[str, list[_Entry]]:
         users.append(_user(center))
         permissions.append(_permission(center, rf"mqtt-subscription-{re.escape(center)}-[0-9a-f]+qos[01]"))
         topics.append(_topics(center, map(_anywhere, CENTER_WRITES), map(_anywhere, CENTER_READS)))
-    bound = {"max-length": QUEUED_MESSAGES, "overflow": "drop-head"}  # what is dropped here the boxes repeat
+    # What is dropped here the boxes repeat.
+    bound = {"max-length": QUEUED_MESSAGES, "max-length-bytes": QUEUED_BYTES, "overflow": "drop-head"}
     policy: _Entry = {"vhost": _VHOST, "name": "bound", "pattern": "^mqtt-", "apply-to": "queues", "definition": bound}
     return {
         "vhosts": [{"name": _VHOST}],
