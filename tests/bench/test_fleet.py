@@ -23,7 +23,7 @@ from sekisho.bench.fleet_box import Box
 from sekisho.bench.mixed_events import pools
 from sekisho.center import ingest
 from sekisho.center.store import Store
-from sekisho.telemetry.delivery import RESEND_S, Ack
+from sekisho.telemetry.delivery import ASK_S, Ack
 
 POOLS = pools()
 
@@ -83,10 +83,10 @@ def test_a_box_keeps_what_the_centre_does_not_have_and_numbers_without_holes() -
 def test_a_box_repeats_what_is_overdue_and_at_once_when_the_centre_is_new() -> None:
     box = Box("t", "sim-00000", 1, POOLS)
     box.batch(1, now=0.0)
-    assert box.repeat(RESEND_S - 0.1) == b""
-    assert _rows(box.repeat(RESEND_S)) == [1]
-    assert box.repeat(3 * RESEND_S - 0.1) == b""
-    assert _rows(box.repeat(3 * RESEND_S)) == [1]
+    assert box.repeat(ASK_S - 0.1) == b""
+    assert _rows(box.repeat(ASK_S)) == [1]
+    assert box.repeat(3 * ASK_S - 0.1) == b""
+    assert _rows(box.repeat(3 * ASK_S)) == [1]
     (mid,) = box.waiting
     box.pubacked(mid)
     box.acknowledged(_ack(box, s="one"), 50.0)

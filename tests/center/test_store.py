@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.center.store import EVENT, BoxState, Missing, NewRow, Store
+from sekisho.telemetry import batches
 from sekisho.telemetry.events import Alert, Dns, Event, Gap, decode, encode
 from sekisho.telemetry.spool import Spool
 
@@ -163,14 +164,15 @@ def test_a_file_that_is_no_database_is_a_clear_fault(tmp_path: Path) -> None:
 
 def test_whatever_a_full_spool_dropped_the_centre_ends_complete(tmp_path: Path, store: Store) -> None:
     dice = random.Random(4)
-    spool = Spool.open(tmp_path / "spool.db", 15_000, NOW)
-    for number in range(150):
+    spool = Spool.open(tmp_path / "spool.db", 250_000, NOW)
+    for number in range(400):
         new: list[Event] = [
-            Alert(at=NOW, sid=number) if dice.random() < 0.4 else Dns(at=NOW, name="n" * 50)
-            for _ in range(dice.randrange(1, 6))
+            Alert(at=NOW, sid=number) if dice.random() < 0.4 else Dns(at=NOW, name="n" * 900)
+            for _ in range(dice.randrange(1, 9))
         ]
         spool.add(new)
-        if dice.random() < 0.2:
+        spool.tidy([0, 0, 0], 0.0)
+        if dice.random() < 0.1:
             _deliver(spool, store, dice.randrange(3), dice.random() < 0.7)
     for lane in range(3):
         while _deliver(spool, store, lane, True):
@@ -182,9 +184,10 @@ def test_whatever_a_full_spool_dropped_the_centre_ends_complete(tmp_path: Path, 
 
 
 def _deliver(spool: Spool, store: Store, lane: int, acknowledged: bool) -> bool:
-    rows = spool.take(lane, 0, None, 40, 1 << 20)
-    if not rows:
+    load = spool.next_load(lane, 0)
+    if not load:
         return False
+    rows = batches.decode_lines(load.lines)
     new = []
     for row in rows:
         event = decode(row.body)

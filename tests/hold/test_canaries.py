@@ -42,13 +42,20 @@ LISTEN = """
 import sys
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
+from sekisho.telemetry import batches
 ca, cert, key, host, port, target = sys.argv[1:]
 out = open(target, "ab", buffering=0)
 client = mqtt.Client(CallbackAPIVersion.VERSION2)
 client.tls_set(ca, cert, key)
 client.on_connect = lambda client, *_: client.subscribe("sk/#", 1)
 client.on_subscribe = lambda *_: (print("listening", flush=True))
-client.on_message = lambda _client, _data, message: out.write(message.topic.encode() + b" " + message.payload + b"\\n")
+
+def heard(_client, _data, message):
+    head, _, lines = message.payload.partition(b"\\n")
+    lines = batches.expand(lines) if b'"zstd"' in head else lines
+    out.write(b"%s %s\\n%s\\n" % (message.topic.encode(), head, lines))
+
+client.on_message = heard
 client.connect(host, int(port))
 client.loop_forever()
 """

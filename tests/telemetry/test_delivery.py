@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sekisho.appliance.core.errors import RejectedInput
+from sekisho.telemetry import batches
+from sekisho.telemetry.blocks import BATCH_BYTES
 from sekisho.telemetry.delivery import (
-    BATCH_BYTES,
-    RESEND_S,
-    RETAINED_S,
+    ANSWER_S,
+    ASK_S,
     SETTLE_S,
+    UNASKED_S,
     WINDOW_BATCHES,
     WINDOW_BYTES,
     Ack,
@@ -39,14 +41,26 @@ class Play:
         self.delivery = Delivery(self.spool.epoch)
         self.now = 100.0
         self.mid = 0
+        self.questions = 0
 
     def online(self) -> None:
         self.delivery.online(self.now)
-        self.ack(0)
+        self.answer()
 
-    def ack(self, upto: int, *have: tuple[int, int, int], session: str = "s") -> None:
-        self.delivery.acknowledged(Ack(self.spool.epoch, upto, list(have), session), self.now)
+    def ack(self, upto: int, *have: tuple[int, int, int], session: str = "s", nonce: str = "", g: int = 0) -> None:
+        self.delivery.acknowledged(Ack(self.spool.epoch, upto, list(have), session, g, n=nonce), self.now)
         self.delivery.settle(self.now + SETTLE_S, self.spool)
+
+    def ask(self) -> str:
+        """What the daemon does when `wants_answer`: a birth with a nonce."""
+        assert self.delivery.wants_answer(self.now)
+        self.questions += 1
+        self.delivery.asked(f"q{self.questions}", self.now)
+        assert not self.delivery.wants_answer(self.now)
+        return f"q{self.questions}"
+
+    def answer(self, upto: int = 0, *have: tuple[int, int, int]) -> None:
+        self.ack(upto, *have, nonce=self.ask())
 
     def pump(self, puback: bool = True) -> list[tuple[int, int, int]]:
         """Publish all that may go; returns the runs."""
@@ -67,6 +81,11 @@ def play(tmp_path: Path) -> Iterator[Play]:
     made.spool.close()
 
 
+def numbers(publish: Publish) -> list[int]:
+    head, _, lines = publish.payload.partition(b"\n")
+    return batches.numbers(batches.expand(lines) if "z" in json.loads(head) else lines)
+
+
 def alert(number: int) -> Event:
     return Alert(at=NOW, sid=number)
 
@@ -75,19 +94,24 @@ def dns(number: int, pad: int = 0) -> Event:
     return Dns(at=NOW, name=f"n{number}" + "x" * pad)
 
 
-def test_nothing_goes_before_the_connection_and_the_retained_acknowledgement(play: Play) -> None:
+def test_nothing_goes_before_the_connection_and_the_centres_answer(play: Play) -> None:
     play.spool.add([alert(1)])
     assert play.pump() == []
     play.delivery.online(play.now)
     assert play.pump() == []
-    play.now += RETAINED_S
-    assert play.pump() == [(1, 1, 1)]
+    play.ask()
+    play.now += ANSWER_S - 0.1
+    assert play.pump() == []
+    play.now += 0.1
+    assert play.pump() == [(1, 1, 1)], "a centre that is away stops nothing"
 
 
-def test_the_retained_acknowledgement_ends_the_wait_and_saves_a_repetition(play: Play) -> None:
+def test_the_centres_answer_ends_the_wait_and_saves_a_repetition(play: Play) -> None:
     play.spool.add([alert(1), alert(2)])
     play.delivery.online(play.now)
-    play.ack(1)
+    play.ack(0)
+    assert play.pump() == [], "a retained acknowledgement is older than what is still under way"
+    play.answer(1)
     assert play.pump() == [(1, 2, 2)]
 
 
@@ -117,46 +141,94 @@ def test_a_puback_frees_nothing_and_the_centre_does(play: Play) -> None:
     assert not play.spool.holds(1, 1, 1)
 
 
-def test_what_the_centre_does_not_acknowledge_goes_again_with_growing_patience(play: Play) -> None:
+def test_what_the_centre_does_not_have_goes_again_once_it_has_said_so_with_growing_patience(play: Play) -> None:
     play.spool.add([alert(1)])
     play.online()
     play.pump()
-    play.now += RESEND_S - 1
-    assert play.pump() == []
+    play.now += ASK_S - 1
+    assert not play.delivery.wants_answer(play.now)
     play.now += 1
+    play.answer()
     assert play.pump() == [(1, 1, 1)]
-    play.now += RESEND_S
-    assert play.pump() == []
-    play.now += RESEND_S
+    play.now += 2 * ASK_S - 1
+    assert not play.delivery.wants_answer(play.now)
+    play.now += 1
+    play.answer()
     assert play.pump() == [(1, 1, 1)]
+
+
+def test_while_the_centre_is_away_nothing_is_repeated_into_the_brokers_queue(play: Play) -> None:
+    play.spool.add([alert(1)])
+    play.online()
+    play.pump()
+    asked = 0
+    for _ in range(int(UNASKED_S) - 1):
+        play.now += 1
+        if play.delivery.wants_answer(play.now):
+            play.ask()
+            asked += 1
+        assert play.pump() == []
+    assert 3 < asked < 10
+    play.now += 1
+    assert play.pump() == [(1, 1, 1)], "a broker that loses every question does not stop us for ever"
+
+
+def test_only_what_the_broker_had_before_the_question_is_lost_when_the_answer_does_not_name_it(play: Play) -> None:
+    play.spool.add([alert(1)])
+    play.online()
+    play.pump()
+    play.now += ASK_S
+    nonce = play.ask()
+    play.spool.add([alert(2)])
+    assert play.pump() == [(1, 2, 2)]
+    play.ack(0, nonce=nonce)
+    assert play.pump() == [(1, 1, 1)]
+
+
+def test_an_old_answer_or_one_to_another_question_repeats_nothing(play: Play) -> None:
+    play.spool.add([alert(1)])
+    play.online()
+    play.pump()
+    play.now += ASK_S
+    for nonce in ("q1", "other", ""):
+        play.ack(0, nonce=nonce)
+        assert play.pump() == []
 
 
 def test_what_the_client_library_still_holds_is_not_repeated_by_us(play: Play) -> None:
     play.spool.add([alert(1)])
     play.online()
     play.pump(puback=False)
-    play.now += 2 * RESEND_S
     play.delivery.offline()
     play.online()
     assert play.pump() == []
     play.delivery.pubacked(play.mid)
+    play.now += ASK_S
+    play.answer()
     assert play.pump() == [(1, 1, 1)]
 
 
-def test_a_reconnect_repeats_what_only_the_broker_had(play: Play) -> None:
+def test_a_reconnect_repeats_what_the_broker_lost_and_nothing_else(play: Play) -> None:
     play.spool.add([alert(1)])
     play.online()
     play.pump()
+    play.spool.add([alert(2)])
+    play.pump()
     play.delivery.offline()
-    play.online()
+    play.delivery.online(play.now)
+    play.ack(0, (1, 2, 2))
+    assert play.pump() == []
+    play.answer()
     assert play.pump() == [(1, 1, 1)]
 
 
-def test_a_centre_that_connects_anew_gets_what_was_under_way_to_it(play: Play) -> None:
+def test_a_centre_that_connects_anew_is_asked_at_once(play: Play) -> None:
     play.spool.add([alert(1)])
     play.online()
     play.pump()
     play.ack(0, session="another")
+    assert play.pump() == []
+    play.answer()
     assert play.pump() == [(1, 1, 1)]
 
 
@@ -165,9 +237,31 @@ def test_a_repetition_leaves_out_what_has_been_acknowledged_since(play: Play) ->
     play.online()
     assert play.pump() == [(1, 1, 5)]
     play.ack(3)
-    play.now += RESEND_S
+    play.now += ASK_S
+    play.answer(3)
     publish = play.delivery.next(play.now, play.spool)
-    assert publish and [json.loads(line)[0] for line in publish.payload.splitlines()[1:]] == [4, 5]
+    assert publish and numbers(publish) == [4, 5]
+
+
+def test_a_restored_centre_gets_again_what_is_kept_and_a_replayed_word_does_nothing(play: Play) -> None:
+    play.spool.add([alert(number) for number in range(1, 6)])
+    play.online()
+    play.pump()
+    play.ack(5)
+    assert not play.spool.holds(1, 1, 5)
+    for _ in range(2):
+        play.ack(2, session="restored", g=7)
+        publish = play.delivery.next(play.now, play.spool)
+        assert publish and numbers(publish) == [3, 4, 5]
+        play.ack(5, g=0)
+        assert play.spool.holds(1, 3, 5), "what the lost store had is not what the centre has"
+        play.delivery = Delivery(play.spool.epoch)
+        play.online()
+    play.ack(0, (1, 3, 5), g=7)
+    assert not play.spool.holds(1, 3, 5)
+    play.ack(2, g=7)
+    play.ack(0, g=6)
+    assert play.pump() == []
 
 
 def test_the_window_is_bounded_and_reopens(play: Play) -> None:
@@ -180,14 +274,19 @@ def test_the_window_is_bounded_and_reopens(play: Play) -> None:
     assert play.pump() == [(1, WINDOW_BATCHES + 1, WINDOW_BATCHES + 5)]
 
 
-def test_large_backlogs_are_cut_into_batches_within_the_byte_window(play: Play) -> None:
-    play.spool.add([dns(number, 250) for number in range(8000)])
+def test_a_backlog_goes_as_it_lies_packed_on_the_disk_and_within_the_window(play: Play) -> None:
+    dice = random.Random(3)
+    for _ in range(60):
+        play.spool.add([Dns(at=NOW, name=f"{dice.getrandbits(120):x}.example") for _ in range(1000)])
+        play.spool.tidy(play.delivery.reached, play.now)
     play.online()
-    sizes = []
+    sizes, seen = [], []
     while publish := play.delivery.next(play.now, play.spool):
         sizes.append(len(publish.payload))
+        seen += numbers(publish)
+    assert seen == list(range(1, len(seen) + 1)) and len(seen) < 60_000
     assert max(sizes) <= BATCH_BYTES + 100
-    assert WINDOW_BYTES <= sum(sizes) <= WINDOW_BYTES + BATCH_BYTES
+    assert len(sizes) == WINDOW_BATCHES or WINDOW_BYTES <= sum(sizes) <= WINDOW_BYTES + BATCH_BYTES
 
 
 def test_another_epochs_acknowledgement_deletes_nothing(play: Play) -> None:
@@ -203,7 +302,7 @@ def test_in_any_order_of_losses_everything_is_acknowledged_in_the_end(play: Play
     number = 0
     centre: set[int] = set()
     play.online()
-    for step in range(400):
+    for step in range(700):
         play.now += dice.uniform(0, 3)
         if step < 250:
             number += 3
@@ -214,13 +313,16 @@ def test_in_any_order_of_losses_everything_is_acknowledged_in_the_end(play: Play
             play.delivery.pubacked(play.mid)
             if dice.random() < 0.4:
                 continue
-            got = [json.loads(line)[0] for line in publish.payload.splitlines()[1:]]
+            got = numbers(publish)
             centre.update(got)
             if dice.random() < 0.6:
                 play.ack(0, (publish.batch.lane, min(got), max(got)))
+        play.spool.tidy(play.delivery.reached, play.now)
         if dice.random() < 0.05:
             play.delivery.offline()
             play.online()
+        elif play.delivery.wants_answer(play.now):
+            play.answer(next(n for n in range(number + 1) if n + 1 not in centre))
     assert centre == set(range(1, number + 1))
     assert not any(play.spool.holds(lane, 1, 1 << 40) for lane in range(3))
 

@@ -14,6 +14,7 @@ from sekisho.telemetry import events
 from sekisho.telemetry.events import Alert, Event, Health
 from sekisho.telemetry.intake import GROUP_S, Intake
 from sekisho.telemetry.spool import Spool
+from sekisho.telemetry.spool_view import SpoolView
 
 NOW = "2026-01-02T03:04:05.000006Z"
 
@@ -43,8 +44,7 @@ class Box:
             out.write(data)
 
     def stored(self) -> list[Event]:
-        rows = [row for lane in range(3) for row in self.spool.take(lane, 0, None, 10_000, 1 << 30)]
-        return [events.decode(row.body) for row in sorted(rows, key=lambda row: row.seq)]
+        return [events.decode(row.event) for row in SpoolView(self.spool.path).pending()]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from sekisho.appliance.core import settings
 from sekisho.telemetry import events
 from sekisho.telemetry.intake import GROUP_S, NEWCOMER_S, Intake
 from sekisho.telemetry.spool import Spool
+from sekisho.telemetry.spool_view import SpoolView
 
 MAC = "02:77:00:00:00:10"
 FULL = "fd77:0000:0000:0000:0000:0000:0000:0010"
@@ -32,7 +33,7 @@ class Box:
             out.write(json.dumps(line) + "\n")
 
     def macs(self) -> list[str]:
-        rows = [events.decode(row.body) for row in self.spool.take(1, 0, None, 100, 1 << 20)]
+        rows = [events.decode(row.event) for row in SpoolView(self.spool.path).pending()]
         return [row.flow.mac for row in rows if isinstance(row, events.Alert)]
 
 

@@ -8,15 +8,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.telemetry import events
+from sekisho.telemetry.batches import Row
 from sekisho.telemetry.events import Alert, Dns, Event, Gap, Health
 from sekisho.telemetry.reader import Chunk, Position, Tail
-from sekisho.telemetry.spool import Row, Spool
+from sekisho.telemetry.spool import Spool
 from sekisho.telemetry.spool_view import SpoolView
 
 MB = 1 << 20
@@ -39,8 +41,8 @@ def dns(number: int, pad: int = 0) -> Dns:
 
 
 def rows(spool: Spool) -> list[Row]:
-    found = [row for lane in range(3) for row in spool.take(lane, 0, None, 1_000_000, 1 << 40)]
-    return sorted(found, key=lambda row: row.seq)
+    with closing(SpoolView(spool.path)) as view:
+        return [Row(row.seq, row.lane, bytes(row.event)) for row in view.pending()]
 
 
 def decoded(spool: Spool) -> list[Event]:
@@ -78,40 +80,70 @@ def test_an_acknowledgement_takes_exactly_what_it_names(spool: Spool) -> None:
     assert spool.holds(2, 1, 5) and not spool.holds(1, 1, 5)
 
 
-def test_what_was_sent_can_be_seen_and_is_bounded(spool: Spool) -> None:
-    spool.add([alert(number) for number in range(1, 1501)])
-    spool.acknowledge(700, [])
-    spool.acknowledge(1500, [])
-    view = SpoolView(spool.path)
-    sent = view.sent(2000)
-    view.close()
-    assert [row.seq for row in sent] == list(range(501, 1501))
-    assert events.decode(bytes(sent[-1].event)) == alert(1500)
+def sent(spool: Spool, limit: int | None = None, since: str = "") -> list[int]:
+    with closing(SpoolView(spool.path)) as view:
+        return [row.seq for row in view.sent(limit, since)]
+
+
+def test_what_was_sent_can_be_seen_packed_or_not_by_number_and_by_time(spool: Spool) -> None:
+    for hour in range(5):
+        at = f"2026-01-02T0{hour}:00:00.000000Z"
+        spool.add([Dns(at=at, name=f"n{number}") for number in range(1000)] + [Alert(at=at, sid=hour)])
+    spool.acknowledge(4000, [(1, 4001, 5005), (2, 4500, 4600)])
+    for _ in range(5):
+        spool.tidy([0, 0, 0], 0.0)
+    everything = [*range(1, 4001), 4004, *range(4500, 4601), 5005]
+    assert sent(spool) == everything
+    assert sent(spool, 10) == everything[-10:] and sent(spool, 0) == []
+    assert sent(spool, since="2026-01-02T03:00:00.000000Z") == [seq for seq in everything if seq > 3003]
+    with closing(SpoolView(spool.path)) as view:
+        assert events.decode(next(view.sent(1)).event) == Alert(at="2026-01-02T04:00:00.000000Z", sid=4)
+
+
+def test_history_goes_after_its_time_and_none_is_kept_where_none_is_wanted(tmp_path: Path) -> None:
+    for keep_hours, kept in ((1, [3]), (0, [])):
+        path = tmp_path / f"{keep_hours}.db"
+        spool = Spool.open(path, 64 * MB, NOW, keep_hours=keep_hours)
+        spool.add([dns(number) for number in range(1, 4)])
+        spool.acknowledge(2, [])
+        with spool._db:
+            spool._db.execute("UPDATE kept SET had_at = had_at - 3601 * (seq % 2) + 3601 * (1 - seq % 2)")
+        spool.acknowledge(3, [])
+        spool.tidy([0, 0, 0], 0.0)
+        assert sent(spool) == kept
+        spool.close()
 
 
 def test_at_the_cap_the_oldest_metadata_goes_first_and_is_declared(tmp_path: Path) -> None:
-    spool = Spool.open(tmp_path / "spool.db", 40_000, NOW)
-    for number in range(0, 400, 2):
-        spool.add([alert(number), dns(number, 200)])
+    spool = Spool.open(tmp_path / "spool.db", MB, NOW)
+    for number in range(0, 1600, 2):
+        spool.add([alert(number), dns(number, 1000)])
     kept = decoded(spool)
-    assert [event.sid for event in kept if isinstance(event, Alert)] == list(range(0, 400, 2))
+    assert [event.sid for event in kept if isinstance(event, Alert)] == list(range(0, 1600, 2))
     names = [int(event.name[1:].rstrip("x")) for event in kept if isinstance(event, Dns)]
-    assert names == list(range(names[0], 400, 2)) and names[0] > 0
+    assert names == list(range(names[0], 1600, 2)) and names[0] > 0
     assert accounted(spool) == set(range(1, spool.next_seq()))
     spool.close()
 
 
 def test_far_beyond_the_cap_alerts_and_old_gaps_go_too_and_stay_declared(tmp_path: Path) -> None:
-    cap = 30_000
-    spool = Spool.open(tmp_path / "spool.db", cap, NOW)
-    for number in range(0, 3000, 5):
-        for event in (alert(number), dns(number), Health(at=NOW, part="p", state=str(number))):
-            spool.add([event] * 5)
-    size = sum(len(row.body) + 64 for row in rows(spool))
-    assert size <= cap * 1.1
+    spool = Spool.open(tmp_path / "spool.db", MB, NOW)
+    most = 0
+    for number in range(200):
+        pad = "x" * 400
+        events_of_all_lanes = (Alert(at=NOW, sid=number, signature=pad), dns(number, 400), Health(at=NOW, detail=pad))
+        for event in events_of_all_lanes:
+            spool.add([event] * 10)
+        spool.tidy([0, 0, 0], 0.0)
+        most = max(most, on_disk(tmp_path))
+    assert MB * 3 // 4 < most <= MB
     assert accounted(spool) == set(range(1, spool.next_seq()))
     assert isinstance(decoded(spool)[-1], Health | Gap)
     spool.close()
+
+
+def on_disk(directory: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in directory.iterdir() if path.suffix != ".db-shm")
 
 
 def accounted(spool: Spool) -> set[int]:
@@ -127,9 +159,10 @@ def accounted(spool: Spool) -> set[int]:
 
 def test_a_gap_never_covers_a_row_that_is_still_to_be_sent(tmp_path: Path) -> None:
     dice = random.Random(5)
-    spool = Spool.open(tmp_path / "spool.db", 20_000, NOW)
-    for number in range(600):
-        spool.add([alert(number) if dice.random() < 0.5 else dns(number) for _ in range(dice.randrange(1, 4))])
+    spool = Spool.open(tmp_path / "spool.db", 300_000, NOW)
+    for number in range(800):
+        spool.add([alert(number) if dice.random() < 0.5 else dns(number, 900) for _ in range(dice.randrange(1, 9))])
+        spool.tidy([0, 0, 0], 0.0)
         if dice.random() < 0.1:
             spool.acknowledge(0, [(1, 1, dice.randrange(1, spool.next_seq()))])
         waiting = {row.seq for row in rows(spool)}

@@ -16,7 +16,7 @@ from sekisho.bench import mqtt
 from sekisho.bench.mixed_events import LANE_WEIGHTS
 from sekisho.telemetry import batches
 from sekisho.telemetry.batches import Row
-from sekisho.telemetry.delivery import RESEND_CAP_S, RESEND_S, parse_ack
+from sekisho.telemetry.delivery import ASK_CAP_S, ASK_S, parse_ack
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Sent:
     payload: bytes
     made_at: float
     due_at: float
-    wait_s: float = RESEND_S
+    wait_s: float = ASK_S
     puback: bool = False
 
 
@@ -77,7 +77,7 @@ class Box:
         self.seq += rows
         payload = batches.payload(self.epoch, rows, batches.encode_lines(new), packed=False)
         mid = self._next_mid()
-        self.waiting[mid] = Sent(lane, new[0].seq, new[-1].seq, payload, now, now + RESEND_S)
+        self.waiting[mid] = Sent(lane, new[0].seq, new[-1].seq, payload, now, now + ASK_S)
         return mqtt.publish(mid, f"{self._topic}/ev/{lane}", payload)
 
     def repeat(self, now: float) -> bytes:
@@ -85,7 +85,7 @@ class Box:
         out = b""
         for mid, sent in self.waiting.items():
             if sent.due_at <= now:
-                sent.wait_s = min(sent.wait_s * 2, RESEND_CAP_S)
+                sent.wait_s = min(sent.wait_s * 2, ASK_CAP_S)
                 sent.due_at, sent.puback = now + sent.wait_s, False
                 self.again += 1
                 out += mqtt.publish(mid, f"{self._topic}/ev/{sent.lane}", sent.payload, again=True)

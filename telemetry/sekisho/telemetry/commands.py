@@ -62,7 +62,7 @@ def _status(args: argparse.Namespace) -> int:
 def _sent(args: argparse.Namespace) -> int:
     try:
         with closing(SpoolView(settings.load(args.settings).spool)) as spool:
-            rows = spool.sent(max(0, args.limit))
+            rows = list(spool.sent(max(0, args.limit)))
     except (RejectedInput, DeviceFault) as err:
         return _fail(err)
     for row in rows:

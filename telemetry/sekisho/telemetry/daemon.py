@@ -26,7 +26,8 @@ from sekisho.telemetry.events import Health
 from sekisho.telemetry.intake import Intake
 from sekisho.telemetry.question import Question
 from sekisho.telemetry.sender import AckArrived, BrokerHas, Connected, Disconnected, Fact, Sender
-from sekisho.telemetry.spool import Spool, SpoolDamaged
+from sekisho.telemetry.spool import Spool
+from sekisho.telemetry.spool_file import SpoolDamaged
 
 POLL_S: Final = 0.02
 RETRY_S: Final = 1.0
@@ -89,10 +90,12 @@ class Telemetry:
             self._intake.turn(now)
         self._delivery.settle(now, self._spool)
         self._publish()
+        self._spool.tidy(self._delivery.reached, now)
 
     def _open_spool(self) -> None:
-        cap = self._settings.telemetry.spool_mb << 20
-        self._spool = Spool.open(self._settings.spool, cap, _utc_now(), boot_mark(self._settings.eve.parent))
+        link = self._settings.telemetry
+        boot = boot_mark(self._settings.eve.parent)
+        self._spool = Spool.open(self._settings.spool, link.spool_mb << 20, _utc_now(), boot, link.keep_hours)
         self._delivery = Delivery(self._spool.epoch)
         self._spool.set_link(up=False)
 
@@ -132,8 +135,10 @@ class Telemetry:
     def _ask(self, now: float) -> None:
         """Tell the centre where we are and let it tell the time, at each connection and now and then."""
         if self._sender and self._delivery.connected:
-            if self._question.due(now):
-                self._sender.announce(self._spool.epoch, self._spool.next_seq(), self._question.ask(now))
+            if self._question.due(now) or self._delivery.wants_answer(now):
+                nonce = self._question.ask(now)
+                self._delivery.asked(nonce, now)
+                self._sender.announce(self._spool.epoch, self._spool.next_seq(), nonce)
             if self._question.out_of_patience(now):
                 self._spool.clocks.presume()
 

@@ -2,31 +2,39 @@
 
 A batch is a run of one lane: (lane, first, last), all rows of that lane between two numbers. It stays
 in the window until the *centre* has acknowledged it; the broker's PUBACK only says that the MQTT
-client no longer repeats the batch by itself, so that repeating it becomes our business. The lowest
-lane number always goes first. All times are monotonic seconds given by the caller.
+client no longer repeats the batch by itself. Repeating is for what is known to be lost: the box asks
+(a birth with a nonce), and the centre's answer comes after its word about all that the broker had
+before the question. What is not acknowledged by then never arrived, and goes again. The lowest lane
+number always goes first. All times are monotonic seconds given by the caller.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
 
 from sekisho.appliance.core.errors import RejectedInput
+from sekisho.telemetry import batches
+from sekisho.telemetry.blocks import Load
 from sekisho.telemetry.events import LANES
-from sekisho.telemetry.spool import Row, Spool
+from sekisho.telemetry.spool import Spool
 
-BATCH_BYTES: Final = 128 << 10
-BATCH_ROWS: Final = 1000
 WINDOW_BATCHES: Final = 64
 WINDOW_BYTES: Final = 1 << 20
-RETAINED_S: Final = 2.0
-"""How long the retained acknowledgement is waited for after a connection."""
+ANSWER_S: Final = 2.0
+"""How long the centre's answer is waited for after a connection before anything new goes."""
 SETTLE_S: Final = 0.5
 """How long acknowledgements are gathered before the rows go: a deletion costs the flash as much as an event."""
-RESEND_S: Final = 15.0
-RESEND_CAP_S: Final = 120.0
+ASK_S: Final = 15.0
+"""How long a batch may stay unacknowledged before the box asks; twice as long after each try."""
+ASK_CAP_S: Final = 120.0
+UNASKED_S: Final = 600.0
+"""A broker that carries events and no questions: after this a batch goes again without an answer."""
+QUESTIONS: Final = 8
+"""As many of the last questions may still be answered."""
 ACK_CAP_BYTES: Final = 32 << 10
 ACK_RUNS: Final = 256
 
@@ -79,8 +87,12 @@ class Batch:
     last: int
     size: int
     sent_at: float
-    puback: bool = False
-    wait_s: float = RESEND_S
+    asked: int = -1
+    """How many questions had gone out when the broker had it; -1 while the MQTT client still repeats it."""
+    lost: bool = False
+    """The centre has answered a later question and does not have it."""
+    wait_s: float = ASK_S
+    """How long it may stay unacknowledged before the box asks; doubles each time it goes again."""
 
 
 @dataclass(frozen=True)
@@ -96,43 +108,67 @@ class Delivery:
 
     def __init__(self, epoch: str) -> None:
         self._epoch = epoch
-        self._cursor = [0] * LANES
+        self.reached = [0] * LANES
+        """Of each lane, the number to which rows have been handed to the MQTT client."""
         self._window: list[Batch] = []
         self._by_mid: dict[int, Batch] = {}
-        self._retained_at = 0.0
+        self._quiet_until = 0.0
         self._acks: list[Ack] = []
         self._settle_at = 0.0
         self._session = ""
+        self._questions: dict[str, int] = {}
+        self._asked = self._answered = 0
+        self._ask_now = False
+        self._ask_at, self._ask_wait_s = 0.0, ASK_S
         self.connected = False
 
     def online(self, now: float) -> None:
-        """Connected and subscribed: the retained acknowledgement is waited for, `RETAINED_S` at most."""
+        """Connected and subscribed: the centre's answer is waited for, `ANSWER_S` at most."""
         self.connected = True
-        self._retained_at = now + RETAINED_S
-        self._repeat_all()
+        self._quiet_until = now + ANSWER_S
+        self._ask_now = True
 
     def offline(self) -> None:
         self.connected = False
 
+    def wants_answer(self, now: float) -> bool:
+        """Whether the centre must be asked what it has: something has been under way for too long."""
+        late = now >= self._ask_at and any(now >= batch.sent_at + batch.wait_s for batch in self._confirmed())
+        return self.connected and (self._ask_now or late)
+
+    def asked(self, nonce: str, now: float) -> None:
+        """A birth with this nonce goes to the broker now, after all that has been published so far."""
+        self._asked += 1
+        self._questions[nonce] = self._asked
+        while len(self._questions) > QUESTIONS:
+            del self._questions[next(iter(self._questions))]
+        self._ask_now = False
+        self._ask_at = now + self._ask_wait_s
+        self._ask_wait_s = min(2 * self._ask_wait_s, ASK_CAP_S)
+
     def pubacked(self, mid: int) -> None:
         batch = self._by_mid.pop(mid, None)
         if batch:
-            batch.puback = True
+            batch.asked = self._asked
 
     def sent(self, publish: Publish, mid: int) -> None:
         self._by_mid[mid] = publish.batch
 
     def acknowledged(self, ack: Ack, now: float) -> None:
         """Note what the centre has, for `settle`. Another epoch's acknowledgement changes nothing."""
-        self._retained_at = 0.0
         if ack.e != self._epoch:
             return
         if not self._acks:
             self._settle_at = now + SETTLE_S
         self._acks.append(ack)
         if self._session not in ("", ack.s):
-            self._repeat_all()
+            self._ask_now = True
         self._session = ack.s
+        if ack.n in self._questions:
+            self._answered = max(self._answered, self._questions.pop(ack.n))
+            self._ask_at, self._ask_wait_s = 0.0, ASK_S
+            self._quiet_until = 0.0
+            self._settle_at = now
 
     def settle(self, now: float, spool: Spool) -> None:
         """Forget what the centre has, several acknowledgements in one transaction (a lost one costs a repetition).
@@ -144,54 +180,56 @@ class Delivery:
         if not self._acks or (now < self._settle_at and not self._full()):
             return
         self._settle_at = now + SETTLE_S
-        spool.acknowledge(max(ack.upto for ack in self._acks), [run for ack in self._acks for run in ack.have])
+        newest = max(self._acks, key=lambda ack: ack.g)
+        if spool.resend(newest.g, newest.upto):
+            self._window, self.reached = [], [0] * LANES
+        # What a store said that has been replaced by its backup is not true any more.
+        acks = [ack for ack in self._acks if ack.g == spool.generation]
+        if acks:
+            spool.acknowledge(max(ack.upto for ack in acks), [run for ack in acks for run in ack.have])
         self._acks = []
         self._window = [b for b in self._window if spool.holds(b.lane, b.first, b.last)]
+        for batch in self._confirmed():
+            batch.lost |= batch.asked < self._answered
 
     def next(self, now: float, spool: Spool) -> Publish | None:
         """The next batch to publish, or None while there is nothing to do or the window is full."""
-        if not self.connected or now < self._retained_at:
+        if not self.connected or now < self._quiet_until:
             return None
         return self._again(now, spool) or self._fresh(now, spool)
 
     def _again(self, now: float, spool: Spool) -> Publish | None:
-        for batch in list(self._window):
-            if not batch.puback or now < batch.sent_at + batch.wait_s:
+        for batch in list(self._confirmed()):
+            if not batch.lost and now < batch.sent_at + UNASKED_S:
                 continue
-            rows = spool.take(batch.lane, batch.first - 1, batch.last, BATCH_ROWS, BATCH_BYTES)
-            if not rows:
-                self._window.remove(batch)
-                continue
-            batch.sent_at, batch.puback = now, False
-            batch.wait_s = min(max(batch.wait_s, RESEND_S / 2) * 2, RESEND_CAP_S)
-            return Publish(batch, encode_batch(self._epoch, rows))
+            self._window.remove(batch)
+            load = spool.next_load(batch.lane, batch.first - 1, batch.last)
+            if load:
+                if load.last < batch.last:
+                    self._window.append(replace(batch, first=load.last + 1, lost=True))
+                return self._publish(load, now, spool, min(2 * batch.wait_s, ASK_CAP_S))
         return None
 
     def _fresh(self, now: float, spool: Spool) -> Publish | None:
         if self._full():
             return None
         for lane in range(LANES):
-            rows = spool.take(lane, self._cursor[lane], None, BATCH_ROWS, BATCH_BYTES)
-            if rows:
-                payload = encode_batch(self._epoch, rows)
-                batch = Batch(lane, rows[0].seq, rows[-1].seq, len(payload), now)
-                self._cursor[lane] = batch.last
-                self._window.append(batch)
-                return Publish(batch, payload)
+            load = spool.next_load(lane, self.reached[lane])
+            if load and spool.clocks.off(load.clock) is not None:
+                self.reached[lane] = load.last
+                return self._publish(load, now, spool)
         return None
+
+    def _publish(self, load: Load, now: float, spool: Spool, wait_s: float = ASK_S) -> Publish:
+        off = spool.clocks.off(load.clock) or 0.0
+        payload = batches.payload(self._epoch, load.count, load.lines, packed=load.packed, off=off)
+        batch = Batch(load.lane, load.first, load.last, len(payload), now, wait_s=wait_s)
+        self._window.append(batch)
+        return Publish(batch, payload)
+
+    def _confirmed(self) -> Iterator[Batch]:
+        """Batches whose repetition is our business."""
+        return (batch for batch in self._window if batch.asked >= 0)
 
     def _full(self) -> bool:
         return len(self._window) >= WINDOW_BATCHES or sum(b.size for b in self._window) >= WINDOW_BYTES
-
-    def _repeat_all(self) -> None:
-        """What the MQTT client no longer holds is due at once; what it holds it repeats by itself."""
-        for batch in self._window:
-            if batch.puback:
-                batch.wait_s = 0.0
-
-
-def encode_batch(epoch: str, rows: list[Row]) -> bytes:
-    """Header line, then one line `[seq,lane,event]` per row."""
-    lines = [b'{"v":1,"e":"%s","n":%d}' % (epoch.encode(), len(rows))]
-    lines += [b"[%d,%d,%s]" % (row.seq, row.lane, row.body) for row in rows]
-    return b"\n".join(lines) + b"\n"

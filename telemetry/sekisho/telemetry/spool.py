@@ -1,94 +1,74 @@
 """Events that have not yet been acknowledged by the centre, on disk, in the order they happened.
 
-SQLite in WAL with synchronous=FULL, one connection, used by one thread. One transaction holds a
-chunk's events *and* the source position after them, so neither a kill nor a power cut can lose or
-repeat a line. A row's identity is (box, epoch, seq): the epoch is made with the database, the seq is
-never reused. Rows leave through `acknowledge` (the centre has them) or, at the byte cap, through
-`_make_room`, which declares every run of dropped rows in a `Gap` event of the same transaction.
+One connection, used by one thread. One transaction holds a chunk's events *and* the source position after
+them, so neither a kill nor a power cut can lose or repeat a line. A row's identity is (box, epoch, seq): the
+epoch is made with the database, the seq is never reused. Rows that wait long are packed (`blocks`). Rows
+leave through `acknowledge` (the centre has them; they are kept as history for a while, in case it loses
+them) or, at the byte cap, through `room`, which declares every run of dropped rows in the same transaction.
 A damaged database is set aside and a new epoch begins; a full disk is a `DeviceFault`, nothing moves.
 """
 
 from __future__ import annotations
 
-import os
+import datetime as dt
 import secrets
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.telemetry import clocks, events, hits
-from sekisho.telemetry.events import Event, Gap, Health, lane_of
+from sekisho.telemetry import blocks, clocks, events, hits, room
+from sekisho.telemetry.blocks import PACK_BEYOND, Load
+from sekisho.telemetry.events import LANES, Event, Health, lane_of
 from sekisho.telemetry.reader import Chunk, Position
+from sekisho.telemetry.spool_file import SpoolDamaged, SpoolFile, SpoolFull, set_aside
 
-SENT_KEPT: Final = 1000
-ROW_OVERHEAD: Final = 64
-"""Bytes a row costs beside its body (keys, index, page slack), for the cap's arithmetic."""
-RESERVE_BYTES: Final = 4 << 20
-"""Kept free beside the database, the size its write-ahead log may have."""
-_ROOM_SHARE: Final = 20
-"""When the cap is reached, 1/20 of it is freed at once."""
+KEEP_HOURS: Final = 48
+ROW_OVERHEAD: Final = 96
+"""Bytes a row costs beside its body (keys, index, page slack), when room is made for it."""
+_ROOM_SHARE: Final = 100
+"""When the cap is reached, 1/100 of it is freed at once, `_ROOM_BYTES` at most."""
+_ROOM_BYTES: Final = 4 << 20
+_EXPIRE_S: Final = 300
+"""How often history that is too old is looked for."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS event(
-  seq INTEGER PRIMARY KEY AUTOINCREMENT, lane INTEGER NOT NULL, at TEXT NOT NULL, body BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS event_lane ON event(lane, seq);
 CREATE TABLE IF NOT EXISTS position(
   source TEXT PRIMARY KEY, dev INTEGER NOT NULL, ino INTEGER NOT NULL, offset INTEGER NOT NULL, head BLOB NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS sent(seq INTEGER PRIMARY KEY, lane INTEGER NOT NULL, body BLOB NOT NULL);
 """
 
-_Run = tuple[int, int, int]
-"""First and last sequence number, and how many rows were dropped between them."""
-
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One event waiting for the centre's acknowledgement."""
-
-    seq: int
-    lane: int
-    body: bytes
-
-
-class SpoolDamaged(DeviceFault):
-    """The database file is not a sound database; `Spool.open` sets it aside and starts a new epoch."""
-
-
-class SpoolFull(DeviceFault):
-    """The disk has no room for the transaction."""
+AckRun = tuple[int, int, int]
+"""Lane, first and last number."""
 
 
 class Spool:
-    """The box's memory of what the centre does not have yet."""
+    """The box's memory of what the centre does not have yet, and of what it has had lately."""
 
-    def __init__(self, path: Path, cap_bytes: int, boot: str = "") -> None:
+    def __init__(self, path: Path, cap_bytes: int, boot: str = "", keep_hours: int = KEEP_HOURS) -> None:
         self.path = path
-        self._cap = cap_bytes
-        self._reserve = path.with_name(path.name + ".reserve")
-        self._db = _connect(path)
+        self._keep_s = keep_hours * 3600
+        self._expire_at = 0.0
+        self._file = SpoolFile(path, cap_bytes)
+        self._db = self._file.db
         try:
-            with _faults(path):
-                self._db.executescript(_SCHEMA + clocks.SCHEMA + hits.SCHEMA)
-                if self._db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-                    raise SpoolDamaged(f"{path} is damaged.")
+            with self._file.faults():
+                self._file.check()
+                self._db.executescript(_SCHEMA + blocks.SCHEMA + clocks.SCHEMA + hits.SCHEMA)
+                self._add_clock_to_an_older_release()
                 self.epoch = self._meta("epoch", lambda: secrets.token_hex(8))
+                self.generation = int(self._meta("generation", lambda: "0"))
                 self.clocks = clocks.load(self._db, boot, *clocks.read())
-                self._bytes = self._scalar("SELECT COALESCE(SUM(length(body) + ?), 0) FROM event", ROW_OVERHEAD)
+                self._plain = {table: self._count(table) for table in ("event", "kept")}
         except DeviceFault:
             self._db.close()
             raise
-        self._take_reserve()
+        self._file.take_reserve()
 
     @classmethod
-    def open(cls, path: Path, cap_bytes: int, now_utc: str, boot: str = "") -> Spool:
+    def open(cls, path: Path, cap_bytes: int, now_utc: str, boot: str = "", keep_hours: int = KEEP_HOURS) -> Spool:
         """The spool at `path`; a damaged one is renamed `.bad-N` and the new one says so in a Health event.
 
         Raises:
@@ -97,18 +77,18 @@ class Spool:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return cls(path, cap_bytes, boot)
+            return cls(path, cap_bytes, boot, keep_hours)
         except SpoolDamaged:
-            aside = _set_aside(path)
+            aside = set_aside(path)
         except OSError as err:
             raise DeviceFault(f"Cannot write {path.parent}: {err.strerror}.") from err
-        spool = cls(path, cap_bytes, boot)
+        spool = cls(path, cap_bytes, boot, keep_hours)
         spool.add([Health(at=now_utc, part="telemetry", state="spool_replaced", detail=f"set aside as {aside.name}")])
         return spool
 
     def position(self, source: str) -> Position | None:
         query = "SELECT dev, ino, offset, head FROM position WHERE source = ?"
-        with _faults(self.path):
+        with self._file.faults():
             row = self._db.execute(query, (source,)).fetchone()
         return Position(*row) if row else None
 
@@ -120,68 +100,119 @@ class Spool:
 
         """
         new = list(new)
-        rows = [(lane_of(event), event.at, events.encode(event)) for event in new]
+        encoded = [events.encode(event) for event in new]
         with self._transaction():
             hits.count(self._db, new)
             self.clocks.save(self._db)
-            for row in rows:
-                self._insert(*row)
+            if new:
+                self._make_room(sum(map(len, encoded)) + ROW_OVERHEAD * len(new), new[-1].at)
+            for event, body in zip(new, encoded, strict=True):
+                self._insert(event, body)
             for chunk in chunks:
                 at = chunk.position
                 self._db.execute(
                     "INSERT OR REPLACE INTO position VALUES (?, ?, ?, ?, ?)",
                     (chunk.source, at.dev, at.ino, at.offset, at.head),
                 )
-            if rows and self._bytes > self._cap:
-                self._make_room(rows[-1][1])
 
-    def take(self, lane: int, after: int, upto: int | None, max_rows: int, max_bytes: int) -> list[Row]:
-        """The oldest rows of a lane after `after` (to `upto`), at least one if there is one."""
-        taken: list[Row] = []
-        size = 0
-        query = "SELECT seq, body FROM event WHERE lane = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
-        with _faults(self.path), closing(self._db.cursor()) as cur:
-            for seq, body in cur.execute(query, (lane, after, (1 << 62) if upto is None else upto, max_rows)):
-                size += len(body) + 32
-                if taken and size > max_bytes:
-                    break
-                taken.append(Row(seq, lane, body))
-        return taken
+    def next_load(self, lane: int, after: int, upto: int | None = None) -> Load | None:
+        """What one batch can carry of a lane's rows after a number (to `upto`), the oldest first.
 
-    def acknowledge(self, upto: int, have: Sequence[tuple[int, int, int]]) -> int:
-        """Forget what the centre has: all rows to `upto`, and (lane, first, last) runs; returns how many.
+        A block that the disk has damaged is given up and declared; what comes after it is returned.
+        """
+        while True:
+            with self._file.faults():
+                try:
+                    return blocks.oldest(self._db, lane, after, blocks.END if upto is None else upto)
+                except blocks.DamagedBlock as err:
+                    damaged = err.block
+            with self._transaction():
+                self._declare(_now_utc(), "damaged", room.drop_block(self._db, damaged))
+
+    def acknowledge(self, upto: int, have: Sequence[AckRun]) -> int:
+        """The centre has all rows to `upto`, and the runs (lane, first, last): none waits any more; how many.
 
         Raises:
             DeviceFault: disk full or failing; the rows stay and will be acknowledged again.
 
         """
         try:
-            return self._acknowledge(upto, have)
+            return self._acknowledge(upto, have, keep=self._keep_s > 0)
         except SpoolFull:
-            with self._reserve_released():
-                return self._acknowledge(upto, have)
+            with self._file.reserve_released():
+                return self._acknowledge(upto, have, keep=False)
 
-    def _acknowledge(self, upto: int, have: Sequence[tuple[int, int, int]]) -> int:
+    def _acknowledge(self, upto: int, have: Sequence[AckRun], *, keep: bool) -> int:
+        had_at = int(self.clocks.plausible_wall())
         gone = 0
         with self._transaction():
-            gone += self._forget("seq <= ?", (upto,))
-            for run in have:
-                gone += self._forget("lane = ? AND seq BETWEEN ? AND ?", run)
-            if gone:
-                keep = "SELECT seq FROM sent ORDER BY seq DESC LIMIT -1 OFFSET ?"
-                self._db.execute(f"DELETE FROM sent WHERE seq IN ({keep})", (SENT_KEPT,))  # noqa: S608 - constant text
+            for lane, first, last in ((None, 0, upto), *have):
+                gone += self._had(lane, first, last, had_at, keep=keep)
+                gone += blocks.acknowledge(self._db, lane, first, last, had_at)
+            if not keep:
+                self._expire(had_at, keep_s=-1)
         return gone
+
+    def _had(self, lane: int | None, first: int, last: int, had_at: int, *, keep: bool) -> int:
+        where = "seq BETWEEN ? AND ?" + ("" if lane is None else " AND lane = ?")
+        args = (first, last) if lane is None else (first, last, lane)
+        lanes = self._db.execute(f"SELECT lane, COUNT(*) FROM event WHERE {where} GROUP BY lane", args).fetchall()  # noqa: S608 - constant text
+        if not lanes:
+            return 0
+        if keep:
+            copy = f"INSERT INTO kept SELECT seq, lane, at, body, clock, ? FROM event WHERE {where}"  # noqa: S608 - constant text
+            self._db.execute(copy, (had_at, *args))
+        self._db.execute(f"DELETE FROM event WHERE {where}", args)  # noqa: S608 - constant text
+        for of_lane, count in lanes:
+            self._plain["event"][of_lane] -= count
+            self._plain["kept"][of_lane] += count if keep else 0
+        return sum(count for _, count in lanes)
+
+    def resend(self, generation: int, upto: int) -> bool:
+        """The centre was restored to `upto`: all kept rows beyond wait again; what is gone of them is declared.
+
+        Happens once for each generation that is higher than any before; a replayed message does nothing.
+        """
+        if generation <= self.generation:
+            return False
+        with self._transaction():
+            self._db.execute("UPDATE meta SET value = ? WHERE key = 'generation'", (str(generation),))
+            kept = "SELECT seq, lane, at, body, clock FROM kept WHERE seq > ?"
+            self._db.execute(f"INSERT INTO event(seq, lane, at, body, clock) {kept}", (upto,))
+            self._db.execute("DELETE FROM kept WHERE seq > ?", (upto,))
+            self._db.execute("UPDATE block SET had_at = NULL WHERE had_at IS NOT NULL AND last > ?", (upto,))
+            self._declare(_now_utc(), "not_kept", room.gone(self._db, upto, self._next_seq()))
+            self._plain = {table: self._count(table) for table in ("event", "kept")}
+        self.generation = generation
+        return True
+
+    def tidy(self, sent: Sequence[int], now: float) -> None:
+        """One step of what can wait: pack a lane's oldest rows (not those under way, to `sent`), let history expire.
+
+        Raises:
+            DeviceFault: the disk fails; nothing is lost.
+
+        """
+        for lane in range(LANES):
+            if self._plain["event"][lane] > PACK_BEYOND:
+                self._pack("event", lane, sent[lane])
+            if self._plain["kept"][lane] > PACK_BEYOND:
+                self._pack("kept", lane, 0)
+        if now >= self._expire_at:
+            self._expire_at = now + _EXPIRE_S
+            with self._transaction():
+                self._expire(int(self.clocks.plausible_wall()), self._keep_s)
 
     def holds(self, lane: int, first: int, last: int) -> bool:
         """Whether any row of the run still waits."""
-        query = "SELECT 1 FROM event WHERE lane = ? AND seq BETWEEN ? AND ? LIMIT 1"
-        with _faults(self.path):
-            return self._db.execute(query, (lane, first, last)).fetchone() is not None
+        plain = "SELECT 1 FROM event WHERE lane = ? AND seq BETWEEN ? AND ? LIMIT 1"
+        packed = "SELECT 1 FROM block WHERE had_at IS NULL AND lane = ? AND last >= ? AND first <= ? LIMIT 1"
+        with self._file.faults():
+            return any(self._db.execute(query, (lane, first, last)).fetchone() for query in (plain, packed))
 
     def next_seq(self) -> int:
-        with _faults(self.path):
-            row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").fetchone()
-        return int(row[0]) + 1 if row else 1
+        with self._file.faults():
+            return self._next_seq()
 
     def next_birth(self, unix_s: int) -> int:
         """A number that grows with every start: the time, so that it also grows when the spool was replaced."""
@@ -205,73 +236,54 @@ class Spool:
     def close(self) -> None:
         self._db.close()
 
-    def _insert(self, lane: int, at: str, body: bytes) -> None:
-        self._db.execute("INSERT INTO event(lane, at, body) VALUES (?, ?, ?)", (lane, at, body))
-        self._bytes += len(body) + ROW_OVERHEAD
+    def _insert(self, event: Event, body: bytes) -> None:
+        lane = lane_of(event)
+        self._db.execute(
+            "INSERT INTO event(lane, at, body, clock) VALUES (?, ?, ?, ?)",
+            (lane, event.at, body, self.clocks.of(event.at)),
+        )
+        self._plain["event"][lane] += 1
 
-    def _forget(self, where: str, args: tuple[int, ...]) -> int:
-        count, size = self._db.execute(
-            f"SELECT COUNT(*), COALESCE(SUM(length(body) + {ROW_OVERHEAD}), 0) FROM event WHERE {where}",  # noqa: S608 - constant text
-            args,
-        ).fetchone()
-        if count:
-            self._db.execute(
-                f"INSERT OR REPLACE INTO sent SELECT seq, lane, body FROM event WHERE {where}"  # noqa: S608 - constant text
-                f" ORDER BY seq DESC LIMIT {SENT_KEPT}",
-                args,
-            )
-            self._db.execute(f"DELETE FROM event WHERE {where}", args)  # noqa: S608 - constant text
-            self._bytes -= size
-        return int(count)
+    def _declare(self, at: str, why: str, runs: list[room.Run]) -> None:
+        for gap in room.declare(at, why, runs):
+            self._insert(gap, events.encode(gap))
 
-    def _make_room(self, at: str) -> None:
-        """Drop the oldest of the lowest lane until a share of the cap is free; declare each dropped run.
+    def _make_room(self, need: int, at: str) -> None:
+        limit = self._file.limit
+        if self._file.used() + need > limit:
+            target = max(0, limit - need - min(limit // _ROOM_SHARE, _ROOM_BYTES))
+            dropped = room.make(self._db, self._file.used, target)
+            self._plain = {table: self._count(table) for table in ("event", "kept")}
+            self._declare(at, "spool_full", dropped)
 
-        A run ends where a row survives, so "everything in first..last is either at the centre or
-        dropped" holds exactly and the centre may count the run as accounted for.
-        """
-        target = self._cap - self._cap // _ROOM_SHARE
-        dropped: list[_Run] = []
-        for lane in reversed(range(events.LANES)):
-            if self._bytes > target:
-                dropped += self._drop_oldest(lane, target)
-        runs = self._join(sorted(dropped))
-        for start in range(0, len(runs), events.GAP_RUNS):
-            gap = _gap(at, runs[start : start + events.GAP_RUNS])
-            self._insert(gap.lane, at, events.encode(gap))
+    def _pack(self, table: blocks.Table, lane: int, after: int) -> None:
+        """Packing needs a little space to free much: on a full disk the reserve's."""
+        try:
+            self._pack_once(table, lane, after)
+        except SpoolFull:
+            with self._file.reserve_released():
+                self._pack_once(table, lane, after)
 
-    def _drop_oldest(self, lane: int, target: int) -> list[_Run]:
-        """Runs that go with the rows dropped: each row itself, and what a dropped Gap had declared."""
-        dropped: list[_Run] = []
-        upto = 0
-        with closing(self._db.cursor()) as cur:
-            for seq, body in cur.execute("SELECT seq, body FROM event WHERE lane = ? ORDER BY seq", (lane,)):
-                if self._bytes <= target:
-                    break
-                upto = seq
-                dropped.append((seq, seq, 1))
-                if lane == Gap.lane and isinstance(gap := events.decode(body), Gap):
-                    dropped += [(first, last, 0) for first, last in gap.dropped()]
-                    dropped.append((gap.first, gap.dropped()[0][1], gap.count))
-                self._bytes -= len(body) + ROW_OVERHEAD
-        self._db.execute("DELETE FROM event WHERE lane = ? AND seq <= ?", (lane, upto))
-        return dropped
+    def _pack_once(self, table: blocks.Table, lane: int, after: int) -> None:
+        with self._transaction():
+            self._plain[table][lane] -= blocks.pack(self._db, table, lane, after)
 
-    def _join(self, dropped: list[_Run]) -> list[_Run]:
-        """Neighbouring runs as one where no row between them survives."""
-        runs: list[_Run] = []
-        for first, last, count in dropped:
-            if runs and not self._survivor(runs[-1][1], first):
-                runs[-1] = (runs[-1][0], max(last, runs[-1][1]), runs[-1][2] + count)
-            else:
-                runs.append((first, last, count))
-        return runs
+    def _expire(self, now_s: int, keep_s: int) -> None:
+        """Forget history older than its time, or from a future that is none."""
+        old = "had_at NOT BETWEEN ? AND ?"
+        args = (now_s - keep_s, now_s + keep_s)
+        self._db.execute(f"DELETE FROM lines WHERE block IN (SELECT id FROM block WHERE {old})", args)  # noqa: S608 - constant text
+        self._db.execute(f"DELETE FROM block WHERE {old}", args)  # noqa: S608 - constant text
+        if self._db.execute(f"DELETE FROM kept WHERE {old}", args).rowcount:  # noqa: S608 - constant text
+            self._plain["kept"] = self._count("kept")
 
-    def _survivor(self, after: int, before: int) -> bool:
-        if before <= after + 1:
-            return False
-        query = "SELECT 1 FROM event WHERE seq > ? AND seq < ? LIMIT 1"
-        return self._db.execute(query, (after, before)).fetchone() is not None
+    def _count(self, table: str) -> list[int]:
+        counts = dict(self._db.execute(f"SELECT lane, COUNT(*) FROM {table} GROUP BY lane").fetchall())  # noqa: S608 - one of two names
+        return [int(counts.get(lane, 0)) for lane in range(LANES)]
+
+    def _next_seq(self) -> int:
+        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").fetchone()
+        return int(row[0]) + 1 if row else 1
 
     def _meta(self, key: str, default: Callable[[], str]) -> str:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
@@ -281,84 +293,25 @@ class Spool:
         self._db.execute("INSERT INTO meta VALUES (?, ?)", (key, value))
         return value
 
-    def _scalar(self, query: str, *args: int) -> int:
-        return int(self._db.execute(query, args).fetchone()[0])
+    def _add_clock_to_an_older_release(self) -> None:
+        if "clock" not in [row[1] for row in self._db.execute("PRAGMA table_info(event)")]:
+            self._db.execute("ALTER TABLE event ADD COLUMN clock INTEGER NOT NULL DEFAULT 0")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        before = self._bytes
-        with _faults(self.path):
+        before = {table: list(lanes) for table, lanes in self._plain.items()}
+        with self._file.faults():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
-                self._bytes = before
+                self._plain = before
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
 
-    @contextmanager
-    def _reserve_released(self) -> Iterator[None]:
-        """Deleting needs space too: on a full disk the reserve makes it possible, and is taken back after."""
-        self._reserve.unlink(missing_ok=True)
-        self._empty_log()
-        yield
-        self._empty_log()
-        self._take_reserve()
 
-    def _empty_log(self) -> None:
-        with suppress(sqlite3.Error):
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    def _take_reserve(self) -> None:
-        with suppress(OSError):
-            fd = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.posix_fallocate(fd, 0, RESERVE_BYTES)
-            finally:
-                os.close(fd)
-
-
-def _gap(at: str, runs: list[_Run]) -> Gap:
-    return Gap(
-        at=at,
-        first=runs[0][0],
-        last=runs[-1][1],
-        count=sum(count for _, _, count in runs),
-        runs=[(first, last) for first, last, _ in runs] if len(runs) > 1 else [],
-        why="spool_full",
-    )
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    with _faults(path):
-        db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA journal_size_limit = 4194304")
-        db.execute("PRAGMA cache_size = -2048")
-        path.chmod(0o600)
-    return db
-
-
-@contextmanager
-def _faults(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as err:
-        code = getattr(err, "sqlite_errorcode", 0) & 0xFF
-        if code in _DAMAGED:
-            raise SpoolDamaged(f"{path} is damaged: {err}.") from err
-        kind = SpoolFull if code == sqlite3.SQLITE_FULL else DeviceFault
-        raise kind(f"Cannot use {path}: {err}.", "Free space on the data partition.") from err
-
-
-def _set_aside(path: Path) -> Path:
-    number = 1
-    while (aside := path.with_name(f"{path.name}.bad-{number}")).exists():
-        number += 1
-    path.rename(aside)
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    return aside
+def _now_utc() -> str:
+    now = dt.datetime.fromtimestamp(clocks.read()[0], dt.UTC)
+    return now.isoformat(timespec="microseconds").replace("+00:00", "Z")

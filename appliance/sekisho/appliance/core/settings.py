@@ -91,6 +91,9 @@ class Telemetry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     centre: str = ""
     """The centre's web service, https://name[:port], where the certificate is renewed; `sekisho box enrol` sets it."""
     spool_mb: Annotated[int, msgspec.Meta(ge=1)] = 512
+    """MiB on the disk for what waits and what is kept: enough for days without the centre, 2,047 for any week."""
+    keep_hours: Annotated[int, msgspec.Meta(ge=0, le=24 * 31)] = 48
+    """How long what the centre has acknowledged is kept, in case it has to be restored from a backup."""
 
 
 class Paths(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -245,6 +248,7 @@ box = "{box}"                   # this box's name at the monitoring centre, as i
 # key = ""
 # centre = ""                   # where the certificate is renewed; set by `sekisho box enrol`
 # spool_mb = 512
+# keep_hours = 48
 
 [paths]
 # run = "/run/sekisho"
