@@ -11,6 +11,7 @@ import msgspec
 
 from sekisho.appliance.core import settings
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.telemetry import aliases
 from sekisho.telemetry.spool_view import LaneStatus, SpoolView
 
 DEFAULT_SETTINGS = Path("/etc/sekisho/box.toml")
@@ -36,7 +37,10 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     sent = group.add_parser("sent", help="the last events the centre has received, exactly as they were sent")
     sent.add_argument("--limit", type=int, default=1000)
     sent.set_defaults(func=_sent)
-    for parser in (status, sent):
+    whois = group.add_parser("whois", help="which device a pseudonym stands for (mask_internal)")
+    whois.add_argument("pseudonym", help="ip-…, mac-… or dev-… as the centre shows it")
+    whois.set_defaults(func=_whois)
+    for parser in (status, sent, whois):
         parser.add_argument("--settings", type=Path, default=DEFAULT_SETTINGS)
         parser.add_argument("--json", action="store_true")
 
@@ -68,6 +72,18 @@ def _sent(args: argparse.Namespace) -> int:
     for row in rows:
         _say(msgspec.json.encode(row).decode() if args.json else f"{row.seq:>10}  {bytes(row.event).decode()}")
     return 0
+
+
+def _whois(args: argparse.Namespace) -> int:
+    try:
+        plain = aliases.whois(settings.load(args.settings).aliases, args.pseudonym)
+    except (RejectedInput, DeviceFault) as err:
+        return _fail(err)
+    if args.json:
+        _say(msgspec.json.encode({"pseudonym": args.pseudonym, "plain": plain}).decode())
+    else:
+        _say(plain or f"{args.pseudonym} is no pseudonym of this box. この装置の仮名ではありません。")
+    return 0 if plain else 1
 
 
 def _fail(err: RejectedInput | DeviceFault) -> int:

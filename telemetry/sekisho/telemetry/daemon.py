@@ -120,7 +120,7 @@ class Telemetry:
             self._sender_trouble = str(err)
             log.error("%s", err)
             health = Health(at=_utc_now(), part="telemetry", state="certificate_refused", detail=str(err))
-            self._spool.add([health])
+            self._intake.tell(health)
 
     def _next_birth(self) -> int:
         """Grows even when the clock is set back, and never into a future from which no clock comes back."""

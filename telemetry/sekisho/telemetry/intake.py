@@ -15,9 +15,11 @@ from typing import Final
 
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Settings
+from sekisho.telemetry.aliases import Aliases
 from sekisho.telemetry.decode import LINE_CAP, decode_eve, decode_journal, with_mac
 from sekisho.telemetry.events import LANES, Event, Flow, lane_of
 from sekisho.telemetry.inventory import Inventory, networks, within
+from sekisho.telemetry.masking import Masker
 from sekisho.telemetry.reader import Chunk, Tail
 from sekisho.telemetry.spool import Spool
 
@@ -72,6 +74,7 @@ class Intake:
         self._eve = config.eve
         self._journals = config.journals
         self._inventory = Inventory(config.inventory, config.device_kinds, config.inspection.home_networks)
+        self._masker = _masker(config, self._inventory)
         self._tails: dict[Path, Tail] = {}
         self._look_again_at = 0.0
         self._events: list[Event] = []
@@ -97,6 +100,15 @@ class Intake:
             self._events = [with_mac(event, self._inventory) for event in self._events]
         if self._chunks and now >= self._commit_at and not self._newcomers.pending(self._inventory, now):
             self._commit()
+
+    def tell(self, event: Event) -> None:
+        """Store an event of telemetry's own.
+
+        Raises:
+            DeviceFault: the spool refused it.
+
+        """
+        self.spool.add(self._masked([event]))
 
     def close(self) -> None:
         """Commit what waits and let go of the files.
@@ -154,7 +166,7 @@ class Intake:
         return made
 
     def _commit(self) -> None:
-        self.spool.add(self._events, *(chunk for _, chunk in self._chunks))
+        self.spool.add(self._masked(self._events), *(chunk for _, chunk in self._chunks))
         used_up = [tail for tail, chunk in self._chunks if chunk.remove]
         self._events, self._chunks = [], []
         for tail in used_up:
@@ -162,3 +174,12 @@ class Intake:
                 tail.remove_rolled()
             except OSError as err:
                 raise DeviceFault(f"Cannot remove {tail.source}.1: {err.strerror}.") from err
+
+    def _masked(self, made: list[Event]) -> list[Event]:
+        return [self._masker.mask(event) for event in made] if self._masker else made
+
+
+def _masker(config: Settings, inventory: Inventory) -> Masker | None:
+    if not config.telemetry.mask_internal:
+        return None
+    return Masker(Aliases.open(config.aliases), config.inspection.home_networks, inventory)

@@ -63,6 +63,10 @@ class Inventory:
         known = self._macs.content
         return known.get(src_ip) or known.get(dst_ip, "")
 
+    def knows(self, mac: str) -> bool:
+        """Whether a device with this hardware address is in the office now."""
+        return mac in self._macs.content.values()
+
     def kind(self, ip: str) -> str:
         """What the device at an address seems to be; empty for no guess."""
         return self._kinds.content.get(self._macs.content.get(ip, ""), "")

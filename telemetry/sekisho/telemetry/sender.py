@@ -58,7 +58,7 @@ class AckArrived:
 Fact = Connected | Disconnected | BrokerHas | AckArrived
 
 
-class _State(msgspec.Struct, omit_defaults=True):
+class State(msgspec.Struct, omit_defaults=True):
     """The retained birth ("on") and last will ("lost")."""
 
     st: str
@@ -93,7 +93,7 @@ class Sender:
         )
         self._client.tls_set_context(self._tls)
         self._client.max_inflight_messages_set(WINDOW_BATCHES)
-        self._client.will_set(f"{self._topic}/state", msgspec.json.encode(_State("lost", birth)), qos=1, retain=True)
+        self._client.will_set(f"{self._topic}/state", msgspec.json.encode(State("lost", birth)), qos=1, retain=True)
         self._client.on_socket_open = _no_delay
         self._client.on_connect = self._on_connect
         self._client.on_connect_fail = self._on_connect_fail
@@ -109,7 +109,7 @@ class Sender:
 
     def announce(self, epoch: str, next_seq: int, nonce: str) -> None:
         """Publish the birth: the centre learns the epoch and how far the numbers go, and answers with the time."""
-        state = _State("on", self._birth, epoch, next_seq, nonce)
+        state = State("on", self._birth, epoch, next_seq, nonce)
         self._client.publish(f"{self._topic}/state", msgspec.json.encode(state), qos=1, retain=True)
 
     def publish(self, lane: int, payload: bytes) -> int:

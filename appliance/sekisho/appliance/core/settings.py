@@ -94,6 +94,8 @@ class Telemetry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """MiB on the disk for what waits and what is kept: enough for days without the centre, 2,047 for any week."""
     keep_hours: Annotated[int, msgspec.Meta(ge=0, le=24 * 31)] = 48
     """How long what the centre has acknowledged is kept, in case it has to be restored from a backup."""
+    mask_internal: bool = False
+    """Whether addresses and names of the office's devices leave the box as pseudonyms only (telemetry.masking)."""
 
 
 class Paths(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -183,6 +185,11 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return self.state / "telemetry" / "spool.db"
 
     @property
+    def aliases(self) -> Path:
+        """What the pseudonyms of `mask_internal` stand for; telemetry's own, never sent."""
+        return self.state / "telemetry" / "aliases.db"
+
+    @property
     def known_files(self) -> Path:
         """Hashes of files found malicious (core.known), rewritten by inspect, read by appliance for the engine."""
         return self.state / "known.json"
@@ -249,6 +256,7 @@ box = "{box}"                   # this box's name at the monitoring centre, as i
 # centre = ""                   # where the certificate is renewed; set by `sekisho box enrol`
 # spool_mb = 512
 # keep_hours = 48
+# mask_internal = false         # true: 端末の IP・MAC・名前は仮名で送る devices are told of by pseudonyms only
 
 [paths]
 # run = "/run/sekisho"
