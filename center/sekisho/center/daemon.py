@@ -130,7 +130,9 @@ class Center:
         self._session = secrets.token_hex(4)
         newest = {stream.box: stream for stream in self._store.streams()}
         for stream in newest.values():
-            self._acknowledge(Answer((stream.tenant, stream.box, stream.epoch), stream.upto, [], ""))
+            self._acknowledge(
+                Answer((stream.tenant, stream.box, stream.epoch), stream.upto, [], "", self._store.generation)
+            )
 
     def _take(self, group: list[mqtt.MQTTMessage]) -> None:
         """Store a group, then acknowledge it to boxes and broker."""
@@ -144,7 +146,9 @@ class Center:
     def _acknowledge(self, answer: Answer) -> None:
         tenant, box, epoch = answer.key
         now_ms = time.time_ns() // 1_000_000
-        payload = ingest.make_ack(epoch, answer.upto, answer.runs, self._session, answer.nonce, now_ms)
+        payload = ingest.make_ack(
+            epoch, answer.upto, answer.runs, self._session, answer.nonce, now_ms, answer.generation
+        )
         self._client.publish(f"sk/1/{tenant}/{box}/ack", payload, qos=1, retain=True)
 
 

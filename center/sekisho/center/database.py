@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+import psycopg
 import sqlalchemy as sa
 
 from sekisho.appliance.core.errors import DeviceFault
@@ -22,7 +23,14 @@ from sekisho.appliance.core.fsio import sync_directory
 BUSY_S: Final = 10.0
 """How long a writer waits for another one's commit."""
 
+_DRIVERS: Final = (sqlite3.Error, psycopg.Error)
+_VALUES: Final = (sqlite3.DataError, sqlite3.IntegrityError, psycopg.DataError, psycopg.IntegrityError)
+
 metadata = sa.MetaData()
+
+
+class Unstorable(DeviceFault):
+    """The database is well; it is this value that it cannot hold. Trying again does not help."""
 
 
 class Database:
@@ -84,8 +92,10 @@ class Database:
     def _faults(self) -> Iterator[None]:
         try:
             yield
-        except (sa.exc.SQLAlchemyError, OSError) as err:
+        except (sa.exc.SQLAlchemyError, *_DRIVERS, OSError) as err:
             why = getattr(err, "orig", None) or err
+            if isinstance(why, _VALUES):
+                raise Unstorable(f"{self.name} cannot hold a value: {type(why).__name__}.") from err
             raise DeviceFault(f"Cannot use {self.name}: {why}.", "Check the path and the free space.") from err
 
 

@@ -28,7 +28,9 @@ _TOPIC = re.compile(rf"sk/1/({NAME})/({NAME})/(ev/[012]|state)")
 
 _Seq = Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
 _Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
-_Epoch = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+_Epoch = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z")
+"""RFC 3339 in UTC, as boxes write it."""
 
 
 class _Header(msgspec.Struct, frozen=True):
@@ -43,9 +45,9 @@ class _Header(msgspec.Struct, frozen=True):
 class StateMessage(msgspec.Struct, frozen=True):
     """A box's birth ("on") or last will ("lost")."""
 
-    st: Annotated[str, msgspec.Meta(pattern="^(on|lost)$")]
+    st: Literal["on", "lost"]
     bd: _Number
-    epoch: Annotated[str, msgspec.Meta(max_length=16)] = ""
+    epoch: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{16})?\Z")] = ""
     next: _Number = 0
     n: Annotated[str, msgspec.Meta(max_length=32)] = ""
     """Nonce of a birth: the answer that repeats it is fresh."""
@@ -104,6 +106,12 @@ def parse_topic(topic: str) -> Topic:
     return Topic(tenant, box, None if kind == "state" else int(kind[-1]))
 
 
+def box_of(topic: str) -> str:
+    """The box that a topic names, whatever else it says; empty when it names none."""
+    levels = topic.split("/")
+    return levels[3] if len(levels) > 4 and re.fullmatch(NAME, levels[3]) else ""
+
+
 def parse_state(payload: bytes) -> StateMessage:
     """A birth or a last will.
 
@@ -154,6 +162,8 @@ def _row(lane: int, line: bytes, off_s: float) -> NewRow:
             event = corrected(event, off_s)
             body = events.encode(event)
     except (msgspec.DecodeError, RecursionError, ValueError):
+        return NewRow(seq, lane, REJECTED, "", b"")
+    if not _TIME.fullmatch(event.at):
         return NewRow(seq, lane, REJECTED, "", b"")
     dropped = event.dropped() if isinstance(event, Gap) else []
     if len(dropped) > events.GAP_RUNS or not all(1 <= first <= last < seq for first, last in dropped):

@@ -1,7 +1,8 @@
 """A group of messages, judged and gathered per stream, then stored in one transaction. No broker in here.
 
 Whatever brings the messages (MQTT, JetStream) gives them here and confirms them to its broker when `take` has
-returned: what is on disk by then, or refused for good, need not come again.
+returned: what is on disk by then, or refused for good, need not come again. A message that fails in a way nobody
+foresaw is set aside, alone, and the others are taken; its box is not told that it arrived, so nothing of it is lost.
 """
 
 from __future__ import annotations
@@ -10,9 +11,15 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sekisho.appliance.core.errors import RejectedInput
-from sekisho.center import ingest
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.center import belonging, ingest, refused
+from sekisho.center.database import Unstorable
+from sekisho.center.ingest import Topic
+from sekisho.center.refused import Kind, Refusal
 from sekisho.center.store import Arrival, BoxState, NewRow, Store
+
+WORK_ROWS = 20_000
+"""Rows that are judged before they are stored: a group's memory is bounded, whatever its messages expand to."""
 
 log = logging.getLogger(__name__)
 
@@ -37,56 +44,123 @@ class Answer:
     key: Key
     upto: int
     runs: list[tuple[int, int, int]]
-    nonce: str
+    nonce: str = ""
+    generation: int = 0
 
 
 @dataclass
 class _Work:
-    """What a group asks for."""
+    """What some messages ask for."""
 
+    messages: list[Message] = field(default_factory=list)
     rows: dict[Key, list[NewRow]] = field(default_factory=dict)
     runs: dict[Key, list[tuple[int, int, int]]] = field(default_factory=dict)
     nonces: dict[Key, str] = field(default_factory=dict)
     states: list[BoxState] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    aside: list[tuple[Message, Exception]] = field(default_factory=list)
+    size: int = 0
+
+    def leave_out(self, box: str, tenant: str) -> None:
+        """Forget what this box asked for under this tenant."""
+        for kept in (self.rows, self.runs, self.nonces):
+            for key in [key for key in kept if key[:2] == (tenant, box)]:
+                del kept[key]
+        self.states = [state for state in self.states if (state.tenant, state.box) != (tenant, box)]
 
 
 def take(store: Store, group: Sequence[Message], now: str) -> list[Answer]:
-    """Store a group in one transaction; returns what to answer, now that it is durable.
+    """Store a group; returns what to answer, now that it is durable.
 
     Raises:
-        DeviceFault: the database refused; nothing was stored, the same group is to be taken again.
+        DeviceFault: the database refused; the same group is to be taken again, repeating what was stored of it.
 
     """
+    answers: list[Answer] = []
     work = _Work()
     for message in group:
-        try:
-            _judge(message, work, now)
-        except RejectedInput as err:
-            log.warning("%s: %s", message.topic[:200], err)
-    with store.transaction():
+        _judge(message, work, now)
+        if work.size >= WORK_ROWS:
+            answers += _store(store, work, now)
+            work = _Work()
+    return answers + _store(store, work, now)
+
+
+def _store(store: Store, work: _Work, now: str) -> list[Answer]:
+    try:
+        return _commit(store, work, now)
+    except Unstorable as err:
+        return _one_by_one(store, work, now, err)
+    except DeviceFault:
+        raise
+    except Exception as err:  # noqa: BLE001 - one message nobody foresaw must not stop everybody's
+        return _one_by_one(store, work, now, err)
+
+
+def _one_by_one(store: Store, work: _Work, now: str, err: Exception) -> list[Answer]:
+    if len(work.messages) == 1:
+        return _commit(store, _Work(aside=[(work.messages[0], err)]), now)
+    return [answer for message in work.messages for answer in take(store, [message], now)]
+
+
+def _commit(store: Store, work: _Work, now: str) -> list[Answer]:
+    with store.transaction() as db:
+        claims = {(key[1], key[0]) for key in work.runs} | {(state.box, state.tenant) for state in work.states}
+        for box, tenant in belonging.strangers(db, claims):
+            work.leave_out(box, tenant)
+            work.refusals.append(Refusal("tenant", box, f"{box} does not speak for {tenant}."))
         arrivals = [Arrival(*key, rows) for key, rows in work.rows.items()]
         if arrivals:
             store.add_all(arrivals, now)
-        for state in work.states:
+        for state in sorted(work.states, key=lambda state: state.box):
             store.set_state(state)
+        for message, error in work.aside:
+            refused.set_aside(db, message.topic, message.payload, error, now)
+            work.refusals.append(Refusal("aside", ingest.box_of(message.topic), type(error).__name__))
+        refused.count(db, work.refusals, now)
         upto = {key: store.upto(key[1], key[2]) for key in work.runs}
-    return [Answer(key, upto[key], runs, work.nonces.get(key, "")) for key, runs in work.runs.items()]
+    for message, error in work.aside:
+        log.error("set aside a message on %r that nobody foresaw", message.topic[:200], exc_info=error)
+    for refusal in work.refusals:
+        log.warning("refused %d of %s (%s): %s", refusal.count, refusal.box, refusal.kind, refusal.reason)
+    generation = store.generation
+    return [Answer(key, upto[key], runs, work.nonces.get(key, ""), generation) for key, runs in work.runs.items()]
 
 
 def _judge(message: Message, work: _Work, now: str) -> None:
-    topic = ingest.parse_topic(message.topic)
-    if topic.lane is None:
-        state = ingest.parse_state(message.payload)
-        work.states.append(BoxState(topic.box, topic.tenant, state.st, state.bd, state.epoch, state.next, now))
-        if state.st == "on" and not message.retained:
-            # A box that has just connected waits for our word before it repeats anything.
-            key = (topic.tenant, topic.box, state.epoch)
-            work.runs.setdefault(key, [])
-            work.nonces[key] = state.n
-        return
-    batch = ingest.parse_batch(topic.lane, message.payload)
+    kind: Kind = "topic"
+    box = ""
+    try:
+        topic = ingest.parse_topic(message.topic)
+        box = topic.box
+        kind = "state" if topic.lane is None else "batch"
+        if topic.lane is None:
+            _judge_state(topic, message, work, now)
+        else:
+            _judge_batch(topic, topic.lane, message, work)
+    except RejectedInput as err:
+        work.refusals.append(Refusal(kind, box, str(err)))
+    except Exception as err:  # noqa: BLE001 - see the module's promise
+        work.aside.append((message, err))
+    else:
+        work.messages.append(message)
+
+
+def _judge_state(topic: Topic, message: Message, work: _Work, now: str) -> None:
+    state = ingest.parse_state(message.payload)
+    work.states.append(BoxState(topic.box, topic.tenant, state.st, state.bd, state.epoch, state.next, now))
+    if state.st == "on" and not message.retained:
+        # A box that has just connected waits for our word before it repeats anything.
+        key = (topic.tenant, topic.box, state.epoch)
+        work.runs.setdefault(key, [])
+        work.nonces[key] = state.n
+
+
+def _judge_batch(topic: Topic, lane: int, message: Message, work: _Work) -> None:
+    batch = ingest.parse_batch(lane, message.payload)
     if batch.rejected:
-        log.warning("%s: %d rows were no events", message.topic, batch.rejected)
+        work.refusals.append(Refusal("rows", topic.box, "Rows of a batch were no events.", batch.rejected))
     key = (topic.tenant, topic.box, batch.epoch)
     work.rows.setdefault(key, []).extend(batch.rows)
     work.runs.setdefault(key, []).append(batch.run)
+    work.size += len(batch.rows)

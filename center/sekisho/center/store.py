@@ -11,6 +11,7 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,14 @@ BOX = sa.Table(
     sa.Column("epoch", sa.Text, nullable=False),
     sa.Column("next", sa.BigInteger, nullable=False),
     sa.Column("changed_at", sa.Text, nullable=False),
+)
+
+
+STORE = sa.Table(
+    "store",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False, doc="always 1"),
+    sa.Column("generation", sa.Integer, nullable=False),
 )
 
 
@@ -157,6 +166,11 @@ class Store:
         self._day: dt.date | None = None
         self._reached: dict[streams.Key, int] = {}
         """`upto` of the streams this transaction has written, so that it need not be asked for again."""
+
+    @cached_property
+    def generation(self) -> int:
+        """How often this store was restored: 0 for one that never was."""
+        return int(next(iter(self._rows(sa.select(STORE.c.generation))), (0,))[0])
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:

@@ -1,0 +1,37 @@
+"""Which tenant a box speaks for: what the registry says of boxes that enrolled; of others, the tenant first heard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+from sekisho.center.ca import registry
+from sekisho.center.store import BOX
+from sekisho.center.streams import STREAM
+
+
+def strangers(db: sa.Connection, claims: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of the (box, tenant) pairs that are not to be believed: another tenant's box, or one that was revoked."""
+    claimed = sorted(claims)
+    boxes = {box for box, _ in claimed}
+    enrolled = registry.identities(db, boxes)
+    heard = _first_heard(db, boxes - set(enrolled))
+    refused = []
+    for box, tenant in claimed:
+        if box in enrolled:
+            believed = enrolled[box].may_speak_for(tenant)
+        else:
+            believed = heard.setdefault(box, tenant) == tenant
+        if not believed:
+            refused.append((box, tenant))
+    return refused
+
+
+def _first_heard(db: sa.Connection, boxes: Iterable[str]) -> dict[str, str]:
+    wanted = sorted(boxes)
+    heard: dict[str, str] = {}
+    for table in (BOX, STREAM) if wanted else ():
+        rows = db.execute(sa.select(table.c.box, table.c.tenant).where(table.c.box.in_(wanted)))
+        heard |= {box: tenant for box, tenant in rows}
+    return heard
