@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import time
@@ -15,7 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import paho.mqtt.client as mqtt
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from sekisho.center import pki
 from sekisho.center.brokers import mosquitto, nats, rabbitmq
@@ -91,6 +94,11 @@ class Site:
             f'[paths]\nrun = "{self.root}/run"\nstate = "{self.root}/state"\n'
         )
 
+    def store_in(self, path: Path) -> None:
+        """Keep the centre's store elsewhere; before it is started."""
+        self.store_path = path
+        self._write_settings()
+
     def start(self, *names: str) -> None:
         argv = {
             "broker": list(self.launch.argv),
@@ -114,6 +122,16 @@ class Site:
         process = self.processes.pop(name)
         os.killpg(process.pid, sig)
         process.wait(10)
+
+    def client(self, who: pki.Credentials, name: str) -> mqtt.Client:
+        """A plain client of the broker, connected, its loop running."""
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv311)
+        context = ssl.create_default_context(cafile=str(who.ca))
+        context.load_cert_chain(who.cert, who.key)
+        client.tls_set_context(context)
+        client.connect("127.0.0.1", self.port)
+        client.loop_start()
+        return client
 
     @staticmethod
     def line(event_type: str, **fields: object) -> bytes:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sekisho.center import commands
+from sekisho.center import commands, intake
+from sekisho.center.intake import Message
 from sekisho.center.store import NewRow, Store
 from sekisho.telemetry.events import Alert, encode
 
@@ -60,7 +61,17 @@ def test_status_counts_what_is_stored(path: Path, capsys: pytest.CaptureFixture[
     assert status["streams"][0]["upto"] == 2
 
 
+def test_what_was_refused_is_shown(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    intake.take(Store(path), [Message("sk/1/t/b/ev/1", b"junk")] * 3, NOW)
+    assert run("refused", "--json", "--store", str(path)) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(row["box"], row["kind"], row["count"]) for row in found["refused"]] == [("b", "batch", 3)]
+    assert found["aside"] == []
+    assert run("refused", "--store", str(path)) == 0
+    assert "batch        3" in capsys.readouterr().out
+
+
 def test_no_store_is_a_fault_of_the_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("events", "gaps", "status"):
+    for command in ("events", "gaps", "status", "refused"):
         assert run(command, "--store", str(tmp_path / "none.db")) == 3
     assert "none.db" in capsys.readouterr().err

@@ -13,9 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import paho.mqtt.client as mqtt
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
 
 from sekisho.center import pki
 from sekisho.center.store import Store
@@ -26,16 +24,6 @@ if TYPE_CHECKING:
     from tests.center.conftest import Site
 
 pytestmark = pytest.mark.timeout(120)
-
-
-def _client(site: Site, who: pki.Credentials, client_id: str) -> mqtt.Client:
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv311)
-    context = ssl.create_default_context(cafile=str(who.ca))
-    context.load_cert_chain(who.cert, who.key)
-    client.tls_set_context(context)
-    client.connect("127.0.0.1", site.port)
-    client.loop_start()
-    return client
 
 
 def _plain(payload: bytes) -> bytes:
@@ -95,7 +83,7 @@ def test_a_client_without_certificate_is_refused(site: Site) -> None:
 
 def test_a_row_that_is_no_event_is_accounted_for_and_acknowledged(site: Site) -> None:
     site.start("broker", "center")
-    client = _client(site, site.box, client_id="box-1")
+    client = site.client(site.box, "box-1")
     acks: list[dict[str, object]] = []
     client.on_message = lambda _c, _u, message: acks.append(json.loads(message.payload))
     client.subscribe("sk/1/t1/box-1/ack", qos=1)
@@ -140,8 +128,8 @@ def test_no_canary_is_in_the_spool_at_the_broker_or_at_the_centre(site: Site) ->
     canary = "KANARIENVOGEL"
     published: list[bytes] = []
     site.start("broker", "center", "box")
-    listener = _client(site, site.listener, client_id="listener")
-    listener.on_message = lambda _c, _u, message: published.append(_plain(message.payload))
+    listener = site.client(site.listener, "listener")
+    listener.on_message = lambda _c, _u, message: published.append(_plain(bytes(message.payload)))
     listener.subscribe("#", qos=1)
     http = {
         "url": f"http://u:{canary}@h/a?k={canary}#{canary}",
@@ -225,8 +213,8 @@ def test_what_a_forgetful_broker_confirmed_goes_again_as_soon_as_the_centre_is_b
         leftover.unlink()
     site.start("broker")
     published: list[bytes] = []
-    listener = _client(site, site.listener, client_id="listener")
-    listener.on_message = lambda _c, _u, message: published.append(_plain(message.payload))
+    listener = site.client(site.listener, "listener")
+    listener.on_message = lambda _c, _u, message: published.append(_plain(bytes(message.payload)))
     listener.subscribe("#", qos=1)
     for number in range(2, 12):
         site.write(site.alert(number))

@@ -6,14 +6,14 @@ import argparse
 import sys
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.center import tenant_commands
+from sekisho.center import refused, tenant_commands
 from sekisho.center.ca import commands as ca_commands
 from sekisho.center.notify import commands as notify_commands
+from sekisho.center.refused import Aside, Refused
 from sekisho.center.settings import DEFAULT_STORE
 from sekisho.center.store import BoxState, Declared, Missing, Store, Stored, Stream
 
@@ -40,6 +40,13 @@ class Status(msgspec.Struct, frozen=True):
     boxes: list[BoxState]
     streams: list[Stream]
     counts: list[TypeCount]
+
+
+class Refusals(msgspec.Struct, frozen=True):
+    """What ingest did not take."""
+
+    refused: list[Refused]
+    aside: list[Aside]
 
 
 class _Summary(msgspec.Struct):
@@ -80,8 +87,10 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     tenant_commands.register(group)
     ca_commands.register(group)
     notify_commands.register(group)
-    for parser in (events, gaps, status):
-        parser.add_argument("--store", type=Path, default=Path(DEFAULT_STORE))
+    refusals = group.add_parser("refused", help="what boxes sent and the centre did not take, by box, kind and day")
+    refusals.set_defaults(func=_refused)
+    for parser in (events, gaps, status, refusals):
+        parser.add_argument("--store", default=DEFAULT_STORE, help="path, or postgresql://...")
         parser.add_argument("--json", action="store_true")
 
 
@@ -131,6 +140,20 @@ def _status(args: argparse.Namespace) -> int:
     _table("boxes", [f"{b.box}  {b.tenant}  {b.state}  since {b.changed_at}" for b in status.boxes])
     _table("streams", [f"{s.box}  {s.epoch}  complete to {s.upto}  last {s.last_at}" for s in status.streams])
     _table("events", [f"{c.box}  {c.type:<9} {c.count}" for c in status.counts])
+    return 0
+
+
+def _refused(args: argparse.Namespace) -> int:
+    try:
+        store = Store(args.store, read_only=True)
+        found = Refusals(*refused.shown(store.database))
+    except DeviceFault as err:
+        return _fail(err)
+    if args.json:
+        _say(msgspec.json.encode(found).decode())
+        return 0
+    _table("refused", [f"{r.day}  {r.box:<12} {r.kind:<7} {r.count:>6}  {r.reason}" for r in found.refused])
+    _table("set aside", [f"{a.at}  {a.topic}  {a.size} bytes  {a.error}" for a in found.aside])
     return 0
 
 

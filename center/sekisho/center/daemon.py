@@ -1,8 +1,9 @@
 """The centre's process: broker -> judge -> store -> acknowledge, group-committed.
 
 A message is acknowledged to the broker, and its rows to the box, only after the transaction that
-stores them. Both sides may repeat anything at any time. The MQTT client's thread only queues; the
-queue is bounded by the broker's window of unacknowledged messages (64 of at most 256 KiB).
+stores them. Both sides may repeat anything at any time. While the database is slow or refuses, nothing is
+acknowledged and the broker's window (64 messages of at most 256 KiB) ends what comes; a broker that keeps to no
+window is stopped by our queue, which is bounded: the MQTT client's thread waits, and TCP holds the broker.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import ssl
 import sys
 import time
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from typing import Any, Final
 
 import paho.mqtt.client as mqtt
@@ -27,12 +28,14 @@ from sekisho.appliance.core import sdnotify
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.center import ingest, intake, settings
 from sekisho.center.intake import Answer, Message
+from sekisho.center.retention import Sweeper
 from sekisho.center.settings import CenterSettings
 from sekisho.center.store import Store
 from sekisho.telemetry.identity import client_id
 
 IDLE_S: Final = 0.5
 GROUP_MESSAGES: Final = 64
+INBOX_MESSAGES: Final = 4 * GROUP_MESSAGES
 PACE_S: Final = 0.01
 """Between two commits while messages keep coming: what a commit costs is shared by all that came meanwhile."""
 WATCHDOG_S: Final = 2.0
@@ -47,10 +50,13 @@ class Center:
     def __init__(self, config: CenterSettings) -> None:
         self._config = config
         self._store = Store(config.store)
-        self._inbox: SimpleQueue[mqtt.MQTTMessage | None] = SimpleQueue()
+        self._inbox: Queue[mqtt.MQTTMessage | None] = Queue(INBOX_MESSAGES)
+        self._sweeper = Sweeper(self._store, config.retention)
         self._session = ""
         self._next_commit = 0.0
         self._stopped = False
+        self._waiting = False
+        self._greeted = True
         self._client = self._make_client()
 
     def run(self) -> None:
@@ -60,19 +66,13 @@ class Center:
         self._client.loop_start()
         sdnotify.notify("READY=1")
         beat = 0.0
+        sweeping = False
         while not self._stopped:
             if time.monotonic() >= beat:
                 beat = time.monotonic() + WATCHDOG_S
                 sdnotify.notify("WATCHDOG=1")
-            group = self._group()
-            while group and not self._stopped:
-                try:
-                    self._take(group)
-                    break
-                except DeviceFault as err:
-                    log.error("%s Nothing was acknowledged; trying again.", err)
-                    sdnotify.notify("WATCHDOG=1")
-                    time.sleep(RETRY_S)
+            self._take_until_stored(self._group(0.0 if sweeping else IDLE_S))
+            sweeping = self._sweeper.step(dt.datetime.now(dt.UTC))
         self._client.disconnect()
         self._store.close()
 
@@ -110,15 +110,15 @@ class Center:
         log.info("connected to the broker")
         self._inbox.put(None)
 
-    def _group(self) -> list[mqtt.MQTTMessage]:
+    def _group(self, idle_s: float) -> list[mqtt.MQTTMessage]:
         """The first message and all behind it; after a quiet time at once, else when `PACE_S` has passed."""
         group: list[mqtt.MQTTMessage] = []
         try:
             while len(group) < GROUP_MESSAGES:
-                wait_s = max(0.0, self._next_commit - time.monotonic()) if group else IDLE_S
+                wait_s = max(0.0, self._next_commit - time.monotonic()) if group else idle_s
                 message = self._inbox.get(timeout=wait_s)
                 if message is None:
-                    self._greet()
+                    self._greeted = False
                 else:
                     group.append(message)
         except Empty:
@@ -134,11 +134,30 @@ class Center:
                 Answer((stream.tenant, stream.box, stream.epoch), stream.upto, [], "", self._store.generation)
             )
 
+    def _take_until_stored(self, group: list[mqtt.MQTTMessage]) -> None:
+        """Store a group and acknowledge it, however long the database refuses; the service manager is told."""
+        while not self._stopped:
+            try:
+                if not self._greeted:
+                    self._greet()
+                if group:
+                    self._take(group)
+                return
+            except DeviceFault as err:
+                log.error("%s Nothing was acknowledged; trying again.", err)
+                sdnotify.notify(f"WATCHDOG=1\nSTATUS=Nothing is acknowledged: {err}")
+                self._waiting = True
+                time.sleep(RETRY_S)
+
     def _take(self, group: list[mqtt.MQTTMessage]) -> None:
         """Store a group, then acknowledge it to boxes and broker."""
         self._next_commit = time.monotonic() + PACE_S
-        messages = [Message(message.topic, bytes(message.payload), message.retain) for message in group]
-        for answer in intake.take(self._store, messages, _utc_now()):
+        messages = [Message(_topic(message), bytes(message.payload), message.retain) for message in group]
+        answers = intake.take(self._store, messages, _utc_now())
+        if self._waiting:
+            self._waiting = False
+            sdnotify.notify("STATUS=Events are stored again.")
+        for answer in answers:
             self._acknowledge(answer)
         for message in group:
             self._client.ack(message.mid, message.qos)
@@ -150,6 +169,13 @@ class Center:
             epoch, answer.upto, answer.runs, self._session, answer.nonce, now_ms, answer.generation
         )
         self._client.publish(f"sk/1/{tenant}/{box}/ack", payload, qos=1, retain=True)
+
+
+def _topic(message: mqtt.MQTTMessage) -> str:
+    try:
+        return str(message.topic)
+    except UnicodeDecodeError:
+        return ""  # none of ours
 
 
 def _no_delay(_c: mqtt.Client, _u: Any, sock: Any) -> None:

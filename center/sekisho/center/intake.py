@@ -8,6 +8,7 @@ foresaw is set aside, alone, and the others are taken; its box is not told that 
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -120,7 +121,7 @@ def _commit(store: Store, work: _Work, now: str) -> list[Answer]:
         refused.count(db, work.refusals, now)
         upto = {key: store.upto(key[1], key[2]) for key in work.runs}
     for message, error in work.aside:
-        log.error("set aside a message on %r that nobody foresaw", message.topic[:200], exc_info=error)
+        log.error("set aside a message on %r that nobody foresaw: %s", message.topic[:200], _place(error))
     for refusal in work.refusals:
         log.warning("refused %d of %s (%s): %s", refusal.count, refusal.box, refusal.kind, refusal.reason)
     generation = store.generation
@@ -128,6 +129,7 @@ def _commit(store: Store, work: _Work, now: str) -> list[Answer]:
 
 
 def _judge(message: Message, work: _Work, now: str) -> None:
+    work.messages.append(message)
     kind: Kind = "topic"
     box = ""
     try:
@@ -142,8 +144,12 @@ def _judge(message: Message, work: _Work, now: str) -> None:
         work.refusals.append(Refusal(kind, box, str(err)))
     except Exception as err:  # noqa: BLE001 - see the module's promise
         work.aside.append((message, err))
-    else:
-        work.messages.append(message)
+
+
+def _place(error: Exception) -> str:
+    """What and where it was, without its text: that may repeat what the message said."""
+    where = traceback.extract_tb(error.__traceback__)[-1:]
+    return " ".join([type(error).__name__, *(f"in {frame.filename}:{frame.lineno}" for frame in where)])
 
 
 def _judge_state(topic: Topic, message: Message, work: _Work, now: str) -> None:

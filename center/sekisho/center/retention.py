@@ -2,24 +2,57 @@
 
 Whole days: the day an event was received counts. PostgreSQL drops a day's partition; SQLite deletes a bounded number of
 rows at a time, so that ingest never waits long for either. What is gone does not come back (`streams` remembers its
-number). Refusals and set-aside messages are kept `REFUSED_DAYS`.
+number).
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections.abc import Generator, Iterator, Mapping
 from typing import Final
 
 import sqlalchemy as sa
 
-from sekisho.center import partitions
+from sekisho.appliance.core.errors import DeviceFault
+from sekisho.center import partitions, refused
+from sekisho.center.database import insert_new
 from sekisho.center.settings import Days, Retention
-from sekisho.center.store import EVENT, Store
+from sekisho.center.store import EVENT, STORE, Store
 from sekisho.telemetry.events import LANES
 
 STEP_ROWS: Final = 2000
 DROP_WAIT_S: Final = 1.0
+EVERY_S: Final = 86400.0
+AGAIN_S: Final = 3600.0
+LEAP_DAYS: Final = 2
+
+log = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """Sweeps once a day, a step at a time, for a daemon that has other things to do."""
+
+    def __init__(self, store: Store, policy: Retention) -> None:
+        self._store, self._policy = store, policy
+        self._sweep: Generator[int] | None = None
+        self._next_at = 0.0
+
+    def step(self, now: dt.datetime) -> bool:
+        """Do a short step if there is one to do; returns whether there may be more."""
+        if self._sweep is None:
+            if now.timestamp() < self._next_at:
+                return False
+            self._next_at = now.timestamp() + EVERY_S
+        try:
+            if self._sweep is None:
+                self._sweep = sweep(self._store, self._policy, _reference(self._store, now.date()))
+            if next(self._sweep, None) is None:
+                self._sweep = None
+        except DeviceFault as err:
+            log.warning("%s Old events stay for now.", err)
+            self._sweep, self._next_at = None, now.timestamp() + AGAIN_S
+        return self._sweep is not None
 
 
 def sweep(store: Store, policy: Retention, today: dt.date) -> Generator[int]:
@@ -29,7 +62,19 @@ def sweep(store: Store, policy: Retention, today: dt.date) -> Generator[int]:
         DeviceFault: the database refused a step; the next sweep begins again.
 
     """
+    with store.database.transaction() as db:
+        refused.forget(db, str(today - dt.timedelta(days=refused.KEPT_DAYS)))
     yield from _sweep_rows(store, policy, today) if store.database.embedded else _sweep_days(store, policy, today)
+
+
+def _reference(store: Store, today: dt.date) -> dt.date:
+    """The day to count from: today, but never far beyond the last one, lest a wrong clock takes everything away."""
+    with store.database.transaction() as db:
+        db.execute(insert_new(db, STORE), {"id": 1})
+        last = db.scalar(sa.select(STORE.c.swept))
+        day = min(today, dt.date.fromisoformat(last) + dt.timedelta(days=LEAP_DAYS)) if last else today
+        db.execute(STORE.update().values(swept=str(day)))
+    return day
 
 
 def _sweep_days(store: Store, policy: Retention, today: dt.date) -> Iterator[int]:

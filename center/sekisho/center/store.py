@@ -70,7 +70,8 @@ STORE = sa.Table(
     "store",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False, doc="always 1"),
-    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False, server_default="0", doc="how often it was restored"),
+    sa.Column("swept", sa.Text, nullable=False, server_default="", doc="the day retention last counted from"),
 )
 
 

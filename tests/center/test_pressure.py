@@ -1,0 +1,132 @@
+"""A database that is slow or refuses: nothing is acknowledged, little is held, nothing is lost, and it is said."""
+
+from __future__ import annotations
+
+import json
+import queue
+import socket
+import sqlite3
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import paho.mqtt.client as mqtt
+import pytest
+
+from sekisho.center import daemon, database, settings
+
+if TYPE_CHECKING:
+    from tests.center.conftest import Site
+
+BATCHES = 400
+EPOCH = "00000000000000aa"
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What the service manager is told."""
+    heard: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+
+        def listen() -> None:
+            while data := manager.recv(4096):
+                heard.append(data.decode())
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        yield heard
+        monkeypatch.delenv("NOTIFY_SOCKET")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", str(tmp_path / "notify"))
+        listener.join()
+
+
+@pytest.fixture
+def center(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[daemon.Center]:
+    """The centre in this process, so that its queue can be looked into."""
+    monkeypatch.setattr(database, "BUSY_S", 0.2)
+    monkeypatch.setattr(daemon, "RETRY_S", 0.1)
+    site.start("broker")
+    made = daemon.Center(settings.load(site.center_toml))
+    thread = threading.Thread(target=made.run)
+    thread.start()
+    yield made
+    made.stop()
+    thread.join()
+
+
+def _batch(number: int) -> bytes:
+    event = json.dumps({"type": "alert", "at": "2026-01-02T03:04:05Z", "sid": number})
+    return b'{"v":1,"e":"%s","n":1}\n[%d,1,%s]\n' % (EPOCH.encode(), number, event.encode())
+
+
+def test_while_the_database_is_locked_nothing_is_acknowledged_and_little_is_held(
+    site: Site, told: list[str], center: daemon.Center
+) -> None:
+    site.wait(lambda: "READY=1" in told)
+    acks: list[int] = []
+    box = site.client(site.box, "box-1")
+    box.on_message = lambda _c, _u, message: acks.append(json.loads(message.payload)["upto"])
+    box.subscribe("sk/1/t1/box-1/ack", qos=1)
+    box.publish("sk/1/t1/box-1/ev/1", _batch(1), qos=1)
+    site.wait(lambda: 1 in acks)
+    acks.clear()
+    with closing(sqlite3.connect(site.store_path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for number in range(2, BATCHES + 1):
+            box.publish("sk/1/t1/box-1/ev/1", _batch(number), qos=1)
+        refusals = len(told)
+        site.wait(lambda: sum("Nothing is acknowledged" in text for text in told[refusals:]) >= 5)
+        assert all("WATCHDOG=1" in text for text in told if "STATUS=Nothing" in text)
+        assert acks == []
+        assert center._inbox.qsize() <= daemon.GROUP_MESSAGES
+        other.execute("ROLLBACK")
+    site.wait(lambda: BATCHES in acks)
+    assert sorted(site.sids()) == list(range(1, BATCHES + 1))
+    assert "STATUS=Events are stored again." in told
+    box.disconnect()
+    box.loop_stop()
+
+
+def test_a_broker_that_keeps_to_no_window_is_held_by_the_queue(
+    site: Site, told: list[str], center: daemon.Center
+) -> None:
+    site.wait(lambda: "READY=1" in told)
+    message = mqtt.MQTTMessage(1, b"sk/1/t1/box-1/ev/1")
+    message.payload = _batch(1)
+    with closing(sqlite3.connect(site.store_path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(queue.Full):
+            for _ in range(10 * daemon.INBOX_MESSAGES):
+                center._inbox.put(message, timeout=0.5)
+        other.execute("ROLLBACK")
+    site.wait(lambda: site.sids() == [1])
+
+
+def test_a_full_disk_at_the_centre_delays_and_loses_nothing(site: Site) -> None:
+    disk = site.root / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        site.store_in(disk / "events.db")
+        site.start("broker", "center", "box")
+        site.write(site.alert(1))
+        site.wait_alerts(1)
+        with pytest.raises(OSError, match="No space"), (disk / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        for number in range(2, 2002):
+            site.write(site.alert(number))
+        site.wait(lambda: "Nothing was acknowledged" in (site.root / "center.log").read_text())
+        (disk / "filler").unlink()
+        site.wait_alerts(2001)
+        assert sorted(site.sids()) == list(range(1, 2002))
+    finally:
+        site.stop()
+        subprocess.run(["umount", "-l", str(disk)], check=True)
