@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(120)
 
 
-def _plain(payload: bytes) -> bytes:
+def _plain(payload: bytes | bytearray) -> bytes:
     """A message as it can be read."""
-    head, _, lines = payload.partition(b"\n")
+    head, _, lines = bytes(payload).partition(b"\n")
     return head + b"\n" + (batches.expand(lines) if b'"zstd"' in head else lines)
 
 

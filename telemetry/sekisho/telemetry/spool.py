@@ -19,7 +19,7 @@ from typing import Final
 
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.telemetry import blocks, clocks, events, hits, room
-from sekisho.telemetry.blocks import PACK_BEYOND, Load
+from sekisho.telemetry.blocks import Load
 from sekisho.telemetry.events import LANES, Event, Health, lane_of
 from sekisho.telemetry.reader import Chunk, Position
 from sekisho.telemetry.spool_file import SpoolDamaged, SpoolFile, SpoolFull, set_aside
@@ -194,9 +194,9 @@ class Spool:
 
         """
         for lane in range(LANES):
-            if self._plain["event"][lane] > PACK_BEYOND:
+            if self._plain["event"][lane] > blocks.PACK_BEYOND:
                 self._pack("event", lane, sent[lane])
-            if self._plain["kept"][lane] > PACK_BEYOND:
+            if self._plain["kept"][lane] > blocks.PACK_BEYOND:
                 self._pack("kept", lane, 0)
         if now >= self._expire_at:
             self._expire_at = now + _EXPIRE_S
