@@ -19,11 +19,12 @@ from typing import Final
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.bench.fleet import Phase, Told
-from sekisho.bench.fleet_certificates import issue_fleet
+from sekisho.bench.fleet import TENANT, Phase, Told
+from sekisho.bench.fleet_certificates import box_name, issue_fleet
 from sekisho.center import pki
 from sekisho.center.brokers import mosquitto
-from sekisho.center.brokers.model import Broker
+from sekisho.center.brokers.model import Broker, Member
+from sekisho.lab.nats_cluster import NatsCluster
 
 _TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 START_S: Final = 30.0
@@ -40,28 +41,41 @@ class Stand:
         self.eve = root / "run" / "eve" / "eve.json"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._argv: dict[str, list[str]] = {}
-        self._authority = root / "pki"
-        pki.create_ca(self._authority)
+        self.hosts = [f"127.0.0.1:{self.port}"]
+        """Where boxes connect."""
+        self.authority = root / "pki"
+        pki.create_ca(self.authority)
+        self._cluster: NatsCluster | None = None
 
     def start_broker(self, boxes: int, workers: int) -> None:
         """Mosquitto, with room for the fleet."""
-        server = pki.issue(self._authority, "broker", "server", ("127.0.0.1",))
+        server = pki.issue(self.authority, "broker", "server", ("127.0.0.1",))
         made = mosquitto.write_config(
             Broker(self.root / "broker", server, port=self.port, workers=workers, max_connections=boxes + 100)
         )
         self.start("broker", list(made.argv))
         self.wait(self._listens, "the broker does not listen")
 
+    def start_cluster(self, boxes: int) -> NatsCluster:
+        """Three NATS nodes in place of Mosquitto; workers started later take from their stream."""
+        members = tuple(Member(box_name(number), TENANT) for number in range(boxes))
+        self._cluster = NatsCluster(self.root, self.authority, members)
+        self._cluster.start()
+        self.hosts = [f"127.0.0.1:{port}" for port in self._cluster.mqtt]
+        return self._cluster
+
     def start_worker(self, number: int) -> None:
+        """One more ingest worker, of Mosquitto or, where it stands, of the cluster."""
         name = "center" if number == 1 else f"center-{number}"
-        mine = self.credentials(name)
+        mine = self.credentials("center" if self._cluster else name)
         conf = self.root / f"{name}.toml"
         conf.write_text(
             f'store = "{self.store}"\n[broker]\nhost = "127.0.0.1"\nport = {self.port}\nca = "{mine.ca}"\n'
             f'cert = "{mine.cert}"\nkey = "{mine.key}"\nclient = "{name}"\n'
+            + (f"[jetstream]\nservers = {self._cluster.servers}\n" if self._cluster else "")
         )
         self.start(name, [sys.executable, "-I", "-m", "sekisho.center.daemon", "--settings", str(conf)])
-        self.wait(lambda: "connected to the broker" in self.log(name), f"{name} is not connected")
+        self.wait(lambda: "connected to the" in self.log(name), f"{name} is not connected")
 
     def start_box(self) -> None:
         """The telemetry daemon of one real box, which reads `eve`."""
@@ -79,9 +93,10 @@ class Stand:
         """Connect the boxes; returns how that went."""
         certificates = self.root / "fleet"
         if not certificates.exists():
-            issue_fleet(self._authority, certificates, boxes)
-        argv = [sys.executable, "-I", "-m", "sekisho.bench.fleet", "--host", f"127.0.0.1:{self.port}"]
-        argv += ["--ca", str(self._authority / "ca.crt"), "--certificates", str(certificates), "--boxes", str(boxes)]
+            issue_fleet(self.authority, certificates, boxes)
+        argv = [sys.executable, "-I", "-m", "sekisho.bench.fleet"]
+        argv += [part for host in self.hosts for part in ("--host", host)]
+        argv += ["--ca", str(self.authority / "ca.crt"), "--certificates", str(certificates), "--boxes", str(boxes)]
         with (self.root / "fleet.log").open("ab") as log:
             self.processes["fleet"] = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         return self._told()
@@ -111,7 +126,7 @@ class Stand:
 
     def credentials(self, name: str) -> pki.Credentials:
         """A client's certificate."""
-        return pki.issue(self._authority, name)
+        return pki.issue(self.authority, name)
 
     def restart(self, name: str) -> None:
         """Start again, as it was, what has ended."""
@@ -133,8 +148,10 @@ class Stand:
             time.sleep(0.02)
 
     def cpu_s(self, prefix: str) -> float:
-        """Processor time so far of the processes whose name begins so, children's included."""
-        return sum(cpu_s(process.pid) for name, process in self.processes.items() if name.startswith(prefix))
+        """Processor time so far of the processes whose name begins so (the cluster's nodes are "broker")."""
+        mine = [process.pid for name, process in self.processes.items() if name.startswith(prefix)]
+        nodes = self._cluster.processes.values() if self._cluster and prefix == "broker" else ()
+        return sum(cpu_s(pid) for pid in (*mine, *(node.pid for node in nodes)))
 
     def stop(self, *names: str) -> None:
         """End these, or all: the boxes first, then the workers, then what they talk to."""
@@ -151,6 +168,12 @@ class Stand:
                     with contextlib.suppress(BrokenPipeError):
                         pipe.close()
 
+    def close(self) -> None:
+        """End everything."""
+        self.stop()
+        if self._cluster:
+            self._cluster.stop()
+
     def _listens(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
@@ -163,7 +186,7 @@ def standing(root: Path) -> Iterator[Stand]:
     try:
         yield stand
     finally:
-        stand.stop()
+        stand.close()
 
 
 def cpu_s(pid: int) -> float:

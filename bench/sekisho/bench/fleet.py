@@ -186,7 +186,12 @@ class Fleet:
         raw.connect_ex(host)
         # A connection keeps the certificate its context had when it was made.
         self._tls.load_cert_chain(self._certificates / f"{link.box.name}.pem")
-        link.sock = self._tls.wrap_socket(raw, server_hostname=host[0], do_handshake_on_connect=False)
+        try:
+            link.sock = self._tls.wrap_socket(raw, server_hostname=host[0], do_handshake_on_connect=False)
+        except OSError:  # refused already: nobody listens there
+            raw.close()
+            self._come_again(link)
+            return
         link.packets, link.out, link.shaken, link.up = mqtt.Packets(), bytearray(), False, False
         self._connecting += 1
         self._selector.register(link.sock, selectors.EVENT_WRITE, link)
@@ -233,6 +238,8 @@ class Fleet:
                     raise ConnectionRefusedError
                 self._write(link, link.box.subscribe())
             case mqtt.SUBACK:
+                if body[2] & 0x80:
+                    raise ConnectionRefusedError
                 link.up = True
                 link.ping_at = now + PING_S * random.random()
                 self._connecting -= 1
@@ -292,6 +299,9 @@ class Fleet:
         else:
             self._connecting -= 1
         link.up = link.shaken = False
+        self._come_again(link)
+
+    def _come_again(self, link: _Link) -> None:
         at = time.monotonic() + RECONNECT_S * random.random()
         heapq.heappush(self._later, (at, link.number))
 

@@ -28,8 +28,8 @@ def connect(client: str, keepalive_s: int, will_topic: str, will: bytes) -> byte
 
 
 def subscribe(mid: int, topic: str) -> bytes:
-    """SUBSCRIBE (3.8) to one topic at QoS 1."""
-    return _packet(0x82, mid.to_bytes(2, "big") + _text(topic) + b"\x01")
+    """SUBSCRIBE (3.8) to one topic at QoS 0, as a box does."""
+    return _packet(0x82, mid.to_bytes(2, "big") + _text(topic) + b"\x00")
 
 
 def publish(mid: int, topic: str, payload: bytes, *, retain: bool = False, again: bool = False) -> bytes:

@@ -19,6 +19,7 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import nats
 from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StreamConfig
@@ -44,15 +45,23 @@ UNCONFIRMED: Final = 16 * GROUP_MESSAGES
 """Messages under way to all workers together."""
 ACK_WAIT_S: Final = 60.0
 """A message no worker has confirmed by then goes to another one."""
+ASKED: Final = 2 * GROUP_MESSAGES
+"""Messages asked for in advance: one group is stored while the next one comes."""
+ASK_S: Final = 10.0
+"""How long a request stands."""
+PACE_S: Final = 0.01
+"""Between two commits while messages keep coming: what a commit costs is shared by all that came meanwhile."""
 IDLE_S: Final = 0.5
 RETRY_S: Final = 1.0
 CONNECT_S: Final = 10.0
+
+_NEXT: Final = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{CONSUMER}"
 
 log = logging.getLogger(__name__)
 
 
 class Worker:
-    """One of the workers: pulls a group while the one before it is being committed."""
+    """One of the workers: asks the shared consumer for messages, stores what comes in groups."""
 
     def __init__(self, config: CenterSettings, stream: JetStream) -> None:
         self._config, self._stream = config, stream
@@ -60,14 +69,16 @@ class Worker:
         self._store = Store(config.store)
         self._stopped = asyncio.Event()
         self._session = ""
+        self._inbox: asyncio.Queue[Msg] = asyncio.Queue()
+        """Bounded by what is asked for: `ASKED` and no more."""
+        self._asked, self._ask_again_at, self._next_commit = 0, 0.0, 0.0
 
     async def run(self) -> None:
         """Work until `stop`."""
         sdnotify.notify("READY=1")
         try:
-            if (client := await self._connect()) and (source := await self._source(client)):
-                await self._work(client, source)
-            if client:
+            if client := await self._connect():
+                await self._work(client)
                 await client.close()
         finally:
             self._store.close()
@@ -94,42 +105,57 @@ class Worker:
                 await self._pause()
         return None
 
-    async def _source(self, client: Client) -> JetStreamContext.PullSubscription | None:
-        """The shared consumer, made when it is not there; waits for a cluster that has no leader yet."""
-        jetstream = client.jetstream()
-        while not self._stopped.is_set():
+    async def _work(self, client: Client) -> None:
+        while not self._session and not self._stopped.is_set():
             sdnotify.notify("WATCHDOG=1")
             try:
-                self._session = await _ensure(jetstream, self._stream)
-                return await jetstream.pull_subscribe_bind(CONSUMER, STREAM)
+                self._session = await _ensure(client.jetstream(), self._stream)
             except (NatsError, TimeoutError) as err:
                 log.warning("the stream is not there yet: %s", err)
                 await self._pause()
-        return None
+        replies = client.new_inbox()
+        await client.subscribe(replies, cb=self._arrived, pending_msgs_limit=-1, pending_bytes_limit=-1)
+        log.info("connected to the cluster's stream")
+        while not self._stopped.is_set():
+            sdnotify.notify("WATCHDOG=1")
+            await self._ask(client, replies)
+            if group := await self._group():
+                await self._take(client, group)
 
-    async def _work(self, client: Client, source: JetStreamContext.PullSubscription) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            coming = tasks.create_task(self._group(source))
-            while not self._stopped.is_set():
-                sdnotify.notify("WATCHDOG=1")
-                group = await coming
-                coming = tasks.create_task(self._group(source))
-                if group:
-                    await self._take(client, group)
-            coming.cancel()
+    async def _ask(self, client: Client, replies: str) -> None:
+        """Keep half of `ASKED` asked for; after a node's death ask anew, for a request may have died with it."""
+        now = time.monotonic()
+        if now >= self._ask_again_at:
+            self._asked = 0
+        wanted = ASKED - self._asked - self._inbox.qsize()
+        if wanted >= ASKED // 2:
+            request = {"batch": wanted, "expires": int(ASK_S * 1e9)}
+            await client.publish(_NEXT, msgspec.json.encode(request), reply=replies)
+            self._asked += wanted
+            self._ask_again_at = now + ASK_S
 
-    async def _group(self, source: JetStreamContext.PullSubscription) -> list[Msg]:
+    async def _arrived(self, msg: Msg) -> None:
+        if msg.headers and "Status" in msg.headers and not msg.data:
+            self._asked = 0  # the request is over: expired, or its leader is gone
+        else:
+            self._asked -= 1
+            self._inbox.put_nowait(msg)
+
+    async def _group(self) -> list[Msg]:
+        """The first message and all behind it; after a quiet time at once, else when `PACE_S` has passed."""
         try:
-            return await source.fetch(GROUP_MESSAGES, timeout=IDLE_S)
+            group = [await asyncio.wait_for(self._inbox.get(), IDLE_S)]
         except TimeoutError:
             return []
-        except NatsError as err:
-            log.warning("nothing can be pulled: %s", err)
-            await self._pause()
-            return []
+        if (rest_s := self._next_commit - time.monotonic()) > 0 and self._inbox.qsize() < GROUP_MESSAGES:
+            await asyncio.sleep(rest_s)
+        while len(group) < GROUP_MESSAGES and not self._inbox.empty():
+            group.append(self._inbox.get_nowait())
+        return group
 
     async def _take(self, client: Client, group: list[Msg]) -> None:
         """Store a group, then acknowledge it to the boxes and confirm it to the stream."""
+        self._next_commit = time.monotonic() + PACE_S
         messages = [Message(msg.subject.replace(".", "/"), msg.data) for msg in group]
         while not self._stopped.is_set():
             try:

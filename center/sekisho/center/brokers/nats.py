@@ -87,6 +87,8 @@ def _conf(broker: Broker, node: Node) -> _Table:
             "ack_wait": ACK_WAIT,
             "max_ack_pending": WINDOW,
             "stream_replicas": node.replicas,
+            # A copied consumer for each subscription is more than three nodes can make when a node's boxes come over.
+            **({"consumer_replicas": 1, "consumer_memory_storage": True} if node.replicas > 1 else {}),
         },
         "accounts": {ACCOUNT: {"jetstream": "enabled", "users": _users(broker)}},
     }
