@@ -21,11 +21,12 @@ from sekisho.appliance.core import sdnotify, settings
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Settings
 from sekisho.telemetry.clocks import RELEASED, boot_mark
+from sekisho.telemetry.connection import AckArrived, BrokerHas, Connected, Disconnected, Fact
 from sekisho.telemetry.delivery import Delivery, parse_ack
 from sekisho.telemetry.events import Health
 from sekisho.telemetry.intake import Intake
 from sekisho.telemetry.question import Question
-from sekisho.telemetry.sender import AckArrived, BrokerHas, Connected, Disconnected, Fact, Sender
+from sekisho.telemetry.sender import Sender
 from sekisho.telemetry.spool import Spool
 from sekisho.telemetry.spool_file import SpoolDamaged
 
@@ -108,11 +109,12 @@ class Telemetry:
             self._online()
 
     def _connect(self, now: float) -> None:
-        if self._sender or not self._settings.telemetry.host or now < self._sender_retry_at:
+        if not self._settings.telemetry.host or now < self._sender_retry_at:
             return
         try:
-            self._sender = Sender(self._settings, self._inbox, self._next_birth(), self._spool.clocks)
-            self._sender.start()
+            self._sender = self._sender or Sender(self._settings, self._inbox, self._next_birth, self._spool.clocks)
+            self._sender.turn(now)
+            self._sender_trouble = ""
         except RejectedInput as err:
             self._sender_retry_at = now + CERTIFICATE_RETRY_S
             if str(err) == self._sender_trouble:
@@ -152,16 +154,18 @@ class Telemetry:
             return
 
     def _handle(self, fact: Fact) -> None:
+        if self._sender and not self._sender.heed(fact, time.monotonic()):
+            return
         match fact:
             case Connected():
-                log.info("connected to the monitoring centre's broker")
                 self._spool.set_link(up=True)
                 self._online()
-            case Disconnected(reason):
-                log.warning("not connected to the monitoring centre: %s", reason)
+            case Disconnected():
                 if self._delivery.connected:
                     self._spool.set_link(up=False)
                 self._delivery.offline()
+                for mid in self._sender.forsaken() if self._sender else ():
+                    self._delivery.pubacked(mid)
             case BrokerHas(mid):
                 self._delivery.pubacked(mid)
             case AckArrived(payload):

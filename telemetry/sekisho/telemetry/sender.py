@@ -1,61 +1,34 @@
-"""The MQTT side: connects, publishes, hands what arrives to the daemon's inbox. Decides nothing.
+"""The box's side of the connection: which way is tried, what is published, what became of it.
 
-MQTT 3.1.1 over TLS with the box's certificate. The client library runs one thread; its callbacks only
-put facts into a bounded-by-protocol inbox (at most one PUBACK per batch in the window, acknowledgements
-of at most `ACK_CAP_BYTES`), which the daemon's single thread takes from.
+One `Connection` at a time. Each uses the certificate files as they are then, so a renewed certificate counts from
+the next connection on, and announces a birth of its own, so that a last will that comes late says nothing about
+the connection after it. What a broken connection had not confirmed is `forsaken` to the caller, who repeats it.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+import logging
 import random
-import socket
-import sys
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Final
 
 import msgspec
-import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
 
 from sekisho.appliance.core.settings import Settings
 from sekisho.telemetry import tls
-from sekisho.telemetry.delivery import ACK_CAP_BYTES, WINDOW_BATCHES
+from sekisho.telemetry.connection import AckArrived, BrokerHas, Connected, Connection, Disconnected, Fact
 from sekisho.telemetry.identity import client_id
+from sekisho.telemetry.link import Link
+from sekisho.telemetry.look import Look
+from sekisho.telemetry.ways import Chooser, Way, plan_ways
 
-KEEPALIVE_S = 30
-RECONNECT_FIRST_S = 0.5
-RECONNECT_CAP_S = 30.0
+ANSWER_S: Final = 10.0
+"""From the first packet to the broker's word, by one way."""
 
-
-@dataclass(frozen=True)
-class Connected:
-    """The broker accepted the connection and the subscription was asked for."""
-
-
-@dataclass(frozen=True)
-class Disconnected:
-    """The connection ended or could not be made."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class BrokerHas:
-    """PUBACK: the client library will not repeat this message by itself any more."""
-
-    mid: int
-
-
-@dataclass(frozen=True)
-class AckArrived:
-    """The centre's acknowledgement, not yet parsed."""
-
-    payload: bytes
-
-
-Fact = Connected | Disconnected | BrokerHas | AckArrived
+log = logging.getLogger(__name__)
 
 
 class State(msgspec.Struct, omit_defaults=True):
@@ -69,52 +42,88 @@ class State(msgspec.Struct, omit_defaults=True):
 
 
 class Sender:
-    """One box's connection to its broker."""
+    """One box's connection to its broker, by whatever way there is."""
 
-    def __init__(self, settings: Settings, inbox: SimpleQueue[Fact], birth: int, sense: tls.TimeSense) -> None:
-        """Prepare the connection.
+    def __init__(
+        self, settings: Settings, inbox: SimpleQueue[Fact], next_birth: Callable[[], int], sense: tls.TimeSense
+    ) -> None:
+        """Prepare to connect.
 
         Raises:
             RejectedInput: the certificate, key or CA cannot be used; the message says which.
 
         """
         link = settings.telemetry
-        self._inbox = inbox
-        self._link = link
+        self._settings = link
+        self._box = settings.box
         self._topic = f"sk/1/{settings.tenant}/{settings.box}"
-        self._birth = birth
-        self._failures = 0
-        self._tls = tls.context(link.ca, link.cert, link.key, sense)
-        self._client = mqtt.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=client_id(settings.box, Path(link.key)),
-            clean_session=True,
-            protocol=mqtt.MQTTv311,
-        )
-        self._client.tls_set_context(self._tls)
-        self._client.max_inflight_messages_set(WINDOW_BATCHES)
-        self._client.will_set(f"{self._topic}/state", msgspec.json.encode(State("lost", birth)), qos=1, retain=True)
-        self._client.on_socket_open = _no_delay
-        self._client.on_connect = self._on_connect
-        self._client.on_connect_fail = self._on_connect_fail
-        self._client.on_disconnect = self._on_disconnect
-        self._client.on_publish = self._on_publish
-        self._client.on_message = self._on_message
+        self._inbox = inbox
+        self._next_birth = next_birth
+        self._sense = sense
+        self._tls = self._context()
+        self._link = Link(settings.spool.with_name("link.json"))
+        others = random.sample(link.hosts, len(link.hosts))  # a fleet spreads over the nodes of a cluster
+        self._chooser = Chooser(plan_ways(link, [link.host, *others]), random.uniform, self._link.worked)
+        self._connection: Connection | None = None
+        self._look: Look | None = None
+        self._up = False
+        self._birth = 0
+        self._serial = 0
+        self._deadline = 0.0
+        self._unconfirmed: set[int] = set()
 
-    def start(self) -> None:
-        """Connect in the background and keep trying, for ever."""
-        self._back_off()
-        self._client.connect_async(self._link.host, self._link.port, keepalive=KEEPALIVE_S)
-        self._client.loop_start()
+    def turn(self, now: float) -> None:
+        """Begin, give up or better the connection, as is due.
+
+        Raises:
+            RejectedInput: the certificate files cannot be used any more.
+
+        """
+        if self._connection is None:
+            if way := self._chooser.next(now):
+                self._begin(way, now)
+        elif not self._up and now >= self._deadline:
+            self._connection.abort("no answer in time")
+        elif self._up:
+            self._look_for_better(now, self._connection)
+
+    def heed(self, fact: Fact, now: float) -> bool:
+        """Take note of a fact; returns whether it is about the present connection."""
+        match fact:
+            case Connected(serial) if self._connection and serial == self._connection.serial:
+                self._up = True
+                self._chooser.connected(self._connection.way, now)
+                self._link.up(self._connection.way, _utc_now())
+                log.info("connected to the monitoring centre's broker: %s", self._connection.way)
+            case Disconnected(serial, reason) if self._connection and serial == self._connection.serial:
+                self._note_end(self._connection.way, reason, now)
+            case BrokerHas(mid):
+                self._unconfirmed.discard(mid)
+            case AckArrived():
+                pass
+            case _:
+                return False
+        return True
+
+    def forsaken(self) -> list[int]:
+        """Messages that went with the last connection unconfirmed: no library repeats them."""
+        gone = sorted(self._unconfirmed)
+        self._unconfirmed.clear()
+        return gone
 
     def announce(self, epoch: str, next_seq: int, nonce: str) -> None:
         """Publish the birth: the centre learns the epoch and how far the numbers go, and answers with the time."""
         state = State("on", self._birth, epoch, next_seq, nonce)
-        self._client.publish(f"{self._topic}/state", msgspec.json.encode(state), qos=1, retain=True)
+        if self._connection:
+            self._connection.publish("state", msgspec.json.encode(state), retain=True)
 
     def publish(self, lane: int, payload: bytes) -> int:
-        """Hand a batch to the client library; returns its message id."""
-        return self._client.publish(f"{self._topic}/ev/{lane}", payload, qos=1).mid
+        """Hand a batch to the client library; returns its message id, 0 when there is no connection."""
+        if self._connection is None:
+            return 0
+        mid = self._connection.publish(f"ev/{lane}", payload)
+        self._unconfirmed.add(mid)
+        return mid
 
     def peer_valid_at(self, unix_s: float) -> bool:
         """Whether the broker's certificate is valid then: an answer that came with another time is not believed."""
@@ -122,42 +131,43 @@ class Sender:
 
     def stop(self) -> None:
         """Say goodbye without the last will; what is unacknowledged stays in the spool."""
-        self._client.disconnect()
+        if self._connection:
+            self._connection.close()
+        self._link.down(_utc_now())
 
-    def _back_off(self) -> None:
-        """Full jitter, so that a thousand boxes do not come back in the same instant."""
-        ceiling = min(RECONNECT_CAP_S, RECONNECT_FIRST_S * 2 ** min(self._failures, 8))
-        delay: Any = random.uniform(RECONNECT_FIRST_S, max(ceiling, 2 * RECONNECT_FIRST_S))  # noqa: S311 - jitter
-        self._client.reconnect_delay_set(delay, delay)
+    def _begin(self, way: Way, now: float) -> None:
+        self._tls = self._context()
+        self._serial += 1
+        self._birth = self._next_birth()
+        name = client_id(self._box, Path(self._settings.key))
+        self._connection = Connection(self._serial, way, name, self._tls, self._topic, self._inbox.put)
+        self._deadline = now + ANSWER_S
+        self._connection.open(msgspec.json.encode(State("lost", self._birth)))
 
-    def _on_connect(self, client: mqtt.Client, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
-        if reason.is_failure:
-            self._lost(f"the broker refused the connection: {reason}")
-            return
-        self._failures = 0
-        client.subscribe(f"{self._topic}/ack", qos=1)
-        self._inbox.put(Connected())
+    def _note_end(self, way: Way, reason: str, now: float) -> None:
+        if self._up:
+            self._link.down(_utc_now())
+            self._chooser.lost(now)
+            log.warning("not connected to the monitoring centre: %s: %s", way, reason)
+        else:
+            self._chooser.failed(now)
+            if self._link.failed(way, reason, _utc_now()):
+                log.warning("the monitoring centre could not be reached: %s: %s", way, reason)
+        self._connection, self._up, self._look = None, False, None
 
-    def _on_connect_fail(self, _c: mqtt.Client, _u: Any) -> None:
-        # The client library calls this while it handles the error that says why.
-        self._lost(f"the broker could not be reached: {sys.exc_info()[1]}")
+    def _look_for_better(self, now: float, connection: Connection) -> None:
+        if self._look is None:
+            if ways := self._chooser.to_look_at(now):
+                self._look = Look(ways, self._context)
+        elif self._look.over:
+            if self._look.found:
+                self._chooser.prefer(self._look.found)
+                connection.close()
+            self._look = None
 
-    def _on_disconnect(self, _c: mqtt.Client, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
-        self._lost(str(reason))
-
-    def _lost(self, reason: str) -> None:
-        self._failures += 1
-        self._back_off()
-        self._inbox.put(Disconnected(reason))
-
-    def _on_publish(self, _c: mqtt.Client, _u: Any, mid: int, _r: Any, _p: Any) -> None:
-        self._inbox.put(BrokerHas(mid))
-
-    def _on_message(self, _c: mqtt.Client, _u: Any, message: mqtt.MQTTMessage) -> None:
-        if len(message.payload) <= ACK_CAP_BYTES:
-            self._inbox.put(AckArrived(bytes(message.payload)))
+    def _context(self) -> tls.Context:
+        return tls.context(self._settings.ca, self._settings.cert, self._settings.key, self._sense)
 
 
-def _no_delay(_c: mqtt.Client, _u: Any, sock: Any) -> None:
-    """An alert is one small packet: do not let it wait for the answer to the one before."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def _utc_now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

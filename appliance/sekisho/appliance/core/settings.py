@@ -17,6 +17,7 @@ import msgspec
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.names import RULE, is_name
 
+_PROXY = r"^(http://([^@/\s]+@)?([^@/:\s\[\]]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}/?)?$"
 MAX_SETTINGS_BYTES = 256 << 10
 
 Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
@@ -85,6 +86,12 @@ class Telemetry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     host: str = ""
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8883
+    hosts: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    """More nodes of the same broker, for when `host` does not answer."""
+    fallback_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 443
+    """Where the broker is tried when its own port is closed to the office, plainly and in WebSocket; 0 = nowhere."""
+    proxy: Annotated[str, msgspec.Meta(pattern=_PROXY)] = ""
+    """An HTTP proxy that lets CONNECT through, with name and password percent-encoded; tried before direct ways."""
     ca: str = ""
     cert: str = ""
     key: str = ""
@@ -250,6 +257,9 @@ box = "{box}"                   # this box's name at the monitoring centre, as i
 [telemetry]
 # host = ""                     # the monitoring centre's broker; empty = events are kept, not sent
 # port = 8883
+# hosts = []                    # more nodes of that broker, tried when host does not answer
+# fallback_port = 443           # tried when port is closed to the office, also with WebSocket; 0 = not
+# proxy = ""                    # 社内プロキシ, e.g. "http://name:password@proxy.example:3128"
 # ca = ""
 # cert = ""
 # key = ""

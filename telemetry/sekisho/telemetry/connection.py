@@ -1,0 +1,154 @@
+"""One MQTT session over one way: from the first packet to its end. It never reconnects and decides nothing.
+
+MQTT 3.1.1 over TLS with the box's certificate, perhaps in WebSocket, perhaps through a proxy. Opening blocks in a
+thread of its own; afterwards the client library runs one. Both only put facts into the daemon's inbox (at most one
+PUBACK per batch in the window, messages of at most `ACK_CAP_BYTES`). Nothing can hold a connection that is
+`abort`ed: its socket is shut down under whoever waits for it.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from sekisho.telemetry.delivery import ACK_CAP_BYTES, WINDOW_BATCHES
+from sekisho.telemetry.opening import STEP_S, Opening, explain
+from sekisho.telemetry.tls import Context
+from sekisho.telemetry.ways import Way
+
+KEEPALIVE_S: Final = 30
+WEBSOCKET_PATH: Final = "/mqtt"
+_MID_BITS: Final = 16
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The broker accepted the connection and the subscription was asked for."""
+
+    serial: int
+
+
+@dataclass(frozen=True)
+class Disconnected:
+    """The connection ended or could not be made."""
+
+    serial: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class BrokerHas:
+    """PUBACK: the client library will not repeat this message by itself any more."""
+
+    mid: int
+
+
+@dataclass(frozen=True)
+class AckArrived:
+    """The centre's acknowledgement, not yet parsed."""
+
+    payload: bytes
+
+
+Fact = Connected | Disconnected | BrokerHas | AckArrived
+Tell = Callable[[Fact], None]
+
+
+class _Client(mqtt.Client):
+    """The library's client on a socket of ours: nothing else can end its opening."""
+
+    opening: Opening
+
+    def _create_socket_connection(self) -> socket.socket:
+        return self.opening.open()
+
+
+class Connection:
+    """A session that is being made, or is there."""
+
+    def __init__(self, serial: int, way: Way, client_id: str, context: Context, topic: str, tell: Tell) -> None:
+        """Prepare it; `serial` tells its facts from those of the ones before, `topic` is the box's own."""
+        self.way = way
+        self.serial = serial
+        self._topic = topic
+        self._tell = tell
+        self._ended = threading.Lock()
+        self._opening = Opening(way)
+        self._client = _Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=True,
+            protocol=mqtt.MQTTv311,
+            transport="websockets" if way.websocket else "tcp",
+            reconnect_on_failure=False,
+        )
+        self._client.opening = self._opening
+        if way.websocket:
+            self._client.ws_set_options(path=WEBSOCKET_PATH)
+        if way.alpn:
+            context.set_alpn_protocols([way.alpn])
+        self._client.tls_set_context(context)
+        self._client.connect_timeout = STEP_S
+        self._client.max_inflight_messages_set(WINDOW_BATCHES)
+        self._client.on_socket_open = _no_delay
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = lambda _c, _u, _f, reason, _p: self._end(str(reason))
+        self._client.on_publish = self._on_publish
+        self._client.on_message = self._on_message
+
+    def open(self, will: bytes) -> None:
+        """Begin; returns at once. `will` is what the broker says when this session breaks."""
+        self._client.will_set(f"{self._topic}/state", will, qos=1, retain=True)
+        threading.Thread(target=self._open, name=f"open-{self.serial}", daemon=True).start()
+
+    def publish(self, level: str, payload: bytes, *, retain: bool = False) -> int:
+        """Hand a message to the client library; returns an id that no other connection uses."""
+        mid = self._client.publish(f"{self._topic}/{level}", payload, qos=1, retain=retain).mid
+        return self.serial << _MID_BITS | mid
+
+    def close(self) -> None:
+        """Say goodbye without the last will."""
+        self._client.disconnect()
+
+    def abort(self, reason: str) -> None:
+        """End it wherever it is."""
+        self._end(reason)
+        self._opening.give_up()
+        self._client.disconnect()
+
+    def _open(self) -> None:
+        try:
+            self._client.connect(self.way.host, self.way.port, keepalive=KEEPALIVE_S)
+        except (OSError, ValueError) as err:
+            self._end(explain(err))
+        else:
+            self._client.loop_start()
+
+    def _end(self, reason: str) -> None:
+        if self._ended.acquire(blocking=False):  # once
+            self._tell(Disconnected(self.serial, reason))
+
+    def _on_connect(self, client: mqtt.Client, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
+        if reason.is_failure:
+            self._end(f"the broker refused the connection: {reason}")
+            return
+        client.subscribe(f"{self._topic}/ack", qos=1)
+        self._tell(Connected(self.serial))
+
+    def _on_publish(self, _c: mqtt.Client, _u: Any, mid: int, _r: Any, _p: Any) -> None:
+        self._tell(BrokerHas(self.serial << _MID_BITS | mid))
+
+    def _on_message(self, _c: mqtt.Client, _u: Any, message: mqtt.MQTTMessage) -> None:
+        if len(message.payload) <= ACK_CAP_BYTES:
+            self._tell(AckArrived(bytes(message.payload)))
+
+
+def _no_delay(_c: mqtt.Client, _u: Any, sock: Any) -> None:
+    """An alert is one small packet: do not let it wait for the answer to the one before."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
