@@ -25,6 +25,8 @@ from sekisho.center.brokers import mosquitto, nats, rabbitmq
 from sekisho.center.brokers.model import Broker, Launch, Member
 from sekisho.center.store import Store, Stored
 from sekisho.lab.postgres import Postgres, programs
+from sekisho.telemetry.link import LinkStatus
+from sekisho.telemetry.link import read as read_link
 
 
 def free_port() -> int:
@@ -58,6 +60,7 @@ class Site:
         self.kind = kind
         self.port = free_port()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._link: dict[str, object] = {}
         self.pki = root / "pki"
         pki.create_ca(self.pki)
         server = pki.issue(self.pki, "broker", "server", ("127.0.0.1", "localhost"))
@@ -82,15 +85,27 @@ class Site:
             acl.write("\nuser listener\ntopic read #\n")
         return launch
 
+    def by(self, **link: object) -> None:
+        """Give the box other settings of its way to the centre."""
+        self._link = link
+        self._write_settings()
+
+    def link(self) -> LinkStatus:
+        """What the box says of its way to the centre."""
+        return read_link(self.root / "state" / "telemetry" / "link.json")
+
     def _write_settings(self) -> None:
         link = f'host = "127.0.0.1"\nport = {self.port}\nca = "{self.pki}/ca.crt"\n'
         self.center_toml = self.root / "center.toml"
         self.center_toml.write_text(
             f'store = "{self.store_path}"\n[broker]\n{link}cert = "{self.center.cert}"\nkey = "{self.center.key}"\n'
         )
+        way = {"host": "127.0.0.1", "port": self.port, "fallback_port": 0, **self._link}
+        files = {"ca": str(self.box.ca), "cert": str(self.box.cert), "key": str(self.box.key)}
+        telemetry = "\n".join(f"{key} = {json.dumps(value)}" for key, value in {**way, **files}.items())
         self.box_toml = self.root / "box.toml"
         self.box_toml.write_text(
-            f'box = "box-1"\ntenant = "t1"\n[telemetry]\n{link}cert = "{self.box.cert}"\nkey = "{self.box.key}"\n'
+            f'box = "box-1"\ntenant = "t1"\n[telemetry]\n{telemetry}\n'
             f'[paths]\nrun = "{self.root}/run"\nstate = "{self.root}/state"\n'
         )
 

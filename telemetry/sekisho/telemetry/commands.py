@@ -11,7 +11,8 @@ import msgspec
 
 from sekisho.appliance.core import settings
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
-from sekisho.telemetry import aliases
+from sekisho.telemetry import aliases, link
+from sekisho.telemetry.link import LinkStatus
 from sekisho.telemetry.spool_view import LaneStatus, SpoolView
 
 DEFAULT_SETTINGS = Path("/etc/sekisho/box.toml")
@@ -24,6 +25,8 @@ class Status(msgspec.Struct, frozen=True):
     epoch: str
     next_seq: int
     connected: bool
+    link: LinkStatus
+    """By which way, since when, and why the others were not taken."""
     lanes: list[LaneStatus]
 
 
@@ -49,14 +52,18 @@ def _status(args: argparse.Namespace) -> int:
     try:
         config = settings.load(args.settings)
         with closing(SpoolView(config.spool)) as spool:
-            status = Status(config.box, spool.epoch(), spool.next_seq(), spool.connected(), spool.waiting())
+            known = link.read(config.link_status)
+            status = Status(config.box, spool.epoch(), spool.next_seq(), spool.connected(), known, spool.waiting())
     except (RejectedInput, DeviceFault) as err:
         return _fail(err)
     if args.json:
         _say(msgspec.json.encode(status).decode())
         return 0
     _say(f"box {status.box}   epoch {status.epoch}   next event {status.next_seq}")
-    _say("connected to the centre" if status.connected else "NOT connected to the centre: events are kept")
+    by = f" by {status.link.way}" if status.link.way else ""
+    _say(f"connected to the centre{by}" if status.connected else "NOT connected to the centre: events are kept")
+    for trial in status.link.tried:
+        _say(f"  tried {trial.way}: {trial.reason} (since {trial.since})")
     _say(f"{'lane':<6}{'waiting':>9}{'bytes':>12}  oldest")
     for lane in status.lanes:
         _say(f"{lane.lane:<6}{lane.rows:>9}{lane.bytes:>12}  {lane.oldest or '-'}")

@@ -96,7 +96,6 @@ class Connection:
         self._client.tls_set_context(context)
         self._client.connect_timeout = STEP_S
         self._client.max_inflight_messages_set(WINDOW_BATCHES)
-        self._client.on_socket_open = _no_delay
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = lambda _c, _u, _f, reason, _p: self._end(str(reason))
         self._client.on_publish = self._on_publish
@@ -147,8 +146,3 @@ class Connection:
     def _on_message(self, _c: mqtt.Client, _u: Any, message: mqtt.MQTTMessage) -> None:
         if len(message.payload) <= ACK_CAP_BYTES:
             self._tell(AckArrived(bytes(message.payload)))
-
-
-def _no_delay(_c: mqtt.Client, _u: Any, sock: Any) -> None:
-    """An alert is one small packet: do not let it wait for the answer to the one before."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -40,6 +40,8 @@ class Opening:
         way = self._way
         made = self._through(way.proxy) if way.proxy else socket.create_connection((way.host, way.port), STEP_S)
         self._socket = made
+        # An alert is one small packet: do not let it wait for the answer to the one before.
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._given_up.is_set():
             made.close()
             raise TimeoutError("given up")
@@ -77,8 +79,8 @@ def explain(err: Exception) -> str:
     """What went wrong, for who runs the box; a stranger's words in it are short and printable."""
     text = "".join(c if c.isprintable() else " " for c in str(err))[:_REASON_CHARS]
     match err:
-        case ProxyRefused() if text.startswith("407"):
-            return "the proxy wants another name and password (407)"
+        case ProxyRefused() if text.startswith(("407", "401")):  # Tinyproxy says 401
+            return f"the proxy wants another name and password ({text[:3]})"
         case ProxyRefused():
             return f"the proxy: {text}"
         case ssl.SSLCertVerificationError():

@@ -61,7 +61,7 @@ class Sender:
         self._next_birth = next_birth
         self._sense = sense
         self._tls = self._context()
-        self._link = Link(settings.spool.with_name("link.json"))
+        self._link = Link(settings.link_status)
         others = random.sample(link.hosts, len(link.hosts))  # a fleet spreads over the nodes of a cluster
         self._chooser = Chooser(plan_ways(link, [link.host, *others]), random.uniform, self._link.worked)
         self._connection: Connection | None = None

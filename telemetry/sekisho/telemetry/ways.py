@@ -92,18 +92,19 @@ class Chooser:
         self._favourite = next((way for way in ways if str(way) == favourite), ways[0])
         self._round = self._new_round()
         self._failed_rounds = 0
-        self._due_at = 0.0
+        self.due_at = 0.0
+        """When `next` has something again."""
         self._since = 0.0
         self._better_at = 0.0
 
     def next(self, now: float) -> Way | None:
         """The way to try now; None while it is too early."""
-        return self._round.pop(0) if now >= self._due_at else None
+        return self._round.pop(0) if now >= self.due_at else None
 
     def failed(self, now: float) -> None:
         """The way last returned by `next` did not lead to the broker."""
         if self._round:
-            self._due_at = now + self._jitter(0.0, BETWEEN_S)
+            self.due_at = now + self._jitter(0.0, BETWEEN_S)
         else:
             self._next_round(now)
 
@@ -137,7 +138,7 @@ class Chooser:
         """Full jitter, so that a thousand boxes do not come back in the same instant."""
         ceiling = min(CAP_S, FIRST_S * 2 ** min(self._failed_rounds, 8))
         self._failed_rounds += 1
-        self._due_at = now + self._jitter(FIRST_S, max(ceiling, 2 * FIRST_S))
+        self.due_at = now + self._jitter(FIRST_S, max(ceiling, 2 * FIRST_S))
         self._round = self._new_round()
 
     def _new_round(self) -> list[Way]:

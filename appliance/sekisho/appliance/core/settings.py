@@ -197,6 +197,11 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return self.state / "telemetry" / "aliases.db"
 
     @property
+    def link_status(self) -> Path:
+        """How the box reaches the centre, and why not by better ways (telemetry.link)."""
+        return self.spool.with_name("link.json")
+
+    @property
     def known_files(self) -> Path:
         """Hashes of files found malicious (core.known), rewritten by inspect, read by appliance for the engine."""
         return self.state / "known.json"

@@ -104,7 +104,7 @@ def _websocket(broker: Broker) -> str:
     files, address = broker.credentials, broker.address or "::"
     return f"""\
 [{{rabbitmq_web_mqtt, [
-  {{tcp_config, none}}, {{ws_path, "{WEBSOCKET_PATH}"}},
+  {{tcp_config, []}}, {{ws_path, "{WEBSOCKET_PATH}"}},
   {{ssl_config, [{{ip, "{address}"}}, {{port, {broker.websocket_port}}},
     {{cacertfile, "{files.ca}"}}, {{certfile, "{files.cert}"}}, {{keyfile, "{files.key}"}},
     {{verify, verify_peer}}, {{fail_if_no_peer_cert, true}}, {{versions, ['tlsv1.3', 'tlsv1.2']}}]}}]}}].
