@@ -249,19 +249,46 @@ def test_a_restored_centre_gets_again_what_is_kept_and_a_replayed_word_does_noth
     play.pump()
     play.ack(5)
     assert not play.spool.holds(1, 1, 5)
-    for _ in range(2):
-        play.ack(2, session="restored", g=7)
-        publish = play.delivery.next(play.now, play.spool)
-        assert publish and numbers(publish) == [3, 4, 5]
-        play.ack(5, g=0)
-        assert play.spool.holds(1, 3, 5), "what the lost store had is not what the centre has"
-        play.delivery = Delivery(play.spool.epoch)
-        play.online()
+    play.ack(2, session="restored", g=7)
+    assert play.pump() == [(1, 3, 5)]
+    play.ack(5, g=0)
+    assert play.spool.holds(1, 3, 5), "what the lost store had is not what the centre has"
     play.ack(0, (1, 3, 5), g=7)
     assert not play.spool.holds(1, 3, 5)
-    play.ack(2, g=7)
-    play.ack(0, g=6)
-    assert play.pump() == []
+    for old in (7, 6, 0):
+        play.ack(2, g=old)
+        assert play.pump() == [] and not play.spool.holds(1, 1, 5)
+
+
+@pytest.mark.parametrize("g", [0, 3], ids=["put back by hand", "a new one"])
+def test_a_centre_that_does_not_say_it_lost_rows_is_found_out_by_two_answers(play: Play, g: int) -> None:
+    play.spool.add([alert(number) for number in range(1, 6)])
+    play.online()
+    play.pump()
+    play.spool.resend(g + 1 if g else 0, 0)
+    play.ack(5, g=play.spool.generation)
+    play.delivery.offline()
+    play.delivery.online(play.now)
+    for _ in range(3):
+        play.ack(2, g=g)
+        assert not play.spool.holds(1, 1, 5), "an acknowledgement may be old"
+    play.ack(2, nonce=play.ask(), g=g)
+    assert not play.spool.holds(1, 1, 5), "workers of a centre may overtake each other"
+    play.ack(2, nonce=play.ask(), g=g)
+    assert play.pump() == [(1, 3, 5)]
+    assert not play.delivery.wants_answer(play.now)
+
+
+def test_an_answer_that_was_overtaken_sends_nothing_again(play: Play) -> None:
+    play.spool.add([alert(number) for number in range(1, 6)])
+    play.online()
+    play.pump()
+    play.ack(5)
+    play.delivery.offline()
+    play.delivery.online(play.now)
+    play.answer(4)
+    play.answer(5)
+    assert play.pump() == [] and not play.delivery.wants_answer(play.now)
 
 
 def test_the_window_is_bounded_and_reopens(play: Play) -> None:

@@ -6,7 +6,6 @@ lies on the disk. Whoever expands them says how large they may become: a few byt
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,8 +29,6 @@ _COMPRESSION: Final[dict[int, int]] = {
     zstd.CompressionParameter.compression_level: 6,
     zstd.CompressionParameter.checksum_flag: 1,
 }
-
-_SEQ = re.compile(rb"^\[([0-9]+),", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ def decode_lines(lines: bytes) -> list[Row]:
 
 def numbers(lines: bytes) -> list[int]:
     """The rows' numbers only, several times as fast."""
-    return [int(number) for number in _SEQ.findall(lines)]
+    return [int(line[1 : line.index(b",")]) for line in lines.splitlines()]
 
 
 def compress(lines: bytes) -> bytes:

@@ -116,6 +116,8 @@ class Delivery:
         self._acks: list[Ack] = []
         self._settle_at = 0.0
         self._session = ""
+        self._answer: Ack | None = None
+        self._suspicious = False
         self._questions: dict[str, int] = {}
         self._asked = self._answered = 0
         self._ask_now = False
@@ -168,7 +170,7 @@ class Delivery:
             self._answered = max(self._answered, self._questions.pop(ack.n))
             self._ask_at, self._ask_wait_s = 0.0, ASK_S
             self._quiet_until = 0.0
-            self._settle_at = now
+            self._settle_at, self._answer = now, ack
 
     def settle(self, now: float, spool: Spool) -> None:
         """Forget what the centre has, several acknowledgements in one transaction (a lost one costs a repetition).
@@ -180,8 +182,8 @@ class Delivery:
         if not self._acks or (now < self._settle_at and not self._full()):
             return
         self._settle_at = now + SETTLE_S
-        newest = max(self._acks, key=lambda ack: ack.g)
-        if spool.resend(newest.g, newest.upto):
+        if lost := self._lost(spool):
+            spool.resend(lost.g, lost.upto)
             self._window, self.reached = [], [0] * LANES
         # What a store said that has been replaced by its backup is not true any more.
         acks = [ack for ack in self._acks if ack.g == spool.generation]
@@ -191,6 +193,24 @@ class Delivery:
         self._window = [b for b in self._window if spool.holds(b.lane, b.first, b.last)]
         for batch in self._confirmed():
             batch.lost |= batch.asked < self._answered
+
+    def _lost(self, spool: Spool) -> Ack | None:
+        """What a centre says that has lost rows it had: it was restored, which it says by its generation.
+
+        A higher generation is believed at once; replayed, it is not higher any more. A lower one, or a store that was
+        put back by hand, shows in the answers to our own questions only: in two, for several workers of a centre may
+        overtake each other.
+        """
+        newest = max(self._acks, key=lambda ack: ack.g)
+        answer, self._answer = self._answer, None
+        if newest.g > spool.generation:
+            return newest
+        if answer is None:
+            return None
+        behind = answer.g != spool.generation or answer.upto < spool.had
+        again, self._suspicious = self._suspicious, behind and not self._suspicious
+        self._ask_now |= self._suspicious
+        return answer if behind and again else None
 
     def next(self, now: float, spool: Spool) -> Publish | None:
         """The next batch to publish, or None while there is nothing to do or the window is full."""

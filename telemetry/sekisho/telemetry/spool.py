@@ -45,7 +45,10 @@ AckRun = tuple[int, int, int]
 
 
 class Spool:
-    """The box's memory of what the centre does not have yet, and of what it has had lately."""
+    """The box's memory of what the centre does not have yet, and of what it has had lately.
+
+    `generation` is the centre's as last believed, `had` the highest number to which it has had everything.
+    """
 
     def __init__(self, path: Path, cap_bytes: int, boot: str = "", keep_hours: int = KEEP_HOURS) -> None:
         self.path = path
@@ -60,6 +63,7 @@ class Spool:
                 self._add_clock_to_an_older_release()
                 self.epoch = self._meta("epoch", lambda: secrets.token_hex(8))
                 self.generation = int(self._meta("generation", lambda: "0"))
+                self.had = int(self._meta("had", lambda: "0"))
                 self.clocks = clocks.load(self._db, boot, *clocks.read())
                 self._plain = {table: self._count(table) for table in ("event", "kept")}
         except DeviceFault:
@@ -146,11 +150,14 @@ class Spool:
         had_at = int(self.clocks.plausible_wall())
         gone = 0
         with self._transaction():
+            if upto > self.had:
+                self._db.execute("UPDATE meta SET value = ? WHERE key = 'had'", (str(upto),))
             for lane, first, last in ((None, 0, upto), *have):
                 gone += self._had(lane, first, last, had_at, keep=keep)
                 gone += blocks.acknowledge(self._db, lane, first, last, had_at)
             if not keep:
                 self._expire(had_at, keep_s=-1)
+        self.had = max(self.had, upto)
         return gone
 
     def _had(self, lane: int | None, first: int, last: int, had_at: int, *, keep: bool) -> int:
@@ -168,23 +175,30 @@ class Spool:
             self._plain["kept"][of_lane] += count if keep else 0
         return sum(count for _, count in lanes)
 
-    def resend(self, generation: int, upto: int) -> bool:
-        """The centre was restored to `upto`: all kept rows beyond wait again; what is gone of them is declared.
+    def resend(self, generation: int, upto: int) -> None:
+        """The centre has lost what it had beyond `upto`: what is kept of that waits again, what is not is declared.
 
-        Happens once for each generation that is higher than any before; a replayed message does nothing.
+        Raises:
+            DeviceFault: disk full or failing; nothing has changed.
+
         """
-        if generation <= self.generation:
-            return False
+        try:
+            self._resend(generation, upto)
+        except SpoolFull:
+            with self._file.reserve_released():
+                self._resend(generation, upto)
+        self.generation, self.had = generation, upto
+
+    def _resend(self, generation: int, upto: int) -> None:
         with self._transaction():
             self._db.execute("UPDATE meta SET value = ? WHERE key = 'generation'", (str(generation),))
+            self._db.execute("UPDATE meta SET value = ? WHERE key = 'had'", (str(upto),))
             kept = "SELECT seq, lane, at, body, clock FROM kept WHERE seq > ?"
             self._db.execute(f"INSERT INTO event(seq, lane, at, body, clock) {kept}", (upto,))
             self._db.execute("DELETE FROM kept WHERE seq > ?", (upto,))
             self._db.execute("UPDATE block SET had_at = NULL WHERE had_at IS NOT NULL AND last > ?", (upto,))
             self._declare(_now_utc(), "not_kept", room.gone(self._db, upto, self._next_seq()))
             self._plain = {table: self._count(table) for table in ("event", "kept")}
-        self.generation = generation
-        return True
 
     def tidy(self, sent: Sequence[int], now: float) -> None:
         """One step of what can wait: pack a lane's oldest rows (not those under way, to `sent`), let history expire.
