@@ -75,13 +75,13 @@ def build(
     message["Message-ID"] = f"<{id_}@{domain}>"
     if thread and thread != id_:
         message["In-Reply-To"] = message["References"] = f"<{thread}@{domain}>"
-    message["Content-Language"] = view.locale
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834 5: nothing answers it by itself
     message["X-Auto-Response-Suppress"] = "All"
     if view.important:
         message["Importance"] = "high"
     message.set_content(render_text(view), cte="base64")
     message.add_alternative(render_html(view), subtype="html", cte="base64")
+    message["Content-Language"] = view.locale
     boundary = f"=_{id_}"
     message.set_boundary(boundary)
     return message.as_bytes()

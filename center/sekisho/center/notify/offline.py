@@ -42,6 +42,8 @@ class Watched(msgspec.Struct, frozen=True):
     wait_from: str
     """From when its wait runs; later than `since` after an outage of ours."""
     told: Literal["on", "off", "flapping"] = "on"
+    unstable: bool = False
+    """People were told that it comes and goes, and not yet that this is over."""
     offline_at: str = ""
     """When people were last told that it is gone."""
     drops: list[str] = []
@@ -105,17 +107,16 @@ def judge(box: Watched, wait: dt.timedelta, now: dt.datetime) -> tuple[Watched, 
         return msgspec.structs.replace(box, told="on"), None
     for_ = now - moment(box.wait_from)
     gone = box.state != "on"
-    unstable = len(box.drops) >= FLAPS
-    if box.told == "on" and unstable:
-        return msgspec.structs.replace(box, told="flapping"), "flapping"
+    if box.told == "on" and len(box.drops) >= FLAPS:
+        return msgspec.structs.replace(box, told="flapping", unstable=True), "flapping"
     if box.told == "on" and gone and for_ >= wait:
         return msgspec.structs.replace(box, told="off", offline_at=text(now)), "offline"
     if box.told == "flapping" and gone and for_ >= _unstable_wait(box, wait, now):
         return msgspec.structs.replace(box, told="off", offline_at=text(now)), "offline"
     if box.told == "flapping" and not gone and not box.drops:
-        return msgspec.structs.replace(box, told="on"), "steady"
+        return msgspec.structs.replace(box, told="on", unstable=False), "steady"
     if box.told == "off" and not gone and for_ >= BACK:
-        return msgspec.structs.replace(box, told="flapping" if unstable else "on"), "back"
+        return msgspec.structs.replace(box, told="flapping" if box.unstable else "on"), "back"
     return box, None
 
 

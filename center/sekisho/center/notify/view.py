@@ -153,27 +153,34 @@ def _own_rows(letter: Letter) -> list[Row]:
 def _block(letter: Letter, entry: Entry, *, short: bool) -> Block:
     told, say = entry.told, _Say(letter.locale)
     title, why, todo = _what(letter, entry)
-    first, last = (when(at, letter.time_zone, letter.locale) for at in (entry.first, entry.last))
     device = address(told.device) if told.device else ""
-    if told.mac and told.mac != told.device:
+    if told.mac and told.mac != told.device and not short:
         device += f" (MAC {address(told.mac)})"
-    rows = [
-        ("device", device),
-        ("site", _place(letter, told.box)),
-        ("time", first if first == last else f"{first} – {last}"),
-        ("count", str(entry.count) if entry.count > 1 else ""),
-        ("done", say("done", told.done) if told.done and not entry.others else ""),
-        ("why", "" if short else why),
-    ]
-    facts = told.facts[:3] if short else told.facts
-    details = [] if entry.others else [Row(say("fact", label), _fact(label, value)) for label, value in facts]
+    done = say("done", told.done) if told.done and not entry.others else ""
+    facts = [] if entry.others else told.facts
+    rows = [("device", device), ("site", _place(letter, told.box)), ("time", _span(letter, entry))]
+    if short:
+        names = " / ".join(_fact(label, value) for label, value in facts[:2])
+        rows += [("done", done), ("what", names)]
+        facts = []
+    else:
+        rows += [("count", str(entry.count) if entry.count > 1 else ""), ("done", done), ("why", why)]
     return Block(
         stars="★" * told.stars,
-        title=title,
+        title=title + (say("frame", "times", count=entry.count) if short and entry.count > 1 else ""),
         rows=[Row(say("label", label), value) for label, value in rows if value],
         todo="" if short else todo,
-        details=details,
+        details=[Row(say("fact", label), _fact(label, value)) for label, value in facts],
     )
+
+
+def _span(letter: Letter, entry: Entry) -> str:
+    """From when to when; on one day the day is said once."""
+    first, last = (when(at, letter.time_zone, letter.locale) for at in (entry.first, entry.last))
+    if first == last:
+        return first
+    day, _, clock = last.rpartition(" ")
+    return f"{first} – {clock if first.startswith(day) else last}"
 
 
 def _what(letter: Letter, entry: Entry) -> tuple[str, str, str]:
@@ -196,6 +203,8 @@ def _foot(letter: Letter, help_desk: str) -> list[str]:
     lines = [say("frame", "unaddressed", tenant=letter.tenant)] if letter.unaddressed else []
     if help_desk:
         lines.append(say("frame", "help", help=help_desk))
+    if letter.locale != "ja" or letter.time_zone != "Asia/Tokyo":
+        lines.append(say("frame", "zone", zone=letter.time_zone))
     if letter.entries:
         lines.append(say("frame", "defanged"))
     return [*lines, say("frame", "footer")]
@@ -213,4 +222,4 @@ def when(at: str, zone: str, locale: Locale) -> str:
         return defang(at, 40)
     if locale == "ja":
         return f"{local.year}年{local.month}月{local.day}日 {local:%H:%M}"
-    return f"{local.day} {_MONTHS[local.month - 1]} {local.year}, {local:%H:%M} ({zone})"
+    return f"{local.day} {_MONTHS[local.month - 1]} {local.year} {local:%H:%M}"
