@@ -167,8 +167,8 @@ def test_whatever_a_full_spool_dropped_the_centre_ends_complete(tmp_path: Path, 
     spool = Spool.open(tmp_path / "spool.db", 250_000, NOW)
     for number in range(400):
         new: list[Event] = [
-            Alert(at=NOW, sid=number) if dice.random() < 0.4 else Dns(at=NOW, name="n" * 900)
-            for _ in range(dice.randrange(1, 9))
+            Alert(at=NOW, sid=10 * number + one) if dice.random() < 0.4 else Dns(at=NOW, name="n" * 900)
+            for one in range(dice.randrange(1, 9))
         ]
         spool.add(new)
         spool.tidy([0, 0, 0], 0.0)

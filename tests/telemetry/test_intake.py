@@ -25,7 +25,11 @@ def eve(event_type: str, **more: object) -> bytes:
     )
 
 
-ALERT = eve("alert", alert={"signature_id": 1})
+def alert(sid: int) -> bytes:
+    return eve("alert", alert={"signature_id": sid})
+
+
+ALERT = alert(1)
 DNS = eve("dns", dns={"type": "query", "rrname": "n"})
 
 
@@ -56,10 +60,10 @@ def box(tmp_path: Path) -> Iterator[Box]:
 
 def test_lines_that_are_torn_huge_or_not_utf8_stop_nothing(box: Box) -> None:
     bad = [ALERT[:40] + b"\n", b"x" * (1 << 20) + b"\n", b"\xff\xfe\n", b"{}\n", b"null\n", b"[" * 100_000 + b"\n"]
-    box.write(b"".join(line + ALERT for line in bad) + ALERT[:20])
+    box.write(b"".join(line + alert(sid) for sid, line in enumerate(bad)) + ALERT[:20])
     for turn in range(10):
         box.intake.turn(float(turn))
-    assert box.stored() == [Alert(at=NOW, sid=1)] * len(bad)
+    assert box.stored() == [Alert(at=NOW, sid=sid) for sid in range(len(bad))]
 
 
 def test_an_alert_is_durable_at_once_and_metadata_waits_for_company(box: Box) -> None:
@@ -87,11 +91,11 @@ def test_what_a_failed_commit_held_is_stored_by_the_next(box: Box) -> None:
     box.spool.close()
     with pytest.raises(DeviceFault):
         box.intake.turn(0.0)
-    box.write(ALERT)
+    box.write(alert(2))
     box.spool = Spool.open(box.config.spool, 64 << 20, NOW)
     box.intake.spool = box.spool
     box.intake.turn(1.0)
-    assert box.stored() == [Alert(at=NOW, sid=1)] * 2
+    assert box.stored() == [Alert(at=NOW, sid=1), Alert(at=NOW, sid=2)]
 
 
 def test_a_link_in_the_journal_directory_is_not_followed(box: Box) -> None:

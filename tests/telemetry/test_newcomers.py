@@ -26,9 +26,9 @@ class Box:
         self.spool = Spool.open(self.config.spool, 64 << 20, "2026-01-02T03:04:05.000006Z")
         self.intake = Intake(self.config, self.spool)
 
-    def alert(self, src: str) -> None:
+    def alert(self, src: str, sid: int = 1) -> None:
         line: dict[str, object] = {"timestamp": "2026-01-02T03:04:05.000006+0000", "event_type": "alert", "src_ip": src}
-        line |= {"dest_ip": "192.0.2.1", "alert": {"signature_id": 1}}
+        line |= {"dest_ip": "192.0.2.1", "alert": {"signature_id": sid}}
         with self.config.eve.open("a") as out:
             out.write(json.dumps(line) + "\n")
 
@@ -61,7 +61,7 @@ def test_a_device_that_stays_unknown_delays_its_first_event_only(box: Box) -> No
     assert box.macs() == []
     box.intake.turn(NEWCOMER_S)
     assert box.macs() == [""]
-    box.alert("10.0.0.5")
+    box.alert("10.0.0.5", sid=2)
     box.intake.turn(10.0)
     assert box.macs() == ["", ""]
 

@@ -27,6 +27,7 @@ GROUP_S: Final = 0.2
 PENDING_ROWS: Final = 5000
 MAX_JOURNALS: Final = 32
 LOOK_FOR_JOURNALS_S: Final = 0.25
+LOOK_FOR_FOLDS_S: Final = 1.0
 NEWCOMER_S: Final = 0.6
 """A device's first packet may be an event before the inventory knows it: it waits this long, once per address."""
 MAX_MET: Final = 8192
@@ -77,6 +78,7 @@ class Intake:
         self._masker = _masker(config, self._inventory)
         self._tails: dict[Path, Tail] = {}
         self._look_again_at = 0.0
+        self._folds_at = 0.0
         self._events: list[Event] = []
         self._chunks: list[tuple[Tail, Chunk]] = []
         self._commit_at = 0.0
@@ -100,6 +102,9 @@ class Intake:
             self._events = [with_mac(event, self._inventory) for event in self._events]
         if self._chunks and now >= self._commit_at and not self._newcomers.pending(self._inventory, now):
             self._commit()
+        if now >= self._folds_at:
+            self._folds_at = now + LOOK_FOR_FOLDS_S
+            self.spool.close_folds()
 
     def tell(self, event: Event) -> None:
         """Store an event of telemetry's own.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.telemetry import blocks, clocks, events, hits, room
+from sekisho.telemetry import blocks, clocks, events, folds, hits, room
 from sekisho.telemetry.blocks import Load
 from sekisho.telemetry.events import LANES, Event, Health, lane_of
 from sekisho.telemetry.reader import Chunk, Position
@@ -59,7 +59,7 @@ class Spool:
         try:
             with self._file.faults():
                 self._file.check()
-                self._db.executescript(_SCHEMA + blocks.SCHEMA + clocks.SCHEMA + hits.SCHEMA)
+                self._db.executescript(_SCHEMA + blocks.SCHEMA + clocks.SCHEMA + folds.SCHEMA + hits.SCHEMA)
                 self._add_clock_to_an_older_release()
                 self.epoch = self._meta("epoch", lambda: secrets.token_hex(8))
                 self.generation = int(self._meta("generation", lambda: "0"))
@@ -96,28 +96,40 @@ class Spool:
             row = self._db.execute(query, (source,)).fetchone()
         return Position(*row) if row else None
 
-    def add(self, new: Iterable[Event], *chunks: Chunk) -> None:
+    def add(self, new: Iterable[Event], *chunks: Chunk, now: float | None = None) -> None:
         """Make events and the positions after the chunks they came in durable, in one transaction.
+
+        Repeated alerts are counted instead (`folds`); `now`, unix seconds, is for them.
 
         Raises:
             DeviceFault: disk full or failing; nothing was stored, the position did not move.
 
         """
         new = list(new)
-        encoded = [events.encode(event) for event in new]
         with self._transaction():
             hits.count(self._db, new)
             self.clocks.save(self._db)
-            if new:
-                self._make_room(sum(map(len, encoded)) + ROW_OVERHEAD * len(new), new[-1].at)
-            for event, body in zip(new, encoded, strict=True):
-                self._insert(event, body)
+            self._store(folds.fold(self._db, new, clocks.read()[0] if now is None else now))
             for chunk in chunks:
                 at = chunk.position
                 self._db.execute(
                     "INSERT OR REPLACE INTO position VALUES (?, ?, ?, ?, ?)",
                     (chunk.source, at.dev, at.ino, at.offset, at.head),
                 )
+
+    def close_folds(self, now: float | None = None) -> None:
+        """Let go what was counted for long enough.
+
+        Raises:
+            DeviceFault: disk full or failing; the counts stay where they are.
+
+        """
+        now = clocks.read()[0] if now is None else now
+        with self._file.faults():
+            due = folds.due(self._db, now)
+        if due:
+            with self._transaction():
+                self._store(folds.close(self._db, now))
 
     def next_load(self, lane: int, after: int, upto: int | None = None) -> Load | None:
         """What one batch can carry of a lane's rows after a number (to `upto`), the oldest first.
@@ -249,6 +261,13 @@ class Spool:
 
     def close(self) -> None:
         self._db.close()
+
+    def _store(self, made: list[Event]) -> None:
+        encoded = [events.encode(event) for event in made]
+        if made:
+            self._make_room(sum(map(len, encoded)) + ROW_OVERHEAD * len(made), made[-1].at)
+        for event, body in zip(made, encoded, strict=True):
+            self._insert(event, body)
 
     def _insert(self, event: Event, body: bytes) -> None:
         lane = lane_of(event)
