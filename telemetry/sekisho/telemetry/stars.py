@@ -117,6 +117,7 @@ class Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     classes: dict[str, str]
 
 
+_CONFIDENCE: Final[dict[str, Sure]] = {"low": "low", "medium": "medium", "high": "high", "certain": "high"}
 NOTHING: Final = Verdict(0, "")
 _OF_THE_CASE: Final = (
     "flow", "side", "outcome", "device", "function", "excepted", "malicious", "reached", "reason", "part", "state",
@@ -158,10 +159,8 @@ def read(signature: Signature) -> Reading:
 
 
 def _sure(signature: Signature, group: str) -> Sure:
-    said = {word.lower() for word in signature.confidences}
-    levels: tuple[Sure, ...] = ("low", "medium", "high")
-    for level in levels:
-        if level in said:
+    for word in signature.confidences:
+        if level := _CONFIDENCE.get(word.lower()):
             return level
     for level, line in table().sure.items():
         by_group = group in line.groups or signature.text.partition(" ")[0] in line.groups
