@@ -89,9 +89,11 @@ def guards(lab: Lab) -> None:
     """Clean files pass, malicious ones do not, and the shipped rules are in force."""
     assert fetch(lab, "clean")[0] == "whole"
     assert fetch(lab, "bad")[0] in ("reset", "short")
-    url = f"http://{SERVER4}/sk-c2/checkin/{next(_numbers)}"
-    assert lab.run("lan", ["curl", "-s", "--max-time", "1", url]).returncode == 28
-    lab.wait_event(lambda event: isinstance(event, Alert) and event.url == url.removeprefix(f"http://{SERVER4}"))
+    number = next(_numbers)
+    to_server = ["--connect-to", f"::{SERVER4}:80"]  # another host each time: repeats are told together, later
+    url = f"http://c{number}.sekisho.test/sk-c2/checkin/{number}"
+    assert lab.run("lan", ["curl", "-s", "--max-time", "1", *to_server, url]).returncode == 28
+    lab.wait_event(lambda event: isinstance(event, Alert) and event.url == f"/sk-c2/checkin/{number}")
 
 
 def nothing_lost(lab: Lab) -> None:

@@ -45,8 +45,9 @@ def returned_at(away: Lab) -> dt.datetime:
     tasks += [Mail(hosts[n % 2], [[("clean", 1000)], [("bad", 1000)]], f"away.{n}") for n in range(MAILS)]
     tasks += [Ftp(SERVER4, ["clean/1k.bin", "bad/1k.bin"], passive) for passive in (True, False)]
     assert len(office.perform(away, tasks)) == len(tasks)
-    beacons = [f"http://{SERVER4}/sk-c2/checkin/{n}" for n in range(BEACONS)]
-    away.run("lan", ["curl", "-s", "--parallel", "--parallel-immediate", "--max-time", "1", *beacons])
+    beacons = [f"http://c{n}.sekisho.test/sk-c2/checkin/{n}" for n in range(BEACONS)]
+    at_once = ["--parallel", "--parallel-immediate", "--max-time", "1", "--connect-to", f"::{SERVER4}:80"]
+    away.run("lan", ["curl", "-s", *at_once, *beacons])
     for number in range(NAMES):
         away.run("lan", ["dig", f"@{SERVER4}", f"n{number}.sekisho.test", "+short", "+tries=1", "+time=2"])
     away.wait(lambda: waiting(away) > 2 * CLEAN, f"only {waiting(away)} events wait on the box", 20)

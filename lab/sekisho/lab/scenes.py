@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -129,15 +130,21 @@ def _infected_ftp(lab: Lab, *, passive: bool) -> Got:
 
 
 def _c2_request(lab: Lab) -> Got:
-    argv = ["curl", "-s", "--max-time", str(GIVE_UP_S), f"http://{layout.SERVER4}{C2_PATH}?id=1"]
+    host = f"Host: {_new()}.{layout.SERVER_NAME}"
+    argv = ["curl", "-s", "--max-time", str(GIVE_UP_S), "-H", host, f"http://{layout.SERVER4}{C2_PATH}?id=1"]
     done = lab.run("lan", argv)
     return Got(done.returncode != 0 and not done.stdout, f"no answer (curl exit {done.returncode})")
 
 
 def _c2_name(lab: Lab) -> Got:
-    argv = ["dig", f"@{layout.SERVER4}", C2_NAME, "+tries=1", f"+time={GIVE_UP_S - 1}", "+short"]
+    argv = ["dig", f"@{layout.SERVER4}", f"{_new()}.{C2_NAME}", "+tries=1", f"+time={GIVE_UP_S - 1}", "+short"]
     done = lab.run("lan", argv)
     return Got(done.returncode != 0, f"no answer (dig exit {done.returncode})")
+
+
+def _new() -> str:
+    """A name never asked for before: a repeat of the last minute would be counted, not told at once."""
+    return secrets.token_hex(4)
 
 
 def _bulk(lab: Lab) -> Got:

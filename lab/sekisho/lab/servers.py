@@ -117,4 +117,5 @@ def prepare(lay: Layout) -> list[Program]:
 
 def _certificate(lay: Layout) -> Credentials:
     create_ca(lay.web_ca.parent, "sekisho lab web CA")
-    return issue(lay.web_ca.parent, layout.SERVER_NAME, "server", (layout.SERVER_NAME, layout.SERVER4, layout.SERVER6))
+    names = (layout.SERVER_NAME, layout.SERVER4, layout.SERVER6)
+    return issue(lay.web_ca.parent, "www", "server", names)

@@ -132,6 +132,6 @@ def _key(alert: Alert) -> bytes:
     flow = alert.flow
     ends = sorted((flow.src_ip, flow.dst_ip))
     name = alert.dns_name or alert.host or alert.sni or alert.mail_from
-    rule = (str(alert.sid), alert.signature, alert.function, alert.policy, alert.exception)
+    rule = (str(alert.sid), alert.signature, alert.app, alert.function, alert.policy, alert.exception)
     told = (alert.action, str(alert.stars), alert.why_stars, alert.direction)
     return blake2b("\0".join((flow.mac, *ends, name, *rule, *told)).encode(), digest_size=16).digest()
