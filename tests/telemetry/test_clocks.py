@@ -118,7 +118,7 @@ def test_an_earlier_boot_in_1970_is_placed_before_this_one_and_one_with_a_right_
     now = kept(wrong, "b3", 5.0, 5.0)
     now.confirm(TRUE + 5, 5.0)
     assert now.off(now.of(text(TRUE - 4500))) == 0.0
-    assert now.off(2) == pytest.approx(TRUE - 600), "its end touches this boot's beginning"
+    assert now.off(2) == pytest.approx(TRUE + 5 - 600), "its end touches the first look at this boot"
 
 
 @given(

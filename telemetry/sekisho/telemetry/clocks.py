@@ -6,7 +6,7 @@ Rows remember their clock. Once the true time is known at any instant (`confirm`
 every clock of this boot was; that is what the centre adds to the rows' times. `Clocks` itself reads no clock.
 
 Of an earlier boot whose clock was wrong nobody can say how long the power was off: it is placed so that its last
-sign of life lies where this boot began, the latest it can have been.
+sign of life lies where this boot was first looked at, the latest it can have been.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class Clocks:
         """The newest time that is known to have been reached."""
         self._clocks = kept or []
         self._boot = boot
+        self._looked_first = mono
         self._presumed = False
         self._learnt = False
         self._saved_seen = self._clocks[-1].seen if kept else 0.0
@@ -109,6 +110,11 @@ class Clocks:
         running = self._clocks[-1]
         return None if running.off is None else mono + running.base + running.off
 
+    def known_time(self, mono: float) -> float:
+        """The true time where it is confirmed, otherwise the newest that is known to have passed: never too late."""
+        true = self.true_time(mono)
+        return self.floor if true is None else true
+
     @property
     def right(self) -> bool:
         """Whether the running wall clock is confirmed, and right."""
@@ -121,7 +127,7 @@ class Clocks:
         for clock in reversed(self._clocks):
             if clock.boot == self._boot:
                 self._set(clock, boot_began - clock.base)
-        self._place_earlier_boots(boot_began)
+        self._place_earlier_boots(boot_began + self._looked_first)
         self.floor = max(self.floor, true)
         self._learnt |= self.floor - self._saved_floor > FLOOR_STEP_S
 

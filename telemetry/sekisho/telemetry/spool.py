@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,6 +107,7 @@ class Spool:
 
         """
         new = list(new)
+        self.clocks.observe(*clocks.read())
         with self._transaction():
             hits.count(self._db, new)
             self.clocks.save(self._db)
@@ -159,7 +161,7 @@ class Spool:
                 return self._acknowledge(upto, have, keep=False)
 
     def _acknowledge(self, upto: int, have: Sequence[AckRun], *, keep: bool) -> int:
-        had_at = int(self.clocks.plausible_wall())
+        had_at = int(self.clocks.known_time(time.monotonic()))
         gone = 0
         with self._transaction():
             if upto > self.had:
@@ -227,7 +229,7 @@ class Spool:
         if now >= self._expire_at:
             self._expire_at = now + _EXPIRE_S
             with self._transaction():
-                self._expire(int(self.clocks.plausible_wall()), self._keep_s)
+                self._expire(int(self.clocks.known_time(time.monotonic())), self._keep_s)
 
     def holds(self, lane: int, first: int, last: int) -> bool:
         """Whether any row of the run still waits."""
