@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
+from sekisho.appliance import cli
 from sekisho.center import pki
+from sekisho.center.brokers import mosquitto
+from sekisho.center.brokers.model import Broker
+from sekisho.center.store import Store, Stored
 
 DAY_S = 86400.0
 
@@ -23,6 +30,20 @@ DAY_S = 86400.0
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def command(*argv: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+    """`sekisho ARGV`, in this process; `typed` is what stands on its standard input."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", io.StringIO(typed))
+        code = cli.main(list(argv))
+    return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
 
 
 class Centre:
@@ -50,12 +71,39 @@ class Centre:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, *names: str) -> None:
+        """Start the CA's daemon ("ca"), the web service ("web"), Mosquitto ("broker"), ingest ("daemon")."""
         for name in names or ("ca", "web"):
             argv = [sys.executable, "-I", "-m", f"sekisho.center.{name}", "--settings", str(self.settings)]
-            with (self.root / f"{name}.log").open("ab") as log:
-                self.processes[name] = subprocess.Popen(argv, stderr=log)
-        self.wait(lambda: "web" not in self.processes or self._listens())
-        self.wait(lambda: "ca" not in self.processes or (self.root / "sign.sock").exists())
+            if name == "broker":
+                argv = self._broker()
+            self.run(name, argv)
+            ready = {"web": self.web_port, "broker": self.broker_port}.get(name)
+            if ready:
+                self.wait(partial(listens, ready))
+            if name == "ca":
+                self.wait((self.root / "sign.sock").exists)
+
+    def run(self, name: str, argv: list[str]) -> None:
+        with (self.root / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(argv, stdout=log, stderr=log)
+
+    def _broker(self) -> list[str]:
+        server = pki.issue(self.ca_dir, "broker", "server", ("127.0.0.1",))
+        crl = self.revoked / "crl.pem"
+        broker = Broker(self.root / "broker", server, "127.0.0.1", self.broker_port, crl=crl)
+        return list(mosquitto.write_config(broker).argv)
+
+    def events(self) -> list[Stored]:
+        store = Store(self.store, read_only=True)
+        try:
+            return store.events(limit=1_000_000)
+        finally:
+            store.close()
+
+    def sids(self, box: str) -> list[int]:
+        """The rule numbers of a box's alerts, in the order of their arrival."""
+        found = [json.loads(bytes(stored.event)) for stored in self.events() if stored.box == box]
+        return [event["sid"] for event in found if event["type"] == "alert"]
 
     def kill(self, name: str, sig: int = signal.SIGKILL) -> int:
         process = self.processes.pop(name)
@@ -75,26 +123,9 @@ class Centre:
     def logs(self) -> str:
         return "\n".join(f"--- {p.name}\n{p.read_text()[-3000:]}" for p in sorted(self.root.glob("*.log")))
 
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.web_port)) == 0
-
     def say(self, *argv: str) -> list[Any]:
         """What `sekisho center ...` prints, as JSON lines."""
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "sekisho.appliance.cli",
-                "center",
-                *argv,
-                "--settings",
-                str(self.settings),
-                "--json",
-            ],
-            capture_output=True,
-            text=True,
-        )
+        done = command("center", *argv, "--settings", str(self.settings), "--json")
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -116,14 +147,39 @@ class Box:
         self.settings.write_text(f'box = "{name}"\n[paths]\nstate = "{self.root}/state"\nrun = "{self.root}/run"\n')
         self.identity = self.root / "state" / "telemetry" / "identity"
 
-    def enrol(self, url: str, code: str, **env: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "sekisho.appliance.cli", "box", "enrol", "--centre", url, "--json"]
-        argv += ["--settings", str(self.settings)]
-        return subprocess.run(argv, input=code + "\n", capture_output=True, text=True, env=os.environ | env)
+    def daemon(self) -> list[str]:
+        """How to start its telemetry."""
+        (self.root / "run" / "eve").mkdir(parents=True, exist_ok=True)
+        return [sys.executable, "-I", "-m", "sekisho.telemetry.daemon", "--settings", str(self.settings)]
 
-    def renew(self, **env: str) -> subprocess.CompletedProcess[str]:
+    def alert(self, number: int) -> None:
+        """One EVE alert whose rule number tells it from the others."""
+        line = {
+            "timestamp": "2026-01-02T03:04:05.000006+0000",
+            "event_type": "alert",
+            "src_ip": f"10.77.{number // 250}.{number % 250}",
+            "dest_ip": "10.77.0.1",
+            "proto": "TCP",
+            "alert": {"signature_id": number, "signature": "test", "action": "blocked"},
+        }
+        with (self.root / "run" / "eve" / "eve.json").open("ab", buffering=0) as eve:
+            eve.write(json.dumps(line).encode() + b"\n")
+
+    def serial(self) -> int:
+        """Of the certificate in force."""
+        return x509.load_pem_x509_certificate((self.identity / "identity.pem").read_bytes()).serial_number
+
+    def enrol(self, url: str, code: str) -> subprocess.CompletedProcess[str]:
+        return command("box", "enrol", "--centre", url, "--json", "--settings", str(self.settings), typed=code + "\n")
+
+    def renew(self) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-I", "-m", "sekisho.telemetry.enrolment.box", "--settings", str(self.settings)]
-        return subprocess.run(argv, capture_output=True, text=True, env=os.environ | env)
+        return subprocess.run(argv, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="session")
+def make_centre() -> Callable[..., Centre]:
+    return Centre
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from sekisho.appliance.core.settings import Settings
 from sekisho.telemetry.clocks import RELEASED, boot_mark
 from sekisho.telemetry.connection import AckArrived, BrokerHas, Connected, Disconnected, Fact
 from sekisho.telemetry.delivery import Delivery, parse_ack
+from sekisho.telemetry.enrolment.keeper import Keeper
 from sekisho.telemetry.events import Health
 from sekisho.telemetry.intake import Intake
 from sekisho.telemetry.question import Question
@@ -41,8 +42,9 @@ log = logging.getLogger(__name__)
 class Telemetry:
     """The loop's state; `turn` does whatever is due and returns."""
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, config: Settings, path: Path) -> None:
         self._settings = config
+        self._keeper = Keeper(path, Path(config.telemetry.cert), time.monotonic())
         self._inbox: SimpleQueue[Fact] = SimpleQueue()
         self._sender: Sender | None = None
         self._sender_retry_at = 0.0
@@ -85,6 +87,7 @@ class Telemetry:
         """Take what arrived (waiting one poll at most), read the sources, publish what may go."""
         self._spool.keep_time()
         self._connect(now)
+        self._keep_certificate(now)
         self._take_facts(POLL_S)
         self._ask(now)
         if now >= self._read_again_at:
@@ -123,6 +126,19 @@ class Telemetry:
             log.error("%s", err)
             health = Health(at=_utc_now(), part="telemetry", state="certificate_refused", detail=str(err))
             self._intake.tell(health)
+
+    def _keep_certificate(self, now: float) -> None:
+        clocks = self._spool.clocks
+        utc = clocks.true_time(now) or clocks.plausible_wall()
+        match self._keeper.turn(now, utc, connected=self._delivery.connected):
+            case "renewed":
+                self._sender_retry_at = now
+                if self._sender:
+                    self._sender.renewed()
+            case "refused":
+                why = "The centre does not renew it: a new enrolment code is needed."
+                log.error("The certificate: %s", why)
+                self._spool.add([Health(at=_utc_now(), part="telemetry", state="certificate_refused", detail=why)])
 
     def _next_birth(self) -> int:
         """Grows even when the clock is set back, and never into a future from which no clock comes back."""
@@ -192,6 +208,7 @@ class Telemetry:
             self._delivery.sent(publish, self._sender.publish(publish.batch.lane, publish.payload))
 
     def _close(self) -> None:
+        self._keeper.close()
         if self._sender:
             self._sender.stop()
         try:
@@ -217,7 +234,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
-        telemetry = Telemetry(settings.load(args.settings))
+        telemetry = Telemetry(settings.load(args.settings), args.settings)
     except RejectedInput as err:
         log.error("%s", err)
         return 2

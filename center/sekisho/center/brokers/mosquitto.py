@@ -84,7 +84,8 @@ connection_messages true
 
 def _listener(broker: Broker, port: int) -> str:
     files = broker.credentials
-    crl = f"crlfile {broker.crl}\n" if broker.crl else ""
+    # The directory is asked for a newer list at each handshake (ca/revoking.py); the file is read at SIGHUP.
+    crl = f"crlfile {broker.crl}\ncapath {broker.crl.parent}\n" if broker.crl else ""
     return f"""
 listener {port}{" " + broker.address if broker.address else ""}
 max_connections {broker.max_connections}

@@ -81,12 +81,12 @@ def publish(directory: Path, ca: pki.Authority, entries: Iterable[tuple[int, dt.
     directory.mkdir(parents=True, exist_ok=True, mode=0o755)
     entries = sorted(entries)
     current = _try_read(directory / CRL)
-    if current and sorted(entry.serial_number for entry in current) == [serial for serial, _ in entries]:
+    if current is not None and sorted(entry.serial_number for entry in current) == [serial for serial, _ in entries]:
         return
     stem, number = _subject_hash(ca.cert), 0
     while (directory / f"{stem}.r{number}").exists():
         number += 1
-    after = current.last_update_utc if current else dt.datetime.min.replace(tzinfo=dt.UTC)
+    after = current.last_update_utc if current is not None else dt.datetime.min.replace(tzinfo=dt.UTC)
     signed = _list(ca, entries, max(now - HEADROOM, after + dt.timedelta(seconds=1)), number)
     write_atomic(directory / CRL, signed, 0o644)
     write_atomic(directory / f"{stem}.r{number}", signed, 0o644)

@@ -1,0 +1,84 @@
+"""Sees to it that the certificate is renewed in time, in a process of its own.
+
+Due is what `renewal.json` says, by the best time the box knows. A box whose clock is far behind would never be due:
+one that has not reached its broker for `UNREACHED_S` tries as well, because an expired certificate looks just like
+that from inside, and the centre still renews one (otherwise it says "too soon", which costs nothing). After a
+failure the next try waits: from a fiftieth of the certificate's life, doubling, an hour at most, jittered.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final, Literal
+
+from sekisho.telemetry.enrolment import due
+
+LOOK_S: Final = 1.0
+UNREACHED_S: Final = 600.0
+WAIT_CAP_S: Final = 3600.0
+RUN_CAP_S: Final = 120.0
+
+Outcome = Literal["", "renewed", "refused"]
+
+log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """One box's renewal; `turn` never waits."""
+
+    def __init__(self, settings: Path, identity: Path, now: float) -> None:
+        self._argv = [sys.executable, "-I", "-m", "sekisho.telemetry.enrolment.box", "--settings", str(settings)]
+        self._identity = identity
+        self._look_at, self._reached_at = now, now
+        self._process: subprocess.Popen[bytes] | None = None
+        self._give_up_at = 0.0
+        self._failures = 0
+        self._told = False
+
+    def turn(self, now: float, utc: float, *, connected: bool) -> Outcome:
+        """Do what is due and say what became of a try that ended; `utc` is the best unix time the box knows."""
+        if connected:
+            self._reached_at = now
+        if self._process:
+            return self._ended(now)
+        if now < self._look_at:
+            return ""
+        self._look_at = now + LOOK_S
+        known = due.try_read(self._identity)
+        if known and (utc >= known.renew_at or now - self._reached_at > UNREACHED_S):
+            self._process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL)
+            self._give_up_at = now + RUN_CAP_S
+        return ""
+
+    def close(self) -> None:
+        """End a try that is under way; it leaves the old identity or the new one."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+
+    def _ended(self, now: float) -> Outcome:
+        process = self._process
+        if process is None or process.poll() is None:
+            if process and now > self._give_up_at:
+                process.kill()
+            return ""
+        self._process = None
+        self._look_at = now + self._pause_s()
+        if process.returncode == 0:
+            self._failures, self._told, self._reached_at = 0, False, now
+            self._look_at = now + LOOK_S
+            log.info("the certificate was renewed")
+            return "renewed"
+        self._failures += 1
+        told, self._told = self._told, process.returncode == 2
+        return "refused" if self._told and not told else ""
+
+    def _pause_s(self) -> float:
+        known = due.try_read(self._identity)
+        first = max(LOOK_S, known.life_s / 50) if known else WAIT_CAP_S
+        pause = min(first * 2.0 ** min(self._failures, 10), WAIT_CAP_S)
+        return pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter

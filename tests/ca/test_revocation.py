@@ -1,0 +1,158 @@
+"""A revoked box is off the broker within seconds and stays off; nobody else notices."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.center import pki
+from sekisho.center.ca import registry, revoking, times
+from sekisho.center.database import Database
+
+if TYPE_CHECKING:
+    from tests.ca.conftest import Box, Centre
+
+MakeBox = Callable[[str], "Box"]
+CUT_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, make_centre: Callable[[Path], Centre]) -> Iterator[Centre]:
+    """A centre with its broker and ingest."""
+    made = make_centre(tmp_path_factory.mktemp("revocation"))
+    made.start("ca", "web", "broker", "daemon")
+    yield made
+    made.stop()
+
+
+class Session:
+    """A box's MQTT connection, by hand: what it is told, and when the broker ends it."""
+
+    def __init__(self, site: Centre, box: Box) -> None:
+        name = box.root.name.encode()
+        context = ssl.create_default_context(cafile=site.ca)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2  # a refusal is part of the handshake there
+        context.load_cert_chain(box.identity / "identity.pem")
+        raw = socket.create_connection(("127.0.0.1", site.broker_port), timeout=10)
+        self.tls = context.wrap_socket(raw, server_hostname="127.0.0.1")
+        head = b"\x00\x04MQTT\x04\x02\x00\x3c" + len(name).to_bytes(2, "big") + name
+        self.tls.sendall(bytes([0x10, len(head)]) + head)
+        self.answer = self.tls.recv(4)
+
+    def alive(self) -> bool:
+        """Whether the broker still answers a ping."""
+        try:
+            self.tls.sendall(b"\xc0\x00")
+            return self.tls.recv(2) == b"\xd0\x00"
+        except OSError:
+            return False
+
+
+def _enrolled(site: Centre, make_box: MakeBox, name: str) -> Box:
+    box = make_box(name)
+    assert box.enrol(site.url, site.code(name)).returncode == 0
+    return box
+
+
+def _cut(site: Centre, name: str) -> float:
+    began = time.monotonic()
+    site.say("revoke", "--box", name, "--why", "stolen")
+    site.wait(lambda: all(one["cut_at"] for one in site.say("certificates", "--box", name, "--revoked")), CUT_S)
+    return time.monotonic() - began
+
+
+def test_a_live_box_is_cut_off_in_seconds_and_the_others_stay(site: Centre, make_box: MakeBox) -> None:
+    thief, honest = (_enrolled(site, make_box, name) for name in ("thief", "honest"))
+    for box in (thief, honest):
+        site.run(box.root.name, box.daemon())
+        box.alert(1)
+    watcher = Session(site, _enrolled(site, make_box, "watcher"))
+    site.wait(lambda: site.sids("thief") == [1] and site.sids("honest") == [1])
+    connections = (site.root / "broker.log").read_text().count("as honest")
+    began = time.monotonic()
+    site.say("revoke", "--box", "thief", "--why", "stolen")
+    log = site.root / "thief.log"
+    site.wait(lambda: "not connected" in log.read_text(), CUT_S)
+    assert time.monotonic() - began < CUT_S
+    site.wait(lambda: log.read_text().count("not connected") >= 3)  # it tries, and does not come back
+    assert log.read_text().count("connected to the monitoring centre's broker") == 1
+    thief.alert(2)
+    honest.alert(2)
+    site.wait(lambda: site.sids("honest") == [1, 2])
+    assert site.sids("thief") == [1]
+    assert watcher.alive()
+    assert (site.root / "broker.log").read_text().count("as honest") == connections
+    (shown,) = site.say("certificates", "--box", "thief", "--revoked")
+    assert (shown["state"], shown["reason"], bool(shown["revoked_by"])) == ("revoked", "stolen", True)
+    with Database(str(site.store), read_only=True).reading() as db:
+        assert not registry.identities(db, ["thief"])["thief"].may_speak_for("t1")
+    for name in ("thief", "honest"):
+        site.kill(name)
+
+
+def test_the_web_service_refuses_the_revoked_too_until_there_is_a_new_code(site: Centre, make_box: MakeBox) -> None:
+    box, code = _enrolled(site, make_box, "lost"), site.code("lost")
+    _cut(site, "lost")
+    done = box.renew()
+    assert (done.returncode, "revoked" in done.stderr) == (2, True)
+    assert "has expired" in box.enrol(site.url, code).stderr  # a code that was still open is void with it
+    assert box.enrol(site.url, site.code("lost")).returncode == 0
+    assert Session(site, box).answer == b"\x20\x02\x00\x00"
+    assert site.outcomes()[-3:] == ["revoked", "expired code", "granted"]
+
+
+def test_one_after_the_other_all_stay_out_also_after_the_brokers_restart(site: Centre, make_box: MakeBox) -> None:
+    boxes = [_enrolled(site, make_box, f"gone-{number}") for number in range(3)]
+    for box in boxes:
+        _cut(site, box.root.name)
+    site.kill("broker")
+    site.start("broker")
+    kept = _enrolled(site, make_box, "kept")
+    for box in boxes:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            Session(site, box)
+    assert Session(site, kept).answer == b"\x20\x02\x00\x00"
+
+
+def test_a_revocation_while_the_ca_or_the_broker_is_down_is_carried_out_later(site: Centre, make_box: MakeBox) -> None:
+    box = _enrolled(site, make_box, "later")
+    live = Session(site, box)
+    site.kill("ca")
+    site.say("revoke", "--box", "later", "--why", "contract ended")
+    assert live.alive()
+    site.start("ca")
+    site.wait(lambda: not live.alive(), 10)
+    site.wait(lambda: site.say("certificates", "--box", "later", "--revoked")[0]["cut_at"])
+
+
+def test_what_was_overtaken_is_small_and_nothing_is_written_twice(tmp_path: Path) -> None:
+    pki.create_ca(tmp_path / "ca")
+    ca, now, lists = pki.load_ca(tmp_path / "ca"), times.now(), tmp_path / "revoked"
+    entries: list[tuple[int, object]] = []
+    for number in range(30):
+        revoking.publish(lists, ca, entries, now)  # type: ignore[arg-type]  # serials and times
+        revoking.publish(lists, ca, entries, now)  # type: ignore[arg-type]  # the same again
+        entries.append((number + 1, now))
+    numbered = sorted(lists.glob("*.r*"), key=lambda path: int(path.suffix[2:]))
+    assert [path.suffix for path in numbered] == [f".r{number}" for number in range(30)]
+    read = [x509.load_pem_x509_crl(path.read_bytes()) for path in numbered]
+    assert [len(list(crl)) for crl in read] == [0] * 29 + [29]
+    assert read[-1].last_update_utc > read[0].last_update_utc
+    assert all(crl.last_update_utc < now < crl.next_update_utc for crl in read if crl.next_update_utc)
+    assert (lists / "crl.pem").read_bytes() == numbered[-1].read_bytes()
+
+
+def test_only_a_known_box_can_be_revoked(tmp_path: Path) -> None:
+    with (
+        Database(str(tmp_path / "center.db")).transaction() as db,
+        pytest.raises(RejectedInput, match="No box is called"),
+    ):
+        revoking.revoke(db, "nobody", "me", "why", times.now())
