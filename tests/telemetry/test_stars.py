@@ -99,11 +99,12 @@ def test_what_a_rules_author_says_of_its_confidence_counts(
     assert judged(line(case, ENDS["out"], "to_server", "allowed"), office(tmp_path)).stars == expected
 
 
-def test_a_rule_without_class_or_group_is_not_important(tmp_path: Path) -> None:
+def test_a_rule_of_a_class_nobody_knows_is_a_weak_sign(tmp_path: Path) -> None:
     own = {"sid": 3, "msg": "our own rule", "classtype": "not-suspicious"}
     raw = json.loads(line(own, ENDS["out"], "to_server", "allowed"))
     raw["alert"]["category"] = "a class nobody listed"
-    assert judged(json.dumps(raw).encode(), office(tmp_path)).stars == 0
+    event = judged(json.dumps(raw).encode(), office(tmp_path))
+    assert (event.stars, event.why_stars) == (1, "weak_sign")
 
 
 IN = Flow(OUTSIDE, 80, OURS, 40000, "TCP")
