@@ -111,7 +111,7 @@ class MailServer:
 
 
 def _login(_server: Any, _session: Any, _envelope: Any, _mechanism: str, data: Any) -> AuthResult:
-    return AuthResult(success=(data.login, data.password) == (b"sekisho", PASSWORD.encode()))
+    return AuthResult(success=(data.login, data.password) == (b"sekisho", PASSWORD.encode()), handled=False)
 
 
 def parse(raw: bytes) -> EmailMessage:
