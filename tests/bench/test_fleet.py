@@ -132,6 +132,15 @@ def test_what_a_fleet_makes_is_stored_once_though_broker_and_centre_are_killed(s
         assert store.missing() == []
 
 
+def test_while_nothing_is_wrong_nothing_goes_twice(stand: Stand) -> None:
+    stand.start_broker(40, workers=1)
+    stand.start_worker(1)
+    stand.start_fleet(40)
+    stand.begin(Phase(3.0, rate=100))
+    told, rest = stand.finish(), stand.phase(Phase(20.0, settle=True))
+    assert (rest.waiting, told.again + rest.again) == (0, 0)
+
+
 def test_a_real_client_hears_what_a_simulated_box_says(stand: Stand) -> None:
     stand.start_broker(3, workers=1)
     heard: dict[str, bytes] = {}

@@ -61,6 +61,6 @@ def table(report: Report) -> str:
     for figure in report.figures:
         word = "" if figure.sense == "report" else f"{figure.sense} {figure.bound:g}"
         mark = "    " if figure.sense == "report" else "ok  " if figure.held else "MISS"
-        lines.append(f"{mark} {figure.what:<58} {figure.value:>8.2f} {figure.unit:<5} {word}")
+        lines.append(f"{mark} {figure.what:<62} {figure.value:>8.2f} {figure.unit:<5} {word}")
         lines += [f"       {key:<40} {value:>10.2f}" for key, value in figure.detail.items()]
     return "\n".join([*lines, *report.notes, ""])

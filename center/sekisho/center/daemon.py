@@ -133,6 +133,7 @@ class Center:
             self._acknowledge(
                 Answer((stream.tenant, stream.box, stream.epoch), stream.upto, [], "", self._store.generation)
             )
+        self._greeted = True
 
     def _take_until_stored(self, group: list[mqtt.MQTTMessage]) -> None:
         """Store a group and acknowledge it, however long the database refuses; the service manager is told."""

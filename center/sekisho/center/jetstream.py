@@ -168,7 +168,9 @@ class Worker:
             now_ms = time.time_ns() // 1_000_000
             for answer in answers:
                 tenant, box, epoch = answer.key
-                ack = ingest.make_ack(epoch, answer.upto, answer.runs, self._session, answer.nonce, now_ms)
+                ack = ingest.make_ack(
+                    epoch, answer.upto, answer.runs, self._session, answer.nonce, now_ms, answer.generation
+                )
                 await client.publish(f"sk.1.{tenant}.{box}.ack", ack)
             for msg in group:
                 await client.publish(msg.reply, b"+ACK")
