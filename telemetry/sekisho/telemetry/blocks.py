@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Final, Literal
 
 from sekisho.telemetry import batches
@@ -71,6 +71,16 @@ class _Old:
     had_at: int | None
 
 
+@dataclass(frozen=True)
+class _Times:
+    """What a block's table says of it."""
+
+    at: str
+    until: str
+    clock: int
+    had_at: int | None
+
+
 def oldest(db: sqlite3.Connection, lane: int, after: int, upto: int = END) -> Load | None:
     """The next run that waits in a lane after a number (and ends at `upto`): a whole block, or rows up to a batch.
 
@@ -113,7 +123,8 @@ def pack(db: sqlite3.Connection, table: Table, lane: int, after: int) -> int:
         rows = rows[: len(rows) // 2]
     if not rows:
         return 0
-    _insert(db, rows, packed, rows[-1].had_at)
+    times = _Times(rows[0].at, rows[-1].at, rows[0].clock, rows[-1].had_at)
+    _insert(db, [old.row for old in rows], packed, times)
     db.execute(
         f"DELETE FROM {table} WHERE lane = ? AND seq BETWEEN ? AND ?",  # noqa: S608 - one of two names
         (lane, rows[0].row.seq, rows[-1].row.seq),
@@ -179,7 +190,7 @@ def remove(db: sqlite3.Connection, block: int) -> None:
 
 def _split(db: sqlite3.Connection, block: int, lane: int, first: int, last: int, had_at: int) -> int:
     """Cut a block where an acknowledgement begins or ends inside it; a damaged one stays as it is."""
-    at, until, clock = db.execute("SELECT at, until, clock FROM block WHERE id = ?", (block,)).fetchone()
+    times = _Times(*db.execute("SELECT at, until, clock, had_at FROM block WHERE id = ?", (block,)).fetchone())
     try:
         rows = rows_of(db, block)
     except DamagedBlock:
@@ -187,28 +198,17 @@ def _split(db: sqlite3.Connection, block: int, lane: int, first: int, last: int,
     remove(db, block)
     count = 0
     for begin, end, had in ((0, first - 1, None), (first, last, had_at), (last + 1, END, None)):
-        part = [_Old(row, at, clock, had) for row in rows if begin <= row.seq <= end]
+        part = [row for row in rows if begin <= row.seq <= end]
         if part:
-            packed = batches.compress(batches.encode_lines(old.row for old in part))
-            _insert(db, [part[0], *part[1:-1], _Old(part[-1].row, until, clock, had)], packed, had)
+            _insert(db, part, batches.compress(batches.encode_lines(part)), replace(times, had_at=had))
             count += len(part) if had is not None else 0
     return count
 
 
-def _insert(db: sqlite3.Connection, rows: list[_Old], packed: bytes, had_at: int | None) -> None:
+def _insert(db: sqlite3.Connection, rows: list[Row], packed: bytes, times: _Times) -> None:
     made = db.execute(
         "INSERT INTO block(lane, first, last, n, size, at, until, clock, had_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            rows[0].row.lane,
-            rows[0].row.seq,
-            rows[-1].row.seq,
-            len(rows),
-            len(packed),
-            rows[0].at,
-            rows[-1].at,
-            rows[0].clock,
-            had_at,
-        ),
+        (rows[0].lane, rows[0].seq, rows[-1].seq, len(rows), len(packed), *astuple(times)),
     )
     db.execute("INSERT INTO lines VALUES (?, ?)", (made.lastrowid, packed))
 
