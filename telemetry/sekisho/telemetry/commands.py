@@ -11,7 +11,7 @@ import msgspec
 
 from sekisho.appliance.core import settings
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
-from sekisho.telemetry import aliases, link
+from sekisho.telemetry import aliases, fields, link, privacy_page
 from sekisho.telemetry.link import LinkStatus
 from sekisho.telemetry.spool_view import LaneStatus, SpoolView
 
@@ -43,6 +43,10 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     whois = group.add_parser("whois", help="which device a pseudonym stands for (mask_internal)")
     whois.add_argument("pseudonym", help="ip-…, mac-… or dev-… as the centre shows it")
     whois.set_defaults(func=_whois)
+    listed = group.add_parser("fields", help="every field that may leave the box, and what it means")
+    listed.add_argument("--markdown", action="store_true", help="as the page docs/privacy.md")
+    listed.add_argument("--json", action="store_true")
+    listed.set_defaults(func=_fields)
     for parser in (status, sent, whois):
         parser.add_argument("--settings", type=Path, default=DEFAULT_SETTINGS)
         parser.add_argument("--json", action="store_true")
@@ -78,6 +82,17 @@ def _sent(args: argparse.Namespace) -> int:
         return _fail(err)
     for row in rows:
         _say(msgspec.json.encode(row).decode() if args.json else f"{row.seq:>10}  {bytes(row.event).decode()}")
+    return 0
+
+
+def _fields(args: argparse.Namespace) -> int:
+    if args.markdown:
+        sys.stdout.write(privacy_page.page())
+        return 0
+    for field in fields.every():
+        _say(
+            msgspec.json.encode(field).decode() if args.json else f"{field.type}.{field.name:<24} {field.ja} {field.en}"
+        )
     return 0
 
 
