@@ -76,20 +76,20 @@ def test_a_live_box_is_cut_off_in_seconds_and_the_others_stay(site: Centre, make
         box.alert(1)
     watcher = Session(site, _enrolled(site, make_box, "watcher"))
     site.wait(lambda: site.sids("thief") == [1] and site.sids("honest") == [1])
-    connections = (site.root / "broker.log").read_text().count("as honest")
+    log, broker = site.root / "thief.log", site.root / "broker.log"
+    connections = broker.read_text().count("as honest")
     began = time.monotonic()
     site.say("revoke", "--box", "thief", "--why", "stolen")
-    log = site.root / "thief.log"
     site.wait(lambda: "not connected" in log.read_text(), CUT_S)
     assert time.monotonic() - began < CUT_S
-    site.wait(lambda: log.read_text().count("not connected") >= 3)  # it tries, and does not come back
+    site.wait(lambda: broker.read_text().count("certificate verify failed") >= 2)  # it tries, and does not come back
     assert log.read_text().count("connected to the monitoring centre's broker") == 1
     thief.alert(2)
     honest.alert(2)
     site.wait(lambda: site.sids("honest") == [1, 2])
     assert site.sids("thief") == [1]
     assert watcher.alive()
-    assert (site.root / "broker.log").read_text().count("as honest") == connections
+    assert broker.read_text().count("as honest") == connections
     (shown,) = site.say("certificates", "--box", "thief", "--revoked")
     assert (shown["state"], shown["reason"], bool(shown["revoked_by"])) == ("revoked", "stolen", True)
     with Database(str(site.store), read_only=True).reading() as db:
@@ -137,14 +137,14 @@ def test_what_was_overtaken_is_small_and_nothing_is_written_twice(tmp_path: Path
     pki.create_ca(tmp_path / "ca")
     ca, now, lists = pki.load_ca(tmp_path / "ca"), times.now(), tmp_path / "revoked"
     entries: list[tuple[int, object]] = []
-    for number in range(30):
+    for number in range(6):
         revoking.publish(lists, ca, entries, now)  # type: ignore[arg-type]  # serials and times
         revoking.publish(lists, ca, entries, now)  # type: ignore[arg-type]  # the same again
         entries.append((number + 1, now))
     numbered = sorted(lists.glob("*.r*"), key=lambda path: int(path.suffix[2:]))
-    assert [path.suffix for path in numbered] == [f".r{number}" for number in range(30)]
+    assert [path.suffix for path in numbered] == [f".r{number}" for number in range(6)]
     read = [x509.load_pem_x509_crl(path.read_bytes()) for path in numbered]
-    assert [len(list(crl)) for crl in read] == [0] * 29 + [29]
+    assert [len(list(crl)) for crl in read] == [0] * 5 + [5]
     assert read[-1].last_update_utc > read[0].last_update_utc
     assert all(crl.last_update_utc < now < crl.next_update_utc for crl in read if crl.next_update_utc)
     assert (lists / "crl.pem").read_bytes() == numbered[-1].read_bytes()

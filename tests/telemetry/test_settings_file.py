@@ -10,9 +10,10 @@ from sekisho.appliance.core import settings
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.telemetry.enrolment import settings_file
 
-LINK: dict[str, str | int] = {
+LINK: settings_file.Values = {
     "host": "mq.example",
     "port": 443,
+    "hosts": ["mq2.example", "mq3.example"],
     "ca": "/s/ca.pem",
     "cert": "/s/identity.pem",
     "key": "/s/identity.pem",
@@ -49,6 +50,7 @@ def test_only_what_was_decided_changes(text: str) -> None:
         443,
         "https://centre.example",
     )
+    assert read.telemetry.hosts == ("mq2.example", "mq3.example")
     assert (read.telemetry.spool_mb, read.bridge, read.paths) == (
         before.telemetry.spool_mb,
         before.bridge,

@@ -132,13 +132,11 @@ class Telemetry:
         utc = clocks.true_time(now) or clocks.plausible_wall()
         match self._keeper.turn(now, utc, connected=self._delivery.connected):
             case "renewed":
-                self._sender_retry_at = now
-                if self._sender:
-                    self._sender.renewed()
+                self._sender_retry_at = now  # one that has a connection shows the new certificate at its next one
             case "refused":
                 why = "The centre does not renew it: a new enrolment code is needed."
                 log.error("The certificate: %s", why)
-                self._spool.add([Health(at=_utc_now(), part="telemetry", state="certificate_refused", detail=why)])
+                self._intake.tell(Health(at=_utc_now(), part="telemetry", state="certificate_refused", detail=why))
 
     def _next_birth(self) -> int:
         """Grows even when the clock is set back, and never into a future from which no clock comes back."""

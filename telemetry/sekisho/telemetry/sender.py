@@ -125,10 +125,6 @@ class Sender:
         self._unconfirmed.add(mid)
         return mid
 
-    def renewed(self) -> None:
-        """Take the certificate that lies in the place of the old one, from the next connection on."""
-        self._tls.load_cert_chain(self._link.cert, self._link.key)
-
     def peer_valid_at(self, unix_s: float) -> bool:
         """Whether the broker's certificate is valid then: an answer that came with another time is not believed."""
         return self._tls.valid_at(unix_s)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -36,9 +38,10 @@ def enrol(path: Path, centre: str, code: str) -> Grant:
     parsed = codes.parse(code)
     text = path.read_text() if path.exists() else settings.DEFAULTS.format(box="new-box")
     files = IdentityFiles(settings.parse(text, str(path)).state / "telemetry" / "identity")
-    link: dict[str, str | int] = {
+    link: settings_file.Values = {
         "host": "placeholder",
         "port": 8883,
+        "hosts": [],
         "ca": str(files.ca),
         "cert": str(files.identity),
         "key": str(files.identity),
@@ -46,8 +49,10 @@ def enrol(path: Path, centre: str, code: str) -> Grant:
     }
     # Whether it can be written, while nothing is used up yet.
     settings_file.enrolled(text, "placeholder", "placeholder", link)
-    grant = getting.enrol(Centre(centre), parsed, files)
-    link |= {"host": grant.brokers[0].host, "port": grant.brokers[0].port}
+    proxy = settings.parse(text).telemetry.proxy
+    grant = _by_any_way(centre, proxy, lambda found: getting.enrol(found, parsed, files))
+    first, *others = grant.brokers
+    link |= {"host": first.host, "port": first.port, "hosts": [other.host for other in others]}
     settings_file.write(path, settings_file.enrolled(text, grant.box, grant.tenant, link))
     return grant
 
@@ -62,7 +67,16 @@ def renew(config: settings.Settings) -> Grant:
     link = config.telemetry
     if not link.centre or link.cert != link.key:
         raise RejectedInput("This box was not enrolled with a code; its certificate is renewed by hand.")
-    return getting.renew(Centre(link.centre), IdentityFiles(Path(link.cert).parent))
+    files = IdentityFiles(Path(link.cert).parent)
+    return _by_any_way(link.centre, link.proxy, lambda found: getting.renew(found, files))
+
+
+def _by_any_way(url: str, proxy: str, ask: Callable[[Centre], Grant]) -> Grant:
+    """Through the proxy if there is one, then directly, as the sender does."""
+    if proxy:
+        with suppress(PeerError):
+            return ask(Centre(url, proxy))
+    return ask(Centre(url))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,8 +13,10 @@ from sekisho.appliance.core import settings
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.fsio import write_atomic
 
+Values = dict[str, str | int | list[str]]
 
-def enrolled(text: str, box: str, tenant: str, telemetry: dict[str, str | int]) -> str:
+
+def enrolled(text: str, box: str, tenant: str, telemetry: Values) -> str:
     """`text` with this name, tenant and link; settings the file does not have yet go below their section's head.
 
     Raises:
@@ -47,7 +49,7 @@ def write(path: Path, text: str) -> None:
         raise DeviceFault(f"Cannot write {path}: {err.strerror}.") from err
 
 
-def _with(lines: list[str], section: str, values: dict[str, str | int]) -> list[str]:
+def _with(lines: list[str], section: str, values: Values) -> list[str]:
     """`lines` with `values` in `section`; "" is what stands before the first section."""
     heads = [at for at, line in enumerate(lines) if re.match(r"\s*\[", line)]
     if section:
@@ -66,7 +68,7 @@ def _with(lines: list[str], section: str, values: dict[str, str | int]) -> list[
     ]
 
 
-def _as_wanted(text: str, box: str, tenant: str, telemetry: dict[str, str | int]) -> settings.Settings:
+def _as_wanted(text: str, box: str, tenant: str, telemetry: Values) -> settings.Settings:
     before = settings.parse(text)
     link = msgspec.convert({**msgspec.structs.asdict(before.telemetry), **telemetry}, settings.Telemetry)
     return msgspec.structs.replace(before, box=box, tenant=tenant, telemetry=link)
