@@ -16,10 +16,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sekisho.appliance.core.settings import load
 from sekisho.center import pki
+from sekisho.center.notify.letter import Entry, Letter
+from sekisho.center.notify.message import render_html, render_text
+from sekisho.center.notify.told import tell
+from sekisho.center.notify.view import view
 from sekisho.lab import layout
 from sekisho.lab.lab import Lab
 from sekisho.lab.layout import SERVER4, SERVER6, SHAPES
@@ -222,6 +227,24 @@ def test_the_search_finds_what_may_leave(lab: Lab, told: Path, name: str) -> Non
     for place in ("heard", "center/center.db"):
         data = b"".join(content for path, content in searched.items() if path.startswith(place))
         assert plain in data, place
+
+
+def mail_texts(lab: Lab) -> bytes:
+    """Every event that people can be told of, as the most important there is: its mail, plain text and HTML."""
+    found = []
+    for event in events(lab):
+        told = tell("box-1", msgspec.structs.replace(event, stars=3)) if hasattr(event, "stars") else None
+        if told is not None:
+            letter = Letter(kind="alert", tenant="t1", at=event.at, entries=[Entry(told, 1, event.at, event.at)])
+            shown = view(letter)
+            found += [shown.subject, render_text(shown), render_html(shown)]
+    return "\n".join(found).lower().encode()
+
+
+def test_no_canary_is_in_a_mail_and_what_may_be_is(lab: Lab, told: Path) -> None:
+    mails = mail_texts(lab)
+    assert [name for name in SECRETS if any(form in mails for form in forms(name))] == []
+    assert [name for name in ("path", "file-name") if forms(name)[0] not in mails] == []
 
 
 def test_the_rules_fired_on_the_requests_that_carried_the_canaries(lab: Lab, told: Path) -> None:

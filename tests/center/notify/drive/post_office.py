@@ -143,11 +143,12 @@ def alert(number: int = 1, stars: int = 3, **fields: Any) -> Alert:
 class Office:
     """A centre's database with one tenant, and notifiers on it."""
 
-    def __init__(self, root: Path, server: MailServer) -> None:
+    def __init__(self, root: Path, server: MailServer, store: Path | None = None) -> None:
         self.root, self.server = root, server
-        self.store = Store(root / "center.db")
-        self.database = Database(str(root / "center.db"))
-        self.reading = Database(str(root / "center.db"), read_only=True)
+        self.url = str(store or root / "center.db")
+        self.store = Store(self.url)
+        self.database = Database(self.url)
+        self.reading = Database(self.url, read_only=True)
         self.seq = 0
         self.processes: list[subprocess.Popen[bytes]] = []
         (root / "password").write_text(PASSWORD + "\n")
@@ -185,8 +186,8 @@ class Office:
             self.store.add(tenant, box, "e" * 16, rows, now_text())
 
     def start(self, **change: Any) -> subprocess.Popen[bytes]:
-        settings = self.root / "center.toml"
-        lines = [f'store = "{self.root}/center.db"', "[broker]", 'host=""', 'ca=""', 'cert=""', 'key=""', "[notify]"]
+        settings = self.root / "notify.toml"
+        lines = [f'store = "{self.url}"', "[broker]", 'host=""', 'ca=""', 'cert=""', 'key=""', "[notify]"]
         for key, value in {**self.notify, **change}.items():
             lines.append(f"{key} = {value!r}" if not isinstance(value, str) else f'{key} = "{value}"')
         settings.write_text("\n".join(lines))
