@@ -81,6 +81,7 @@ def test_capabilities_are_the_least() -> None:
         "sekisho-telemetry": set(),
         "sekisho-center": set(),
         "sekisho-center-ca": set(),
+        "sekisho-center-immunity": set(),
         "sekisho-center-notify": set(),
         "sekisho-center-web": set(),
     }

@@ -12,6 +12,7 @@ import msgspec
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.center import refused, tenant_commands
 from sekisho.center.ca import commands as ca_commands
+from sekisho.center.immunity import commands as immunity_commands
 from sekisho.center.notify import commands as notify_commands
 from sekisho.center.refused import Aside, Refused
 from sekisho.center.settings import DEFAULT_STORE
@@ -86,6 +87,7 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     status.set_defaults(func=_status)
     tenant_commands.register(group)
     ca_commands.register(group)
+    immunity_commands.register(group)
     notify_commands.register(group)
     refusals = group.add_parser("refused", help="what boxes sent and the centre did not take, by box, kind and day")
     refusals.set_defaults(func=_refused)

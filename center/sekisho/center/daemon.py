@@ -13,25 +13,21 @@ import datetime as dt
 import logging
 import secrets
 import signal
-import socket
-import ssl
 import sys
 import time
 from pathlib import Path
 from queue import Empty, Queue
-from typing import Any, Final
+from typing import Final
 
-import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
+import paho.mqtt.client as paho
 
 from sekisho.appliance.core import sdnotify
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
-from sekisho.center import ingest, intake, settings
+from sekisho.center import ingest, intake, mqtt, settings
 from sekisho.center.intake import Answer, Message
 from sekisho.center.retention import Sweeper
 from sekisho.center.settings import CenterSettings
 from sekisho.center.store import Store
-from sekisho.telemetry.identity import client_id
 
 IDLE_S: Final = 0.5
 GROUP_MESSAGES: Final = 64
@@ -50,7 +46,7 @@ class Center:
     def __init__(self, config: CenterSettings) -> None:
         self._config = config
         self._store = Store(config.store)
-        self._inbox: Queue[mqtt.MQTTMessage | None] = Queue(INBOX_MESSAGES)
+        self._inbox: Queue[paho.MQTTMessage | None] = Queue(INBOX_MESSAGES)
         self._sweeper = Sweeper(self._store, config.retention)
         self._session = ""
         self._next_commit = 0.0
@@ -79,40 +75,18 @@ class Center:
     def stop(self) -> None:
         self._stopped = True
 
-    def _make_client(self) -> mqtt.Client:
-        link = self._config.broker
-        client = mqtt.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=client_id(link.client, Path(link.key)),
-            clean_session=False,
-            protocol=mqtt.MQTTv311,
-            manual_ack=True,
-        )
-        try:
-            context = ssl.create_default_context(cafile=link.ca)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            context.load_cert_chain(link.cert, link.key)
-        except (OSError, ValueError) as err:
-            raise RejectedInput(f"The centre's certificate cannot be used ({link.cert}): {err}.") from err
-        client.tls_set_context(context)
-        client.reconnect_delay_set(1, 5)
-        client.on_socket_open = _no_delay
-        client.on_connect = self._on_connect
-        client.on_disconnect = _on_disconnect
+    def _make_client(self) -> paho.Client:
+        client = mqtt.make_client(self._config.broker, self._on_connect, keep_session=True)
         client.on_message = lambda _c, _u, message: self._inbox.put(message)
         return client
 
-    def _on_connect(self, client: mqtt.Client, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
-        if reason.is_failure:
-            log.warning("the broker refused the connection: %s", reason)
-            return
-        client.subscribe([("sk/1/+/+/ev/+", 1), ("sk/1/+/+/state", 1)])
-        log.info("connected to the broker")
+    def _on_connect(self) -> None:
+        self._client.subscribe([("sk/1/+/+/ev/+", 1), ("sk/1/+/+/state", 1)])
         self._inbox.put(None)
 
-    def _group(self, idle_s: float) -> list[mqtt.MQTTMessage]:
+    def _group(self, idle_s: float) -> list[paho.MQTTMessage]:
         """The first message and all behind it; after a quiet time at once, else when `PACE_S` has passed."""
-        group: list[mqtt.MQTTMessage] = []
+        group: list[paho.MQTTMessage] = []
         try:
             while len(group) < GROUP_MESSAGES:
                 wait_s = max(0.0, self._next_commit - time.monotonic()) if group else idle_s
@@ -135,12 +109,13 @@ class Center:
             )
         self._greeted = True
 
-    def _take_until_stored(self, group: list[mqtt.MQTTMessage]) -> None:
+    def _take_until_stored(self, group: list[paho.MQTTMessage]) -> None:
         """Store a group and acknowledge it, however long the database refuses; the service manager is told."""
         while not self._stopped:
             try:
                 if not self._greeted:
                     self._greet()
+                    self._greeted = True
                 if group:
                     self._take(group)
                 return
@@ -150,7 +125,7 @@ class Center:
                 self._waiting = True
                 time.sleep(RETRY_S)
 
-    def _take(self, group: list[mqtt.MQTTMessage]) -> None:
+    def _take(self, group: list[paho.MQTTMessage]) -> None:
         """Store a group, then acknowledge it to boxes and broker."""
         self._next_commit = time.monotonic() + PACE_S
         messages = [Message(_topic(message), bytes(message.payload), message.retain) for message in group]
@@ -172,19 +147,11 @@ class Center:
         self._client.publish(f"sk/1/{tenant}/{box}/ack", payload, qos=1, retain=True)
 
 
-def _topic(message: mqtt.MQTTMessage) -> str:
+def _topic(message: paho.MQTTMessage) -> str:
     try:
         return str(message.topic)
     except UnicodeDecodeError:
         return ""  # none of ours
-
-
-def _no_delay(_c: mqtt.Client, _u: Any, sock: Any) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _on_disconnect(_c: mqtt.Client, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
-    log.warning("not connected to the broker: %s", reason)
 
 
 def _utc_now() -> str:

@@ -22,8 +22,8 @@ from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.names import RULE, is_name
 
-Kind = Literal["client", "server", "node"]
-"""A node of a broker's cluster serves its clients and calls the other nodes."""
+Kind = Literal["client", "server", "node", "lists"]
+"""A node of a broker's cluster serves its clients and calls the other nodes; `lists` signs the fleet's bad files."""
 
 _CA_DAYS = 3650
 _LEAF_DAYS = 825
@@ -35,6 +35,7 @@ _USAGES = {
     "client": [ExtendedKeyUsageOID.CLIENT_AUTH],
     "server": [ExtendedKeyUsageOID.SERVER_AUTH],
     "node": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
+    "lists": [ExtendedKeyUsageOID.CODE_SIGNING],
 }
 
 

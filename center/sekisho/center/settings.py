@@ -111,6 +111,21 @@ class JetStream(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """How much may wait in the stream; beyond it the boxes keep their events themselves."""
 
 
+class Immunity(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How the fleet's list of bad files is made, signed and sent."""
+
+    cert: str
+    """What the daemon shows the broker."""
+    key: str
+    lists_cert: str
+    """The certificate that boxes accept lists by (pki: kind "lists")."""
+    lists_key: str
+    client: Annotated[str, msgspec.Meta(pattern=f"^{NAME}$")] = "immunity"
+    """The CN of `cert`."""
+    boxes: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
+    """So many boxes must have found a file by themselves before the others stop it."""
+
+
 class CenterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Everything the first cut of the centre needs."""
 
@@ -118,6 +133,7 @@ class CenterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     store: str = DEFAULT_STORE
     notify: Notify = Notify()
     web: Web | None = None
+    immunity: Immunity | None = None
     retention: Retention = Retention()
     ca: Ca = Ca()
     jetstream: JetStream | None = None

@@ -30,11 +30,12 @@ from sekisho.appliance.core.errors import SekishoError
 from sekisho.appliance.core.journal import JournalWriter
 from sekisho.appliance.core.settings import Inspection, Settings, load
 from sekisho.inspect import eve, gate, hold, pages, retro
+from sekisho.inspect.fleet import Published
 from sekisho.inspect.janitor import Janitor
 from sekisho.inspect.ledger import Ledger
 from sekisho.inspect.quarantine import Entry, Quarantine
 from sekisho.inspect.ranges import Ranges
-from sekisho.inspect.recorder import Bad, NewRules, Record, Recorder, utc
+from sekisho.inspect.recorder import Bad, NewFleet, NewRules, Record, Recorder, utc
 from sekisho.inspect.refused import Refused
 from sekisho.inspect.scan import Pool
 from sekisho.inspect.worker import Job, Result
@@ -86,7 +87,8 @@ class Inspect:
         self.rescan = retro.Rescan(recent)
         self._again: dict[int, Entry] = {}
         self._next_again = 0
-        self.pool = Pool(inspection.scan_workers, 512, self._rules_file())
+        self.fleet = Published(settings.fleet_bad)
+        self.pool = Pool(inspection.scan_workers, 512, self._rules_file(), self.fleet.fd)
         self.files = _bind(settings.files_socket, socket.SOCK_DGRAM)
         self.control = _bind(settings.inspect_socket, socket.SOCK_STREAM)
         self.beat = _Beat(settings.gate_beat)
@@ -174,6 +176,9 @@ class Inspect:
             self.engine.forget_verdicts()
             self.recorder.put(NewRules(current.with_name("known.bin")))
             self.rescan.begin()
+        if self.fleet.refresh():
+            self.engine.fleet_changed()
+            self.recorder.put(NewFleet(self.settings.fleet_bad))
         if self.pool.idle:
             self._look_again()
         self.pool.tick()

@@ -19,7 +19,7 @@ from typing import Literal
 import msgspec
 
 from sekisho.appliance.core import marks
-from sekisho.appliance.core.known import MAX_FILES
+from sekisho.appliance.core.known import BY_FLEET, MAX_FILES
 from sekisho.inspect.gate import TO_CLIENT, TO_SERVER, Ends, Kind, Note
 from sekisho.inspect.neutralise import Patch
 from sekisho.inspect.worker import Object, Result
@@ -405,6 +405,10 @@ class HoldEngine:
         if len(self.names) > CACHE_SIZE:
             self.names.popitem(last=False)
 
+    def fleet_changed(self) -> None:
+        """Other boxes' bad files are others now: what was clean may not be any more, and the other way round."""
+        self.cache.clear()
+
     def forget_verdicts(self) -> None:
         """The rules changed: what was clean may not be any more."""
         self.cache.clear()
@@ -613,7 +617,7 @@ class HoldEngine:
     def _remember(self, case: _Case, sha256: str, rules: tuple[str, ...]) -> None:
         if not sha256 or case.outdated:
             return
-        if rules:
+        if rules and rules != (BY_FLEET,):
             self.known[sha256] = rules
             if len(self.known) > MAX_FILES:
                 self.known.popitem(last=False)

@@ -21,6 +21,7 @@ import msgspec
 
 from sekisho.appliance.core.errors import SekishoError
 from sekisho.appliance.core.journal import JournalWriter
+from sekisho.appliance.core.known import BY_FLEET
 from sekisho.inspect.ledger import Ledger, Why
 from sekisho.inspect.quarantine import Entry, Quarantine
 from sekisho.inspect.refused import Refused
@@ -66,6 +67,13 @@ class Record:
     """The verdict is not of the rules in force."""
 
 
+@dataclass(frozen=True)
+class NewFleet:
+    """The fleet's list of bad files has changed."""
+
+    bad: Path
+
+
 class Recorder:
     """A queue and its thread. `put` never blocks."""
 
@@ -89,13 +97,13 @@ class Recorder:
         self._home = [ipaddress.ip_network(network) for network in home]
         self._macs: dict[str, str] = {}
         self._macs_at = 0.0
-        self._queue: queue.Queue[Record | events.Health | Bad | NewRules | None] = queue.Queue(MAX_WAITING)
+        self._queue: queue.Queue[Record | events.Health | Bad | NewRules | NewFleet | None] = queue.Queue(MAX_WAITING)
         self._lost = 0
         self._kept = {entry.sha256: entry.id for entry in quarantine.entries()}
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
-    def put(self, record: Record | events.Health | Bad | NewRules) -> None:
+    def put(self, record: Record | events.Health | Bad | NewRules | NewFleet) -> None:
         """Record soon; overflow drops this record and counts it."""
         try:
             self._queue.put_nowait(record)
@@ -133,6 +141,9 @@ class Recorder:
                     self._refused.begin(record.set_id)
                     for sha256 in self._ledger.among(record.known):
                         self._found_bad(Bad(sha256, ["known_file"], "hash_list"))
+                case NewFleet():
+                    for sha256 in self._ledger.among(record.bad):
+                        self._found_bad(Bad(sha256, [BY_FLEET], "seen_bad"))
                 case Record():
                     self._record(record)
             self._flush()
@@ -168,7 +179,7 @@ class Recorder:
             verdict = msgspec.structs.replace(verdict, quarantine=self._kept_before(verdict.sha256))
         self._write(verdict)
         if verdict.rules and verdict.sha256:
-            if not record.hearsay:
+            if not record.hearsay and verdict.rules != [BY_FLEET]:
                 self._refused.add(verdict.sha256, verdict.size, verdict.rules)
             self._found_bad(Bad(verdict.sha256, verdict.rules, "seen_bad"))
         elif verdict.sha256 and verdict.outcome != "blocked":

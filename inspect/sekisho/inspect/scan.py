@@ -61,6 +61,8 @@ class Pool:
     memory_mb: int
     rules: Path
     """The compiled rules of the set in force; changing it replaces the workers one by one."""
+    fleet: int = -1
+    """Descriptor of the fleet's bad files (fleet.Published), if there is such a list."""
     lost: int = 0
     submitted: int = 0
     _workers: list[_Worker] = field(default_factory=list)
@@ -168,20 +170,22 @@ class Pool:
             ours.close()
             theirs.close()
             return
-        fds = [theirs.fileno(), rules_fd]
+        fleet = self.fleet if self.fleet < 0 else os.dup(self.fleet)
+        fds = [theirs.fileno(), rules_fd, fleet]
         with contextlib.suppress(OSError):
             fds.append(os.open(self.rules.with_name("known.bin"), os.O_RDONLY | os.O_CLOEXEC))
         command = [sys.executable, "-I", "-m", "sekisho.inspect.worker", str(self.memory_mb), *map(str, fds)]
         process = subprocess.Popen(
             command,
-            pass_fds=fds,
+            pass_fds=[fd for fd in fds if fd >= 0],
             stdin=subprocess.DEVNULL,
             env={"PATH": os.environ.get("PATH", ""), "MALLOC_ARENA_MAX": "1"},
             preexec_fn=None,
         )
         theirs.close()
         for fd in fds[1:]:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
         self._workers.append(_Worker(process, ours, str(self.rules), time.monotonic()))
 
     def _feed(self) -> None:

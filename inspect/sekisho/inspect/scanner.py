@@ -15,9 +15,11 @@ from typing import BinaryIO, Final
 
 import yara
 
+from sekisho.appliance.core.known import BY_FLEET
 from sekisho.inspect.containers import walk
 from sekisho.inspect.containers.budget import Budget, Bytes
 from sekisho.inspect.containers.warm import warm
+from sekisho.inspect.fleet import Listed
 from sekisho.inspect.hashes import contains
 
 MAX_RULES: Final = 16
@@ -57,11 +59,13 @@ class Finding:
 class Scanner:
     """Compiled rules, ready to match."""
 
-    def __init__(self, source: BinaryIO, known: bytes | mmap.mmap = b"") -> None:
-        """`known`: sorted 32-byte hashes of malicious files, which no rule need recognise."""
+    def __init__(self, source: BinaryIO, known: bytes | mmap.mmap = b"", fleet: Listed | None = None) -> None:
+        """`known`: sorted 32-byte hashes of malicious files, which no rule need recognise; `fleet`: other boxes'."""
         warm()
         self._rules = yara.load(file=source)
         self._known = known
+        self._fleet = fleet
+        self._fleet_number = 0
         self._clean: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._looked: OrderedDict[tuple[str, str], Finding] = OrderedDict()
         self._bad: OrderedDict[str, list[str]] = OrderedDict()
@@ -74,6 +78,9 @@ class Scanner:
         """
         if not len(data):
             return Finding()
+        if self._fleet is not None and self._fleet.number != self._fleet_number:
+            self._fleet_number = self._fleet.number
+            self._looked.clear()
         finding = Finding(sha256=hashlib.sha256(data).hexdigest())
         again = self._looked.get((finding.sha256, name))
         if again is not None:
@@ -99,6 +106,9 @@ class Scanner:
     def _match(self, data: Bytes, digest: str, name: str, finding: Finding, budget: Budget) -> bool:
         """Whether rules match; they are in `finding` then. What is known to be clean is not matched again."""
         key = (digest, name)
+        if self._fleet is not None and digest not in self._bad and bytes.fromhex(digest) in self._fleet:
+            finding.rules = [BY_FLEET]
+            return True
         if key in self._clean:
             self._clean.move_to_end(key)
             return False

@@ -24,6 +24,7 @@ import msgspec
 import pyseccomp
 
 from sekisho.inspect import mailbox
+from sekisho.inspect.fleet import Listed
 from sekisho.inspect.neutralise import Patch
 from sekisho.inspect.scanner import Limits, Scanner
 from sekisho.inspect.streams import http2, registry
@@ -344,9 +345,10 @@ def warm(worker: Worker) -> None:
 
 def main(argv: list[str]) -> int:
     sock = socket.socket(fileno=int(argv[1]))
-    known = mmap.mmap(int(argv[3]), 0, prot=mmap.PROT_READ) if argv[3:] and os.fstat(int(argv[3])).st_size else b""
+    fleet = Listed(int(argv[3])) if int(argv[3]) >= 0 else None
+    known = mmap.mmap(int(argv[4]), 0, prot=mmap.PROT_READ) if argv[4:] and os.fstat(int(argv[4])).st_size else b""
     with os.fdopen(int(argv[2]), "rb") as source:
-        scanner = Scanner(source, known)
+        scanner = Scanner(source, known, fleet)
     worker = Worker(scanner)
     warm(worker)  # imports and allocations before the door closes
     gc.collect()

@@ -27,7 +27,8 @@ def prepare(lay: Layout, overrides: toml.Table) -> list[Program]:
     broker = mosquitto.write_config(
         Broker(lay.center / "broker", server, address="", port=layout.MQTT, members=members)
     )
-    lay.center_settings.write_text(toml.dumps(_center(lay, center)))
+    immunity = _immunity(pki.issue(authority, "immunity"), pki.issue(authority, "immunity-lists", "lists"))
+    lay.center_settings.write_text(toml.dumps(toml.merged(_center(lay, center), {"immunity": immunity})))
     for folder in (lay.box_state, lay.box_run / "filestore"):
         folder.mkdir(parents=True)
     command(["mount", "-t", "tmpfs", "-o", f"size={FILESTORE_MB}m", "sekisho-lab", str(lay.box_run / "filestore")])
@@ -36,12 +37,26 @@ def prepare(lay: Layout, overrides: toml.Table) -> list[Program]:
     return [
         Program("mosquitto", "center", list(broker.argv), [layout.MQTT]),
         Program("center", "center", _daemon("center", lay.center_settings)),
+        Program("immunity", "center", _center_room("immunity", lay.center_settings)),
         *(Program(room, "box", _daemon(room, lay.box_settings)) for room in ("appliance", "inspect", "telemetry")),
     ]
 
 
 def _daemon(room: str, settings: Path) -> list[str]:
     return [sys.executable, "-I", "-m", f"sekisho.{room}.daemon", "--settings", str(settings)]
+
+
+def _center_room(room: str, settings: Path) -> list[str]:
+    return [sys.executable, "-I", "-m", f"sekisho.center.{room}", "--settings", str(settings)]
+
+
+def _immunity(client: pki.Credentials, lists: pki.Credentials) -> toml.Table:
+    return {
+        "cert": str(client.cert),
+        "key": str(client.key),
+        "lists_cert": str(lists.cert),
+        "lists_key": str(lists.key),
+    }
 
 
 def _hand_over(made: pki.Credentials, folder: Path) -> pki.Credentials:

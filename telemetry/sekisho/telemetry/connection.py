@@ -2,8 +2,8 @@
 
 MQTT 3.1.1 over TLS with the box's certificate, perhaps in WebSocket, perhaps through a proxy. Opening blocks in a
 thread of its own; afterwards the client library runs one. Both only put facts into the daemon's inbox (at most one
-PUBACK per batch in the window, messages of at most `ACK_CAP_BYTES`). Nothing can hold a connection that is
-`abort`ed: its socket is shut down under whoever waits for it.
+PUBACK per batch in the window, acknowledgements of at most `ACK_CAP_BYTES`, lists of at most `fleet.MESSAGE_CAP`).
+Nothing can hold a connection that is `abort`ed: its socket is shut down under whoever waits for it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Final
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from sekisho.appliance.core import fleet
 from sekisho.telemetry.delivery import ACK_CAP_BYTES, WINDOW_BATCHES
 from sekisho.telemetry.opening import STEP_S, Opening, explain
 from sekisho.telemetry.tls import Context
@@ -56,7 +57,16 @@ class AckArrived:
     payload: bytes
 
 
-Fact = Connected | Disconnected | BrokerHas | AckArrived
+@dataclass(frozen=True)
+class FleetTold:
+    """A message about the fleet's bad files, not yet checked; an empty one on `own` takes back what stood there."""
+
+    payload: bytes
+    own: bool
+    """It came on this box's own topic."""
+
+
+Fact = Connected | Disconnected | BrokerHas | AckArrived | FleetTold
 Tell = Callable[[Fact], None]
 
 
@@ -72,11 +82,18 @@ class _Client(mqtt.Client):
 class Connection:
     """A session that is being made, or is there."""
 
-    def __init__(self, serial: int, way: Way, client_id: str, context: Context, topic: str, tell: Tell) -> None:
-        """Prepare it; `serial` tells its facts from those of the ones before, `topic` is the box's own."""
+    def __init__(
+        self, serial: int, way: Way, client_id: str, context: Context, topic: str, tell: Tell, *, immunity: bool = True
+    ) -> None:
+        """Prepare it; `serial` tells its facts from those of the ones before, `topic` is the box's own.
+
+        With `immunity` it also hears what the fleet knows of bad files.
+        """
         self.way = way
         self.serial = serial
         self._topic = topic
+        lists = [f"{topic}/known", fleet.TOPIC_ALL, fleet.TOPIC_CHANGE] if immunity else []
+        self._topics = [f"{topic}/ack", *lists]
         self._tell = tell
         self._ended = threading.Lock()
         self._opening = Opening(way)
@@ -137,12 +154,15 @@ class Connection:
         if reason.is_failure:
             self._end(f"the broker refused the connection: {reason}")
             return
-        client.subscribe(f"{self._topic}/ack", qos=1)
+        client.subscribe([(topic, 1) for topic in self._topics])
         self._tell(Connected(self.serial))
 
     def _on_publish(self, _c: mqtt.Client, _u: Any, mid: int, _r: Any, _p: Any) -> None:
         self._tell(BrokerHas(self.serial << _MID_BITS | mid))
 
     def _on_message(self, _c: mqtt.Client, _u: Any, message: mqtt.MQTTMessage) -> None:
-        if len(message.payload) <= ACK_CAP_BYTES:
-            self._tell(AckArrived(bytes(message.payload)))
+        if message.topic == f"{self._topic}/ack":
+            if len(message.payload) <= ACK_CAP_BYTES:
+                self._tell(AckArrived(bytes(message.payload)))
+        elif len(message.payload) <= fleet.MESSAGE_CAP:
+            self._tell(FleetTold(bytes(message.payload), message.topic == f"{self._topic}/known"))

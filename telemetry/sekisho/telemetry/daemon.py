@@ -21,10 +21,11 @@ from sekisho.appliance.core import sdnotify, settings
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Settings
 from sekisho.telemetry.clocks import RELEASED, boot_mark
-from sekisho.telemetry.connection import AckArrived, BrokerHas, Connected, Disconnected, Fact
+from sekisho.telemetry.connection import AckArrived, BrokerHas, Connected, Disconnected, Fact, FleetTold
 from sekisho.telemetry.delivery import Delivery, parse_ack
 from sekisho.telemetry.enrolment.keeper import Keeper
 from sekisho.telemetry.events import Health
+from sekisho.telemetry.fleet import FleetList, forget
 from sekisho.telemetry.intake import Intake
 from sekisho.telemetry.question import Question
 from sekisho.telemetry.sender import Sender
@@ -35,6 +36,7 @@ POLL_S: Final = 0.02
 RETRY_S: Final = 1.0
 CERTIFICATE_RETRY_S: Final = 30.0
 WATCHDOG_S: Final = 2.0
+FLEET_S: Final = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,8 @@ class Telemetry:
         self._said, self._say_again_at = "", 0.0
         self._stopped = False
         self._question = Question()
+        self._fleet: FleetList | None = None
+        self._fleet_at = 0.0
         self._open_spool()
         self._intake = Intake(config, self._spool)
 
@@ -86,6 +90,7 @@ class Telemetry:
     def turn(self, now: float) -> None:
         """Take what arrived (waiting one poll at most), read the sources, publish what may go."""
         self._spool.keep_time()
+        self._fleet_due(now)
         self._connect(now)
         self._keep_certificate(now)
         self._take_facts(POLL_S)
@@ -184,6 +189,8 @@ class Telemetry:
                 self._delivery.pubacked(mid)
             case AckArrived(payload):
                 self._acknowledged(payload)
+            case FleetTold(payload, own):
+                self._fleet_told(payload, own=own)
 
     def _acknowledged(self, payload: bytes) -> None:
         now = time.monotonic()
@@ -200,6 +207,29 @@ class Telemetry:
             log.warning("The centre says it is %s, which cannot be: its clock or its certificate is wrong.", _utc(true))
             return
         self._spool.clocks.confirm(true, now)
+
+    def _fleet_told(self, payload: bytes, *, own: bool) -> None:
+        now = self._spool.clocks.plausible_wall()
+        if self._fleet and payload:
+            self._fleet.take(payload, now)
+        elif self._fleet and own:
+            self._fleet.back(now)
+
+    def _fleet_due(self, now: float) -> None:
+        """Let go of a list that is over, or of all of it where the owner takes no part."""
+        if now < self._fleet_at:
+            return
+        self._fleet_at = now + FLEET_S
+        wall, link = self._spool.clocks.plausible_wall(), self._settings.telemetry
+        if not link.immunity:
+            forget(self._settings.fleet)
+        elif self._fleet:
+            self._fleet.publish(wall)
+        elif link.ca:
+            try:
+                self._fleet = FleetList(self._settings.fleet, Path(link.ca), self._settings.box, wall)
+            except RejectedInput as err:
+                self._say_once_a_minute(str(err), now)
 
     def _publish(self) -> None:
         while self._sender and (publish := self._delivery.next(time.monotonic(), self._spool)):

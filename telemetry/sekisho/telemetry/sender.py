@@ -19,7 +19,7 @@ import msgspec
 
 from sekisho.appliance.core.settings import Settings
 from sekisho.telemetry import tls
-from sekisho.telemetry.connection import AckArrived, BrokerHas, Connected, Connection, Disconnected, Fact
+from sekisho.telemetry.connection import AckArrived, BrokerHas, Connected, Connection, Disconnected, Fact, FleetTold
 from sekisho.telemetry.identity import client_id
 from sekisho.telemetry.link import Link
 from sekisho.telemetry.look import Look
@@ -99,7 +99,7 @@ class Sender:
                 self._note_end(self._connection.way, reason, now)
             case BrokerHas(mid):
                 self._unconfirmed.discard(mid)
-            case AckArrived():
+            case AckArrived() | FleetTold():
                 pass
             case _:
                 return False
@@ -140,7 +140,9 @@ class Sender:
         self._serial += 1
         self._birth = self._next_birth()
         name = client_id(self._box, Path(self._settings.key))
-        self._connection = Connection(self._serial, way, name, self._tls, self._topic, self._inbox.put)
+        self._connection = Connection(
+            self._serial, way, name, self._tls, self._topic, self._inbox.put, immunity=self._settings.immunity
+        )
         self._deadline = now + ANSWER_S
         self._connection.open(msgspec.json.encode(State("lost", self._birth)))
 

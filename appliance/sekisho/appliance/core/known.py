@@ -16,6 +16,10 @@ from sekisho.appliance.core.errors import RejectedInput
 MAX_FILES: Final = 4096
 """The newest are kept."""
 MAX_BYTES: Final = 8 << 20
+HASH: Final = 32
+"""Bytes of a SHA-256 as the sorted lists hold it."""
+BY_FLEET: Final = "known_by_fleet"
+"""Told in the place of the rules of a file that only the fleet's list knows."""
 
 
 class KnownFile(msgspec.Struct, frozen=True):

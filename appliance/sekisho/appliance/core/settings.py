@@ -97,6 +97,8 @@ class Telemetry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     key: str = ""
     centre: str = ""
     """The centre's web service, https://name[:port], where the certificate is renewed; `sekisho box enrol` sets it."""
+    immunity: bool = True
+    """Whether files that other boxes found malicious are stopped here, and the other way round."""
     spool_mb: Annotated[int, msgspec.Meta(ge=1)] = 512
     """MiB on the disk for what waits and what is kept: enough for days without the centre, 2,047 for any week."""
     keep_hours: Annotated[int, msgspec.Meta(ge=0, le=24 * 31)] = 48
@@ -202,6 +204,16 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return self.spool.with_name("link.json")
 
     @property
+    def fleet(self) -> Path:
+        """The fleet's list of bad files: the centre's signed messages, and `bad.bin`; written by telemetry."""
+        return self.state / "fleet"
+
+    @property
+    def fleet_bad(self) -> Path:
+        """Sorted 32-byte hashes of files that other boxes found malicious; read by inspect."""
+        return self.fleet / "bad.bin"
+
+    @property
     def known_files(self) -> Path:
         """Hashes of files found malicious (core.known), rewritten by inspect, read by appliance for the engine."""
         return self.state / "known.json"
@@ -269,6 +281,7 @@ box = "{box}"                   # this box's name at the monitoring centre, as i
 # cert = ""
 # key = ""
 # centre = ""                   # where the certificate is renewed; set by `sekisho box enrol`
+# immunity = true               # stop what another box of the service found malicious
 # spool_mb = 512
 # keep_hours = 48
 # mask_internal = false         # true: 端末の IP・MAC・名前は仮名で送る devices are told of by pseudonyms only

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sekisho.appliance.core import fleet
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.names import RULE, is_name
 from sekisho.center.pki import Credentials
@@ -26,8 +27,11 @@ QUEUED_BYTES: Final = 128 << 20
 
 BOX_WRITES: Final = ("ev/0", "ev/1", "ev/2", "state")
 BOX_READS: Final = ("ack", "known")
+ALL_READ: Final = (fleet.TOPIC_ALL, fleet.TOPIC_CHANGE)
+"""Whole topics that every box reads: the fleet's list of bad files."""
+IMMUNITY_WRITES: Final = (*ALL_READ, "sk/1/+/+/known")
 CENTER_READS: Final = ("ev/+", "state")
-CENTER_WRITES: Final = BOX_READS
+CENTER_WRITES: Final = ("ack",)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,14 @@ class Member:
 
     def topic(self, level: str) -> str:
         return f"sk/1/{self.tenant}/{self.box}/{level}"
+
+    @property
+    def writes(self) -> list[str]:
+        return [self.topic(level) for level in BOX_WRITES]
+
+    @property
+    def reads(self) -> list[str]:
+        return [*(self.topic(level) for level in BOX_READS), *ALL_READ]
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,8 @@ class Broker:
     websocket_port: int = 0
     """MQTT in WebSocket over TLS, path `WEBSOCKET_PATH`; 0 = none."""
     center_cn: str = "center"
+    immunity_cn: str = "immunity"
+    """The daemon that publishes the fleet's list of bad files."""
     workers: int = 1
     """Ingest workers of the centre; the second is called `{center_cn}-2`, and so on."""
     members: tuple[Member, ...] | None = None
@@ -77,7 +91,11 @@ class Broker:
         """
         if self.members is None:
             raise RejectedInput("This broker has to be told which boxes may connect.")
-        for name in (*(name for member in self.members for name in (member.box, member.tenant)), self.center_cn):
+        for name in (
+            *(name for member in self.members for name in (member.box, member.tenant)),
+            self.center_cn,
+            self.immunity_cn,
+        ):
             if not is_name(name):
                 raise RejectedInput(f"{name!r} is not {RULE}.")
         return self.members

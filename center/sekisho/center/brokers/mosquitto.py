@@ -12,10 +12,12 @@ import shutil
 
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.center.brokers.model import (
+    ALL_READ,
     BOX_READS,
     BOX_WRITES,
     CENTER_READS,
     CENTER_WRITES,
+    IMMUNITY_WRITES,
     PACKET_CAP,
     QUEUED_BYTES,
     QUEUED_MESSAGES,
@@ -46,14 +48,16 @@ def _acl(broker: Broker) -> str:
         lines.append(f"user {center}")
         lines += [f"topic read sk/1/+/+/{level}" for level in CENTER_READS]
         lines += [f"topic write sk/1/+/+/{level}" for level in CENTER_WRITES]
+    lines += [f"user {broker.immunity_cn}", *(f"topic write {topic}" for topic in IMMUNITY_WRITES)]
     if broker.members is None:
         lines += [f"pattern write sk/1/+/%u/{level}" for level in BOX_WRITES]
         lines += [f"pattern read sk/1/+/%u/{level}" for level in BOX_READS]
+        lines += [f"pattern read {topic}" for topic in ALL_READ]
     else:
         for member in broker.listed():
             lines.append(f"user {member.box}")
-            lines += [f"topic write {member.topic(level)}" for level in BOX_WRITES]
-            lines += [f"topic read {member.topic(level)}" for level in BOX_READS]
+            lines += [f"topic write {topic}" for topic in member.writes]
+            lines += [f"topic read {topic}" for topic in member.reads]
     return "\n".join(lines) + "\n"
 
 

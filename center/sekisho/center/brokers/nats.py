@@ -17,10 +17,9 @@ import msgspec
 
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.center.brokers.model import (
-    BOX_READS,
-    BOX_WRITES,
     CENTER_READS,
     CENTER_WRITES,
+    IMMUNITY_WRITES,
     PACKET_CAP,
     WINDOW,
     Broker,
@@ -118,10 +117,12 @@ def _users(broker: Broker) -> list[_Table]:
         "subscribe": [*(_subject(f"sk/1/+/+/{level}") for level in CENTER_READS), DELIVERIES, "_INBOX.>"],
     }
     users: list[_Table] = [{"user": f"CN={name}", "permissions": center} for name in broker.centers]
+    lists = {"publish": list(map(_subject, IMMUNITY_WRITES)), "subscribe": [DELIVERIES]}
+    users.append({"user": f"CN={broker.immunity_cn}", "permissions": lists, "allowed_connection_types": ["MQTT"]})
     for member in broker.listed():
         own = {
-            "publish": [_subject(member.topic(level)) for level in BOX_WRITES],
-            "subscribe": [*(_subject(member.topic(level)) for level in BOX_READS), DELIVERIES],
+            "publish": list(map(_subject, member.writes)),
+            "subscribe": [*map(_subject, member.reads), DELIVERIES],
         }
         users.append({"user": f"CN={member.box}", "permissions": own, "allowed_connection_types": ["MQTT", "MQTT_WS"]})
     return users

@@ -18,10 +18,9 @@ import msgspec
 
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.center.brokers.model import (
-    BOX_READS,
-    BOX_WRITES,
     CENTER_READS,
     CENTER_WRITES,
+    IMMUNITY_WRITES,
     PACKET_CAP,
     QUEUED_BYTES,
     QUEUED_MESSAGES,
@@ -119,11 +118,15 @@ def _definitions(broker: Broker) -> dict[str, list[_Entry]]:
     for member in broker.listed():
         users.append(_user(member.box))
         permissions.append(_permission(member.box, rf"mqtt-subscription-{re.escape(member.box)}-[0-9a-f]+qos[01]"))
-        topics.append(_topics(member.box, map(member.topic, BOX_WRITES), map(member.topic, BOX_READS)))
+        topics.append(_topics(member.box, member.writes, member.reads))
     for center in broker.centers:
         users.append(_user(center))
         permissions.append(_permission(center, rf"mqtt-subscription-{re.escape(center)}-[0-9a-f]+qos[01]"))
         topics.append(_topics(center, map(_anywhere, CENTER_WRITES), map(_anywhere, CENTER_READS)))
+    lists = broker.immunity_cn
+    users.append(_user(lists))
+    permissions.append(_permission(lists, rf"mqtt-subscription-{re.escape(lists)}-[0-9a-f]+qos[01]"))
+    topics.append(_topics(lists, IMMUNITY_WRITES, []))
     # What is dropped here the boxes repeat.
     bound = {"max-length": QUEUED_MESSAGES, "max-length-bytes": QUEUED_BYTES, "overflow": "drop-head"}
     policy: _Entry = {"vhost": _VHOST, "name": "bound", "pattern": "^mqtt-", "apply-to": "queues", "definition": bound}

@@ -1,0 +1,145 @@
+"""Which bad files the fleet stops: judged with distrust, numbered, said as a change or as a whole."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.fleet import All, Change
+from sekisho.appliance.core.known import BY_FLEET
+from sekisho.center import tenants
+from sekisho.center.database import Database
+from sekisho.center.immunity import commands, listing
+from sekisho.center.immunity.judge import PER_BOX, judge
+from sekisho.center.outbox import BAD_FILE
+from sekisho.center.store import NewRow, Store
+from sekisho.center.tenants import Tenant
+from sekisho.telemetry.events import FileVerdict, encode
+
+NOW = 1_800_000_000.0
+AT = "2026-11-21T10:00:00.000000Z"
+
+
+def sha(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+class Centre:
+    def __init__(self, path: Path) -> None:
+        self.store = Store(path)
+        self.database = Database(str(path))
+        self._seq = 0
+
+    def found(self, name: str, *, box: str = "box-1", tenant: str = "t1", rules: tuple[str, ...] = ("EVIL",)) -> str:
+        """A box has stopped a file; what the centre thinks of it."""
+        self._seq += 1
+        verdict = FileVerdict(at=AT, outcome="blocked", rules=list(rules), sha256=sha(name), size=10)
+        row = NewRow(self._seq, 0, "file", AT, encode(verdict))
+        with self.store.transaction():
+            self.store.add(tenant, box, "a" * 16, [row], AT)
+        assert judge(self.database) == 1
+        with self.database.reading() as db:
+            return str(db.scalar(sa.select(BAD_FILE.c.state).where(BAD_FILE.c.seq == self._seq)))
+
+    def stopped(self, now: float = NOW) -> set[str]:
+        """What a box that has been told everything stops."""
+        lists = listing.current(self.database, now)
+        files: set[str] = set()
+        for made in lists:
+            if isinstance(made, All):
+                files = {made.files[at : at + 32].hex() for at in range(0, len(made.files), 32)}
+            else:
+                files = (files | set(made.add)) - set(made.remove)
+        return files
+
+
+@pytest.fixture
+def centre(tmp_path: Path) -> Centre:
+    return Centre(tmp_path / "center.db")
+
+
+def test_what_one_box_has_found_is_stopped_by_all(centre: Centre) -> None:
+    assert centre.stopped() == set()
+    assert centre.found("a") == "listed"
+    assert centre.stopped() == {sha("a")}
+    whole, change = listing.current(centre.database, NOW)
+    assert isinstance(whole, All) and isinstance(change, Change)
+    assert (change.base, change.add, whole.files) == (whole.n, [sha("a")], b"")
+
+
+def test_a_whole_list_is_made_when_much_or_long_has_changed(centre: Centre) -> None:
+    centre.stopped()
+    for number in range(PER_BOX):
+        centre.found(f"m{number}")
+    for number in range(listing.CROWD - PER_BOX):
+        centre.found(f"n{number}", box="box-2")
+    (whole,) = listing.current(centre.database, NOW)
+    assert isinstance(whole, All) and len(whole.files) == 32 * listing.CROWD
+    (later,) = listing.current(centre.database, NOW + listing.WHOLE_S)
+    assert isinstance(later, All) and later.n > whole.n and later.until > whole.until
+
+
+def test_nothing_is_due_until_something_changes(centre: Centre) -> None:
+    newest = max(made.n for made in listing.current(centre.database, NOW))
+    assert not listing.due(centre.database, newest, NOW)
+    centre.found("a")
+    assert listing.due(centre.database, newest, NOW)
+
+
+def test_hearsay_is_no_finding(centre: Centre) -> None:
+    assert centre.found("a", rules=(BY_FLEET,)) == "hearsay"
+    assert centre.found("b", rules=("known_file",)) == "hearsay"
+    assert centre.stopped() == set()
+
+
+def test_one_box_cannot_stop_everything(centre: Centre) -> None:
+    words = [centre.found(f"n{number}") for number in range(PER_BOX + 5)]
+    assert words == ["listed"] * PER_BOX + ["too_many"] * 5
+    assert centre.found("other", box="box-2") == "listed"
+
+
+def test_nothing_at_all_is_never_stopped(centre: Centre) -> None:
+    assert centre.found("") == "never"
+    assert centre.stopped() == set()
+
+
+def test_more_boxes_can_be_asked_for(centre: Centre) -> None:
+    for box, listed in (("box-1", set()), ("box-1", set()), ("box-2", {sha("a")})):
+        row = NewRow(1, 0, "file", AT, encode(FileVerdict(at=AT, outcome="blocked", rules=["E"], sha256=sha("a"))))
+        epoch = hashlib.sha256(f"{box}{listed}{id(row)}".encode()).hexdigest()[:16]
+        with centre.store.transaction():
+            centre.store.add("t1", box, epoch, [row], AT)
+        judge(centre.database, boxes=2)
+        assert centre.stopped() == listed
+
+
+def test_a_tenant_that_stays_away_gives_nothing_and_its_boxes_are_told(centre: Centre) -> None:
+    with centre.database.transaction() as db:
+        tenants.save(db, Tenant("t2", immunity=False))
+    assert centre.found("a", box="box-9", tenant="t2") == "not_shared"
+    assert centre.stopped() == set()
+
+
+def test_what_an_operator_withdraws_stays_withdrawn(centre: Centre) -> None:
+    centre.found("a")
+    centre.stopped()
+    commands.withdraw(centre.database, sha("a"), "a customer's own program")
+    assert centre.stopped() == set()
+    assert centre.found("a", box="box-2") == "withdrawn"
+    assert centre.stopped(NOW + listing.WHOLE_S) == set()
+    commands.enlist(centre.database, sha("a"), "it is bad after all")
+    assert centre.stopped(NOW + listing.WHOLE_S) == {sha("a")}
+    with pytest.raises(RejectedInput, match="no SHA-256"):
+        commands.withdraw(centre.database, "abc", "")
+
+
+def test_the_list_keeps_the_newest(centre: Centre, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "MAX_FILES", 3)
+    centre.stopped()
+    for name in "abcde":
+        centre.found(name)
+    assert centre.stopped(NOW + listing.WHOLE_S) == {sha(name) for name in "cde"}
