@@ -70,6 +70,7 @@ class Site:
         self.broker = Broker(root / "broker", server, "127.0.0.1", self.port, members=MEMBERS)
         self.launch = self.write_broker()
         self.store_path = root / "events.db"
+        self.store_url = str(self.store_path)
         (root / "run" / "eve").mkdir(parents=True)
         self.eve = root / "run" / "eve" / "eve.json"
         self._write_settings()
@@ -98,7 +99,7 @@ class Site:
         link = f'host = "127.0.0.1"\nport = {self.port}\nca = "{self.pki}/ca.crt"\n'
         self.center_toml = self.root / "center.toml"
         self.center_toml.write_text(
-            f'store = "{self.store_path}"\n[broker]\n{link}cert = "{self.center.cert}"\nkey = "{self.center.key}"\n'
+            f'store = "{self.store_url}"\n[broker]\n{link}cert = "{self.center.cert}"\nkey = "{self.center.key}"\n'
         )
         way = {"host": "127.0.0.1", "port": self.port, "fallback_port": 0, **self._link}
         files = {"ca": str(self.box.ca), "cert": str(self.box.cert), "key": str(self.box.key)}
@@ -109,9 +110,9 @@ class Site:
             f'[paths]\nrun = "{self.root}/run"\nstate = "{self.root}/state"\n'
         )
 
-    def store_in(self, path: Path) -> None:
+    def store_in(self, url: str | Path) -> None:
         """Keep the centre's store elsewhere; before it is started."""
-        self.store_path = path
+        self.store_path, self.store_url = Path(url), str(url)
         self._write_settings()
 
     def start(self, *names: str) -> None:
@@ -169,9 +170,9 @@ class Site:
             os.close(fd)
 
     def events(self) -> list[Stored]:
-        if not self.store_path.exists():
+        if self.store_url == str(self.store_path) and not self.store_path.exists():
             return []
-        store = Store(self.store_path, read_only=True)
+        store = Store(self.store_url, read_only=True)
         try:
             return store.events(limit=1_000_000)
         finally:
@@ -186,12 +187,12 @@ class Site:
             return -1
 
     def missing(self) -> list[object]:
-        with closing(Store(self.store_path, read_only=True)) as store:
+        with closing(Store(self.store_url, read_only=True)) as store:
             return list(store.missing())
 
     def states(self) -> dict[str, str]:
         """What the centre thinks of each box."""
-        with closing(Store(self.store_path, read_only=True)) as store:
+        with closing(Store(self.store_url, read_only=True)) as store:
             return {box.box: box.state for box in store.boxes()}
 
     def sids(self) -> list[int]:

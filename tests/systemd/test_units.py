@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "systemd" / "system"
-SERVICES = sorted(FOLDER.glob("*.service"))
+TASKS = sorted(path for path in FOLDER.glob("*.service") if path.with_suffix(".timer").exists())
+SERVICES = sorted(set(FOLDER.glob("*.service")) - set(TASKS))
 DAEMONS = {path.parent.name: f"sekisho.{path.parent.name}.daemon" for path in ROOT.glob("*/sekisho/*/daemon.py")} | {
     f"center-{path.parent.name}": f"sekisho.center.{path.parent.name}"
     for path in ROOT.glob("center/sekisho/center/*/__main__.py")
@@ -42,7 +43,7 @@ def test_units_verify_clean(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*SERVICES, *TASKS], ids=lambda path: path.stem)
 def test_exposure_is_low(path: Path) -> None:
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--no-pager", str(path)],
@@ -63,6 +64,14 @@ def test_a_daemon_is_isolated_watched_and_always_comes_back(path: Path) -> None:
     assert (service["Type"], service["Restart"]) == ("notify", "always")
     assert float(service["WatchdogSec"].removesuffix("s")) >= 20
     assert unit(path)["Unit"]["StartLimitIntervalSec"] == "0"
+
+
+@pytest.mark.parametrize("path", TASKS, ids=lambda path: path.stem)
+def test_a_task_runs_once_as_a_user_of_ours_and_its_timer_makes_up_for_a_missed_time(path: Path) -> None:
+    service = unit(path)["Service"]
+    assert service["Type"] == "oneshot" and service["CapabilityBoundingSet"] == ""
+    assert service["User"] in {unit(daemon)["Service"]["User"] for daemon in SERVICES} - {"root"}
+    assert unit(path.with_suffix(".timer"))["Timer"]["Persistent"] == "yes"
 
 
 def test_every_daemon_is_its_own_user_and_none_is_root() -> None:
@@ -89,5 +98,5 @@ def test_capabilities_are_the_least() -> None:
 
 def test_every_writable_path_is_made_before() -> None:
     made = set(re.findall(r"^d (\S+)", (ROOT / "systemd" / "tmpfiles.d" / "sekisho.conf").read_text(), re.M))
-    for path in SERVICES:
+    for path in [*SERVICES, *TASKS]:
         assert set(unit(path)["Service"].get("ReadWritePaths", "").split()) <= made

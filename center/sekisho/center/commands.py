@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.center import refused, tenant_commands
+from sekisho.center import backup_commands, refused, tenant_commands
 from sekisho.center.ca import commands as ca_commands
 from sekisho.center.immunity import commands as immunity_commands
 from sekisho.center.notify import commands as notify_commands
@@ -86,6 +86,7 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     status = group.add_parser("status", help="boxes, streams and counts")
     status.set_defaults(func=_status)
     tenant_commands.register(group)
+    backup_commands.register(group)
     ca_commands.register(group)
     immunity_commands.register(group)
     notify_commands.register(group)

@@ -40,6 +40,8 @@ class _Header(msgspec.Struct, frozen=True):
     z: Literal["", "zstd"] = ""
     off: Annotated[float, msgspec.Meta(ge=-OFF_CAP_S, le=OFF_CAP_S)] = 0.0
     """Seconds that the box's clock was behind when it wrote these rows."""
+    again: bool = False
+    """The centre had all of these before it was restored."""
 
 
 class StateMessage(msgspec.Struct, frozen=True):
@@ -143,7 +145,7 @@ def parse_batch(lane: int, payload: bytes) -> Batch:
         lines = (batches.expand(rest) if header.z else rest).rstrip(b"\n").split(b"\n", ROWS_CAP + 1)
         if header.v != 1 or header.n != len(lines):
             raise ValueError("not a whole batch of version 1")
-        rows = [_row(lane, line, header.off) for line in lines]
+        rows = [_row(lane, line, header) for line in lines]
     except (msgspec.DecodeError, ValueError, RecursionError) as err:
         raise RejectedInput(f"A batch was refused: {err}.") from err
     numbers = [row.seq for row in rows]
@@ -151,15 +153,15 @@ def parse_batch(lane: int, payload: bytes) -> Batch:
     return Batch(header.e, rows, (lane, min(numbers), max(numbers)), rejected)
 
 
-def _row(lane: int, line: bytes, off_s: float) -> NewRow:
+def _row(lane: int, line: bytes, header: _Header) -> NewRow:
     seq, row_lane, raw = _line(line)
     if row_lane != lane:
         raise ValueError("a row of another lane")
     body = bytes(raw)
     try:
         event = events.decode(body)
-        if off_s:
-            event = corrected(event, off_s)
+        if header.off:
+            event = corrected(event, header.off)
             body = events.encode(event)
     except (msgspec.DecodeError, RecursionError, ValueError):
         return NewRow(seq, lane, REJECTED, "", b"")
@@ -168,7 +170,8 @@ def _row(lane: int, line: bytes, off_s: float) -> NewRow:
     dropped = event.dropped() if isinstance(event, Gap) else []
     if len(dropped) > events.GAP_RUNS or not all(1 <= first <= last < seq for first, last in dropped):
         return NewRow(seq, lane, REJECTED, "", b"")
-    return NewRow(seq, lane, str(event.__struct_config__.tag), event.at, body, dropped, getattr(event, "stars", 0))
+    stars = getattr(event, "stars", 0)
+    return NewRow(seq, lane, str(event.__struct_config__.tag), event.at, body, dropped, stars, header.again)
 
 
 def make_ack(

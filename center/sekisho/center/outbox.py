@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sekisho.center.store import NewRow
 
 NEW: Final = "new"
+RESTORED: Final = "restored"
+"""A notice that people were told of before the centre was restored from a backup: kept and shown, not mailed again."""
 BAD: Final = ("blocked", "delivered_then_found")
 
 
@@ -62,6 +64,7 @@ def write(db: sa.Connection, tenant: str, box: str, epoch: str, new: Sequence[Ne
     common = {"tenant": tenant, "box": box, "epoch": epoch, "received_at": received_at, "state": NEW}
     notices = [
         {**common, "seq": row.seq, "at": row.at, "stars": row.stars, "type": row.type, "body": row.body}
+        | ({"state": RESTORED} if row.again else {})
         for row in new
         if row.stars
     ]

@@ -70,7 +70,7 @@ STORE = sa.Table(
     "store",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False, doc="always 1"),
-    sa.Column("generation", sa.Integer, nullable=False, server_default="0", doc="how often it was restored"),
+    sa.Column("generation", sa.BigInteger, nullable=False, server_default="0", doc="how often it was restored"),
     sa.Column("swept", sa.Text, nullable=False, server_default="", doc="the day retention last counted from"),
 )
 
@@ -100,6 +100,8 @@ class NewRow:
     """The runs a Gap event declares."""
     stars: int = 0
     """1..3, how important it is for people; 0: not for people."""
+    again: bool = False
+    """The box says that the centre had it before it was restored: people were told then."""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,8 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     """"zstd" where the lines are compressed."""
     off: float | msgspec.UnsetType = msgspec.UNSET
     """Seconds to add to each `at`: the box's clock was wrong when these were recorded."""
+    again: bool = False
+    """The centre had acknowledged all of these before it was restored: people were told of them then."""
 
 
 _line = msgspec.json.Decoder(tuple[int, int, msgspec.Raw]).decode
@@ -95,10 +97,10 @@ def expand(packed: bytes, cap: int = LINES_CAP) -> bytes:
     return lines
 
 
-def payload(epoch: str, count: int, lines: bytes, *, packed: bool, off: float = 0.0) -> bytes:
+def payload(epoch: str, count: int, lines: bytes, *, packed: bool, off: float = 0.0, again: bool = False) -> bytes:
     """The message: `lines` are compressed here if they are not yet and it pays."""
     if not packed and len(lines) >= WORTH_BYTES:
         smaller = compress(lines)
         if len(smaller) < len(lines) * 9 // 10:
             packed, lines = True, smaller
-    return _header(Header(1, epoch, count, "zstd" if packed else "", off or msgspec.UNSET)) + b"\n" + lines
+    return _header(Header(1, epoch, count, "zstd" if packed else "", off or msgspec.UNSET, again)) + b"\n" + lines

@@ -183,6 +183,19 @@ def _packed_numbers(db: sqlite3.Connection, lane: int, after: int, before: int) 
                 yield number
 
 
+def had_to(db: sqlite3.Connection, lane: int) -> int:
+    """The number to which the centre has had all of a lane's rows that this box still has."""
+    args = {"lane": lane, "end": END}
+    had, waits = db.execute(
+        "SELECT MAX(COALESCE((SELECT MAX(seq) FROM kept WHERE lane = :lane), 0),"
+        " COALESCE((SELECT MAX(last) FROM block WHERE lane = :lane AND had_at IS NOT NULL), 0)),"
+        " MIN(COALESCE((SELECT MIN(seq) FROM event WHERE lane = :lane), :end),"
+        " COALESCE((SELECT MIN(first) FROM block WHERE lane = :lane AND had_at IS NULL), :end))",
+        args,
+    ).fetchone()
+    return min(int(had), int(waits) - 1)
+
+
 def remove(db: sqlite3.Connection, block: int) -> None:
     db.execute("DELETE FROM lines WHERE block = ?", (block,))
     db.execute("DELETE FROM block WHERE id = ?", (block,))

@@ -234,7 +234,9 @@ class Delivery:
         if self._full():
             return None
         for lane in range(LANES):
-            load = spool.next_load(lane, self.reached[lane])
+            reached, again = self.reached[lane], spool.again[lane]
+            load = spool.next_load(lane, reached, again) if reached < again else None
+            load = load or spool.next_load(lane, reached)
             if load and spool.clocks.off(load.clock) is not None:
                 self.reached[lane] = load.last
                 return self._publish(load, now, spool)
@@ -242,7 +244,9 @@ class Delivery:
 
     def _publish(self, load: Load, now: float, spool: Spool, wait_s: float = ASK_S) -> Publish:
         off = spool.clocks.off(load.clock) or 0.0
-        payload = batches.payload(self._epoch, load.count, load.lines, packed=load.packed, off=off)
+        payload = batches.payload(
+            self._epoch, load.count, load.lines, packed=load.packed, off=off, again=load.last <= spool.again[load.lane]
+        )
         batch = Batch(load.lane, load.first, load.last, len(payload), now, wait_s=wait_s)
         self._window.append(batch)
         return Publish(batch, payload)

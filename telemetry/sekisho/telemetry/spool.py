@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.telemetry import blocks, clocks, events, folds, hits, room
 from sekisho.telemetry.blocks import Load
@@ -65,6 +67,8 @@ class Spool:
                 self.epoch = self._meta("epoch", lambda: secrets.token_hex(8))
                 self.generation = int(self._meta("generation", lambda: "0"))
                 self.had = int(self._meta("had", lambda: "0"))
+                self.again: list[int] = msgspec.json.decode(self._meta("again", lambda: "[0, 0, 0]"))
+                """Of each lane, the number to which the centre has had all rows, before it was restored."""
                 self.clocks = clocks.load(self._db, boot, *clocks.read())
                 self._plain = {table: self._count(table) for table in ("event", "kept")}
         except DeviceFault:
@@ -197,22 +201,25 @@ class Spool:
 
         """
         try:
-            self._resend(generation, upto)
+            again = self._resend(generation, upto)
         except SpoolFull:
             with self._file.reserve_released():
-                self._resend(generation, upto)
-        self.generation, self.had = generation, upto
+                again = self._resend(generation, upto)
+        self.generation, self.had, self.again = generation, upto, again
 
-    def _resend(self, generation: int, upto: int) -> None:
+    def _resend(self, generation: int, upto: int) -> list[int]:
         with self._transaction():
+            again = [max(was, blocks.had_to(self._db, lane)) for lane, was in enumerate(self.again)]
             self._db.execute("UPDATE meta SET value = ? WHERE key = 'generation'", (str(generation),))
             self._db.execute("UPDATE meta SET value = ? WHERE key = 'had'", (str(upto),))
+            self._db.execute("UPDATE meta SET value = ? WHERE key = 'again'", (msgspec.json.encode(again).decode(),))
             kept = "SELECT seq, lane, at, body, clock FROM kept WHERE seq > ?"
             self._db.execute(f"INSERT INTO event(seq, lane, at, body, clock) {kept}", (upto,))
             self._db.execute("DELETE FROM kept WHERE seq > ?", (upto,))
             self._db.execute("UPDATE block SET had_at = NULL WHERE had_at IS NOT NULL AND last > ?", (upto,))
             self._declare(_now_utc(), "not_kept", room.gone(self._db, upto, self._next_seq()))
             self._plain = {table: self._count(table) for table in ("event", "kept")}
+        return again
 
     def tidy(self, sent: Sequence[int], now: float) -> None:
         """One step of what can wait: pack a lane's oldest rows (not those under way, to `sent`), let history expire.
