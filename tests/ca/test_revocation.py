@@ -14,8 +14,9 @@ from cryptography import x509
 
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center import pki
-from sekisho.center.ca import registry, revoking, times
+from sekisho.center.ca import cutting, registry, revoking, times
 from sekisho.center.database import Database
+from sekisho.center.refused import REFUSED
 
 if TYPE_CHECKING:
     from tests.ca.conftest import Box, Centre
@@ -33,19 +34,30 @@ def site(tmp_path_factory: pytest.TempPathFactory, make_centre: Callable[[Path],
     made.stop()
 
 
+def _context(site: Centre, box: Box) -> ssl.SSLContext:
+    made = ssl.create_default_context(cafile=site.ca)
+    made.maximum_version = ssl.TLSVersion.TLSv1_2  # a refusal is part of the handshake there
+    made.load_cert_chain(box.identity / "identity.pem")
+    return made
+
+
 class Session:
     """A box's MQTT connection, by hand: what it is told, and when the broker ends it."""
 
-    def __init__(self, site: Centre, box: Box) -> None:
+    def __init__(self, site: Centre, box: Box, former: Session | None = None) -> None:
         name = box.root.name.encode()
-        context = ssl.create_default_context(cafile=site.ca)
-        context.maximum_version = ssl.TLSVersion.TLSv1_2  # a refusal is part of the handshake there
-        context.load_cert_chain(box.identity / "identity.pem")
+        self.context: ssl.SSLContext = former.context if former else _context(site, box)
         raw = socket.create_connection(("127.0.0.1", site.broker_port), timeout=10)
-        self.tls = context.wrap_socket(raw, server_hostname="127.0.0.1")
+        ticket = former.tls.session if former else None
+        self.tls: ssl.SSLSocket = self.context.wrap_socket(raw, server_hostname="127.0.0.1", session=ticket)
         head = b"\x00\x04MQTT\x04\x02\x00\x3c" + len(name).to_bytes(2, "big") + name
         self.tls.sendall(bytes([0x10, len(head)]) + head)
         self.answer = self.tls.recv(4)
+
+    def say(self, topic: bytes, payload: bytes) -> None:
+        """Publish, at most once."""
+        body = len(topic).to_bytes(2, "big") + topic + payload
+        self.tls.sendall(bytes([0x30, len(body)]) + body)
 
     def alive(self) -> bool:
         """Whether the broker still answers a ping."""
@@ -109,6 +121,18 @@ def test_the_web_service_refuses_the_revoked_too_until_there_is_a_new_code(site:
     assert site.outcomes()[-3:] == ["revoked", "expired code", "granted"]
 
 
+def test_who_resumes_a_session_from_before_is_not_believed_and_cut_off_again(site: Centre, make_box: MakeBox) -> None:
+    box = _enrolled(site, make_box, "back")
+    first = Session(site, box)
+    _cut(site, "back")
+    again = Session(site, box, first)  # Mosquitto's TLS does not verify a resumed session anew
+    assert again.tls.session_reused and again.alive()
+    row = b'[1,1,{"type":"alert","at":"2026-01-02T03:04:05Z","sid":666}]'
+    again.say(b"sk/1/t1/back/ev/1", b'{"v":1,"e":"00000000000000aa","n":1}\n' + row + b"\n")
+    site.wait(lambda: not again.alive(), 2 * CUT_S + 5)
+    assert site.sids("back") == []
+
+
 def test_one_after_the_other_all_stay_out_also_after_the_brokers_restart(site: Centre, make_box: MakeBox) -> None:
     boxes = [_enrolled(site, make_box, f"gone-{number}") for number in range(3)]
     for box in boxes:
@@ -148,6 +172,25 @@ def test_what_was_overtaken_is_small_and_nothing_is_written_twice(tmp_path: Path
     assert read[-1].last_update_utc > read[0].last_update_utc
     assert all(crl.last_update_utc < now < crl.next_update_utc for crl in read if crl.next_update_utc)
     assert (lists / "crl.pem").read_bytes() == numbered[-1].read_bytes()
+
+
+def test_a_box_that_has_a_new_code_is_not_cut_off_for_what_was_refused_before(tmp_path: Path) -> None:
+    database, now = Database(str(tmp_path / "center.db")), times.text(times.now())
+    pki.create_ca(tmp_path)
+    with database.transaction() as db:
+        registry.expect(db, "b", "t1", now)
+        stand = cutting.Stand(pki.load_ca(tmp_path), "b")
+        stand.record(db, times.now())
+        revoking.revoke(db, "b", "me", "lost", times.now())
+        (row,) = revoking.due(db)
+        revoking.cut(db, [row.serial], times.now())
+        assert revoking.due(db) == []
+        later = times.text(times.now())
+        refusal = {"day": later[:10], "box": "b", "kind": "tenant", "count": 1, "last_at": later, "reason": ""}
+        db.execute(REFUSED.insert(), refusal)
+        assert revoking.due(db) == [row]
+        registry.expect(db, "b", "t1", now)
+        assert revoking.due(db) == []
 
 
 def test_only_a_known_box_can_be_revoked(tmp_path: Path) -> None:

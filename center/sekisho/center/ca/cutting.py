@@ -1,9 +1,9 @@
 """Closing the live session of a box whose certificate was revoked.
 
 By the protocol itself, so that it works with every broker: a connection with the same client id makes the broker
-disconnect the one it has (MQTT 3.1.1, MQTT-3.1.4-2). For that instant the CA gives itself a certificate with the
-box's name; it lives five minutes, is in the history as "cut", and its key is on no disk after the handshake.
-The list of the revoked must be out before, or the box comes straight back.
+disconnect the one it has (MQTT 3.1.1, MQTT-3.1.4-2). For that the CA gives itself a certificate with the box's
+name; it lives an hour, is in the history as "cut", and its key is on no disk after the handshake. The list of
+the revoked must be out before, or the box comes straight back.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sekisho.center import pki
 from sekisho.center.ca import csr, granting
 from sekisho.center.settings import BrokerLink
 
-LIFE: Final = dt.timedelta(minutes=5)
+LIFE: Final = dt.timedelta(hours=1)
 CONNECT_S: Final = 5.0
 
 
@@ -41,6 +41,10 @@ class Stand:
         self._pem = self._cert.public_bytes(Encoding.PEM) + key.private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
         )
+
+    def lasts(self, now: dt.datetime) -> bool:
+        """Whether it is good for another connection."""
+        return self._cert.not_valid_after_utc - now > LIFE / 10
 
     def record(self, db: sa.Connection, now: dt.datetime) -> None:
         granting.record(db, self._cert, "", self._fingerprint, "cut", "", now)

@@ -25,8 +25,9 @@ from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.center import pki
 from sekisho.center.ca import registry
-from sekisho.center.ca.tables import CERTIFICATE, ENROL_CODE
+from sekisho.center.ca.tables import BOX_IDENTITY, CERTIFICATE, ENROL_CODE
 from sekisho.center.ca.times import text
+from sekisho.center.refused import REFUSED
 
 LIST_DAYS: Final = 3650
 """A list that is over would close the broker to everyone; ours is replaced when something is revoked, not by age."""
@@ -54,8 +55,15 @@ def revoke(db: sa.Connection, box: str, who: str, reason: str, now: dt.datetime)
 
 
 def due(db: sa.Connection) -> list[sa.Row[tuple[str, str]]]:
-    """(serial, box) of what was revoked and not yet cut off."""
-    which = (CERTIFICATE.c.revoked_at != "", CERTIFICATE.c.cut_at == "")
+    """(serial, box) of what was revoked and not yet cut off, or of what has been heard of since.
+
+    A broker lets in who resumes a TLS session from before, and Mosquitto does not ask the list for WebSocket at all.
+    Ingest believes none of it, and that it refused something is what tells us here.
+    """
+    refused = (REFUSED.c.box == CERTIFICATE.c.box, REFUSED.c.kind == "tenant", REFUSED.c.last_at > CERTIFICATE.c.cut_at)
+    still = (BOX_IDENTITY.c.box == CERTIFICATE.c.box, BOX_IDENTITY.c.state == "revoked")
+    back = sa.and_(sa.exists().where(*refused), sa.exists().where(*still))
+    which = (CERTIFICATE.c.revoked_at != "", sa.or_(CERTIFICATE.c.cut_at == "", back))
     return list(db.execute(sa.select(CERTIFICATE.c.serial, CERTIFICATE.c.box).where(*which)))
 
 

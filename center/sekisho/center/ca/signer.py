@@ -29,6 +29,8 @@ from sekisho.telemetry.enrolment.wire import BrokerAddress, Grant
 
 LOOK_S: Final = 0.25
 RETRY_S: Final = 5.0
+AGAIN_S: Final = 5.0
+"""Before a box that came back is cut off again."""
 BEAT_S: Final = 2.0
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,8 @@ class Signer:
         self._publish()
         self._socket = _listen(Path(config.ca.socket))
         self._stopped = threading.Event()
+        self._stands: dict[str, Stand] = {}
+        self._cut_at: dict[str, float] = {}
 
     def run(self) -> None:
         """Answer until `stop`."""
@@ -125,17 +129,25 @@ class Signer:
     def _cut(self) -> None:
         with self._database.reading() as db:
             due = revoking.due(db)
-        if not due:
-            return
-        self._publish()
-        for box in sorted({row.box for row in due}):
-            stand = Stand(self._ca, box)
+        boxes = {row.box for row in due}
+        self._cut_at = {box: at for box, at in self._cut_at.items() if box in boxes and time.monotonic() < at + AGAIN_S}
+        for box in sorted(boxes - set(self._cut_at)):
+            self._publish()
+            now = times.now()
+            self._stand(box, now).take_session(self._config.broker)
             with self._database.transaction() as db:
-                stand.record(db, times.now())
-            stand.take_session(self._config.broker)
-            with self._database.transaction() as db:
-                revoking.cut(db, [row.serial for row in due if row.box == box], times.now())
+                revoking.cut(db, [row.serial for row in due if row.box == box], now)
+            self._cut_at[box] = time.monotonic()
             log.warning("%s is cut off: its certificates are revoked", box)
+
+    def _stand(self, box: str, now: dt.datetime) -> Stand:
+        self._stands = {name: stand for name, stand in self._stands.items() if stand.lasts(now)}
+        if box not in self._stands:
+            made = Stand(self._ca, box)
+            with self._database.transaction() as db:
+                made.record(db, now)
+            self._stands[box] = made
+        return self._stands[box]
 
 
 def addresses(config: CenterSettings) -> tuple[BrokerAddress, ...]:
