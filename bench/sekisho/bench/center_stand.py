@@ -41,8 +41,8 @@ class Stand:
         self.eve = root / "run" / "eve" / "eve.json"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._argv: dict[str, list[str]] = {}
-        self.hosts = [f"127.0.0.1:{self.port}"]
-        """Where boxes connect."""
+        self.hosts = ["127.0.0.1"]
+        """Where boxes connect, all on `port`."""
         self.authority = root / "pki"
         pki.create_ca(self.authority)
         self._cluster: NatsCluster | None = None
@@ -59,9 +59,10 @@ class Stand:
     def start_cluster(self, boxes: int) -> NatsCluster:
         """Three NATS nodes in place of Mosquitto; workers started later take from their stream."""
         members = tuple(Member(box_name(number), TENANT) for number in range(boxes))
+        members += (Member(REAL_BOX, TENANT),)
         self._cluster = NatsCluster(self.root, self.authority, members)
         self._cluster.start()
-        self.hosts = [f"127.0.0.1:{port}" for port in self._cluster.mqtt]
+        self.hosts, self.port = self._cluster.hosts, self._cluster.port
         return self._cluster
 
     def start_worker(self, number: int) -> None:
@@ -77,13 +78,14 @@ class Stand:
         self.start(name, [sys.executable, "-I", "-m", "sekisho.center.daemon", "--settings", str(conf)])
         self.wait(lambda: "connected to the" in self.log(name), f"{name} is not connected")
 
-    def start_box(self) -> None:
+    def start_box(self, tenant: str = TENANT) -> None:
         """The telemetry daemon of one real box, which reads `eve`."""
         mine = self.credentials(REAL_BOX)
-        self.eve.parent.mkdir(parents=True)
+        self.eve.parent.mkdir(parents=True, exist_ok=True)
         conf = self.root / "box.toml"
         conf.write_text(
-            f'box = "{REAL_BOX}"\ntenant = "fleet"\n[telemetry]\nhost = "127.0.0.1"\nport = {self.port}\n'
+            f'box = "{REAL_BOX}"\ntenant = "{tenant}"\n[telemetry]\nport = {self.port}\n'
+            f'host = "{self.hosts[0]}"\nhosts = {self.hosts[1:]}\n'
             f'ca = "{mine.ca}"\ncert = "{mine.cert}"\nkey = "{mine.key}"\n'
             f'[paths]\nrun = "{self.root}/run"\nstate = "{self.root}/state"\n'
         )
@@ -95,7 +97,7 @@ class Stand:
         if not certificates.exists():
             issue_fleet(self.authority, certificates, boxes)
         argv = [sys.executable, "-I", "-m", "sekisho.bench.fleet"]
-        argv += [part for host in self.hosts for part in ("--host", host)]
+        argv += [part for host in self.hosts for part in ("--host", f"{host}:{self.port}")]
         argv += ["--ca", str(self.authority / "ca.crt"), "--certificates", str(certificates), "--boxes", str(boxes)]
         with (self.root / "fleet.log").open("ab") as log:
             self.processes["fleet"] = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)

@@ -30,18 +30,19 @@ class NatsCluster:
         """Write every node's configuration below `root`; `authority` holds the CA."""
         self.root = root
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
-        ports = [_free_ports(3) for _ in range(NODES)]
-        self.mqtt = [port[0] for port in ports]
-        """Where boxes connect, by node."""
-        self.servers = [f"127.0.0.1:{port[1]}" for port in ports]
+        self.port, clients, routing = _free_ports(3)
+        self.hosts = [f"127.0.0.{number + 1}" for number in range(NODES)]
+        """Where boxes connect, by node, all on `port`."""
+        self.servers = [f"{host}:{clients}" for host in self.hosts]
         """Where ingest workers connect."""
-        routes = [f"127.0.0.1:{port[2]}" for port in ports]
+        routes = [f"{host}:{routing}" for host in self.hosts]
         self._argv: list[list[str]] = []
-        for number in range(NODES):
+        for number, host in enumerate(self.hosts):
             broker = Broker(
                 root / f"node-{number}",
-                pki.issue(authority, f"node-{number}", "node", ("127.0.0.1",)),
-                port=self.mqtt[number],
+                pki.issue(authority, f"node-{number}", "node", (host,)),
+                address=host,
+                port=self.port,
                 members=members,
                 max_connections=len(members) + 100,
             )
@@ -67,7 +68,7 @@ class NatsCluster:
                 self.processes[number] = subprocess.Popen(self._argv[number], stdout=log, stderr=log)
         for number in numbers or range(NODES):
             until = time.monotonic() + START_S
-            while not _listens(self.mqtt[number]):
+            while not _listens(self.hosts[number], self.port):
                 if time.monotonic() > until or self.processes[number].poll() is not None:
                     raise DeviceFault(f"Node {number} does not listen: {self.log(number).read_text()[-2000:]}")
                 time.sleep(0.05)
@@ -87,13 +88,14 @@ class NatsCluster:
 
 
 def _free_ports(count: int) -> list[int]:
-    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    """Ports that are free on every address of this machine."""
+    servers = [socket.create_server(("", 0)) for _ in range(count)]
     ports = [int(server.getsockname()[1]) for server in servers]
     for server in servers:
         server.close()
     return ports
 
 
-def _listens(port: int) -> bool:
+def _listens(host: str, port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((host, port)) == 0

@@ -115,6 +115,7 @@ class Connection:
         self._client.max_inflight_messages_set(WINDOW_BATCHES)
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = lambda _c, _u, _f, reason, _p: self._end(str(reason))
+        self._client.on_subscribe = self._on_subscribe
         self._client.on_publish = self._on_publish
         self._client.on_message = self._on_message
 
@@ -154,8 +155,16 @@ class Connection:
         if reason.is_failure:
             self._end(f"the broker refused the connection: {reason}")
             return
-        client.subscribe([(topic, 1) for topic in self._topics])
+        # QoS 0: what is lost with a connection comes again with the next (acknowledgements are answers to the birth,
+        # lists are retained), and NATS keeps a consumer for every QoS 1 subscription, which may die with its node.
+        client.subscribe([(topic, 0) for topic in self._topics])
         self._tell(Connected(self.serial))
+
+    def _on_subscribe(self, client: mqtt.Client, _u: Any, _mid: int, reasons: Any, _p: Any) -> None:
+        """Deaf to the centre is as good as not connected: a broker in trouble refuses a subscription, too."""
+        if reasons[0].is_failure:  # of the acknowledgements; without the lists a box still reports
+            self._end("the broker refused the subscription")
+            client.disconnect()
 
     def _on_publish(self, _c: mqtt.Client, _u: Any, mid: int, _r: Any, _p: Any) -> None:
         self._tell(BrokerHas(self.serial << _MID_BITS | mid))
