@@ -17,13 +17,13 @@ NOW = "2026-01-02T03:04:05.000006Z"
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    store = Store(tmp_path / "events.db")
+def path(store_url: str) -> str:
+    store = Store(store_url)
     with store.transaction():
         rows = [NewRow(seq, 1, "alert", NOW, encode(Alert(at=NOW, sid=seq, signature="Found it"))) for seq in (1, 2)]
         store.add("t", "b", "e", rows, NOW)
     store.close()
-    return tmp_path / "events.db"
+    return store_url
 
 
 def run(*argv: str) -> int:
@@ -33,7 +33,7 @@ def run(*argv: str) -> int:
     return int(args.func(args))
 
 
-def test_events_are_one_object_a_line(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_events_are_one_object_a_line(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("events", "--json", "--store", str(path), "--since-id", "1") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["box"], line["seq"], line["event"]["sid"]) for line in lines] == [("b", 2, 2)]
@@ -41,7 +41,7 @@ def test_events_are_one_object_a_line(path: Path, capsys: pytest.CaptureFixture[
     assert "Found it" in capsys.readouterr().out
 
 
-def test_a_gap_is_exit_code_one(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_gap_is_exit_code_one(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("gaps", "--json", "--store", str(path)) == 0
     store = Store(path)
     with store.transaction():
@@ -54,14 +54,14 @@ def test_a_gap_is_exit_code_one(path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "3-8" in capsys.readouterr().out
 
 
-def test_status_counts_what_is_stored(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_counts_what_is_stored(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("status", "--json", "--store", str(path)) == 0
     status = json.loads(capsys.readouterr().out)
     assert status["counts"] == [{"box": "b", "type": "alert", "count": 2}]
     assert status["streams"][0]["upto"] == 2
 
 
-def test_what_was_refused_is_shown(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_refused_is_shown(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     intake.take(Store(path), [Message("sk/1/t/b/ev/1", b"junk")] * 3, NOW)
     assert run("refused", "--json", "--store", str(path)) == 0
     found = json.loads(capsys.readouterr().out)

@@ -9,14 +9,17 @@ import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import paho.mqtt.client as mqtt
+import psycopg
 import pytest
 
 from sekisho.center import daemon, database, settings
+from sekisho.center.store import Store
+from sekisho.lab.postgres import Postgres, programs
 
 if TYPE_CHECKING:
     from tests.center.conftest import Site
@@ -47,10 +50,11 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]
 
 
 @pytest.fixture
-def center(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[daemon.Center]:
+def center(site: Site, store_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[daemon.Center]:
     """The centre in this process, so that its queue can be looked into."""
     monkeypatch.setattr(database, "BUSY_S", 0.2)
     monkeypatch.setattr(daemon, "RETRY_S", 0.1)
+    site.store_in(store_url)
     site.start("broker")
     made = daemon.Center(settings.load(site.center_toml))
     thread = threading.Thread(target=made.run)
@@ -58,6 +62,19 @@ def center(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[daemon.Cente
     yield made
     made.stop()
     thread.join()
+
+
+@contextmanager
+def _locked(url: str) -> Iterator[None]:
+    """While somebody else has the events' table."""
+    if url.startswith("postgresql"):
+        with psycopg.connect(url) as other:
+            other.execute("LOCK TABLE event IN EXCLUSIVE MODE")
+            yield
+    else:
+        with closing(sqlite3.connect(url, isolation_level=None)) as only:
+            only.execute("BEGIN IMMEDIATE")
+            yield
 
 
 def _batch(number: int) -> bytes:
@@ -76,8 +93,7 @@ def test_while_the_database_is_locked_nothing_is_acknowledged_and_little_is_held
     box.publish("sk/1/t1/box-1/ev/1", _batch(1), qos=1)
     site.wait(lambda: 1 in acks)
     acks.clear()
-    with closing(sqlite3.connect(site.store_path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    with _locked(site.store_url):
         for number in range(2, BATCHES + 1):
             box.publish("sk/1/t1/box-1/ev/1", _batch(number), qos=1)
         refusals = len(told)
@@ -85,7 +101,6 @@ def test_while_the_database_is_locked_nothing_is_acknowledged_and_little_is_held
         assert all("WATCHDOG=1" in text for text in told if "STATUS=Nothing" in text)
         assert acks == []
         assert center._inbox.qsize() <= daemon.GROUP_MESSAGES
-        other.execute("ROLLBACK")
     site.wait(lambda: BATCHES in acks)
     assert sorted(site.sids()) == list(range(1, BATCHES + 1))
     assert "STATUS=Events are stored again." in told
@@ -99,12 +114,10 @@ def test_a_broker_that_keeps_to_no_window_is_held_by_the_queue(
     site.wait(lambda: "READY=1" in told)
     message = mqtt.MQTTMessage(1, b"sk/1/t1/box-1/ev/1")
     message.payload = _batch(1)
-    with closing(sqlite3.connect(site.store_path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    with _locked(site.store_url):
         with pytest.raises(queue.Full):
             for _ in range(10 * daemon.INBOX_MESSAGES):
                 center._inbox.put(message, timeout=0.5)
-        other.execute("ROLLBACK")
     site.wait(lambda: site.sids() == [1])
 
 
@@ -130,3 +143,27 @@ def test_a_full_disk_at_the_centre_delays_and_loses_nothing(site: Site) -> None:
     finally:
         site.stop()
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_server_that_is_killed_and_comes_back_has_every_event_once(site: Site) -> None:
+    if not programs():
+        pytest.skip("postgresql is not installed")
+    server = Postgres({"listen_addresses": ""})
+    try:
+        server.start()
+        site.store_in(server.database())
+        Store(site.store_url).close()
+        site.start("broker", "center", "box")
+        for number in range(1, 301):
+            site.write(site.alert(number))
+            if number % 100 == 50:
+                site.wait_alerts(number - 40)
+                server.kill()
+                server.start()
+        site.wait_alerts(300)
+        assert sorted(site.sids()) == list(range(1, 301))
+        assert site.missing() == []
+        assert "Traceback" not in (site.root / "center.log").read_text()
+    finally:
+        site.stop()
+        server.stop()

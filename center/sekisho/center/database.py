@@ -23,6 +23,14 @@ from sekisho.appliance.core.fsio import sync_directory
 BUSY_S: Final = 10.0
 """How long a writer waits for another one's commit."""
 
+_SILENCE: Final = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""After how long a silent server counts as gone (libpq's words; seconds, the last in ms)."""
 _DRIVERS: Final = (sqlite3.Error, psycopg.Error)
 _VALUES: Final = (sqlite3.DataError, sqlite3.IntegrityError, psycopg.DataError, psycopg.IntegrityError)
 
@@ -112,7 +120,7 @@ def insert_new(db: sa.Connection, table: sa.Table) -> Any:
 
 def _engine(url: str, *, read_only: bool) -> sa.Engine:
     if url.startswith("postgresql:"):
-        return sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:", 1), pool_pre_ping=True)
+        return _postgresql(url)
     path = Path(url)
     if not read_only:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,6 +140,21 @@ def _engine(url: str, *, read_only: bool) -> sa.Engine:
     engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.QueuePool)
     begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
     sa.event.listen(engine, "begin", lambda db: db.exec_driver_sql(begin))
+    return engine
+
+
+def _postgresql(url: str) -> sa.Engine:
+    """Connections that notice a server that is gone, and wait for another one's lock no longer than SQLite does."""
+    engine = sa.create_engine(
+        url.replace("postgresql:", "postgresql+psycopg:", 1), pool_pre_ping=True, connect_args=_SILENCE
+    )
+    busy_ms = int(BUSY_S * 1000)
+
+    def prepare(db: psycopg.Connection[Any], _record: object) -> None:
+        db.execute(f"SET lock_timeout = {busy_ms}")
+        db.commit()
+
+    sa.event.listen(engine, "connect", prepare)
     return engine
 
 
