@@ -20,7 +20,7 @@ from sekisho.appliance.core import sdnotify
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.center import settings
 from sekisho.center.database import Database
-from sekisho.center.notify import notices, watch
+from sekisho.center.notify import notices, sweep, watch
 from sekisho.center.notify.sender import Sender
 from sekisho.center.notify.smtp import ATTEMPT_S
 from sekisho.center.settings import CenterSettings
@@ -60,7 +60,7 @@ class Notifier:
         for thread in threads:
             thread.start()
         sdnotify.notify("READY=1")
-        looked = beat = 0.0
+        looked = swept = beat = 0.0
         while not self._stop.is_set():
             moment = time.monotonic()
             try:
@@ -68,6 +68,9 @@ class Notifier:
                 if moment - looked >= watch.EVERY_S:
                     looked = moment
                     watch.step(self._database, self._reading, self._config, now())
+                if moment - swept >= sweep.EVERY_S:
+                    swept = moment
+                    sweep.sweep(self._database, now())
             except DeviceFault as err:
                 log.error("%s Nothing was planned; trying again.", err)
                 self._stop.wait(RETRY_S)

@@ -11,6 +11,7 @@ import datetime as dt
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -28,6 +29,7 @@ ENTRIES_CAP = 20
 """Topics a mail lists; it says how many more there are."""
 OTHERS = "others"
 
+_Row = sa.Row[Any]
 _URGENT = ("alert", "again", "storm", "quiet")
 """Kinds that count against the hourly number."""
 
@@ -52,6 +54,8 @@ class Desk:
     """Who is told where a tenant has named nobody."""
     _tenants: dict[str, Tenant] = field(default_factory=dict)
     _sent: dict[str, int] = field(default_factory=dict)
+    _rounds: dict[tuple[str, str, str], _Row | None] = field(default_factory=dict)
+    _sizes: dict[str, int] = field(default_factory=dict)
 
     def plan(self, notices: Iterable[Notice]) -> None:
         """Give every notice its way, then close what is due."""
@@ -63,41 +67,34 @@ class Desk:
 
     def _place(self, notice: Notice) -> None:
         tenant, told = self._tenant(notice.tenant), notice.told
-        row = self._open(tenant, "again", told.topic)
+        row = self._open(tenant.id, "again", told.topic)
         window = None if row is None else rules.Window(row.stars)
         way = rules.place(told.stars, tenant, self.now, window, self._mailed(tenant))
         match way:
             case rules.MailNow():
                 self._post(tenant, "alert", notice.key, [_entry(told)])
-                self._open_round(tenant, "again", told.topic, told.stars, way.again_until, notice.key)
+                self._open_round(tenant.id, "again", told.topic, told.stars, way.again_until, notice.key)
             case rules.Gather():
                 topic = told.topic if way.kind == "again" else ""
-                id_ = self._open_round(tenant, way.kind, topic, told.stars, way.until)
+                id_ = self._open_round(tenant.id, way.kind, topic, told.stars, way.until)
                 self._heap(id_, _entry(told))
             case rules.Keep():
                 pass
 
-    def _close(self, row: sa.Row[tuple[object, ...]]) -> None:
+    def _close(self, row: _Row) -> None:
         tenant = self._tenant(row.tenant)
         whole = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(heap.c.number), 0))
         topics, total = self.db.execute(whole.where(heap.c.gathering == row.id)).one()
         closing = rules.close(row.kind, int(total), row.rounds, tenant, self.now, self._mailed(tenant))
         if closing.into_storm:
-            storm = self._open_round(tenant, "storm", "", row.stars, self.now + rules.storm(0))
+            storm = self._open_round(tenant.id, "storm", "", row.stars, self.now + rules.storm(0))
             for entry in self._entries(row.id, HEAP_CAP + 1):
                 self._heap(storm, entry)
         if closing.mail:
             entries = self._entries(row.id, ENTRIES_CAP)
             about = f"{row.id}/{row.opened_at}/{row.rounds}"
             self._post(tenant, row.kind, about, entries, int(topics) - len(entries), int(total), row.thread)
-        emptied = closing.mail or closing.into_storm
-        if emptied:
-            self.db.execute(sa.delete(heap).where(heap.c.gathering == row.id))
-        if closing.until is None:
-            self.db.execute(sa.delete(gathering).where(gathering.c.id == row.id))
-            return
-        change = {"until": text(closing.until), "rounds": row.rounds + int(emptied)}
-        self.db.execute(sa.update(gathering).where(gathering.c.id == row.id).values(change))
+        self._change_round(row, closing)
 
     def post(self, letter: Letter, about: str, recipients: Sequence[str]) -> None:
         """Put one mail per recipient into the queue; one that is there already stays as it is."""
@@ -164,45 +161,70 @@ class Desk:
         self._sent[tenant.id] = found = int(self.db.execute(query).scalar_one())
         return found
 
-    def _open(self, tenant: Tenant, kind: str, topic: str) -> sa.Row[tuple[object, ...]] | None:
-        which = (gathering.c.tenant == tenant.id, gathering.c.kind == kind, gathering.c.topic == topic)
-        return self.db.execute(sa.select(gathering).where(*which)).one_or_none()
+    def _open(self, tenant: str, kind: str, topic: str) -> _Row | None:
+        key = (tenant, kind, topic)
+        if key not in self._rounds:
+            which = (gathering.c.tenant == tenant, gathering.c.kind == kind, gathering.c.topic == topic)
+            self._rounds[key] = self.db.execute(sa.select(gathering).where(*which)).one_or_none()
+        return self._rounds[key]
 
-    def _open_round(
-        self, tenant: Tenant, kind: str, topic: str, stars: int, until: dt.datetime, thread: str = ""
-    ) -> str:
+    def _open_round(self, tenant: str, kind: str, topic: str, stars: int, until: dt.datetime, thread: str = "") -> str:
         """The identifier of the open round of this kind and topic, which is made when there is none."""
         row = self._open(tenant, kind, topic)
-        if row is not None:
-            if stars > row.stars:
-                self.db.execute(sa.update(gathering).where(gathering.c.id == row.id).values(stars=stars))
+        if row is not None and stars <= row.stars:
             return str(row.id)
-        id_ = _id(tenant.id, kind, topic)
-        values = {"id": id_, "tenant": tenant.id, "kind": kind, "topic": topic, "stars": stars, "rounds": 0}
-        times = {"opened_at": text(self.now), "until": text(until)}
-        self.db.execute(sa.insert(gathering).values(**values, **times, thread=thread))
+        id_ = _id(tenant, kind, topic)
+        if row is not None:
+            self.db.execute(sa.update(gathering).where(gathering.c.id == id_).values(stars=stars))
+        else:
+            values = {"id": id_, "tenant": tenant, "kind": kind, "topic": topic, "stars": stars, "rounds": 0}
+            times = {"opened_at": text(self.now), "until": text(until)}
+            self.db.execute(sa.insert(gathering).values(**values, **times, thread=thread))
+        del self._rounds[tenant, kind, topic]
         return id_
+
+    def _change_round(self, row: _Row, closing: rules.Closing) -> None:
+        """What a closing leaves of a round."""
+        if closing.mail or closing.into_storm:
+            self.db.execute(sa.delete(heap).where(heap.c.gathering == row.id))
+            self._sizes.pop(row.id, None)
+        which = gathering.c.id == row.id
+        if closing.until is None:
+            self.db.execute(sa.delete(gathering).where(which))
+        else:
+            rounds = row.rounds + int(closing.mail or closing.into_storm)
+            self.db.execute(sa.update(gathering).where(which).values(until=text(closing.until), rounds=rounds))
+        self._rounds.pop((row.tenant, row.kind, row.topic), None)
 
     def _heap(self, id_: str, entry: Entry) -> None:
         """Add an entry to a round, to the row of its topic when there is one."""
-        for topic in (entry.told.topic, OTHERS):
-            which = (heap.c.gathering == id_, heap.c.topic == topic)
-            found = self.db.execute(sa.select(heap).where(*which)).one_or_none()
-            if found is not None:
-                change = {
-                    "number": found.number + entry.count,
-                    "stars": max(found.stars, entry.told.stars),
-                    "first": min(found.first, entry.first),
-                    "last": max(found.last, entry.last),
-                }
-                self.db.execute(sa.update(heap).where(*which).values(change))
-                return
+        if self._add(id_, entry.told.topic, entry):
+            return
+        if id_ not in self._sizes:
             size = sa.select(sa.func.count()).select_from(heap).where(heap.c.gathering == id_)
-            if topic == OTHERS or self.db.execute(size).scalar_one() < HEAP_CAP:
-                break
-        values: dict[str, object] = {"gathering": id_, "topic": topic, "told": msgspec.json.encode(entry.told)}
-        values |= {"stars": entry.told.stars, "number": entry.count, "first": entry.first, "last": entry.last}
-        self.db.execute(sa.insert(heap).values(values))
+            self._sizes[id_] = self.db.execute(size).scalar_one()
+        full = self._sizes[id_] >= HEAP_CAP
+        if full and self._add(id_, OTHERS, entry):
+            return
+        values: dict[str, object] = {"gathering": id_, "topic": OTHERS if full else entry.told.topic}
+        values |= {"told": msgspec.json.encode(entry.told), "stars": entry.told.stars, "number": entry.count}
+        self.db.execute(sa.insert(heap).values(**values, first=entry.first, last=entry.last))
+        self._sizes[id_] += 1
+
+    def _add(self, id_: str, topic: str, entry: Entry) -> bool:
+        """Add to the row of a topic; False when there is none."""
+        which = (heap.c.gathering == id_, heap.c.topic == topic)
+        found = self.db.execute(sa.select(heap).where(*which)).one_or_none()
+        if found is None:
+            return False
+        change = {
+            "number": found.number + entry.count,
+            "stars": max(found.stars, entry.told.stars),
+            "first": min(found.first, entry.first),
+            "last": max(found.last, entry.last),
+        }
+        self.db.execute(sa.update(heap).where(*which).values(change))
+        return True
 
     def _entries(self, id_: str, most: int) -> list[Entry]:
         """What a round holds, the most important and most frequent first; "others" last."""

@@ -36,8 +36,8 @@ heap = sa.Table(
     sa.Column("told", sa.LargeBinary, nullable=False),
     sa.Column("stars", sa.Integer, nullable=False),
     sa.Column("number", sa.BigInteger, nullable=False),
-    sa.Column("first", sa.String(32), nullable=False),
-    sa.Column("last", sa.String(32), nullable=False),
+    sa.Column("first", sa.String(64), nullable=False),
+    sa.Column("last", sa.String(64), nullable=False),
 )
 """What an open round holds: one row per topic, with its number."""
 

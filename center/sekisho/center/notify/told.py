@@ -18,6 +18,9 @@ Done = Literal["blocked", "file_blocked", "neutralised", "passed", "released", "
 """What the box did, in the words of `words`: "blocked" only where bytes were withheld."""
 
 FACT_CAP: Final = 160
+WORD_CAP: Final = 64
+COUNT_CAP: Final = 1_000_000_000
+"""A box may say any number; sums of these stay numbers of the database."""
 DELIVERIES_CAP: Final = 8
 
 
@@ -158,8 +161,24 @@ def _told(
     until: str = "",
 ) -> Told:
     return Told(
-        code, event.why_stars, event.stars, box, event.at, until, count, device or mac, mac, done, facts, about[:200]
+        code,
+        _word(event.why_stars),
+        event.stars,
+        box,
+        _word(event.at),
+        _word(until),
+        min(count, COUNT_CAP),
+        _word(device or mac),
+        _word(mac),
+        done,
+        facts,
+        about[:200],
     )
+
+
+def _word(value: str) -> str:
+    """What should be an address, a time or a code; whatever else a box sent is cut short or left out."""
+    return value[:WORD_CAP] if value.isprintable() else ""
 
 
 def sides(flow: Flow) -> tuple[str, str]:

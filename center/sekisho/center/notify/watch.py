@@ -20,7 +20,7 @@ from sekisho.center.notify.tables import text, watch
 from sekisho.center.settings import Notify
 from sekisho.center.store import BOX, BoxState
 
-EVERY_S: Final = 2.0
+EVERY_S: Final = 5.0
 _FLEET: Final = "*"
 """No box has this name."""
 
@@ -123,7 +123,9 @@ def _save(db: sa.Connection, was: _Seen, now: _Seen) -> None:
     """Write what has changed."""
     old: Mapping[str, msgspec.Struct] = {**was.boxes, _FLEET: was.fleet}
     new: Mapping[str, msgspec.Struct] = {**now.boxes, _FLEET: now.fleet}
-    for name, value in new.items():
-        if old.get(name) != value:
-            db.execute(sa.delete(watch).where(watch.c.box == name))
-            db.execute(sa.insert(watch).values(box=name, watched=msgspec.json.encode(value)))
+    rows = [
+        {"box": name, "watched": msgspec.json.encode(value)} for name, value in new.items() if old.get(name) != value
+    ]
+    if rows:
+        db.execute(sa.delete(watch).where(watch.c.box == sa.bindparam("name")), [{"name": row["box"]} for row in rows])
+        db.execute(sa.insert(watch), rows)

@@ -1,0 +1,177 @@
+"""Planning and claiming on both databases: several at once double nothing, and bad input stops nothing."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from collections import Counter
+
+import pytest
+import sqlalchemy as sa
+from post_office import alert
+
+from sekisho.center import tenants
+from sekisho.center.database import Database
+from sekisho.center.notify import notices, queue, sweep, watch
+from sekisho.center.notify.desk import Desk, Notice
+from sekisho.center.notify.tables import heap, mail
+from sekisho.center.outbox import NOTICE
+from sekisho.center.settings import Notify
+from sekisho.center.store import BoxState, NewRow, Store
+from sekisho.telemetry.events import Alert, Flow, encode
+
+AT = "2026-01-02T03:04:05.000006Z"
+
+
+class Centre:
+    def __init__(self, url: str) -> None:
+        self.url, self.store, self.database, self.seq = url, Store(url), Database(url), 0
+        with self.database.transaction() as db:
+            tenants.save(db, tenants.Tenant("t1", recipients=("a@shop.example", "b@shop.example"), mails_per_hour=60))
+
+    def add(self, *events: Alert) -> None:
+        self.add_bodies(*(encode(event) for event in events))
+
+    def add_bodies(self, *bodies: bytes) -> None:
+        rows = []
+        for body in bodies:
+            self.seq += 1
+            rows.append(NewRow(self.seq, 1, "alert", AT, body, stars=3))
+        with self.store.transaction():
+            self.store.add("t1", "box-1", "e" * 16, rows, AT)
+
+    def states(self) -> Counter[str]:
+        with self.database.reading() as db:
+            return Counter(db.scalars(sa.select(NOTICE.c.state)))
+
+    def count(self, table: sa.Table) -> int:
+        with self.database.reading() as db:
+            return int(db.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
+
+
+@pytest.fixture
+def centre(store_url: str) -> Centre:
+    return Centre(store_url)
+
+
+def now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def together(count: int, work: object) -> None:
+    """Run it in so many threads at once; what fails there fails here."""
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()  # type: ignore[operator]  # a function of the test
+        except BaseException as err:  # noqa: BLE001 - told below
+            failed.append(err)
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+
+
+def test_several_planners_decide_each_notice_once(centre: Centre) -> None:
+    centre.add(*[alert(number % 20) for number in range(300)])
+
+    def work() -> None:
+        database = Database(centre.url)
+        while notices.plan(database, now()):
+            pass
+        database.close()
+
+    together(3, work)
+    assert centre.states() == {"planned": 300}
+    assert centre.count(mail) == 2 * 20
+    with centre.database.reading() as db:
+        assert db.execute(sa.select(sa.func.sum(heap.c.number))).scalar() == 280
+
+
+def test_several_senders_claim_each_mail_once(centre: Centre) -> None:
+    centre.add(*[alert(number) for number in range(20)])
+    notices.plan(centre.database, now())
+    claimed: Counter[str] = Counter()
+
+    def work() -> None:
+        database = Database(centre.url)
+        while True:
+            with database.transaction() as db:
+                taken = queue.claim(db, now())
+            if taken is None:
+                break
+            claimed[taken.id] += 1
+            with database.transaction() as db:
+                queue.sent(db, taken, "250 ok", now())
+        database.close()
+
+    together(4, work)
+    assert set(claimed.values()) == {1}
+    assert len(claimed) == 40
+
+
+def test_a_claim_that_ran_out_is_anothers_and_the_first_has_no_say(centre: Centre) -> None:
+    centre.add(alert(1))
+    notices.plan(centre.database, now())
+    later = now() + dt.timedelta(seconds=queue.LEASE_S + 1)
+    with centre.database.transaction() as db:
+        first, other = queue.claim(db, now()), queue.claim(db, now())
+        assert queue.claim(db, now()) is None
+        second, _ = queue.claim(db, later), queue.claim(db, later)
+        assert first and second and other
+        assert {second.id, _.id if _ else ""} == {first.id, other.id}
+        queue.sent(db, first, "250 too late", now())
+    assert {one.state for one in queue.shown(centre.database)} == {"sending"}
+
+
+def test_what_a_box_should_not_send_stops_no_other_notice(centre: Centre) -> None:
+    long = "x\0" * 5000
+    hostile = Alert(at=long, stars=3, why_stars=long, count=1 << 61, until=long, flow=Flow(src_ip=long, mac=long))
+    centre.add_bodies(b"{", b'{"type":"none"}', b"[" * 5000, encode(hostile), encode(hostile), encode(hostile))
+    centre.add(alert(1))
+    while notices.plan(centre.database, now()):
+        pass
+    assert centre.states() == {"planned": 7}
+    assert centre.count(mail) == 2 * 2
+
+
+def test_a_notice_that_makes_planning_fail_is_set_aside(centre: Centre, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = Desk._place
+
+    def place(desk: Desk, notice: Notice) -> None:
+        if notice.key.endswith("/3"):
+            raise ZeroDivisionError
+        good(desk, notice)
+
+    monkeypatch.setattr(Desk, "_place", place)
+    centre.add(*[alert(number) for number in range(5)])
+    while notices.plan(centre.database, now()):
+        pass
+    assert centre.states() == {"planned": 4, "aside": 1}
+    assert centre.count(mail) == 2 * 4
+
+
+def test_a_box_that_is_gone_is_told_on_both_databases(centre: Centre) -> None:
+    begin = now()
+    for word, minute in (("on", 0), ("lost", 1), ("lost", 12), ("on", 13), ("on", 16)):
+        with centre.store.transaction():
+            centre.store.set_state(BoxState("box-1", "t1", word, 1, "", 0, ""))
+        watch.step(centre.database, centre.database, Notify(), begin + dt.timedelta(minutes=minute))
+    assert Counter(one.kind for one in queue.shown(centre.database)) == {"offline": 2, "back": 2}
+
+
+def test_mails_are_kept_for_a_while_and_then_go_with_what_was_told(centre: Centre) -> None:
+    centre.add(*[alert(number) for number in range(10)])
+    notices.plan(centre.database, now())
+    with centre.database.transaction() as db:
+        taken = queue.claim(db, now())
+        assert taken
+        queue.sent(db, taken, "250 ok", now())
+    for days, left in ((sweep.KEPT_DAYS - 1, 20), (sweep.KEPT_DAYS + 1, 19)):
+        sweep.sweep(centre.database, now() + dt.timedelta(days=days))
+        assert centre.count(mail) == left
+    assert centre.count(NOTICE) == 0
