@@ -249,3 +249,33 @@ def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
     made = Site(tmp_path, kind)
     yield made
     made.stop()
+
+
+class Heard:
+    """What crosses the broker."""
+
+    def __init__(self, site: Site) -> None:
+        self.messages: list[tuple[str, bytes]] = []
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="listener", protocol=mqtt.MQTTv311)
+        context = ssl.create_default_context(cafile=str(site.listener.ca))
+        context.load_cert_chain(site.listener.cert, site.listener.key)
+        self.client.tls_set_context(context)
+        self.client.on_message = lambda _c, _u, message: self.messages.append((message.topic, bytes(message.payload)))
+        self.client.connect("127.0.0.1", site.port)
+        self.client.subscribe("#", qos=1)
+        self.client.loop_start()
+
+    def of(self, kind: str) -> list[bytes]:
+        return [payload for topic, payload in self.messages if topic.endswith("/" + kind)]
+
+
+@pytest.fixture
+def heard(site: Site) -> Iterator[Heard]:
+    """A listener at Mosquitto who may read and write everything; starts the broker."""
+    with (site.root / "broker" / "acl").open("a") as acl:
+        acl.write("\nuser listener\ntopic readwrite #\n")
+    site.start("broker")
+    made = Heard(site)
+    yield made
+    made.client.disconnect()
+    made.client.loop_stop()

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import ssl
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import paho.mqtt.client as mqtt
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
 
 from sekisho.center import ingest
 from sekisho.telemetry import events
 from sekisho.telemetry.events import Device
 
 if TYPE_CHECKING:
-    from tests.center.conftest import Site
+    from tests.center.conftest import Heard, Site
 
 AT = "2026-01-02T03:04:05.000006Z"
 IPV4, IPV6, MAC, NAME = "10.77.0.10", "fd00:77::10", "a4:5e:60:c2:19:0b", "keiri-note7"
@@ -42,29 +39,23 @@ def lines(site: Site) -> bytes:
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_what_leaves_names_devices_by_pseudonyms_only(site: Site, masked: bool) -> None:
+def test_what_leaves_names_devices_by_pseudonyms_only(site: Site, heard: Heard, masked: bool) -> None:
     text = site.box_toml.read_text()
     site.box_toml.write_text(text.replace("[telemetry]", f"[telemetry]\nmask_internal = {str(masked).lower()}"))
     (site.root / "run" / "inventory.json").write_text(json.dumps({IPV4: MAC, IPV6: MAC}))
     journal = site.root / "state" / "journal" / "appliance.jsonl"
     journal.parent.mkdir(parents=True)
     device = Device(at=AT, mac=MAC, ipv4=[IPV4], ipv6=[IPV6], name=NAME, vendor="Apple")
-    heard: list[tuple[str, bytes]] = []
-    site.start("broker")
-    listener = _listener(site, heard)
     site.start("center", "box")
     journal.write_bytes(events.encode(device) + b"\n")
     site.wait(lambda: len(site.events()) == 1)
     site.write(lines(site))
     site.wait(lambda: len(site.events()) == EVENTS)
-    site.wait(lambda: sum(len(rows(*message)) for message in heard) >= EVENTS)
-    listener.disconnect()
-    listener.loop_stop()
-
+    site.wait(lambda: sum(len(rows(*message)) for message in heard.messages) >= EVENTS)
     kept = [path for path in (site.root / "state" / "telemetry").iterdir() if not path.name.startswith("aliases")]
     kept += [*site.root.glob("events.db*"), *(path for path in site.root.glob("broker/*") if path.suffix == ".db")]
     searched = b"".join(path.read_bytes() for path in kept)
-    searched += b"".join(payload + b"".join(rows(topic, payload)) for topic, payload in heard)
+    searched += b"".join(payload + b"".join(rows(topic, payload)) for topic, payload in heard.messages)
     found = [secret for secret in SECRETS if secret in searched.lower()]
     assert found == ([] if masked else SECRETS)
     if masked:
@@ -82,15 +73,3 @@ def rows(topic: str, payload: bytes) -> list[bytes]:
     if where is None or where.lane is None:
         return []
     return [row.body for row in ingest.parse_batch(where.lane, payload).rows]
-
-
-def _listener(site: Site, heard: list[tuple[str, bytes]]) -> mqtt.Client:
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="listener", protocol=mqtt.MQTTv311)
-    context = ssl.create_default_context(cafile=str(site.listener.ca))
-    context.load_cert_chain(site.listener.cert, site.listener.key)
-    client.tls_set_context(context)
-    client.on_message = lambda _c, _u, message: heard.append((message.topic, bytes(message.payload)))
-    client.connect("127.0.0.1", site.port)
-    client.subscribe("#", qos=1)
-    client.loop_start()
-    return client

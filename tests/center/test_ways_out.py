@@ -254,7 +254,7 @@ class Hand:
         self.inbox: SimpleQueue[Fact] = SimpleQueue()
         self.ahead = 0.0
         births = iter(range(1, 1000))
-        self.sender = Sender(settings.load(site.box_toml), self.inbox, lambda: next(births), Sense())
+        self.sender = Sender(settings.load(site.box_toml), self.inbox, lambda: next(births), Sense(), lambda *_: None)
 
     def until(self, kind: type[Fact], timeout_s: float = 20.0) -> None:
         """Turn until such a fact about the present connection came."""

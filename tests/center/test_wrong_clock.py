@@ -5,19 +5,15 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-import ssl
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import paho.mqtt.client as mqtt
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
 
 if TYPE_CHECKING:
-    from tests.center.conftest import Site
+    from tests.center.conftest import Heard, Site
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -148,32 +144,3 @@ def test_an_answer_from_long_ago_sets_no_clock(site: Site, clock: WrongClock, he
     assert len(heard.of("ev/1")) == published, "nothing goes that nobody can put in its place"
     site.start("center")
     assert {n: e for n, e in errors(site, truth).items() if abs(e) > 1} == {}
-
-
-class Heard:
-    """What crosses the broker."""
-
-    def __init__(self, site: Site) -> None:
-        self._messages: list[tuple[str, bytes]] = []
-        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="listener", protocol=mqtt.MQTTv311)
-        context = ssl.create_default_context(cafile=str(site.listener.ca))
-        context.load_cert_chain(site.listener.cert, site.listener.key)
-        self.client.tls_set_context(context)
-        self.client.on_message = lambda _c, _u, message: self._messages.append((message.topic, bytes(message.payload)))
-        self.client.connect("127.0.0.1", site.port)
-        self.client.subscribe("#", qos=1)
-        self.client.loop_start()
-
-    def of(self, kind: str) -> list[bytes]:
-        return [payload for topic, payload in self._messages if topic.endswith("/" + kind)]
-
-
-@pytest.fixture
-def heard(site: Site) -> Iterator[Heard]:
-    with (site.root / "broker" / "acl").open("a") as acl:
-        acl.write("\nuser listener\ntopic readwrite #\n")
-    site.start("broker")
-    made = Heard(site)
-    yield made
-    made.client.disconnect()
-    made.client.loop_stop()

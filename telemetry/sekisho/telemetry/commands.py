@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
+import re
 import sys
+import time
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -37,8 +41,9 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     status = group.add_parser("status", help="what waits to be sent")
     status.set_defaults(func=_status)
-    sent = group.add_parser("sent", help="the last events the centre has received, exactly as they were sent")
-    sent.add_argument("--limit", type=int, default=1000)
+    sent = group.add_parser("sent", help="everything that left the box, exactly as it was sent")
+    sent.add_argument("--since", type=_moment, default=0.0, metavar="TIME", help="2h, 3d or RFC 3339; default: all")
+    sent.add_argument("--limit", type=int, metavar="N", help="of what the centre has received, only the newest")
     sent.set_defaults(func=_sent)
     whois = group.add_parser("whois", help="which device a pseudonym stands for (mask_internal)")
     whois.add_argument("pseudonym", help="ip-…, mac-… or dev-… as the centre shows it")
@@ -75,14 +80,34 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _sent(args: argparse.Namespace) -> int:
+    """Births and wills first, then what the centre has acknowledged, then what is published and under way."""
+    since = dt.datetime.fromtimestamp(args.since, dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     try:
         with closing(SpoolView(settings.load(args.settings).spool)) as spool:
-            rows = list(spool.sent(max(0, args.limit)))
+            for said in spool.said(since):
+                line = f"{said.topic:>10}  {said.at}  {bytes(said.message).decode()}"
+                _say(msgspec.json.encode(said).decode() if args.json else line)
+            limit = None if args.limit is None else max(0, args.limit)
+            for row in chain(spool.sent(limit, int(args.since)), spool.under_way()):
+                line = f"{row.seq:>10}  {bytes(row.event).decode()}" + ("" if row.acknowledged else "  (under way)")
+                _say(msgspec.json.encode(row).decode() if args.json else line)
     except (RejectedInput, DeviceFault) as err:
         return _fail(err)
-    for row in rows:
-        _say(msgspec.json.encode(row).decode() if args.json else f"{row.seq:>10}  {bytes(row.event).decode()}")
     return 0
+
+
+def _moment(text: str) -> float:
+    """Unix seconds of "2h", "3d", "90m" ago, or of a time as RFC 3339 writes it (without zone: UTC)."""
+    if span := re.fullmatch(r"([0-9]{1,6})([smhdw])", text):
+        return max(0.0, time.time() - int(span[1]) * _UNITS[span[2]])
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a span (2h, 3d) nor a time (RFC 3339)") from err
+    return max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp())
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def _fields(args: argparse.Namespace) -> int:

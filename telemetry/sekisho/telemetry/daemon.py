@@ -99,6 +99,7 @@ class Telemetry:
             self._intake.turn(now)
         self._delivery.settle(now, self._spool)
         self._publish()
+        self._spool.note_reached(self._delivery.reached, now)
         self._spool.tidy(self._delivery.reached, now)
 
     def _open_spool(self) -> None:
@@ -120,7 +121,9 @@ class Telemetry:
         if not self._settings.telemetry.host or now < self._sender_retry_at:
             return
         try:
-            self._sender = self._sender or Sender(self._settings, self._inbox, self._next_birth, self._spool.clocks)
+            self._sender = self._sender or Sender(
+                self._settings, self._inbox, self._next_birth, self._spool.clocks, self._note
+            )
             self._sender.turn(now)
             self._sender_trouble = ""
         except RejectedInput as err:
@@ -146,6 +149,12 @@ class Telemetry:
     def _next_birth(self) -> int:
         """Grows even when the clock is set back, and never into a future from which no clock comes back."""
         return self._spool.next_birth(int(self._spool.clocks.plausible_wall()))
+
+    def _note(self, topic: str, payload: bytes) -> None:
+        try:
+            self._spool.note_said(topic, payload)
+        except DeviceFault as err:
+            log.warning("A message to the centre is not kept for `sekisho telemetry sent`: %s", err)
 
     def _online(self) -> None:
         now = time.monotonic()

@@ -45,9 +45,14 @@ class Sender:
     """One box's connection to its broker, by whatever way there is."""
 
     def __init__(
-        self, settings: Settings, inbox: SimpleQueue[Fact], next_birth: Callable[[], int], sense: tls.TimeSense
+        self,
+        settings: Settings,
+        inbox: SimpleQueue[Fact],
+        next_birth: Callable[[], int],
+        sense: tls.TimeSense,
+        note: Callable[[str, bytes], None],
     ) -> None:
-        """Prepare to connect.
+        """Prepare to connect; `note` is told of every message that is no batch when the broker is given it.
 
         Raises:
             RejectedInput: the certificate, key or CA cannot be used; the message says which.
@@ -60,6 +65,8 @@ class Sender:
         self._inbox = inbox
         self._next_birth = next_birth
         self._sense = sense
+        self._note = note
+        self._will = b""
         self._tls = self._context()
         self._link = Link(settings.link_status)
         others = random.sample(link.hosts, len(link.hosts))  # a fleet spreads over the nodes of a cluster
@@ -92,6 +99,7 @@ class Sender:
         match fact:
             case Connected(serial) if self._connection and serial == self._connection.serial:
                 self._up = True
+                self._note("will", self._will)
                 self._chooser.connected(self._connection.way, now)
                 self._link.up(self._connection.way, _utc_now())
                 log.info("connected to the monitoring centre's broker: %s", self._connection.way)
@@ -115,7 +123,9 @@ class Sender:
         """Publish the birth: the centre learns the epoch and how far the numbers go, and answers with the time."""
         state = State("on", self._birth, epoch, next_seq, nonce)
         if self._connection:
-            self._connection.publish("state", msgspec.json.encode(state), retain=True)
+            payload = msgspec.json.encode(state)
+            self._connection.publish("state", payload, retain=True)
+            self._note("state", payload)
 
     def publish(self, lane: int, payload: bytes) -> int:
         """Hand a batch to the client library; returns its message id, 0 when there is no connection."""
@@ -144,7 +154,8 @@ class Sender:
             self._serial, way, name, self._tls, self._topic, self._inbox.put, immunity=self._settings.immunity
         )
         self._deadline = now + ANSWER_S
-        self._connection.open(msgspec.json.encode(State("lost", self._birth)))
+        self._will = msgspec.json.encode(State("lost", self._birth))
+        self._connection.open(self._will)
 
     def _note_end(self, way: Way, reason: str, now: float) -> None:
         if self._up:

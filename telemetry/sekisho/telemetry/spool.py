@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.telemetry import blocks, clocks, events, folds, hits, room
+from sekisho.telemetry import blocks, clocks, events, folds, hits, room, said
 from sekisho.telemetry.blocks import Load
 from sekisho.telemetry.events import LANES, Event, Health, lane_of
 from sekisho.telemetry.reader import Chunk, Position
@@ -43,6 +43,8 @@ CREATE TABLE IF NOT EXISTS position(
 ) WITHOUT ROWID;
 """
 
+_REACHED_S: Final = 1.0
+
 AckRun = tuple[int, int, int]
 """Lane, first and last number."""
 
@@ -62,13 +64,17 @@ class Spool:
         try:
             with self._file.faults():
                 self._file.check()
-                self._db.executescript(_SCHEMA + blocks.SCHEMA + clocks.SCHEMA + folds.SCHEMA + hits.SCHEMA)
+                self._db.executescript(
+                    _SCHEMA + blocks.SCHEMA + clocks.SCHEMA + folds.SCHEMA + said.SCHEMA + hits.SCHEMA
+                )
                 self._add_clock_to_an_older_release()
                 self.epoch = self._meta("epoch", lambda: secrets.token_hex(8))
                 self.generation = int(self._meta("generation", lambda: "0"))
                 self.had = int(self._meta("had", lambda: "0"))
                 self.again: list[int] = msgspec.json.decode(self._meta("again", lambda: "[0, 0, 0]"))
                 """Of each lane, the number to which the centre has had all rows, before it was restored."""
+                self._reached = [int(n) for n in self._meta("reached", lambda: "0 0 0").split()]
+                self._reached_at = 0.0
                 self.clocks = clocks.load(self._db, boot, *clocks.read())
                 self._plain = {table: self._count(table) for table in ("event", "kept")}
         except DeviceFault:
@@ -267,6 +273,20 @@ class Spool:
         """Note for the owner's eyes whether the centre's broker is connected."""
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('link', ?)", ("up" if up else "down",))
+
+    def note_said(self, topic: str, payload: bytes) -> None:
+        """Keep a message that is no batch for the owner's eyes, as it was published."""
+        with self._transaction():
+            said.note(self._db, _now_utc(), topic, payload)
+
+    def note_reached(self, reached: Sequence[int], now: float) -> None:
+        """Note to which number of each lane rows have been published, a second late at most (the flash)."""
+        reached = [max(pair) for pair in zip(reached, self._reached, strict=True)]
+        if reached != self._reached and now >= self._reached_at:
+            self._reached_at = now + _REACHED_S
+            with self._transaction():
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES ('reached', ?)", (" ".join(map(str, reached)),))
+            self._reached = reached
 
     def close(self) -> None:
         self._db.close()

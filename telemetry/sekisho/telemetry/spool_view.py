@@ -10,21 +10,33 @@ import sqlite3
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.telemetry import batches, hits
+from sekisho.telemetry import batches, hits, said
 from sekisho.telemetry.batches import Row
+from sekisho.telemetry.clocks import SMALL_S
 from sekisho.telemetry.events import LANES
 from sekisho.telemetry.hits import Hit
+from sekisho.telemetry.said import Said
 
 _STEP: Final = 500
 _NEVER: Final = 1 << 62
-_WAITS: Final = ("event", "had_at IS NULL")
-_KEPT: Final = ("kept", "had_at IS NOT NULL")
-"""The table of unpacked rows, and which blocks."""
+
+
+class _Of(NamedTuple):
+    """Where rows of one kind lie."""
+
+    table: str
+    """The unpacked ones."""
+    blocks: str
+    had_at: str
+
+
+_WAITS: Final = _Of("event", "had_at IS NULL", "0")
+_KEPT: Final = _Of("kept", "had_at IS NOT NULL", "had_at")
 
 
 class LaneStatus(msgspec.Struct, frozen=True):
@@ -37,12 +49,15 @@ class LaneStatus(msgspec.Struct, frozen=True):
     oldest: str = ""
 
 
-class SentRow(msgspec.Struct, frozen=True):
+class SentRow(msgspec.Struct, frozen=True, omit_defaults=True):
     """One event, as it was or will be sent."""
 
     seq: int
     lane: int
     event: msgspec.Raw
+    off: float = 0.0
+    """Seconds that its batch told the centre to add to its times: the clock was wrong."""
+    acknowledged: bool = False
 
 
 class SpoolView:
@@ -83,18 +98,30 @@ class SpoolView:
         found = {row[0]: LaneStatus(*row) for row in self._rows(query)}
         return [found.get(lane, LaneStatus(lane)) for lane in range(LANES)]
 
-    def sent(self, limit: int | None = None, since: str = "") -> Iterator[SentRow]:
-        """Rows the centre has acknowledged and the box still keeps, of times from `since` on (UTC, RFC 3339).
+    def sent(self, limit: int | None = None, since_s: int = 0) -> Iterator[SentRow]:
+        """Rows the centre has acknowledged at `since_s` (unix seconds) or later, as far as the box still keeps them.
 
         Oldest first; with `limit` only the newest so many, which are then held in memory.
         """
         if limit is not None:
-            return reversed(list(islice(self._all(_KEPT, since, newest_first=True), limit)))
-        return self._all(_KEPT, since)
+            return reversed(list(islice(self._all(_KEPT, since_s, newest_first=True), limit)))
+        return self._all(_KEPT, since_s)
 
-    def pending(self, since: str = "") -> Iterator[SentRow]:
-        """Rows that wait for the centre's acknowledgement, oldest first; the first of each lane may be under way."""
-        return self._all(_WAITS, since)
+    def under_way(self) -> Iterator[SentRow]:
+        """Rows that have been published and are not acknowledged yet, oldest first."""
+        row = self._rows("SELECT value FROM meta WHERE key = 'reached'")
+        reached = [int(number) for number in row[0][0].split()] if row else [0] * LANES
+        return (row for row in self.pending() if row.seq <= reached[row.lane])
+
+    def pending(self) -> Iterator[SentRow]:
+        """Rows that wait for the centre's acknowledgement, oldest first."""
+        return self._all(_WAITS)
+
+    def said(self, since: str = "") -> list[Said]:
+        """What was published besides events, from `since` on (UTC, RFC 3339)."""
+        if not self._rows("SELECT 1 FROM sqlite_master WHERE name = 'said'"):
+            return []
+        return [Said(at, topic, msgspec.Raw(payload)) for at, topic, payload in self._rows(said.QUERY, since)]
 
     def hits(self) -> list[Hit]:
         """How often each entry and exception of the policy was used; a spool of an older release has none."""
@@ -105,35 +132,42 @@ class SpoolView:
     def close(self) -> None:
         self._db.close()
 
-    def _all(self, of: tuple[str, str], since: str, *, newest_first: bool = False) -> Iterator[SentRow]:
-        lanes = [self._plain(of[0], since, newest_first)]
-        lanes += [self._packed(of[1], lane, since, newest_first) for lane in range(LANES)]
-        for row in heapq.merge(*lanes, key=lambda row: row.seq, reverse=newest_first):
-            yield SentRow(row.seq, row.lane, msgspec.Raw(row.body))
+    def _all(self, of: _Of, since_s: int = 0, *, newest_first: bool = False) -> Iterator[SentRow]:
+        offs = self._offs()
+        lanes = [self._plain(of, since_s, newest_first)]
+        lanes += [self._packed(of, lane, since_s, newest_first) for lane in range(LANES)]
+        for row, clock in heapq.merge(*lanes, key=lambda found: found[0].seq, reverse=newest_first):
+            yield SentRow(row.seq, row.lane, msgspec.Raw(row.body), offs.get(clock, 0.0), of is _KEPT)
 
-    def _plain(self, table: str, since: str, newest_first: bool) -> Iterator[Row]:
+    def _plain(self, of: _Of, since_s: int, newest_first: bool) -> Iterator[tuple[Row, int]]:
         order, beyond, last = ("DESC", "<", _NEVER) if newest_first else ("ASC", ">", 0)
         query = (
-            f"SELECT seq, lane, body FROM {table} WHERE seq {beyond} ? AND at >= ?"  # noqa: S608 - constant text
-            f" ORDER BY seq {order} LIMIT {_STEP}"
+            f"SELECT seq, lane, body, clock FROM {of.table}"  # noqa: S608 - constant text
+            f" WHERE seq {beyond} ? AND {of.had_at} >= ? ORDER BY seq {order} LIMIT {_STEP}"
         )
-        while step := self._rows(query, last, since):
-            yield from (Row(*row) for row in step)
+        while step := self._rows(query, last, since_s):
+            yield from ((Row(*row[:3]), row[3]) for row in step)
             last = step[-1][0]
 
-    def _packed(self, state: str, lane: int, since: str, newest_first: bool) -> Iterator[Row]:
+    def _packed(self, of: _Of, lane: int, since_s: int, newest_first: bool) -> Iterator[tuple[Row, int]]:
         order, beyond, last = ("DESC", "<", _NEVER) if newest_first else ("ASC", ">", 0)
         query = (
-            f"SELECT first, body FROM block JOIN lines ON lines.block = id WHERE {state}"  # noqa: S608 - constant text
-            f" AND lane = ? AND first {beyond} ? AND until >= ?"
-            f" ORDER BY first {order} LIMIT 1"
+            f"SELECT first, body, clock FROM block JOIN lines ON lines.block = id WHERE {of.blocks}"  # noqa: S608 - constant text
+            f" AND lane = ? AND first {beyond} ? AND {of.had_at} >= ? ORDER BY first {order} LIMIT 1"
         )
-        while step := self._rows(query, lane, last, since):
-            last, body = step[0]
-            rows = [row for row in batches.decode_lines(batches.expand(body)) if not since or _at(row) >= since]
-            yield from reversed(rows) if newest_first else rows
+        while step := self._rows(query, lane, last, since_s):
+            last, body, clock = step[0]
+            rows = batches.decode_lines(batches.expand(body))
+            yield from ((row, clock) for row in (reversed(rows) if newest_first else rows))
 
-    def _rows(self, query: str, *args: int | str) -> list[tuple]:  # type: ignore[type-arg]  # rows of any shape
+    def _offs(self) -> dict[int, float]:
+        """Of each clock, what is added to its times; those that were right are left out."""
+        if not self._rows("SELECT 1 FROM sqlite_master WHERE name = 'clock'"):
+            return {}
+        query = "SELECT id, ROUND(off, 3) FROM clock WHERE ABS(off) >= ?"
+        return dict(self._rows(query, SMALL_S))
+
+    def _rows(self, query: str, *args: float | str) -> list[tuple]:  # type: ignore[type-arg]  # rows of any shape
         try:
             return self._db.execute(query, args).fetchall()
         except sqlite3.Error as err:
@@ -141,14 +175,3 @@ class SpoolView:
 
     def _fault(self, err: sqlite3.Error) -> DeviceFault:
         return DeviceFault(f"Cannot read {self._path}: {err}.", "Has telemetry been started on this box?")
-
-
-class _Time(msgspec.Struct):
-    at: str = ""
-
-
-_time = msgspec.json.Decoder(_Time).decode
-
-
-def _at(row: Row) -> str:
-    return _time(row.body).at
