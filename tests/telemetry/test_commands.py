@@ -80,4 +80,4 @@ def test_only_the_newest_of_the_other_messages_are_kept(tmp_path: Path, monkeypa
     for number in range(9):
         spool.note_said("state", b'{"bd":%d}' % number)
     with closing(SpoolView(tmp_path / "spool.db")) as view:
-        assert [json.loads(line.message)["bd"] for line in view.said()] == [6, 7, 8]
+        assert [json.loads(bytes(line.message))["bd"] for line in view.said()] == [6, 7, 8]

@@ -110,10 +110,10 @@ class Clocks:
         running = self._clocks[-1]
         return None if running.off is None else mono + running.base + running.off
 
-    def known_time(self, mono: float) -> float:
-        """The true time where it is confirmed, otherwise the newest that is known to have passed: never too late."""
+    def best_time(self, mono: float) -> float:
+        """The true time where it is confirmed, otherwise the wall clock's if that may be right, or the newest known."""
         true = self.true_time(mono)
-        return self.floor if true is None else true
+        return self.plausible_wall() if true is None else true
 
     @property
     def right(self) -> bool:

@@ -137,7 +137,7 @@ class Telemetry:
 
     def _keep_certificate(self, now: float) -> None:
         clocks = self._spool.clocks
-        utc = clocks.true_time(now) or clocks.plausible_wall()
+        utc = clocks.best_time(now)
         match self._keeper.turn(now, utc, connected=self._delivery.connected):
             case "renewed":
                 self._sender_retry_at = now  # one that has a connection shows the new certificate at its next one

@@ -171,7 +171,7 @@ class Spool:
                 return self._acknowledge(upto, have, keep=False)
 
     def _acknowledge(self, upto: int, have: Sequence[AckRun], *, keep: bool) -> int:
-        had_at = int(self.clocks.known_time(time.monotonic()))
+        had_at = int(self.clocks.best_time(time.monotonic()))
         gone = 0
         with self._transaction():
             if upto > self.had:
@@ -230,6 +230,8 @@ class Spool:
     def tidy(self, sent: Sequence[int], now: float) -> None:
         """One step of what can wait: pack a lane's oldest rows (not those under way, to `sent`), let history expire.
 
+        History expires by the true time only: a wrong clock would take it for old.
+
         Raises:
             DeviceFault: the disk fails; nothing is lost.
 
@@ -242,7 +244,9 @@ class Spool:
         if now >= self._expire_at:
             self._expire_at = now + _EXPIRE_S
             with self._transaction():
-                self._expire(int(self.clocks.known_time(time.monotonic())), self._keep_s)
+                true = self.clocks.true_time(time.monotonic())
+                if true is not None:
+                    self._expire(int(true), self._keep_s)
 
     def holds(self, lane: int, first: int, last: int) -> bool:
         """Whether any row of the run still waits."""
