@@ -23,6 +23,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from sekisho.center import pki
 from sekisho.center.brokers import mosquitto, nats, rabbitmq
 from sekisho.center.brokers.model import Broker, Launch, Member
+from sekisho.center.settings import Erlang
 from sekisho.center.store import Store, Stored
 from sekisho.lab.postgres import Postgres, programs
 from sekisho.telemetry.link import LinkStatus
@@ -61,6 +62,7 @@ class Site:
         self.port = free_port()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._link: dict[str, object] = {}
+        self._erlang = Erlang(dist_port=free_port(), epmd_port=free_port())
         self.pki = root / "pki"
         pki.create_ca(self.pki)
         server = pki.issue(self.pki, "broker", "server", ("127.0.0.1", "localhost"))
@@ -76,15 +78,39 @@ class Site:
         self._write_settings()
 
     def write_broker(self) -> Launch:
-        """Write the broker's configuration from `self.broker`; `reload` makes a running one read it."""
+        """Write the broker's configuration from `self.broker`, with a listener more, who may hear everything."""
         if self.kind == "nats":
-            return nats.write_config(self.broker)
+            launch = nats.write_config(self.broker)
+            conf = json.loads(launch.config.read_bytes())
+            conf["accounts"][nats.ACCOUNT]["users"].append({"user": "CN=listener"})
+            launch.config.write_text(json.dumps(conf))
+            return launch
         if self.kind == "rabbitmq":
-            return rabbitmq.write_config(self.broker, rabbitmq.Erlang(dist_port=free_port(), epmd_port=free_port()))
+            launch = rabbitmq.write_config(self.broker, self._erlang)
+            path = self.root / "broker" / "definitions.json"
+            every = {"user": "listener", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}
+            conf = json.loads(path.read_bytes())
+            conf["users"].append({**conf["users"][0], "name": "listener"})
+            conf["permissions"].append(every)
+            path.write_text(json.dumps(conf))
+            return launch
         launch = mosquitto.write_config(self.broker)
         with (self.root / "broker" / "acl").open("a") as acl:
             acl.write("\nuser listener\ntopic read #\n")
         return launch
+
+    def serve(self) -> None:
+        """Let the product's own daemon run the broker and keep its list, in place of a list written here."""
+        files = self.broker.credentials
+        with self.center_toml.open("a") as config:
+            config.write(
+                f'[ca]\nrevoked = "{self.root}/revoked"\n[serve]\nkind = "{self.kind}"\n'
+                f'directory = "{self.broker.directory}"\naddress = "127.0.0.1"\nport = {self.port}\n'
+                f'ca = "{files.ca}"\ncert = "{files.cert}"\nkey = "{files.key}"\n'
+                f"[serve.erlang]\ndist_port = {free_port()}\nepmd_port = {free_port()}\n"
+            )
+        argv = (sys.executable, "-I", "-m", "sekisho.center.brokers", "--settings", str(self.center_toml))
+        self.launch = Launch(argv, self.launch.config)
 
     def by(self, **link: object) -> None:
         """Give the box other settings of its way to the centre."""
@@ -189,6 +215,13 @@ class Site:
     def missing(self) -> list[object]:
         with closing(Store(self.store_url, read_only=True)) as store:
             return list(store.missing())
+
+    def forget(self) -> None:
+        """Take from a broker that is down all it remembers."""
+        for name in ("jetstream", "data"):
+            shutil.rmtree(self.root / "broker" / name, ignore_errors=True)
+        for leftover in (self.root / "broker").glob("*.db"):
+            leftover.unlink()
 
     def states(self) -> dict[str, str]:
         """What the centre thinks of each box."""

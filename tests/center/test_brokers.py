@@ -6,9 +6,11 @@ import json
 import os
 import random
 import signal
+import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +24,8 @@ from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center import pki
 from sekisho.center.brokers import mosquitto, nats, rabbitmq
 from sekisho.center.brokers.model import Broker, Member
+from sekisho.center.ca import registry
+from sekisho.center.database import Database
 from sekisho.telemetry.identity import client_id
 
 if TYPE_CHECKING:
@@ -193,8 +197,83 @@ def test_a_member_that_is_removed_writes_no_more_while_the_others_stay(site: Sit
     assert "not connected to the monitoring centre" not in (site.root / "box.log").read_text()
 
 
+@slowest_apart
+def test_what_is_larger_than_any_batch_is_not_stored_and_disturbs_nobody(site: Site) -> None:
+    site.start("broker", "center", "box")
+    site.write(site.alert(1))
+    site.wait_alerts(1)
+    padded = BATCH.replace(b'"sid":666', b'"sid":666,"signature":"' + b"x" * 300_000 + b'"')
+    with guest(site, "box-2") as guest_:
+        guest_.client.publish("sk/1/t1/box-2/ev/1", padded, qos=1)
+        site.wait(lambda: guest_.puback or guest_.gone or site.kind == "rabbitmq")
+        guest_.client.publish("sk/1/t1/box-2/ev/1", BATCH, qos=1)
+    with guest(site, "box-2") as guest_:
+        guest_.client.publish("sk/1/t1/box-2/ev/1", BATCH.replace(b"[1,1", b"[2,1"), qos=1)
+        site.wait(lambda: _stored(site, 2))
+    site.write(site.alert(2))
+    site.wait(lambda: sorted(sid for sid in site.sids() if sid < 666) == [1, 2])
+    assert max(len(bytes(stored.event)) for stored in site.events()) < 1000
+    assert "not connected to the monitoring centre" not in (site.root / "box.log").read_text()
+
+
 def _stored(site: Site, number: int) -> bool:
     return any(stored.box == "box-2" and stored.seq == number for stored in site.events())
+
+
+@slowest_apart
+def test_the_registry_says_who_may_connect_from_one_second_to_the_next(site: Site) -> None:
+    with closing(Database(str(site.store_path))) as registry_file:
+
+        def register(what: Callable[..., None], *args: str) -> None:
+            with registry_file.transaction() as db:
+                what(db, *args, "2026-01-02T03:04:05.000000Z")
+
+        register(registry.expect, "box-1", "t1")
+        register(registry.activate, "box-1")
+        register(registry.expect, "box-2", "t1")
+        site.serve()
+        site.start("broker", "center", "box")
+        site.write(site.alert(1))
+        site.wait_alerts(1)
+        numbers = iter(range(2, 1000))
+
+        def box_2_is_heard() -> bool:
+            number = next(numbers)
+            with guest(site, "box-2") as it:
+                it.client.publish("sk/1/t1/box-2/ev/1", BATCH.replace(b"[1,1", b"[%d,1" % number), qos=1)
+                site.write(site.alert(number))
+                site.wait(lambda: number in site.sids())
+                return _stored(site, number)
+
+        assert not box_2_is_heard()
+        register(registry.activate, "box-2")
+        site.wait(box_2_is_heard)
+        with guest(site, "box-2") as live:
+            register(registry.revoke, "box-2")
+            if site.kind != "mosquitto":  # there the CA closes it (tests/ca)
+                site.wait(lambda: live.gone)
+            site.wait(lambda: not box_2_is_heard())
+    assert "not connected to the monitoring centre" not in (site.root / "box.log").read_text()
+    keeper = site.processes["broker"]
+    site.kill("broker", signal.SIGTERM)
+    assert keeper.returncode == 0
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", site.port)) != 0
+
+
+def test_when_the_broker_ends_its_keeper_does_too_and_a_list_outlives_the_database(site: Site) -> None:
+    with closing(Database(str(site.store_path))) as file, file.transaction() as db:
+        registry.expect(db, "box-1", "t1", "2026-01-02T03:04:05.000000Z")
+        registry.activate(db, "box-1", "2026-01-02T03:04:05.000000Z")
+    site.serve()
+    site.start("broker")
+    keeper = site.processes["broker"]
+    child = int(subprocess.run(["pgrep", "-P", str(keeper.pid)], capture_output=True, text=True, check=True).stdout)
+    os.kill(child, signal.SIGKILL)
+    assert keeper.wait(10) == 3
+    site.store_path.unlink()
+    site.start("broker")
+    assert "user box-1" in (site.root / "broker" / "acl").read_text()
 
 
 @pytest.mark.parametrize("writer", [nats.write_config, rabbitmq.write_config])

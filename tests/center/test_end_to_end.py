@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from tests.center.conftest import Site
 
 pytestmark = pytest.mark.timeout(120)
+on_every_broker = pytest.mark.parametrize(
+    "site",
+    ["mosquitto", *(pytest.param(kind, marks=pytest.mark.full) for kind in ("nats", "rabbitmq"))],
+    indirect=True,
+)
+"""What test_brokers.py tries of NATS and RabbitMQ in short, here whole."""
 
 
 def _plain(payload: bytes | bytearray) -> bytes:
@@ -36,6 +42,7 @@ def _batch(*rows: bytes, epoch: str = "00000000000000aa") -> bytes:
     return b"\n".join([json.dumps({"v": 1, "e": epoch, "n": len(rows)}).encode(), *rows]) + b"\n"
 
 
+@on_every_broker
 def test_an_alert_arrives_once_within_half_a_second_and_leaves_the_spool(site: Site) -> None:
     site.start("broker", "center", "box")
     site.write(site.alert(1))
@@ -56,6 +63,7 @@ def test_an_alert_arrives_once_within_half_a_second_and_leaves_the_spool(site: S
     assert rss_kb < 45 * 1024
 
 
+@on_every_broker
 def test_after_an_outage_alerts_come_before_metadata(site: Site) -> None:
     site.start("box")
     for number in range(1, 301):
@@ -69,6 +77,7 @@ def test_after_an_outage_alerts_come_before_metadata(site: Site) -> None:
     assert site.missing() == []
 
 
+@on_every_broker
 def test_a_client_without_certificate_is_refused(site: Site) -> None:
     site.start("broker")
     context = ssl.create_default_context(cafile=str(site.pki / "ca.crt"))
@@ -81,6 +90,7 @@ def test_a_client_without_certificate_is_refused(site: Site) -> None:
         tls.recv(1)
 
 
+@on_every_broker
 def test_a_row_that_is_no_event_is_accounted_for_and_acknowledged(site: Site) -> None:
     site.start("broker", "center")
     client = site.client(site.box, "box-1")
@@ -104,6 +114,7 @@ def test_a_row_that_is_no_event_is_accounted_for_and_acknowledged(site: Site) ->
     assert b"password" not in site.store_path.read_bytes()
 
 
+@on_every_broker
 def test_a_broken_certificate_keeps_the_events_on_the_box(site: Site) -> None:
     site.box.cert.write_text("no certificate")
     site.start("broker", "center", "box")
@@ -124,6 +135,7 @@ def test_a_certificate_of_another_authority_is_named_in_the_log(site: Site) -> N
     site.wait(lambda: "certificate verify failed" in (site.root / "box.log").read_text())
 
 
+@on_every_broker
 def test_no_canary_is_in_the_spool_at_the_broker_or_at_the_centre(site: Site) -> None:
     canary = "KANARIENVOGEL"
     published: list[bytes] = []
@@ -148,7 +160,7 @@ def test_no_canary_is_in_the_spool_at_the_broker_or_at_the_centre(site: Site) ->
     kept = [
         *site.root.glob("state/**/*"),
         *site.root.glob("events.db*"),
-        *site.root.glob("broker/*"),
+        *site.root.glob("broker/**/*"),
         *site.root.glob("*.log"),
     ]
     leaks = [path.name for path in kept if path.is_file() and canary.encode() in path.read_bytes()]
@@ -156,6 +168,7 @@ def test_no_canary_is_in_the_spool_at_the_broker_or_at_the_centre(site: Site) ->
     assert canary.encode() not in b"".join(published)
 
 
+@on_every_broker
 def test_a_full_disk_on_the_box_delays_and_loses_nothing(site: Site) -> None:
     state = site.root / "state"
     state.mkdir()
@@ -190,6 +203,7 @@ def test_a_daemon_names_what_is_wrong_with_its_settings_and_exits(tmp_path: Path
     assert "broken.toml" in done.stderr and "Traceback" not in done.stderr
 
 
+@on_every_broker
 def test_sigterm_ends_both_daemons_cleanly(site: Site) -> None:
     site.start("broker", "center", "box")
     site.write(site.alert(1))
@@ -203,14 +217,14 @@ def test_sigterm_ends_both_daemons_cleanly(site: Site) -> None:
     store.close()
 
 
+@on_every_broker
 def test_what_a_forgetful_broker_confirmed_goes_again_as_soon_as_the_centre_is_back(site: Site) -> None:
     site.start("broker", "center", "box")
     site.write(site.alert(1))
     site.wait_alerts(1)
     site.kill("center")
     site.kill("broker")
-    for leftover in (site.root / "broker").glob("*.db"):
-        leftover.unlink()
+    site.forget()
     site.start("broker")
     published: list[bytes] = []
     listener = site.client(site.listener, "listener")

@@ -89,6 +89,7 @@ def test_capabilities_are_the_least() -> None:
         "sekisho-inspect": {"CAP_NET_ADMIN"},
         "sekisho-telemetry": set(),
         "sekisho-center": set(),
+        "sekisho-center-brokers": {"CAP_NET_BIND_SERVICE"},
         "sekisho-center-ca": set(),
         "sekisho-center-immunity": set(),
         "sekisho-center-notify": set(),

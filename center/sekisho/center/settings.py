@@ -126,6 +126,52 @@ class Immunity(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """So many boxes must have found a file by themselves before the others stop it."""
 
 
+class NatsNode(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What a NATS server must know beside what every broker must."""
+
+    name: str = "sekisho"
+    client_address: str = "127.0.0.1:-1"
+    """Where ingest workers reach JetStream, `host:port`; port -1 = any free one, for nobody in particular."""
+    keep_mb: Annotated[int, msgspec.Meta(ge=64)] = 4096
+    """JetStream's disk at most. When it is full nothing is confirmed and the boxes wait."""
+    cluster: str = ""
+    """Name of the cluster; empty = this node is alone."""
+    cluster_address: str = ""
+    """Where this node listens for the others, `host:port`."""
+    routes: tuple[str, ...] = ()
+    """The other nodes, `host:port`; all certificates must serve and call (`pki.issue(..., "node")`)."""
+    replicas: Annotated[int, msgspec.Meta(ge=1, le=5)] = 1
+    """Nodes that keep every message, at most the cluster's size."""
+
+
+class Erlang(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What RabbitMQ's Erlang machine needs on this host. Both ports are on the loopback only."""
+
+    node: str = "sekisho@localhost"
+    dist_port: int = 25672
+    epmd_port: int = 4369
+
+
+class Serve(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The broker this machine runs (`sekisho.center.brokers`)."""
+
+    ca: str
+    cert: str
+    key: str
+    kind: Literal["mosquitto", "nats", "rabbitmq"] = "mosquitto"
+    directory: str = "/var/lib/sekisho-center-broker"
+    address: str = ""
+    """Empty = every address, both families."""
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8883
+    websocket_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    """443 lets in who is let out to the web only; 0 = none."""
+    workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    """Ingest workers of the centre, by their certificates: center, center-2, …"""
+    connections: Annotated[int, msgspec.Meta(ge=8, le=1_000_000)] = 10_000
+    node: NatsNode = NatsNode()
+    erlang: Erlang = Erlang()
+
+
 class CenterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Everything the first cut of the centre needs."""
 
@@ -137,6 +183,7 @@ class CenterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     retention: Retention = Retention()
     ca: Ca = Ca()
     jetstream: JetStream | None = None
+    serve: Serve | None = None
 
 
 def load(path: Path) -> CenterSettings:

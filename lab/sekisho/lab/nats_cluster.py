@@ -13,7 +13,7 @@ from sekisho.appliance.core.errors import DeviceFault
 from sekisho.center import pki
 from sekisho.center.brokers import nats
 from sekisho.center.brokers.model import Broker, Member
-from sekisho.center.brokers.nats import Node
+from sekisho.center.settings import NatsNode
 
 NODES: Final = 3
 START_S: Final = 20.0
@@ -46,7 +46,7 @@ class NatsCluster:
                 members=members,
                 max_connections=len(members) + 100,
             )
-            node = Node(
+            node = NatsNode(
                 f"node-{number}",
                 self.servers[number],
                 cluster="sekisho",

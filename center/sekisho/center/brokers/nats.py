@@ -10,7 +10,6 @@ Its MQTT side has no cap on a packet; the centre refuses what is too large.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -26,6 +25,7 @@ from sekisho.center.brokers.model import (
     Launch,
 )
 from sekisho.center.pki import Credentials
+from sekisho.center.settings import NatsNode
 
 ACCOUNT: Final = "SEKISHO"
 ACK_WAIT: Final = "60s"
@@ -38,26 +38,7 @@ API: Final = ("$JS.API.>", "$JS.ACK.>")
 _Table = dict[str, object]
 
 
-@dataclass(frozen=True)
-class Node:
-    """What a NATS server must know beside what every broker must."""
-
-    name: str = "sekisho"
-    client_address: str = "127.0.0.1:-1"
-    """Where ingest workers reach JetStream, `host:port`; port -1 = any free one, for nobody in particular."""
-    keep_mb: int = 4096
-    """JetStream's disk at most. When it is full nothing is confirmed and the boxes wait."""
-    cluster: str = ""
-    """Name of the cluster; empty = this node is alone."""
-    cluster_address: str = ""
-    """Where this node listens for the others, `host:port`."""
-    routes: tuple[str, ...] = ()
-    """The other nodes, `host:port`; all certificates must serve and call (`pki.issue(..., "node")`)."""
-    replicas: int = 1
-    """Nodes that keep every message, at most the cluster's size."""
-
-
-def write_config(broker: Broker, node: Node | None = None) -> Launch:
+def write_config(broker: Broker, node: NatsNode | None = None) -> Launch:
     """Write `nats.conf`; the caller's user runs it.
 
     Raises:
@@ -67,11 +48,11 @@ def write_config(broker: Broker, node: Node | None = None) -> Launch:
     """
     broker.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     config = broker.directory / "nats.conf"
-    write_atomic(config, msgspec.json.format(msgspec.json.encode(_conf(broker, node or Node()))))
+    write_atomic(config, msgspec.json.format(msgspec.json.encode(_conf(broker, node or NatsNode()))))
     return Launch((shutil.which("nats-server") or "/usr/sbin/nats-server", "-c", str(config)), config)
 
 
-def _conf(broker: Broker, node: Node) -> _Table:
+def _conf(broker: Broker, node: NatsNode) -> _Table:
     tls = _tls(broker.credentials)
     conf: _Table = {
         "server_name": node.name,

@@ -9,13 +9,14 @@ hears births when they happen, and its queue outlives its absence.
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from sekisho.appliance.core.errors import DeviceFault
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.center.brokers.model import (
     CENTER_READS,
@@ -29,23 +30,16 @@ from sekisho.center.brokers.model import (
     Broker,
     Launch,
 )
+from sekisho.center.settings import Erlang
 
 PROGRAMS: Final = Path("/usr/lib/rabbitmq/lib")
+CTL_S: Final = 60.0
 SESSION_S: Final = 7 * 86400
 """How long the centre's queue waits for it."""
 _VHOST: Final = "/"
 _EXCHANGE: Final = "amq.topic"
 
 _Entry = dict[str, object]
-
-
-@dataclass(frozen=True)
-class Erlang:
-    """What the Erlang machine below needs on this host. Both ports are on the loopback only."""
-
-    node: str = "sekisho@localhost"
-    dist_port: int = 25672
-    epmd_port: int = 4369
 
 
 def write_config(broker: Broker, erlang: Erlang | None = None) -> Launch:
@@ -64,7 +58,10 @@ def write_config(broker: Broker, erlang: Erlang | None = None) -> Launch:
     write_atomic(directory / "enabled_plugins", f"[{','.join(plugins)}].\n".encode())
     write_atomic(directory / "advanced.config", _websocket(broker).encode())
     write_atomic(config, _conf(broker).encode())
-    write_atomic(start, _start(directory, erlang or Erlang()).encode(), 0o700)
+    environment = _environment(directory, erlang or Erlang())
+    # The port mapper runs beside the server; both end with the group they are in.
+    write_atomic(start, f"{environment}epmd &\nexec {_program('rabbitmq-server')}\n".encode(), 0o700)
+    write_atomic(directory / "ctl", f'{environment}exec {_program("rabbitmqctl")} "$@"\n'.encode(), 0o700)
     return Launch((str(start),), config)
 
 
@@ -159,8 +156,27 @@ def _topics(user: str, writes: Iterable[str], reads: Iterable[str]) -> _Entry:
     return {"user": user, "vhost": _VHOST, "exchange": _EXCHANGE, "write": f"^({write})$", "read": f"^({read})$"}
 
 
-def _start(directory: Path, erlang: Erlang) -> str:
-    """A script, because the port mapper has to run beside it: both end with the group they are in."""
+def reload(directory: Path, gone: Iterable[str]) -> None:
+    """Have a running broker read its definitions again, and forget users: their connections are closed.
+
+    Raises:
+        DeviceFault: the broker does not take it.
+
+    """
+    ctl = [str(directory / "ctl")]
+    orders = [["import_definitions", str(directory / "definitions.json")]]
+    for user in gone:
+        orders += [["delete_user", user], ["close_all_user_connections", user, "revoked"]]
+    for order in orders:
+        try:
+            done = subprocess.run([*ctl, *order], capture_output=True, text=True, timeout=CTL_S, check=False)
+        except (OSError, subprocess.TimeoutExpired) as err:
+            raise DeviceFault(f"RabbitMQ could not be told to {order[0]}: {err}.") from err
+        if done.returncode:
+            raise DeviceFault(f"RabbitMQ refused to {order[0]}: {done.stderr[-300:]}")
+
+
+def _environment(directory: Path, erlang: Erlang) -> str:
     return f"""\
 #!/bin/sh
 export HOME={directory} RABBITMQ_NODENAME={erlang.node} RABBITMQ_CONF_ENV_FILE={directory}/none
@@ -169,12 +185,10 @@ export RABBITMQ_ENABLED_PLUGINS_FILE={directory}/enabled_plugins
 export RABBITMQ_MNESIA_BASE={directory}/data RABBITMQ_LOG_BASE={directory}
 export RABBITMQ_DIST_PORT={erlang.dist_port} ERL_EPMD_PORT={erlang.epmd_port} ERL_EPMD_ADDRESS=127.0.0.1
 export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {{127,0,0,1}}"
-epmd &
-exec {_server()}
 """
 
 
-def _server() -> Path:
+def _program(name: str) -> Path:
     """The real program: Debian's wrapper of it insists on the machine's own instance."""
-    found = sorted(PROGRAMS.glob("rabbitmq_server-*/sbin/rabbitmq-server"))
-    return found[-1] if found else PROGRAMS / "rabbitmq-server"
+    found = sorted(PROGRAMS.glob(f"rabbitmq_server-*/sbin/{name}"))
+    return found[-1] if found else PROGRAMS / name

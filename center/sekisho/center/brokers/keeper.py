@@ -1,0 +1,157 @@
+"""Runs the broker of this machine, and keeps who may connect to it equal to the registry of boxes.
+
+The broker is this process's child: one unit, one user, nobody needs a right over another's process. A box that
+was enrolled is let in within `POLL_S`; one that was revoked is taken from the list, and loses its connection with
+NATS and RabbitMQ (with Mosquitto it is the CA that closes it). While the database does not answer, the list stays.
+When the broker ends, so does this process, and systemd starts both anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import subprocess
+import threading
+import time
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import sqlalchemy as sa
+
+from sekisho.appliance.core import sdnotify
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.appliance.core.fsio import stamp, write_atomic
+from sekisho.center.brokers import mosquitto, nats, rabbitmq
+from sekisho.center.brokers.model import Broker, Launch, Member
+from sekisho.center.ca import revoking
+from sekisho.center.ca.tables import BOX_IDENTITY
+from sekisho.center.database import Database
+from sekisho.center.pki import Credentials
+from sekisho.center.settings import CenterSettings, Serve
+
+POLL_S: Final = 1.0
+START_S: Final = 60.0
+END_S: Final = 20.0
+
+log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """One broker and its list."""
+
+    def __init__(self, config: CenterSettings) -> None:
+        """Take up the work.
+
+        Raises:
+            RejectedInput: the settings name no broker of this machine, or a name in the registry is none.
+            DeviceFault: the configuration cannot be written.
+
+        """
+        if config.serve is None:
+            raise RejectedInput("The settings have no [serve]: this machine runs no broker of ours.")
+        self._serve = config.serve
+        self._store = config.store
+        self._list = Path(config.serve.directory) / "members.json"
+        self._crl = Path(config.ca.revoked) / revoking.CRL
+        self._stopped = threading.Event()
+        self._members = self._try_members() or _read(self._list)
+        self._launch = self._write()
+
+    def run(self) -> int:
+        """Run the broker until `stop`; the exit code."""
+        child = subprocess.Popen(self._launch.argv)
+        threading.Thread(target=self._say_ready, name="ready", daemon=True).start()
+        while not self._stopped.wait(POLL_S):
+            if child.poll() is not None:
+                log.error("the broker has ended with code %d", child.returncode)
+                return 3
+            sdnotify.notify("WATCHDOG=1")
+            try:
+                self._follow(child)
+            except DeviceFault as err:
+                log.error("%s The list of boxes stays as it is.", err)
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(END_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        return 0
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _follow(self, child: subprocess.Popen[bytes]) -> None:
+        """Write the list anew and have it read, when the registry or the revoked have changed."""
+        members, crl = self._try_members(), stamp(self._crl)
+        if (members is None or members == self._members) and crl == self._crl_read:
+            return
+        before, self._members = self._members, members or self._members
+        self._write()
+        if self._serve.kind == "rabbitmq":
+            kept = {member.box for member in self._members}
+            gone = [member.box for member in before if member.box not in kept]
+            rabbitmq.reload(Path(self._serve.directory), gone)
+        else:
+            child.send_signal(signal.SIGHUP)
+        log.info("%d boxes may connect", len(self._members))
+
+    def _try_members(self) -> tuple[Member, ...] | None:
+        """The boxes that have a certificate; None while the database does not answer."""
+        active = sa.select(BOX_IDENTITY.c.box, BOX_IDENTITY.c.tenant).where(BOX_IDENTITY.c.state == "active")
+        try:
+            with closing(Database(self._store, read_only=True)) as database, database.reading() as db:
+                return tuple(Member(box, tenant) for box, tenant in db.execute(active.order_by(BOX_IDENTITY.c.box)))
+        except DeviceFault as err:
+            log.debug("%s", err)
+            return None
+
+    def _write(self) -> Launch:
+        serve, directory = self._serve, Path(self._serve.directory)
+        self._crl_read = stamp(self._crl)
+        broker = Broker(
+            directory,
+            Credentials(Path(serve.ca), Path(serve.cert), Path(serve.key)),
+            serve.address,
+            serve.port,
+            serve.websocket_port,
+            workers=serve.workers,
+            members=self._members,
+            max_connections=serve.connections,
+        )
+        try:
+            launch = _write(serve, broker, self._crl)
+            write_atomic(self._list, msgspec.json.encode(self._members))
+        except OSError as err:
+            raise DeviceFault(f"Cannot write in {directory}: {err.strerror}.") from err
+        return launch
+
+    def _say_ready(self) -> None:
+        """Tell systemd when the broker listens."""
+        until = time.monotonic() + START_S
+        while time.monotonic() < until and not self._stopped.is_set():
+            with suppress(OSError), socket.create_connection((self._serve.address or "localhost", self._serve.port), 1):
+                sdnotify.notify("READY=1")
+                return
+            time.sleep(0.1)
+
+
+def _write(serve: Serve, broker: Broker, crl: Path) -> Launch:
+    match serve.kind:
+        case "nats":
+            return nats.write_config(broker, serve.node)
+        case "rabbitmq":
+            return rabbitmq.write_config(broker, serve.erlang)
+        case _:
+            return mosquitto.write_config(replace(broker, crl=crl if crl.exists() else None))
+
+
+def _read(path: Path) -> tuple[Member, ...]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=tuple[Member, ...])
+    except (OSError, msgspec.DecodeError):
+        return ()
