@@ -19,6 +19,7 @@ from sekisho.center import pki
 from sekisho.center.store import Store
 from sekisho.telemetry import batches
 from sekisho.telemetry.delivery import ASK_S
+from sekisho.telemetry.identity import client_id
 
 if TYPE_CHECKING:
     from tests.center.conftest import Site
@@ -93,7 +94,7 @@ def test_a_client_without_certificate_is_refused(site: Site) -> None:
 @on_every_broker
 def test_a_row_that_is_no_event_is_accounted_for_and_acknowledged(site: Site) -> None:
     site.start("broker", "center")
-    client = site.client(site.box, "box-1")
+    client = site.client(site.box, client_id("box-1", site.box.key))
     acks: list[dict[str, object]] = []
     client.on_message = lambda _c, _u, message: acks.append(json.loads(message.payload))
     client.subscribe("sk/1/t1/box-1/ack", qos=1)

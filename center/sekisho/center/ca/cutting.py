@@ -1,9 +1,10 @@
 """Closing the live session of a box whose certificate was revoked.
 
-By the protocol itself, so that it works with every broker: a connection with the same client id makes the broker
-disconnect the one it has (MQTT 3.1.1, MQTT-3.1.4-2). For that the CA gives itself a certificate with the box's
-name; it lives an hour, is in the history as "cut", and its key is on no disk after the handshake. The list of
-the revoked must be out before, or the box comes straight back.
+By the protocol itself: a connection with the same client id makes the broker disconnect the one it has (MQTT 3.1.1,
+MQTT-3.1.4-2), which with Mosquitto is the certificate's CN. NATS and RabbitMQ lose the box from their list of members
+and close its session themselves (brokers/keeper.py); there this changes nothing. For that instant the CA gives itself
+a certificate with the box's name; it lives an hour, is in the history as "cut", and its key is on no disk after
+the handshake. The list of the revoked must be out before, or the box comes straight back.
 """
 
 from __future__ import annotations
