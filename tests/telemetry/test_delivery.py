@@ -115,6 +115,16 @@ def test_the_centres_answer_ends_the_wait_and_saves_a_repetition(play: Play) -> 
     assert play.pump() == [(1, 2, 2)]
 
 
+def test_what_the_answer_names_does_not_go_again_in_the_turn_that_brought_it(play: Play) -> None:
+    play.spool.add([alert(1), alert(2)])
+    play.delivery.online(play.now)
+    nonce = play.ask()
+    play.delivery.acknowledged(Ack(play.spool.epoch, 1, n=nonce), play.now + 0.001)
+    play.delivery.settle(play.now, play.spool)
+    play.now += 0.002
+    assert play.pump() == [(1, 2, 2)]
+
+
 def test_verdicts_go_before_alerts_before_metadata(play: Play) -> None:
     play.spool.add([dns(1), alert(2), Health(at=NOW), dns(4), alert(5)])
     play.online()

@@ -128,7 +128,7 @@ class Center:
     def _take(self, group: list[paho.MQTTMessage]) -> None:
         """Store a group, then acknowledge it to boxes and broker."""
         self._next_commit = time.monotonic() + PACE_S
-        messages = [Message(_topic(message), bytes(message.payload), message.retain) for message in group]
+        messages = [Message(_topic(message), bytes(message.payload)) for message in group]
         answers = intake.take(self._store, messages, _utc_now())
         if self._waiting:
             self._waiting = False

@@ -34,8 +34,6 @@ class Message:
 
     topic: str
     payload: bytes
-    retained: bool = False
-    """Kept by the broker from before we subscribed."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +153,9 @@ def _place(error: Exception) -> str:
 def _judge_state(topic: Topic, message: Message, work: _Work, now: str) -> None:
     state = ingest.parse_state(message.payload)
     work.states.append(BoxState(topic.box, topic.tenant, state.st, state.bd, state.epoch, state.next, now))
-    if state.st == "on" and not message.retained:
-        # A box that has just connected waits for our word before it repeats anything.
+    if state.st == "on":
+        # A box that has just connected waits for our word. A retained birth too: the broker may have kept nothing
+        # else for us, and an answer to a question that is long answered does nothing.
         key = (topic.tenant, topic.box, state.epoch)
         work.runs.setdefault(key, [])
         work.nonces[key] = state.n

@@ -24,8 +24,8 @@ from sekisho.telemetry.spool import Spool
 
 WINDOW_BATCHES: Final = 64
 WINDOW_BYTES: Final = 1 << 20
-ANSWER_S: Final = 2.0
-"""How long the centre's answer is waited for after a connection before anything new goes."""
+ANSWER_S: Final = 10.0
+"""How long the centre's answer is waited for after a connection before rows go to a broker that must keep them."""
 SETTLE_S: Final = 0.5
 """How long acknowledgements are gathered before the rows go: a deletion costs the flash as much as an event."""
 ASK_S: Final = 15.0
@@ -170,7 +170,8 @@ class Delivery:
             self._answered = max(self._answered, self._questions.pop(ack.n))
             self._ask_at, self._ask_wait_s = 0.0, ASK_S
             self._quiet_until = 0.0
-            self._settle_at, self._answer = now, ack
+            # Settled before anything goes: what the answer names must not go again.
+            self._settle_at, self._answer = 0.0, ack
 
     def settle(self, now: float, spool: Spool) -> None:
         """Forget what the centre has, several acknowledgements in one transaction (a lost one costs a repetition).
