@@ -26,10 +26,15 @@ def test_scene_comes_out_as_promised(whole: Lab, scene: scenes.Scene) -> None:
         lambda event: dt.datetime.fromisoformat(event.at) >= began and scene.event(event), timeout_s=10
     )
     assert stored.event.flow.mac == CLIENT_MAC  # type: ignore[union-attr]  # every scene's event has a flow
+    assert getattr(stored.event, "stars", 0) == (3 if "C2" in scene.title else 2 if _is_infected(scene) else 0)
+
+
+def _is_infected(scene: scenes.Scene) -> bool:
+    return "EICAR" in scene.title or "infected" in scene.title
 
 
 def test_without_the_product_no_malicious_scene_is_taken_for_a_success(bare: Lab) -> None:
-    promised = [scene for scene in SCENES if "EICAR" in scene.title or "infected" in scene.title]
+    promised = [scene for scene in SCENES if _is_infected(scene)]
     assert len(promised) == 5
     assert [scene.title for scene in promised if scene.act(bare).ok] == []
 

@@ -91,10 +91,10 @@ def _perform(lab: Lab, scene: Scene, row: Row) -> list[Row]:
 
 def _verdict(event: Event) -> str:
     match event:
-        case FileVerdict(outcome=outcome, rules=rules, held_ms=held_ms):
-            return f"{outcome} {' '.join(rules[:1])} held {held_ms:.1f} ms"
-        case Alert(action=action, signature=signature):
-            return f"{action}: {signature}"
+        case FileVerdict(outcome=outcome, rules=rules, held_ms=held_ms, stars=stars):
+            return f"{'★' * stars} {outcome} {' '.join(rules[:1])} held {held_ms:.1f} ms".strip()
+        case Alert(action=action, signature=signature, stars=stars):
+            return f"{'★' * stars} {action}: {signature}".strip()
     return ""
 
 

@@ -131,6 +131,7 @@ def table() -> Table:
     return msgspec.toml.decode(text, type=Table)
 
 
+@lru_cache(maxsize=4096)
 def judge(case: Case, signature: Signature | None = None) -> Verdict:
     """The stars of one event; `signature` for an alert of a rule."""
     reading = read(signature) if signature else Reading("", "medium", "")
