@@ -107,6 +107,7 @@ def test_the_recording_is_all_that_happened_and_all_that_is_to_be_tested(recordi
     assert replayed(recording.ops).killed() == recording.files
     assert {op.kind for op in recording.ops} >= set("CWSDTU")
     assert len(recording.states) == crash_load.STEPS
+    assert len({str(state["folded"]) for state in recording.states}) > 10, "repeats are counted all the time"
     after(recording.files, tmp_path / "disk")
     with closing(sqlite3.connect(tmp_path / "disk" / "spool.db")) as db:
         packed, had = db.execute("SELECT COUNT(*), COUNT(had_at) FROM block").fetchone()

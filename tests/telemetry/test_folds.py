@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.telemetry import events, folds
-from sekisho.telemetry.events import Alert, Event, FileVerdict, Flow
+from sekisho.telemetry.events import Alert, Event, FileVerdict, Flow, Health
 from sekisho.telemetry.reader import Chunk, Position, Tail
 from sekisho.telemetry.spool import Spool
 from sekisho.telemetry.spool_view import SpoolView
@@ -109,6 +109,11 @@ def test_ports_and_the_direction_of_the_packet_make_no_difference(spool: Spool) 
     answer = Flow(FLOW.dst_ip, 443, FLOW.src_ip, 40001, "TCP", FLOW.mac)
     spool.add([repeat(0), repeat(1, flow=answer)], now=T)
     assert len(alerts(spool)) == 1
+
+
+def test_what_telemetry_says_itself_has_stars_too(spool: Spool) -> None:
+    spool.add([Health(at=NOW, part="telemetry", state="certificate_refused")], now=T)
+    assert [getattr(event, "why_stars", "") for event in told(spool)] == ["certificate_refused"]
 
 
 def test_verdicts_are_never_folded(spool: Spool) -> None:

@@ -43,7 +43,7 @@ def rows() -> Iterator[str]:
 def kinds() -> Iterator[str]:
     for name in dict.fromkeys(kind.name for kind in stars.table().kind):
         lines = [kind for kind in stars.table().kind if kind.name == name]
-        classes = ", ".join(sorted({word or "any other" for kind in lines for word in kind.classes}))
+        classes = ", ".join(sorted({word for kind in lines for word in kind.classes}))
         groups = ", ".join(sorted({word for kind in lines for word in kind.groups}))
         words = "yes" if any(kind.words for kind in lines) else ""
         yield f"| {name} | {classes} | {groups} | {words} |"

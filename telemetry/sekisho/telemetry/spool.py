@@ -26,6 +26,7 @@ from sekisho.telemetry.blocks import Load
 from sekisho.telemetry.events import LANES, Event, Health, lane_of
 from sekisho.telemetry.reader import Chunk, Position
 from sekisho.telemetry.spool_file import SpoolDamaged, SpoolFile, SpoolFull, set_aside
+from sekisho.telemetry.weigh import weigh_own
 
 KEEP_HOURS: Final = 48
 ROW_OVERHEAD: Final = 96
@@ -116,7 +117,7 @@ class Spool:
             DeviceFault: disk full or failing; nothing was stored, the position did not move.
 
         """
-        new = list(new)
+        new = [weigh_own(event) for event in new]
         self.clocks.observe(*clocks.read())
         with self._transaction():
             hits.count(self._db, new)
@@ -312,7 +313,8 @@ class Spool:
 
     def _declare(self, at: str, why: str, runs: list[room.Run]) -> None:
         for gap in room.declare(at, why, runs):
-            self._insert(gap, events.encode(gap))
+            told = weigh_own(gap)
+            self._insert(told, events.encode(told))
 
     def _make_room(self, need: int, at: str) -> None:
         limit = self._file.limit

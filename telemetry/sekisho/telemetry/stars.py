@@ -146,7 +146,7 @@ def read(signature: Signature) -> Reading:
     """What the signature is about and how sure it is."""
     group = _group(signature.text)
     groups = {group, *signature.former}
-    classtype = table().classes.get(signature.category, "")
+    classtype = table().classes.get(signature.category, "other" if signature.category else "")
     for line in table().kind:
         if (
             (not line.classes or classtype in line.classes)

@@ -1,12 +1,13 @@
 """Puts the rubric's stars on events: finds out direction, device and outcome, and asks `stars`.
 
-Whatever an event said of its own importance before is overwritten. Called by `decode` for everything that may
-leave the box, before it is folded or stored.
+Whatever an event said of its own importance before is overwritten. Called by `decode` for everything that comes from
+other rooms, by `spool` for what telemetry itself has to say.
 """
 
 from __future__ import annotations
 
-from typing import assert_never
+from pathlib import Path
+from typing import Final, assert_never
 
 import msgspec
 
@@ -15,6 +16,7 @@ from sekisho.telemetry.events import Alert, Bypass, Event, FileVerdict, Flow, Ga
 from sekisho.telemetry.inventory import Inventory
 from sekisho.telemetry.stars import Case, Direction, Signature, Verdict
 
+_NOBODY: Final = Inventory(Path("/nonexistent"))
 _Told = Alert | FileVerdict | Retro | Bypass | Health | Gap
 
 
@@ -33,6 +35,11 @@ def weigh(event: Event, inventory: Inventory, signature: Signature | None = None
     direction = inventory.direction(client, server)
     verdict = _alert(event, direction, side, inventory.kind(_ours(client, server, direction)), signature)
     return msgspec.structs.replace(event, stars=verdict.stars, why_stars=verdict.why, direction=direction)
+
+
+def weigh_own(event: Event) -> Event:
+    """Stars for what has no two ends: the box's health, and what it had to drop."""
+    return weigh(event, _NOBODY) if isinstance(event, Health | Gap) else event
 
 
 def _alert(event: Alert, direction: Direction, side: str, device: str, signature: Signature | None) -> Verdict:
@@ -64,7 +71,7 @@ def _case(event: FileVerdict | Retro | Bypass | Health | Gap, inventory: Invento
         case Health():
             return Case("health", part=event.part, state=event.state, rules=event.rules)
         case Gap():
-            return Case("gap")
+            return Case("gap", reason=event.why)
         case _:
             assert_never(event)
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import random
+import sqlite3
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -43,6 +44,8 @@ def logical(path: Path, made: Spool) -> State:
     with closing(SpoolView(path)) as view:
         waiting = [(row.seq, row.lane, bytes(row.event)) for row in view.pending()]
         kept = [(row.seq, row.lane, bytes(row.event)) for row in view.sent()]
+    with closing(sqlite3.connect(path)) as db:
+        folded = db.execute("SELECT key, count FROM fold ORDER BY key").fetchall()
     position = made.position("eve.json")
     return {
         "epoch": made.epoch,
@@ -51,15 +54,17 @@ def logical(path: Path, made: Spool) -> State:
         "generation": made.generation,
         "waiting": [len(waiting), digest(waiting)],
         "kept": [len(kept), digest(kept)],
+        "folded": [sum(count for _, count in folded), digest(folded)],
     }
 
 
 def events_of(dice: random.Random, offset: int) -> list[Event]:
     made: list[Event] = []
-    for _ in range(dice.randrange(1, 40)):
+    for number in range(dice.randrange(1, 40)):
         kind = dice.randrange(6)
         pad = dice.randbytes(500).hex()
-        made.append(Dns(at=NOW, name=pad) if kind > 1 else Alert(at=NOW, sid=offset) if kind else Health(at=NOW))
+        sid = 100 * offset + number if number % 4 else 1  # every fourth alert is a repeat, and counted
+        made.append(Dns(at=NOW, name=pad) if kind > 1 else Alert(at=NOW, sid=sid) if kind else Health(at=NOW))
     return made
 
 
