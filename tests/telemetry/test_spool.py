@@ -195,7 +195,14 @@ def test_a_damaged_spool_is_set_aside_and_a_new_epoch_says_so(tmp_path: Path, da
     again = Spool.open(path, MB, NOW)
     assert again.epoch != old
     assert decoded(again) == [
-        Health(at=NOW, part="telemetry", state="spool_replaced", detail="set aside as spool.db.bad-1")
+        Health(
+            at=NOW,
+            stars=2,
+            why_stars="findings_lost",
+            part="telemetry",
+            state="spool_replaced",
+            detail="set aside as spool.db.bad-1",
+        )
     ]
     assert (tmp_path / "spool.db.bad-1").exists()
     again.close()
