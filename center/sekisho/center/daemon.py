@@ -25,6 +25,7 @@ from sekisho.appliance.core import sdnotify
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.center import ingest, intake, mqtt, settings
 from sekisho.center.intake import Answer, Message
+from sekisho.center.pulse import Pulse
 from sekisho.center.retention import Sweeper
 from sekisho.center.settings import CenterSettings
 from sekisho.center.store import Store
@@ -48,6 +49,7 @@ class Center:
         self._store = Store(config.store)
         self._inbox: Queue[paho.MQTTMessage | None] = Queue(INBOX_MESSAGES)
         self._sweeper = Sweeper(self._store, config.retention)
+        self._pulse = Pulse(self._store.database)
         self._session = ""
         self._next_commit = 0.0
         self._stopped = False
@@ -68,6 +70,7 @@ class Center:
                 beat = time.monotonic() + WATCHDOG_S
                 sdnotify.notify("WATCHDOG=1")
             self._take_until_stored(self._group(0.0 if sweeping else IDLE_S))
+            self._pulse.step(connected=self._client.is_connected())
             sweeping = self._sweeper.step(dt.datetime.now(dt.UTC))
         self._client.disconnect()
         self._store.close()

@@ -29,6 +29,7 @@ from sekisho.appliance.core import sdnotify
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.center import ingest, intake
 from sekisho.center.intake import Message
+from sekisho.center.pulse import Pulse
 from sekisho.center.retention import Sweeper
 from sekisho.center.settings import CenterSettings, JetStream
 from sekisho.center.store import Store
@@ -69,6 +70,7 @@ class Worker:
         self._tls = _tls(config)
         self._store = Store(config.store)
         self._sweeper = Sweeper(self._store, config.retention)
+        self._pulse = Pulse(self._store.database)
         self._stopped = asyncio.Event()
         self._session = ""
         self._inbox: asyncio.Queue[Msg] = asyncio.Queue()
@@ -124,6 +126,7 @@ class Worker:
             if group := await self._group():
                 await self._take(client, group)
             await asyncio.to_thread(self._sweeper.step, dt.datetime.now(dt.UTC))
+            await asyncio.to_thread(self._pulse.step, connected=client.is_connected)
 
     async def _ask(self, client: Client, replies: str) -> None:
         """Keep half of `ASKED` asked for; after a node's death ask anew, for a request may have died with it."""

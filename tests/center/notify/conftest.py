@@ -8,14 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from sekisho.center import pki
+
 sys.path.insert(0, str(Path(__file__).parent / "drive"))
 
 from post_office import MailServer, Office
 
 
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Who vouches for the mail servers."""
+    made = tmp_path_factory.mktemp("mail") / "pki"
+    pki.create_ca(made)
+    return made
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[MailServer]:
-    made = MailServer(tmp_path)
+def server(authority: Path) -> Iterator[MailServer]:
+    made = MailServer(authority)
     made.start()
     yield made
     made.stop()

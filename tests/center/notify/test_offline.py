@@ -16,7 +16,8 @@ from sekisho.center.database import Database
 from sekisho.center.notify import offline, watch
 from sekisho.center.notify.letter import Letter
 from sekisho.center.notify.offline import Watched
-from sekisho.center.notify.tables import mail
+from sekisho.center.notify.tables import mail, text
+from sekisho.center.pulse import PULSE
 from sekisho.center.settings import Notify
 from sekisho.center.store import BoxState, Store
 
@@ -113,6 +114,12 @@ class Fleet:
                 box = BoxState(f"box-{number}", f"t{number}", word, self.births[number], "", 0, "")
                 self.store.set_state(box)
 
+    def hear(self) -> None:
+        """An intake worker is connected to the broker now."""
+        with self.database.transaction() as db:
+            db.execute(sa.delete(PULSE))
+            db.execute(sa.insert(PULSE).values(id=1, at=text(self.now)))
+
     def wait(self, minutes: float) -> None:
         until = self.now + minutes * MINUTE
         while self.now < until:
@@ -158,6 +165,29 @@ def test_a_broker_that_restarts_again_and_again_makes_no_box_unstable(tmp_path: 
         fleet.wait(10)
         fleet.set("on", *range(5))
     fleet.wait(10)
+    assert fleet.told() == {}
+
+
+def test_while_the_broker_is_not_heard_nothing_is_said_of_boxes(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 6)
+    fleet.hear()
+    fleet.wait(0.5)
+    fleet.set("lost", 2)
+    fleet.wait(60)
+    assert fleet.told() == {("deaf", "staff@centre.example"): 1}
+    fleet.set("on", 2)
+    fleet.hear()
+    fleet.wait(0.5)
+    fleet.hear()
+    fleet.wait(0.5)
+    assert fleet.told() == {("deaf", "staff@centre.example"): 1, ("hears", "staff@centre.example"): 1}
+
+
+def test_a_short_silence_of_the_broker_is_told_to_nobody(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 6)
+    for _ in range(5):
+        fleet.hear()
+        fleet.wait(4)
     assert fleet.told() == {}
 
 

@@ -85,8 +85,8 @@ def test_a_server_without_tls_gets_neither_password_nor_mail(config: Notify, ser
     assert server.mails == []
 
 
-def test_a_server_with_another_name_gets_neither_password_nor_mail(config: Notify, tmp_path: Path) -> None:
-    other = MailServer(tmp_path, name="evil.example")
+def test_a_server_with_another_name_gets_neither_password_nor_mail(config: Notify, authority: Path) -> None:
+    other = MailServer(authority, name="evil.example")
     other.start()
     try:
         with pytest.raises(Unreachable, match="certificate"):

@@ -10,7 +10,20 @@ from sekisho.center.notify.told import Told
 from sekisho.center.tenants import Locale
 
 Kind = Literal[
-    "alert", "again", "storm", "quiet", "digest", "offline", "back", "flapping", "steady", "outage", "over", "failed"
+    "alert",
+    "again",
+    "storm",
+    "quiet",
+    "digest",
+    "offline",
+    "back",
+    "flapping",
+    "steady",
+    "outage",
+    "over",
+    "deaf",
+    "hears",
+    "failed",
 ]
 
 

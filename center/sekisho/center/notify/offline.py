@@ -2,7 +2,8 @@
 
 A box is told of as gone after its tenant's wait, as back after `BACK`. Four broken connections in six hours are told
 once, as unstable, and then only a long silence is; six hours without one end that. When half of the boxes are lost at
-once it is the centre's own outage: its staff is told, no customer, and every wait begins anew when it is over.
+once, or the broker is not heard, it is the centre's own outage: its staff is told, no customer, and every wait begins
+anew when it is over.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ FLAP_WINDOW: Final = dt.timedelta(hours=6)
 FLAPPING_OFFLINE: Final = dt.timedelta(hours=1)
 """How long an unstable box must be gone to be told of as gone."""
 OUTAGE_LEAST: Final = 3
+DEAF: Final = dt.timedelta(minutes=1)
+DEAF_TOLD: Final = dt.timedelta(minutes=5)
+"""A broker not heard for so long is told to the staff; from `DEAF` on nothing is concluded from silence."""
 SURGE: Final = dt.timedelta(minutes=3)
 """Connections that broke within this time of an outage or of a common return are not the boxes' own."""
 
@@ -51,10 +55,17 @@ class Watched(msgspec.Struct, frozen=True):
 
 
 class Fleet(msgspec.Struct, frozen=True):
-    """Whether most of the boxes are lost at once."""
+    """What is the centre's own: most of the boxes are lost at once, or it does not hear its broker."""
 
     outage_since: str = ""
     lost: int = 0
+    deaf_since: str = ""
+    """When the broker was heard last, while it is not heard."""
+    deaf_told: bool = False
+
+    @property
+    def ours(self) -> bool:
+        return bool(self.outage_since or self.deaf_since)
 
 
 def seen(old: Watched | None, state: BoxState, now: dt.datetime) -> Watched:
@@ -76,8 +87,18 @@ def seen(old: Watched | None, state: BoxState, now: dt.datetime) -> Watched:
     )
 
 
-def fleet(old: Fleet, boxes: Sequence[Watched], now: dt.datetime) -> Fleet:
-    """Whether this is an outage of ours: it begins at half of the boxes and ends below a quarter."""
+def fleet(old: Fleet, boxes: Sequence[Watched], heard: str, now: dt.datetime) -> Fleet:
+    """Whether this is an outage of ours: it begins at half of the boxes and ends below a quarter.
+
+    `heard`: when the broker was heard last (`center.pulse`); empty = nobody ever listened.
+    """
+    deaf = bool(heard) and now - moment(heard) > DEAF
+    since = heard if deaf else ""
+    told = deaf and (old.deaf_told or now - moment(heard) > DEAF_TOLD)
+    return msgspec.structs.replace(_outage(old, boxes, now), deaf_since=since, deaf_told=told)
+
+
+def _outage(old: Fleet, boxes: Sequence[Watched], now: dt.datetime) -> Fleet:
     counted = [box for box in boxes if box.told != "off"]
     lost = sum(box.state == "lost" for box in counted)
     if old.outage_since:

@@ -25,7 +25,7 @@ _PAUSES_S: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
 """While the server cannot be used: the wait after the first, second, ... time."""
 _ANSWERED: Final = ("alert", "again", "offline", "flapping")
 """Kinds with the button "this is fine" beside "call me"."""
-_OWN: Final = ("outage", "over", "failed", "digest", "back", "steady")
+_OWN: Final = ("outage", "over", "deaf", "hears", "failed", "digest", "back", "steady")
 """Kinds without buttons."""
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from sekisho.center.notify.rules import IMPORTANT
 from sekisho.center.tenants import Locale
 from sekisho.telemetry import reasons
 
-_OUR_OWN: Final = ("offline", "back", "flapping", "steady", "outage", "over", "failed")
+_OUR_OWN: Final = ("offline", "back", "flapping", "steady", "outage", "over", "deaf", "hears", "failed")
 """Kinds that tell of no entries."""
 _ONE: Final = ("alert", "again")
 """Kinds that tell of one thing."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 import sqlalchemy as sa
 
-from sekisho.center import tenants
+from sekisho.center import pulse, tenants
 from sekisho.center.database import Database
 from sekisho.center.notify import offline
 from sekisho.center.notify.desk import Desk, planner_lock
@@ -48,7 +48,11 @@ def step(database: Database, reading: Database, config: Notify, now: dt.datetime
         found, told = _look(db, was, now)
         desk = Desk(db, now, config.operator)
         if bool(found.fleet.outage_since) != bool(was.fleet.outage_since):
-            _tell_operator(desk, config, was.fleet, found.fleet)
+            kind: Kind = "outage" if found.fleet.outage_since else "over"
+            _tell_operator(desk, config, kind, found.fleet.outage_since or was.fleet.outage_since, found.fleet.lost)
+        if found.fleet.deaf_told != was.fleet.deaf_told:
+            kind = "deaf" if found.fleet.deaf_told else "hears"
+            _tell_operator(desk, config, kind, found.fleet.deaf_since or was.fleet.deaf_since, 0)
         for name, kind in told:
             _tell(desk, config, name, found.boxes[name], kind)
         _save(db, was, found)
@@ -58,8 +62,8 @@ def _look(db: sa.Connection, was: _Seen, now: dt.datetime) -> tuple[_Seen, list[
     """What is seen now, and what people are to be told of it."""
     states = {row.box: BoxState(*row) for row in db.execute(_states())}
     boxes = {box: offline.seen(was.boxes.get(box), state, now) for box, state in states.items()}
-    fleet = offline.fleet(was.fleet, list(boxes.values()), now)
-    if fleet.outage_since or was.fleet.outage_since or offline.surge(list(boxes.values()), now):
+    fleet = offline.fleet(was.fleet, list(boxes.values()), pulse.heard(db), now)
+    if fleet.ours or was.fleet.ours or offline.surge(list(boxes.values()), now):
         boxes = {name: offline.forgiven(box, now) for name, box in boxes.items()}
     told: list[tuple[str, offline.Told]] = []
     for name, box in boxes.items():
@@ -95,17 +99,15 @@ def _tell(desk: Desk, config: Notify, name: str, box: Watched, told: offline.Tol
     desk.post(letter, about, tenant.recipients or config.operator)
 
 
-def _tell_operator(desk: Desk, config: Notify, was: Fleet, fleet: Fleet) -> None:
-    kind: Kind = "outage" if fleet.outage_since else "over"
-    since = fleet.outage_since or was.outage_since
+def _tell_operator(desk: Desk, config: Notify, kind: Kind, since: str, number: int) -> None:
     letter = Letter(
         kind=kind,
         tenant="",
         at=text(desk.now),
         locale=config.operator_locale,
         since=since,
-        number=fleet.lost or was.lost,
-        thread=f"outage/{since}" if kind == "over" else "",
+        number=number,
+        thread={"over": f"outage/{since}", "hears": f"deaf/{since}"}.get(kind, ""),
     )
     desk.post(letter, f"{kind}/{since}", config.operator)
 

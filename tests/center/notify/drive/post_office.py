@@ -43,10 +43,8 @@ def free_port() -> int:
 class MailServer:
     """Takes mails for anybody; `behave` says what the next transactions meet instead."""
 
-    def __init__(self, root: Path, name: str = "localhost") -> None:
-        self.pki = root / "pki"
-        if not self.pki.exists():
-            pki.create_ca(self.pki)
+    def __init__(self, authority: Path, name: str = "localhost") -> None:
+        self.pki = authority
         self.files = pki.issue(self.pki, "mail", "server", (name,))
         self.behave: deque[str] = deque()
         """At RCPT: "451 ...", "550 ..."; at DATA: "data 554 ...", "die", "lose", "hang"; "take" is none of them."""
