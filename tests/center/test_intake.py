@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.center import ingest, intake, refused
+from sekisho.center import ingest, intake, refused, streams
 from sekisho.center.ca import registry
 from sekisho.center.database import Unstorable
 from sekisho.center.intake import Answer, Message
@@ -88,10 +90,19 @@ BAD = {
 }
 
 
+def test_whatever_is_wrong_comes_at_once_and_what_is_beside_it_is_stored(store: Store) -> None:
+    take(store, *(message for message, _ in BAD.values()), batch(alert(7), box="good"))
+    assert stored(store) == [("good", 7)]
+    assert refusals(store) == {
+        ("b", kind): number for kind, number in Counter(kind for _, kind in BAD.values()).items()
+    }
+
+
 @pytest.mark.parametrize(("message", "kind"), BAD.values(), ids=BAD)
 def test_what_is_wrong_is_refused_and_counted_and_what_is_beside_it_stored(
-    store: Store, message: Message, kind: str
+    tmp_path: Path, message: Message, kind: str
 ) -> None:
+    store = Store(tmp_path / "events.db")
     for _ in range(2):
         take(store, message, batch(alert(7), box="good"), message)
     assert stored(store) == [("good", 7)]
@@ -164,6 +175,17 @@ def test_a_message_nobody_foresaw_is_set_aside_and_stops_nobody(
     assert [row.error for row in aside] == ["ZeroDivisionError", "Unstorable", "RuntimeError"]
     assert all(row.topic == "sk/1/t/b/ev/1" and len(row.sha256) == 64 and row.size > 50 for row in aside)
     assert "secret" not in str(aside) + caplog.text and "ZeroDivisionError in" in caplog.text
+
+
+def test_a_box_that_begins_epoch_after_epoch_is_refused_at_a_thousand(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "EPOCHS_CAP", 3)
+    for number in range(5):
+        take(store, batch(alert(1), e=f"{number:016x}"), batch(alert(number + 1), box="honest"))
+    assert [stream.box for stream in store.streams()] == ["b", "b", "b", "honest"]
+    assert store.upto("honest", EPOCH) == 5
+    assert refusals(store) == {("b", "batch"): 2}
 
 
 def test_what_is_set_aside_stays_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

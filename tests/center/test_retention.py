@@ -90,20 +90,23 @@ def test_rows_of_a_wrong_clocks_future_hide_nothing_behind_them(
 
 def test_the_daemon_sweeps_daily_and_a_clock_that_leaps_takes_little(store_url: str) -> None:
     store = Store(store_url)
-    for seq, days in enumerate((40, 25, 19, 18, 17, 0), 1):
+    for seq, days in enumerate((40, 25, 19, 18, 16, 0), 1):
         put(store, "t", "b", seq, 1, days)
-    sweeper = retention.Sweeper(store, POLICY)
 
-    def sweep(day: dt.date, hour: int = 0) -> None:
+    def sweep(day: dt.date, hour: int = 0) -> list[int]:
+        sweeper = retention.Sweeper(store, POLICY)  # as after a restart
         while sweeper.step(dt.datetime(day.year, day.month, day.day, hour, tzinfo=dt.UTC)):
             pass
+        return [seq for _, seq in left(store)]
 
-    sweep(TODAY)
-    assert left(store) == [("b", seq) for seq in (3, 4, 5, 6)]
-    sweep(dt.date(2099, 1, 1))
-    assert left(store) == [("b", seq) for seq in (4, 5, 6)]
-    sweep(dt.date(2099, 1, 1), 23)
-    assert left(store) == [("b", seq) for seq in (4, 5, 6)]
+    assert sweep(TODAY) == [3, 4, 5, 6]
+    leap = dt.date(2099, 1, 1)
+    assert sweep(leap) == [4, 5, 6]
+    assert sweep(leap, 18) == [4, 5, 6]
+    assert sweep(leap, 20) == [5, 6]
+    assert sweep(TODAY + dt.timedelta(days=1)) == [5, 6]
+    assert sweep(TODAY + dt.timedelta(days=3)) == [5, 6]
+    assert sweep(TODAY + dt.timedelta(days=5)) == [6]
 
 
 def test_days_are_made_before_they_come_and_dropped_whole(postgres: Postgres) -> None:

@@ -88,7 +88,7 @@ def take(store: Store, group: Sequence[Message], now: str) -> list[Answer]:
 def _store(store: Store, work: _Work, now: str) -> list[Answer]:
     try:
         return _commit(store, work, now)
-    except Unstorable as err:
+    except (RejectedInput, Unstorable) as err:
         return _one_by_one(store, work, now, err)
     except DeviceFault:
         raise
@@ -98,7 +98,11 @@ def _store(store: Store, work: _Work, now: str) -> list[Answer]:
 
 def _one_by_one(store: Store, work: _Work, now: str, err: Exception) -> list[Answer]:
     if len(work.messages) == 1:
-        return _commit(store, _Work(aside=[(work.messages[0], err)]), now)
+        (message,) = work.messages
+        if isinstance(err, RejectedInput):
+            refusal = Refusal("batch", ingest.box_of(message.topic), str(err))
+            return _commit(store, _Work(refusals=[refusal]), now)
+        return _commit(store, _Work(aside=[(message, err)]), now)
     return [answer for message in work.messages for answer in take(store, [message], now)]
 
 

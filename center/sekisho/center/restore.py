@@ -103,7 +103,7 @@ def _then(tables: set[str], now: dt.datetime) -> list[str]:
     told = "'failed', reply = 'restored from a backup: most likely sent before'"
     before = now.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     statements = [
-        f"INSERT INTO store(id, generation, swept) VALUES (1, {int(now.timestamp())}, '')"  # noqa: S608 - a number
+        f"INSERT INTO store(id, generation) VALUES (1, {int(now.timestamp())})"  # noqa: S608 - a number
         f" ON CONFLICT (id) DO UPDATE SET generation = {grown}",
         f"UPDATE notice SET state = '{RESTORED}' WHERE state = '{NEW}'",  # noqa: S608 - constants
     ]

@@ -46,7 +46,7 @@ class Sweeper:
             self._next_at = now.timestamp() + EVERY_S
         try:
             if self._sweep is None:
-                self._sweep = sweep(self._store, self._policy, _reference(self._store, now.date()))
+                self._sweep = sweep(self._store, self._policy, _reference(self._store, now))
             if next(self._sweep, None) is None:
                 self._sweep = None
         except DeviceFault as err:
@@ -67,14 +67,16 @@ def sweep(store: Store, policy: Retention, today: dt.date) -> Generator[int]:
     yield from _sweep_rows(store, policy, today) if store.database.embedded else _sweep_days(store, policy, today)
 
 
-def _reference(store: Store, today: dt.date) -> dt.date:
-    """The day to count from: today, but never far beyond the last one, lest a wrong clock takes everything away."""
+def _reference(store: Store, now: dt.datetime) -> dt.date:
+    """The day to count from. It moves once a day and never far, lest a wrong clock takes everything away."""
     with store.database.transaction() as db:
         db.execute(insert_new(db, STORE), {"id": 1})
-        last = db.scalar(sa.select(STORE.c.swept))
-        day = min(today, dt.date.fromisoformat(last) + dt.timedelta(days=LEAP_DAYS)) if last else today
-        db.execute(STORE.update().values(swept=str(day)))
-    return day
+        day, moved_at = db.execute(sa.select(STORE.c.swept, STORE.c.swept_at)).one()
+        if moved_at and abs(now - dt.datetime.fromisoformat(moved_at)) < dt.timedelta(seconds=EVERY_S * 0.8):
+            return dt.date.fromisoformat(day)
+        new = min(now.date(), dt.date.fromisoformat(day) + dt.timedelta(days=LEAP_DAYS)) if day else now.date()
+        db.execute(STORE.update().values(swept=str(new), swept_at=now.isoformat()))
+    return new
 
 
 def _sweep_days(store: Store, policy: Retention, today: dt.date) -> Iterator[int]:

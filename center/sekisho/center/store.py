@@ -72,6 +72,7 @@ STORE = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False, doc="always 1"),
     sa.Column("generation", sa.BigInteger, nullable=False, server_default="0", doc="how often it was restored"),
     sa.Column("swept", sa.Text, nullable=False, server_default="", doc="the day retention last counted from"),
+    sa.Column("swept_at", sa.Text, nullable=False, server_default="", doc="when it moved there, by the clock of then"),
 )
 
 

@@ -11,12 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import sqlalchemy as sa
 
+from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center import runs
 from sekisho.center.database import insert_new, metadata
 from sekisho.center.runs import Run
+
+EPOCHS_CAP: Final = 1000
+"""Epochs of one box; an honest one begins a new one when its disk has damaged its spool."""
 
 Key = tuple[str, str]
 """Box and epoch."""
@@ -71,9 +76,15 @@ _SAVE = (
 
 
 def lock(db: sa.Connection, tenants: dict[Key, str], now: str) -> dict[Key, Locked]:
-    """Lock these streams, making those that are new; always in the same order, so that workers cannot deadlock."""
+    """Lock these streams, making those that are new; always in the same order, so that workers cannot deadlock.
+
+    Raises:
+        RejectedInput: a box with more epochs than any honest one comes to.
+
+    """
     found = _select(db, tenants)
     if absent := sorted(set(tenants) - set(found)):
+        _refuse_too_many(db, {box for box, _ in absent})
         db.execute(
             insert_new(db, STREAM),
             [
@@ -116,6 +127,13 @@ def save(db: sa.Connection, streams: Iterable[Locked], now: str) -> None:
 def _select(db: sa.Connection, keys: Iterable[Key]) -> dict[Key, Locked]:
     rows = db.execute(_LOCK, {"keys": sorted(keys)})
     return {(box, epoch): Locked((box, epoch), upto, reach) for box, epoch, upto, reach in rows}
+
+
+def _refuse_too_many(db: sa.Connection, boxes: set[str]) -> None:
+    number = sa.func.count()
+    query = sa.select(STREAM.c.box).where(STREAM.c.box.in_(sorted(boxes))).group_by(STREAM.c.box)
+    if crowded := db.scalars(query.having(number >= EPOCHS_CAP)).first():
+        raise RejectedInput(f"{crowded} has begun {EPOCHS_CAP} epochs.", "Its spool or its certificate needs a look.")
 
 
 def _accounted(db: sa.Connection, stream: Locked, low: int, high: int) -> list[Run]:
