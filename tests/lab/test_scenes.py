@@ -26,7 +26,14 @@ def test_scene_comes_out_as_promised(whole: Lab, scene: scenes.Scene) -> None:
         lambda event: dt.datetime.fromisoformat(event.at) >= began and scene.event(event), timeout_s=10
     )
     assert stored.event.flow.mac == CLIENT_MAC  # type: ignore[union-attr]  # every scene's event has a flow
-    assert getattr(stored.event, "stars", 0) == (3 if "C2" in scene.title else 2 if _is_infected(scene) else 0)
+    assert getattr(stored.event, "stars", 0) == _stars(scene)
+
+
+def _stars(scene: scenes.Scene) -> int:
+    """A call to C2 and a mail that infects others mean that the device is infected, though both were stopped."""
+    if "C2" in scene.title or "infected mail" in scene.title:
+        return 3
+    return 2 if _is_infected(scene) else 0
 
 
 def _is_infected(scene: scenes.Scene) -> bool:
