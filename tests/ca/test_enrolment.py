@@ -250,5 +250,8 @@ def test_without_the_ca_daemon_nobody_enrols_and_the_code_stays_good(centre: Cen
     centre.kill("ca")
     done = box.enrol(centre.url, code)
     assert (done.returncode, "try again" in done.stderr) == (3, True)
+    asked_for = (box.identity / "next.key").read_bytes()  # on disk before it was sent: an answer may be lost
     centre.start("ca")
     centre.wait(lambda: box.enrol(centre.url, code).returncode == 0)
+    assert (box.identity / "identity.pem").read_bytes().endswith(asked_for)
+    assert not (box.identity / "next.key").exists()

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 from litestar import Request, Response, Router, get, post
+from litestar.params import JSONBody
 
 from sekisho.appliance.core.errors import PeerError
 from sekisho.center.ca.wire import LINE_CAP_BYTES, TURN_S, Answer, Question
@@ -64,11 +65,11 @@ def router(settings: CenterSettings) -> Router:
             return Response(Refusal("The centre cannot answer now."), status_code=503)
 
     @post(ENROL_PATH, status_code=200)
-    async def enrol(data: EnrolAsk, request: Request[Any, Any, Any]) -> Response[Grant | Refusal]:
+    async def enrol(data: JSONBody[EnrolAsk], request: Request[Any, Any, Any]) -> Response[Grant | Refusal]:
         return await pass_on(data, request)
 
     @post(RENEW_PATH, status_code=200)
-    async def renew(data: RenewAsk, request: Request[Any, Any, Any]) -> Response[Grant | Refusal]:
+    async def renew(data: JSONBody[RenewAsk], request: Request[Any, Any, Any]) -> Response[Grant | Refusal]:
         return await pass_on(data, request)
 
     async def pass_on(ask: EnrolAsk | RenewAsk, request: Request[Any, Any, Any]) -> Response[Grant | Refusal]:
