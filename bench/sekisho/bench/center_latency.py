@@ -60,6 +60,7 @@ def stored(stand: Stand, boxes: int, alerts: int) -> Figure:
     late = [(seen[number] - written[number]) * 1000 for number in written]
     detail = {
         "ms p50": percentile(late, 50),
+        "ms p90": percentile(late, 90),
         "ms worst": max(late),
         "alerts": len(late),
         "events/s of the simulated boxes": told.acked / told.seconds,

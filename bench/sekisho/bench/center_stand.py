@@ -82,6 +82,7 @@ class Stand:
         """The telemetry daemon of one real box, which reads `eve`."""
         mine = self.credentials(REAL_BOX)
         self.eve.parent.mkdir(parents=True, exist_ok=True)
+        (self.eve.parent.parent / "inventory.json").write_text('{"192.168.1.10": "02:00:5e:10:00:0a"}')
         conf = self.root / "box.toml"
         conf.write_text(
             f'box = "{REAL_BOX}"\ntenant = "{tenant}"\n[telemetry]\nport = {self.port}\n'
