@@ -115,19 +115,18 @@ def _commit(store: Store, work: _Work, now: str) -> list[Answer]:
         arrivals = [Arrival(*key, rows) for key, rows in work.rows.items()]
         if arrivals:
             store.add_all(arrivals, now)
-        for state in sorted(work.states, key=lambda state: state.box):
-            store.set_state(state)
+        store.set_states(sorted(work.states, key=lambda state: state.box))
         for message, error in work.aside:
             refused.set_aside(db, message.topic, message.payload, error, now)
             work.refusals.append(Refusal("aside", ingest.box_of(message.topic), type(error).__name__))
         refused.count(db, work.refusals, now)
-        upto = {key: store.upto(key[1], key[2]) for key in work.runs}
+        upto = store.uptos({key[1:] for key in work.runs})
     for message, error in work.aside:
         log.error("set aside a message on %r that nobody foresaw: %s", message.topic[:200], _place(error))
     for refusal in work.refusals:
         log.warning("refused %d of %s (%s): %s", refusal.count, refusal.box, refusal.kind, refusal.reason)
     generation = store.generation
-    return [Answer(key, upto[key], runs, work.nonces.get(key, ""), generation) for key, runs in work.runs.items()]
+    return [Answer(key, upto[key[1:]], runs, work.nonces.get(key, ""), generation) for key, runs in work.runs.items()]
 
 
 def _judge(message: Message, work: _Work, now: str) -> None:

@@ -8,7 +8,7 @@ one that retention has taken away. What follows from a new row goes into the out
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -218,17 +218,25 @@ class Store:
 
     def upto(self, box: str, epoch: str) -> int:
         """To which number nothing is missing; 0 for a stream that is not known."""
-        if self._writing is not None and (box, epoch) in self._reached:
-            return self._reached[box, epoch]
-        query = sa.select(STREAM.c.upto).where(STREAM.c.box == box, STREAM.c.epoch == epoch)
         if self._writing is not None:
-            return int(self._writing.scalar(query) or 0)
+            return self.uptos([(box, epoch)])[box, epoch]
         with self.database.reading() as db:
-            return int(db.scalar(query) or 0)
+            return streams.uptos(db, [(box, epoch)]).get((box, epoch), 0)
+
+    def uptos(self, keys: Collection[streams.Key]) -> dict[streams.Key, int]:
+        """The same of many streams inside a `transaction`, as it leaves them; what was just written is known."""
+        asked = [key for key in keys if key not in self._reached]
+        found = self._reached | (streams.uptos(self._db, asked) if asked else {})
+        return {key: found.get(key, 0) for key in keys}
 
     def set_state(self, state: BoxState) -> None:
         """Keep a birth, or a last will that belongs to the last birth, inside a `transaction`."""
-        self._db.execute(_SET_STATE, msgspec.structs.asdict(state))
+        self.set_states([state])
+
+    def set_states(self, states: Sequence[BoxState]) -> None:
+        """The same for many, in this order."""
+        if states:
+            self._db.execute(_SET_STATE, [msgspec.structs.asdict(state) for state in states])
 
     def streams(self) -> list[Stream]:
         columns = (STREAM.c[name] for name in Stream.__struct_fields__)

@@ -68,6 +68,9 @@ _LOCK = (
     .order_by(STREAM.c.box, STREAM.c.epoch)
     .with_for_update()
 )
+_UPTO = sa.select(STREAM.c.box, STREAM.c.epoch, STREAM.c.upto).where(
+    sa.tuple_(STREAM.c.box, STREAM.c.epoch).in_(sa.bindparam("keys", expanding=True))
+)
 _SAVE = (
     STREAM.update()
     .where(STREAM.c.box == sa.bindparam("b"), STREAM.c.epoch == sa.bindparam("e"))
@@ -94,6 +97,11 @@ def lock(db: sa.Connection, tenants: dict[Key, str], now: str) -> dict[Key, Lock
         )
         found = _select(db, tenants)
     return found
+
+
+def uptos(db: sa.Connection, keys: Iterable[Key]) -> dict[Key, int]:
+    """To which number nothing is missing, of those streams that are known."""
+    return {(box, epoch): upto for box, epoch, upto in db.execute(_UPTO, {"keys": sorted(keys)})}
 
 
 def take(db: sa.Connection, stream: Locked, seqs: Iterable[int]) -> set[int]:
