@@ -24,7 +24,7 @@ WEEK = 7 * 86400 * RATE
 DISK = 2 << 30
 DRAIN = 20
 """Times real time."""
-COMMIT = 100
+COMMIT = 1000
 """Events that one commit brings."""
 BEGAN = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
 

@@ -196,6 +196,14 @@ def had_to(db: sqlite3.Connection, lane: int) -> int:
     return min(int(had), int(waits) - 1)
 
 
+def keeps(db: sqlite3.Connection, number: int) -> bool:
+    """Whether the row of this number is history."""
+    if db.execute("SELECT 1 FROM kept WHERE seq = ?", (number,)).fetchone():
+        return True
+    query = "SELECT id FROM block WHERE had_at IS NOT NULL AND first <= ? AND last >= ?"
+    return any(number in numbers_of(db, block) for (block,) in db.execute(query, (number, number)).fetchall())
+
+
 def remove(db: sqlite3.Connection, block: int) -> None:
     db.execute("DELETE FROM lines WHERE block = ?", (block,))
     db.execute("DELETE FROM block WHERE id = ?", (block,))

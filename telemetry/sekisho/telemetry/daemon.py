@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import logging
+import shutil
 import signal
 import sys
 import time
@@ -105,9 +106,17 @@ class Telemetry:
     def _open_spool(self) -> None:
         link = self._settings.telemetry
         boot = boot_mark(self._settings.eve.parent)
-        self._spool = Spool.open(self._settings.spool, link.spool_mb << 20, _utc_now(), boot, link.keep_hours)
+        self._spool = Spool.open(self._settings.spool, self._cap(), _utc_now(), boot, link.keep_hours)
         self._delivery = Delivery(self._spool.epoch)
         self._spool.set_link(up=False)
+
+    def _cap(self) -> int:
+        """What the settings allow, and half of its partition at most: the box has other things to write."""
+        allowed = self._settings.telemetry.spool_mb << 20
+        try:
+            return min(allowed, shutil.disk_usage(self._settings.state).total // 2)
+        except OSError:
+            return allowed
 
     def _reopen_spool(self) -> None:
         self._spool.close()

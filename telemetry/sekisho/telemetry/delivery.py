@@ -208,7 +208,7 @@ class Delivery:
             return newest
         if answer is None:
             return None
-        behind = answer.g != spool.generation or answer.upto < spool.had
+        behind = answer.g != spool.generation or answer.upto < spool.had or spool.keeps(answer.upto + 1)
         again, self._suspicious = self._suspicious, behind and not self._suspicious
         self._ask_now |= self._suspicious
         return answer if behind and again else None

@@ -256,6 +256,11 @@ class Spool:
         with self._file.faults():
             return any(self._db.execute(query, (lane, first, last)).fetchone() for query in (plain, packed))
 
+    def keeps(self, number: int) -> bool:
+        """Whether a row is kept as one the centre has."""
+        with self._file.faults():
+            return blocks.keeps(self._db, number)
+
     def next_seq(self) -> int:
         with self._file.faults():
             return self._next_seq()

@@ -99,8 +99,8 @@ class Telemetry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The centre's web service, https://name[:port], where the certificate is renewed; `sekisho box enrol` sets it."""
     immunity: bool = True
     """Whether files that other boxes found malicious are stopped here, and the other way round."""
-    spool_mb: Annotated[int, msgspec.Meta(ge=1)] = 512
-    """MiB on the disk for what waits and what is kept: enough for days without the centre, 2,047 for any week."""
+    spool_mb: Annotated[int, msgspec.Meta(ge=1)] = 1536
+    """MiB on the disk for what waits and what is kept; a busy week without the centre takes half of this."""
     keep_hours: Annotated[int, msgspec.Meta(ge=0, le=24 * 31)] = 48
     """How long what the centre has acknowledged is kept, in case it has to be restored from a backup."""
     mask_internal: bool = False
@@ -282,7 +282,7 @@ box = "{box}"                   # this box's name at the monitoring centre, as i
 # key = ""
 # centre = ""                   # where the certificate is renewed; set by `sekisho box enrol`
 # immunity = true               # stop what another box of the service found malicious
-# spool_mb = 512
+# spool_mb = 1536
 # keep_hours = 48
 # mask_internal = false         # true: 端末の IP・MAC・名前は仮名で送る devices are told of by pseudonyms only
 
