@@ -86,9 +86,12 @@ class Clocks:
             if running.off is not None:
                 self._clocks[-1].off = running.off + running.base - base
         self._clocks[-1].seen = wall
+        self._span = _text(self._clocks[-1].began), _text(wall)
 
     def of(self, at: str) -> int:
         """The clock that told an event's time: the newest one that ran then. `NO_CLOCK` where none comes near."""
+        if len(at) == _TEXT_LENGTH and self._span[0] <= at <= self._span[1]:
+            return self._clocks[-1].id  # the usual case, exact and without a calendar
         try:
             told = dt.datetime.fromisoformat(at).timestamp()
         except (ValueError, OverflowError):
@@ -186,6 +189,16 @@ def load(db: sqlite3.Connection, boot: str, wall: float, mono: float) -> Clocks:
     kept = [Clock(*row) for row in db.execute("SELECT id, boot, base, began, seen, off FROM clock ORDER BY id")]
     floor = db.execute("SELECT value FROM meta WHERE key = 'floor'").fetchone()
     return Clocks(boot, wall, mono, kept, float(floor[0]) if floor else 0.0)
+
+
+def _text(unix_s: float) -> str:
+    """As `events` write times; of one length, so that later is greater."""
+    moment = dt.datetime(1970, 1, 1) + dt.timedelta(seconds=min(max(0.0, unix_s), _LAST))  # noqa: DTZ001 - no zone is written
+    return f"{moment.isoformat(timespec='microseconds')}Z"
+
+
+_LAST: Final = dt.datetime(9999, 12, 31, tzinfo=dt.UTC).timestamp()
+_TEXT_LENGTH: Final = len("1970-01-01T00:00:00.000000Z")
 
 
 def _distance(clock: Clock, told: float) -> float:

@@ -6,7 +6,9 @@ Every event passes `tidy`, whichever room made it. Applying a function here twic
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -63,36 +65,46 @@ def method(name: str) -> str:
     return name if _METHOD.fullmatch(name) else ""
 
 
-_RULES = {"url": mask_url, "file_name": file_name, "host": host_name, "method": method}
+def _cut(text: str) -> str:
+    return text if len(text) <= STRING_CAP else text[:STRING_CAP]
+
+
+_RULES: Final[dict[str, Callable[[str], str]]] = {
+    "url": mask_url,
+    "file_name": file_name,
+    "host": host_name,
+    "method": method,
+}
 
 
 def tidy(event: Event) -> Event:
     """The event with every string, list and URL cut to what may leave the box."""
-    changed = _changes(event)
-    return msgspec.structs.replace(event, **changed) if changed else event
+    tidied: Event = _struct(event)
+    return tidied
 
 
-def _changes(struct: msgspec.Struct) -> dict[str, Any]:
+def _struct(struct: Any) -> Any:
     changed: dict[str, Any] = {}
-    for name in struct.__struct_fields__:
+    for name, rule in _rules_of(type(struct)):
         old = getattr(struct, name)
-        new = _tidy_value(name, old)
-        if new is not old and new != old:
+        if old and (new := rule(old)) is not old and new != old:
             changed[name] = new
-    return changed
+    return msgspec.structs.replace(struct, **changed) if changed else struct
 
 
-def _tidy_value(name: str, value: Any) -> Any:
-    if isinstance(value, str):
-        return _RULES.get(name, _cut)(value)
-    if isinstance(value, list):
-        cap = LIST_CAP if value and isinstance(value[0], str) else STRUCT_CAP
-        return [_cut(item) if isinstance(item, str) else _tidy_value(name, item) for item in value[:cap]]
-    if isinstance(value, msgspec.Struct):
-        inner = _changes(value)
-        return msgspec.structs.replace(value, **inner) if inner else value
-    return value
+@cache
+def _rules_of(kind: type) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    """What is done to each field of a type that can hold text; the others are numbers and words of a list."""
+    return tuple(
+        (name, rule) for name, hint in get_type_hints(kind).items() if (rule := _rule_of(name, hint)) is not None
+    )
 
 
-def _cut(text: str) -> str:
-    return text[:STRING_CAP]
+def _rule_of(name: str, hint: Any) -> Callable[[Any], Any] | None:
+    if hint is str:
+        return _RULES.get(name, _cut)
+    if get_origin(hint) is list:
+        (inner,) = get_args(hint)
+        rule, cap = _rule_of(name, inner), LIST_CAP if inner is str else STRUCT_CAP
+        return lambda items: [rule(item) if rule else item for item in items[:cap]]
+    return _struct if isinstance(hint, type) and issubclass(hint, msgspec.Struct) else None

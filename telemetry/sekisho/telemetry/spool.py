@@ -305,21 +305,17 @@ class Spool:
         encoded = [events.encode(event) for event in made]
         if made:
             self._make_room(sum(map(len, encoded)) + ROW_OVERHEAD * len(made), made[-1].at)
-        for event, body in zip(made, encoded, strict=True):
-            self._insert(event, body)
+        self._insert(zip(made, encoded, strict=True))
 
-    def _insert(self, event: Event, body: bytes) -> None:
-        lane = lane_of(event)
-        self._db.execute(
-            "INSERT INTO event(lane, at, body, clock) VALUES (?, ?, ?, ?)",
-            (lane, event.at, body, self.clocks.of(event.at)),
-        )
-        self._plain["event"][lane] += 1
+    def _insert(self, made: Iterable[tuple[Event, bytes]]) -> None:
+        rows = [(lane_of(event), event.at, body, self.clocks.of(event.at)) for event, body in made]
+        self._db.executemany("INSERT INTO event(lane, at, body, clock) VALUES (?, ?, ?, ?)", rows)
+        for lane, *_ in rows:
+            self._plain["event"][lane] += 1
 
     def _declare(self, at: str, why: str, runs: list[room.Run]) -> None:
-        for gap in room.declare(at, why, runs):
-            told = weigh_own(gap)
-            self._insert(told, events.encode(told))
+        gaps = [weigh_own(gap) for gap in room.declare(at, why, runs)]
+        self._insert((gap, events.encode(gap)) for gap in gaps)
 
     def _make_room(self, need: int, at: str) -> None:
         limit = self._file.limit
