@@ -26,7 +26,7 @@ fuzz: setup
 	@$(PY) tests/fuzz/run.py $(TARGET) --minutes $(or $(MINUTES),10)
 
 bench: setup
-	@setup/apt.sh squid c-icap libc-icap-mod-virus-scan clamav-daemon
+	@setup/apt.sh squid c-icap libc-icap-mod-virus-scan clamav-daemon mosquitto-clients
 	@.venv/bin/sekisho bench
 
 bench-center: setup

@@ -21,7 +21,8 @@ def make(count: int, seed: int = 1) -> list[bytes]:
 
 def _line(dice: random.Random, kind: str) -> dict[str, Any]:
     device = dice.randrange(10, 60)
-    host = f"{dice.choice(('www', 'cdn', 'api', 'static', 'mail'))}.name-{int(dice.paretovariate(0.6)) % 5000}.example.co.jp"
+    name = int(dice.paretovariate(0.6)) % 5000  # few names are asked for often, many once
+    host = f"{dice.choice(('www', 'cdn', 'api', 'static', 'mail'))}.name-{name}.example.co.jp"
     port = {"dns": 53, "http": 80, "smtp": 587}.get(kind, 443)
     line: dict[str, Any] = {
         "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f+0000"),

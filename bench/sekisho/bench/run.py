@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
-from sekisho.bench import beside, latency, mailbox, memory, policy, proxy, scan, throughput
+from sekisho.bench import beside, latency, mailbox, memory, policy, proxy, scan, telemetry, throughput
 from sekisho.bench.arms import Arms, standing
 from sekisho.bench.figures import Figure, Report
 from sekisho.signatures.sources import SHIPPED
@@ -30,7 +30,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Arms], list[Figure]]]] = {
     "proxy": beside.proxied,
     "memory": memory.memory,
 }
-WITHOUT_LAB: Final[dict[str, Callable[[], list[Figure]]]] = {"scan": scan.scan}
+WITHOUT_LAB: Final[dict[str, Callable[[], list[Figure]]]] = {"scan": scan.scan, "telemetry": telemetry.telemetry}
 _MAX_RULES_BYTES = 64 << 20
 
 

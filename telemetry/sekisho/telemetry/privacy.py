@@ -83,7 +83,7 @@ def tidy(event: Event) -> Event:
     return tidied
 
 
-def _struct(struct: Any) -> Any:
+def _struct(struct: msgspec.Struct) -> Any:
     changed: dict[str, Any] = {}
     for name, rule in _rules_of(type(struct)):
         old = getattr(struct, name)
