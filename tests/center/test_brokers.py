@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import random
@@ -21,10 +22,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from sekisho.appliance.core.errors import RejectedInput
-from sekisho.center import pki
+from sekisho.center import pki, settings
 from sekisho.center.brokers import mosquitto, nats, rabbitmq
+from sekisho.center.brokers.keeper import Keeper
 from sekisho.center.brokers.model import ALL_READ, Broker, Member
-from sekisho.center.ca import registry
+from sekisho.center.ca import registry, times
+from sekisho.center.ca.tables import CERTIFICATE
 from sekisho.center.database import Database
 from sekisho.telemetry.identity import client_id
 
@@ -274,6 +277,31 @@ def test_when_the_broker_ends_its_keeper_does_too_and_a_list_outlives_the_databa
     site.store_path.unlink()
     site.start("broker")
     assert "user box-1" in (site.root / "broker" / "acl").read_text()
+
+
+@pytest.mark.parametrize(("kind", "listed"), [("mosquitto", True), ("nats", False), ("rabbitmq", False)])
+def test_a_revoked_certificate_keeps_its_box_out_where_brokers_know_no_revocation(
+    tmp_path: Path, kind: str, listed: bool
+) -> None:
+    pki.create_ca(tmp_path)
+    files = pki.issue(tmp_path, "broker", "server", ("127.0.0.1",))
+    paths = f'ca = "{files.ca}"\ncert = "{files.cert}"\nkey = "{files.key}"\n'
+    conf = tmp_path / "center.toml"
+    conf.write_text(
+        f'store = "{tmp_path}/c.db"\n[broker]\nhost = "h"\n{paths}[serve]\nkind = "{kind}"\n'
+        f'directory = "{tmp_path}/broker"\n{paths}'
+    )
+    now = times.now()
+    with closing(Database(f"{tmp_path}/c.db")) as file, file.transaction() as db:
+        for box, ends in (("again", now + dt.timedelta(days=9)), ("long-ago", now - dt.timedelta(days=9))):
+            registry.expect(db, box, "t1", times.text(now))
+            registry.activate(db, box, times.text(now))
+            row = {column.name: "" for column in CERTIFICATE.columns}
+            told = {"serial": box, "box": box, "not_after": times.text(ends), "revoked_at": times.text(now)}
+            db.execute(CERTIFICATE.insert().values(row | told))
+    Keeper(settings.load(conf))
+    kept = json.loads((tmp_path / "broker" / "members.json").read_bytes())
+    assert [member["box"] for member in kept] == ["again"] * listed + ["long-ago"]
 
 
 @pytest.mark.parametrize("writer", [nats.write_config, rabbitmq.write_config])

@@ -21,7 +21,7 @@ import pytest
 
 from sekisho.appliance.core import settings
 from sekisho.center import pki
-from sekisho.telemetry import opening
+from sekisho.telemetry import opening, ways
 from sekisho.telemetry.connection import Connected, Disconnected, Fact
 from sekisho.telemetry.opening import Opening, ProxyRefused, explain
 from sekisho.telemetry.sender import Sender
@@ -290,6 +290,24 @@ def test_a_better_way_that_opens_is_found_within_the_hour_without_losing_the_oth
         hand.until(Connected)
         assert site.link().way == f"127.0.0.1:{port} (MQTT)"
         hand.sender.stop()
+
+
+def test_weeks_without_a_way_cost_neither_files_nor_threads(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways, "BETWEEN_S", 0.0)
+    monkeypatch.setattr(ways, "FIRST_S", 0.001)
+    monkeypatch.setattr(ways, "CAP_S", 0.002)
+    (site.root / "state" / "telemetry").mkdir(parents=True)
+    site.by(port=free_port(), fallback_port=free_port())
+    hand = Hand(site)
+
+    def held() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+    hand.until(Disconnected)
+    files, threads = held()
+    for _ in range(300):
+        hand.until(Disconnected)
+    assert held()[0] <= files + 8 and held()[1] <= threads + 2
 
 
 def splice(guest: socket.socket, port: int) -> None:

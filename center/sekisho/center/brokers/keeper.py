@@ -2,8 +2,9 @@
 
 The broker is this process's child: one unit, one user, nobody needs a right over another's process. A box that
 was enrolled is let in within `POLL_S`; one that was revoked is taken from the list, and loses its connection with
-NATS and RabbitMQ (with Mosquitto it is the CA that closes it). While the database does not answer, the list stays.
-When the broker ends, so does this process, and systemd starts both anew.
+NATS and RabbitMQ (with Mosquitto it is the CA that closes it). Those two are given no list of revoked certificates:
+a box that was revoked and enrolled anew stays out until its revoked certificates have ended. While the database does
+not answer, the list stays. When the broker ends, so does this process, and systemd starts both anew.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.fsio import stamp, write_atomic
 from sekisho.center.brokers import mosquitto, nats, rabbitmq
 from sekisho.center.brokers.model import Broker, Launch, Member
-from sekisho.center.ca import revoking
-from sekisho.center.ca.tables import BOX_IDENTITY
+from sekisho.center.ca import revoking, times
+from sekisho.center.ca.tables import BOX_IDENTITY, CERTIFICATE
 from sekisho.center.database import Database
 from sekisho.center.pki import Credentials
 from sekisho.center.settings import CenterSettings, Serve
@@ -101,8 +102,11 @@ class Keeper:
         log.info("%d boxes may connect", len(self._members))
 
     def _try_members(self) -> tuple[Member, ...] | None:
-        """The boxes that have a certificate; None while the database does not answer."""
+        """The boxes that have a certificate and none that is revoked; None while the database does not answer."""
         active = sa.select(BOX_IDENTITY.c.box, BOX_IDENTITY.c.tenant).where(BOX_IDENTITY.c.state == "active")
+        if self._serve.kind != "mosquitto":
+            still = (CERTIFICATE.c.revoked_at != "", CERTIFICATE.c.not_after > times.text(times.now()))
+            active = active.where(BOX_IDENTITY.c.box.not_in(sa.select(CERTIFICATE.c.box).where(*still)))
         try:
             with closing(Database(self._store, read_only=True)) as database, database.reading() as db:
                 return tuple(Member(box, tenant) for box, tenant in db.execute(active.order_by(BOX_IDENTITY.c.box)))
