@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import sqlalchemy as sa
 
+from sekisho.center import devices
 from sekisho.center.database import metadata
 from sekisho.telemetry import events
 from sekisho.telemetry.events import FileVerdict
@@ -70,6 +71,7 @@ def write(db: sa.Connection, tenant: str, box: str, epoch: str, new: Sequence[Ne
     ]
     if notices:
         db.execute(NOTICE.insert(), notices)
+    devices.note(db, tenant, box, new)
     files = [{**common, "seq": row.seq, "at": row.at, **found} for row in new if (found := _bad_file(row))]
     if files:
         db.execute(BAD_FILE.insert(), files)

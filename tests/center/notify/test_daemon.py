@@ -8,6 +8,8 @@ import time
 import pytest
 from post_office import MailServer, Office, alert, text_of
 
+from sekisho.telemetry.events import Device
+
 
 def test_an_important_alert_arrives_in_seconds_over_a_connection_that_is_kept(
     office: Office, server: MailServer
@@ -35,6 +37,13 @@ def test_repeats_are_not_mailed_and_less_important_things_wait(office: Office, s
     office.wait(lambda: len(office.mails(state="sent")) == 2)
     assert len(mails) == 2
     assert "rule 3" in text_of(mails[1]) or "rule 3" in text_of(mails[0])
+
+
+def test_the_device_has_the_name_the_box_knows(office: Office, server: MailServer) -> None:
+    office.add(Device(at="2026-01-02T03:04:05Z", mac="00:11:22:33:44:55", name="REGI-1", kind="computer"), alert(1))
+    office.start()
+    (mail,) = server.wait(1)
+    assert "パソコン「REGI-1」 192.168.1.23" in text_of(mail)
 
 
 def test_greylisting_delays_one_mail_and_no_other(office: Office, server: MailServer) -> None:

@@ -161,6 +161,31 @@ def test_repeats_of_one_thing_have_one_topic_and_other_things_another() -> None:
     assert tell("box-2", alert(1)).topic != one.topic  # type: ignore[union-attr]
 
 
+def test_a_device_is_called_what_it_calls_itself_and_nothing_of_that_can_be_opened() -> None:
+    made = letter(alert(1))
+    (entry,) = made.entries
+    named = msgspec.structs.replace(entry, device_name="DESKTOP-01", device_kind="computer")
+    shown = render_text(view(msgspec.structs.replace(made, entries=[named])))
+    assert "端末: パソコン「DESKTOP-01」 192.168.1.23 (MAC 00:11:22:33:44:55)" in shown
+    evil = msgspec.structs.replace(entry, device_name=EVIL, device_kind=EVIL)
+    assert "evil.example" not in render_text(view(msgspec.structs.replace(made, entries=[evil], locale="en")))
+
+
+@pytest.mark.parametrize(
+    ("src", "dst", "direction", "device"),
+    [
+        ("192.168.1.23", "203.0.113.9", "out", "192.168.1.23"),
+        ("203.0.113.9", "192.168.1.23", "out", "192.168.1.23"),
+        ("203.0.113.9", "192.168.1.80", "in", "192.168.1.80"),
+        ("192.168.1.23", "192.168.1.80", "internal", "192.168.1.23"),
+        ("2001:db8:1::5", "2001:db8:2::9", "out", "2001:db8:1::5"),
+        ("2001:db8:2::9", "2001:db8:1::5", "in", "2001:db8:1::5"),
+    ],
+)
+def test_the_device_is_the_end_in_the_office(src: str, dst: str, direction: Any, device: str) -> None:
+    assert told(alert(1, flow=Flow(src, 1, dst, 2, "TCP"), direction=direction)).device == device
+
+
 EVIL = (
     "https://evil.example/pay?a=<script>alert(1)</script>\r\nBcc: all@evil.example\r\n\r\n"
     "\u202egnp.exe\u2066 www.evil.example http://1.2.3.4/ evil。example mailto:x@evil.example"

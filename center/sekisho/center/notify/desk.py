@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from sekisho.center import tenants
+from sekisho.center import devices, tenants
 from sekisho.center.database import insert_new
 from sekisho.center.notify import rules
 from sekisho.center.notify.letter import Entry, Kind, Letter
@@ -127,6 +127,7 @@ class Desk:
     ) -> None:
         recipients: Sequence[str] = tenant.recipients
         unaddressed = not recipients and max(entry.told.stars for entry in entries) >= rules.IMPORTANT
+        entries = [self._named(tenant, entry) for entry in entries]
         letter = Letter(
             kind=kind,
             tenant=tenant.id,
@@ -144,6 +145,14 @@ class Desk:
         if kind in _URGENT:
             self._sent[tenant.id] = self._mailed(tenant) + 1
         self.post(letter, about, self.operator if unaddressed else recipients)
+
+    def _named(self, tenant: Tenant, entry: Entry) -> Entry:
+        """With what the device is called by now."""
+        told = entry.told
+        if entry.others or not told.mac:
+            return entry
+        found = devices.known(self.db, tenant.id, told.box, told.mac)
+        return msgspec.structs.replace(entry, device_name=found.name, device_kind=found.kind)
 
     def _tenant(self, name: str) -> Tenant:
         if name not in self._tenants:
@@ -231,7 +240,7 @@ class Desk:
         order = (heap.c.topic == OTHERS, heap.c.stars.desc(), heap.c.number.desc(), heap.c.first, heap.c.topic)
         rows = self.db.execute(sa.select(heap).where(heap.c.gathering == id_).order_by(*order).limit(most))
         return [
-            Entry(msgspec.json.decode(row.told, type=Told), row.number, row.first, row.last, row.topic == OTHERS)
+            Entry(msgspec.json.decode(row.told, type=Told), row.number, row.first, row.last, others=row.topic == OTHERS)
             for row in rows
         ]
 

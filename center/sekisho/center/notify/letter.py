@@ -34,6 +34,9 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     count: int
     first: str
     last: str
+    device_name: str = ""
+    """What the device calls itself."""
+    device_kind: str = ""
     others: bool = False
     """It stands for several things of which only the first is described."""
 

@@ -12,13 +12,21 @@ from typing import Final, Literal
 
 import msgspec
 
-from sekisho.telemetry.events import Alert, Bypass, Event, FileVerdict, Flow, Gap, Health, Retro
+from sekisho.telemetry.events import Alert, Bypass, Event, FileVerdict, Gap, Health, Retro
 
 Done = Literal["blocked", "file_blocked", "neutralised", "passed", "released", "found_later", ""]
 """What the box did, in the words of `words`: "blocked" only where bytes were withheld."""
 
 FACT_CAP: Final = 160
 WORD_CAP: Final = 64
+_LOCAL: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"),
+        *("fc00::/7", "fe80::/10"),
+    )
+)
+"""Addresses no peer on the internet has (RFC 1918, 6598, 3927, 4193, 4291)."""
 COUNT_CAP: Final = 1_000_000_000
 """A box may say any number; sums of these stay numbers of the database."""
 DELIVERIES_CAP: Final = 8
@@ -74,7 +82,7 @@ def tell(box: str, event: Event) -> Told | None:
 
 
 def _alert(box: str, event: Alert) -> Told:
-    device, peer = sides(event.flow)
+    device, peer = sides(event)
     facts = _facts(
         signature=event.signature,
         rule=str(event.sid) if event.sid else "",
@@ -181,18 +189,20 @@ def _word(value: str) -> str:
     return value[:WORD_CAP] if value.isprintable() else ""
 
 
-def sides(flow: Flow) -> tuple[str, str]:
-    """(our device, its peer) of a flow. Both local: the one that spoke is the device."""
-    if _is_local(flow.dst_ip) and not _is_local(flow.src_ip):
-        return flow.dst_ip, flow.src_ip
-    return flow.src_ip, flow.dst_ip
+def sides(event: Alert) -> tuple[str, str]:
+    """(our device, its peer). Where both ends look alike, the one that was called from outside, else that spoke."""
+    flow = event.flow
+    local = (_is_local(flow.src_ip), _is_local(flow.dst_ip))
+    called = event.direction == "in" if local[0] == local[1] else local[1]
+    return (flow.dst_ip, flow.src_ip) if called else (flow.src_ip, flow.dst_ip)
 
 
 def _is_local(address: str) -> bool:
     try:
-        return ipaddress.ip_address(address).is_private
+        ip = ipaddress.ip_address(address)
     except ValueError:
         return False
+    return any(ip in network for network in _LOCAL if network.version == ip.version)
 
 
 def _facts(**values: str) -> list[tuple[str, str]]:

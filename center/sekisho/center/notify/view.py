@@ -156,6 +156,7 @@ def _block(letter: Letter, entry: Entry, *, short: bool) -> Block:
     device = address(told.device) if told.device else ""
     if told.mac and told.mac != told.device and not short:
         device += f" (MAC {address(told.mac)})"
+    device = " ".join(filter(None, (_device(letter, entry), device)))
     done = say("done", told.done) if told.done and not entry.others else ""
     facts = [] if entry.others else told.facts
     rows = [("device", device), ("site", _place(letter, told.box)), ("time", _span(letter, entry))]
@@ -172,6 +173,14 @@ def _block(letter: Letter, entry: Entry, *, short: bool) -> Block:
         todo="" if short else todo,
         details=[Row(say("fact", label), _fact(label, value)) for label, value in facts],
     )
+
+
+def _device(letter: Letter, entry: Entry) -> str:
+    """What kind of device it is and what it calls itself: パソコン「DESKTOP-01」."""
+    say = _Say(letter.locale)
+    kind = say("device", entry.device_kind) if words.has("device", entry.device_kind) else ""
+    name = say("device", "named", name=defang(entry.device_name, 40)) if entry.device_name else ""
+    return " ".join(filter(None, (kind, name))) if letter.locale == "en" else kind + name
 
 
 def _span(letter: Letter, entry: Entry) -> str:
