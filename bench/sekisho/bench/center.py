@@ -68,6 +68,8 @@ def _with_mosquitto(boxes: int, seconds: float, say: Say, *, latency: bool) -> l
             say("detection to stored")
             stand.start_box()
             figures.append(center_latency.stored(stand, boxes, alerts=int(seconds * 25)))
+            say("detection to mail server")
+            figures.append(center_latency.mailed(stand, boxes, mails=int(seconds * 5)))
         figures += _ingest(stand, f"{boxes} boxes, Mosquitto, SQLite", seconds)
         if postgres.programs():
             say(f"{boxes} boxes; PostgreSQL")

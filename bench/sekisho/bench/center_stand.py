@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -21,9 +22,10 @@ import msgspec
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.bench.fleet import TENANT, Phase, Told
 from sekisho.bench.fleet_certificates import box_name, issue_fleet
-from sekisho.center import pki
+from sekisho.center import pki, tenants
 from sekisho.center.brokers import mosquitto
 from sekisho.center.brokers.model import Broker, Member
+from sekisho.center.database import Database
 from sekisho.lab.nats_cluster import NatsCluster
 
 _TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
@@ -91,6 +93,19 @@ class Stand:
             f'[paths]\nrun = "{self.root}/run"\nstate = "{self.root}/state"\n'
         )
         self.start("box", [sys.executable, "-I", "-m", "sekisho.telemetry.daemon", "--settings", str(conf)])
+
+    def start_notifier(self, smtp_port: int) -> None:
+        """The notifier, for one customer who owns every box and is mailed as often as a customer may be."""
+        wanted = {"recipients": ["owner@shop.example"], "name": "桜商店", "mails_per_hour": 60}
+        with closing(Database(self.store)) as database, database.transaction() as db:
+            tenants.save(db, tenants.changed(tenants.load(db, TENANT), wanted))
+        conf = self.root / "notify.toml"
+        conf.write_text(
+            f'store = "{self.store}"\n[broker]\nhost = ""\nca = ""\ncert = ""\nkey = ""\n'
+            f'[notify]\nsmtp_host = "127.0.0.1"\nsmtp_port = {smtp_port}\nsecurity = "none"\n'
+            'sender = "watch@centre.example"\n'
+        )
+        self.start("notify", [sys.executable, "-I", "-m", "sekisho.center.notify", "--settings", str(conf)])
 
     def start_fleet(self, boxes: int) -> Told:
         """Connect the boxes; returns how that went."""
