@@ -113,6 +113,13 @@ def arrives(site: Site) -> str:
     return site.link().way
 
 
+def status(site: Site) -> str:
+    """What the box's owner is shown."""
+    program = str(Path(sys.executable).with_name("sekisho"))
+    argv = [program, "telemetry", "status", "--settings", str(site.box_toml)]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
 def test_when_the_brokers_port_is_closed_the_port_of_https_is_taken_and_remembered(site: Site) -> None:
     closed = free_port()
     site.by(port=closed, fallback_port=site.port)
@@ -120,17 +127,25 @@ def test_when_the_brokers_port_is_closed_the_port_of_https_is_taken_and_remember
     assert [(trial.way, "refused" in trial.reason) for trial in site.link().tried] == [
         (f"127.0.0.1:{closed} (MQTT)", True)
     ]
-    shown = subprocess.run(
-        [str(Path(sys.executable).with_name("sekisho")), "telemetry", "status", "--settings", str(site.box_toml)],
-        capture_output=True,
-        text=True,
-    ).stdout
+    site.wait(lambda: site.link().answered)
+    shown = status(site)
+    assert "NOT ANSWERED" not in shown
     assert f"connected to the centre by 127.0.0.1:{site.port} (MQTT)" in shown and f"tried 127.0.0.1:{closed}" in shown
     site.kill("box")
     worked = site.link().since
     site.start("box")
     site.wait(lambda: site.link().since > worked)
     assert site.link().tried == []
+
+
+def test_a_broker_without_its_centre_is_not_taken_for_the_centre(site: Site) -> None:
+    site.start("broker", "box")
+    site.wait(lambda: site.link().way)
+    assert site.link().answered == ""
+    assert "NOT ANSWERED" in status(site)
+    site.start("center")
+    site.wait(lambda: site.link().answered)
+    assert "NOT ANSWERED" not in status(site)
 
 
 @websockets

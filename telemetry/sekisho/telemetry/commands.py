@@ -69,14 +69,21 @@ def _status(args: argparse.Namespace) -> int:
         _say(msgspec.json.encode(status).decode())
         return 0
     _say(f"box {status.box}   epoch {status.epoch}   next event {status.next_seq}")
-    by = f" by {status.link.way}" if status.link.way else ""
-    _say(f"connected to the centre{by}" if status.connected else "NOT connected to the centre: events are kept")
+    _say(_connection(status))
     for trial in status.link.tried:
         _say(f"  tried {trial.way}: {trial.reason} (since {trial.since})")
     _say(f"{'lane':<6}{'waiting':>9}{'bytes':>12}  oldest")
     for lane in status.lanes:
         _say(f"{lane.lane:<6}{lane.rows:>9}{lane.bytes:>12}  {lane.oldest or '-'}")
     return 0
+
+
+def _connection(status: Status) -> str:
+    if not status.connected:
+        return "NOT connected to the centre: events are kept"
+    by = f" by {status.link.way}" if status.link.way else ""
+    silent = "" if status.link.answered else "; it has NOT ANSWERED yet: events are kept"
+    return f"connected to the centre{by}{silent}"
 
 
 def _sent(args: argparse.Namespace) -> int:

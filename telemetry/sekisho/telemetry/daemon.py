@@ -221,6 +221,7 @@ class Telemetry:
         true = self._question.answer(ack.n, ack.t, now)
         if true is None or self._sender is None:
             return
+        self._sender.answered()
         if true < RELEASED or not self._sender.peer_valid_at(true):
             log.warning("The centre says it is %s, which cannot be: its clock or its certificate is wrong.", _utc(true))
             return

@@ -29,6 +29,8 @@ class LinkStatus(msgspec.Struct, frozen=True):
     way: str = ""
     """The one in use; empty = not connected."""
     since: str = ""
+    answered: str = ""
+    """When the centre itself, not its broker, first answered over this connection; empty = not yet."""
     worked: str = ""
     """The one that worked last."""
     tried: list[Trial] = []
@@ -47,10 +49,15 @@ class Link:
 
     def up(self, way: Way, now_utc: str) -> None:
         tried = [trial for trial in self._status.tried if trial.way != str(way)]
-        self._write(LinkStatus(str(way), now_utc, str(way), tried))
+        self._write(LinkStatus(str(way), now_utc, "", str(way), tried))
+
+    def answered(self, now_utc: str) -> None:
+        """Note that the centre answers; the first time of a connection counts."""
+        if self._status.way and not self._status.answered:
+            self._write(msgspec.structs.replace(self._status, answered=now_utc))
 
     def down(self, now_utc: str) -> None:
-        self._write(msgspec.structs.replace(self._status, way="", since=now_utc))
+        self._write(msgspec.structs.replace(self._status, way="", since=now_utc, answered=""))
 
     def failed(self, way: Way, reason: str, now_utc: str) -> bool:
         """Note why a way failed; returns whether that is news."""

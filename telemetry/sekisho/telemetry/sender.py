@@ -135,6 +135,10 @@ class Sender:
         self._unconfirmed.add(mid)
         return mid
 
+    def answered(self) -> None:
+        """Note that the centre has answered what was asked over this connection."""
+        self._link.answered(_utc_now())
+
     def peer_valid_at(self, unix_s: float) -> bool:
         """Whether the broker's certificate is valid then: an answer that came with another time is not believed."""
         return self._tls.valid_at(unix_s)
