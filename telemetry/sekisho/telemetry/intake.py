@@ -18,7 +18,7 @@ from sekisho.appliance.core.settings import Settings
 from sekisho.telemetry.aliases import Aliases
 from sekisho.telemetry.decode import LINE_CAP, decode_eve, decode_journal, with_mac
 from sekisho.telemetry.events import LANES, Event, Flow, lane_of
-from sekisho.telemetry.inventory import Inventory, networks, within
+from sekisho.telemetry.inventory import Inventory, Networks
 from sekisho.telemetry.masking import Masker
 from sekisho.telemetry.reader import Chunk, Tail
 from sekisho.telemetry.spool import Spool
@@ -39,7 +39,7 @@ class Newcomers:
     """Office addresses met in events before the inventory had their device."""
 
     def __init__(self, home_networks: Iterable[str]) -> None:
-        self._home = networks(home_networks)
+        self._home = Networks(home_networks)
         self._met: set[str] = set()
         self.waited_for: set[str] = set()
         self._until = 0.0
@@ -50,7 +50,7 @@ class Newcomers:
             flow: Flow | None = getattr(event, "flow", None)
             if flow is None or flow.mac:
                 continue
-            new = {text for text in (flow.src_ip, flow.dst_ip) if text not in self._met and within(self._home, text)}
+            new = {text for text in (flow.src_ip, flow.dst_ip) if text not in self._met and text in self._home}
             if new:
                 if len(self._met) >= MAX_MET:
                     self._met.clear()

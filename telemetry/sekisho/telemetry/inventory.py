@@ -18,7 +18,6 @@ from sekisho.telemetry.stars import Direction
 
 FILE_CAP: Final = 1 << 20
 
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _decode = msgspec.json.Decoder(dict[str, str]).decode
 
 
@@ -45,13 +44,32 @@ class _Watched:
             return
 
 
+class Networks:
+    """Some networks, asked about the same few addresses again and again."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._networks = tuple(ipaddress.ip_network(text) for text in texts)
+        self._has = lru_cache(4096)(self._look)
+
+    def __contains__(self, text: str) -> bool:
+        """Whether the address is in one of them; what is no address is in none."""
+        return self._has(text)
+
+    def _look(self, text: str) -> bool:
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            return False
+        return any(address in network for network in self._networks)
+
+
 class Inventory:
     """The office as the events need it."""
 
     def __init__(self, path: Path, kinds: Path | None = None, home_networks: Iterable[str] = ()) -> None:
         self._macs = _Watched(path)
         self._kinds = _Watched(kinds)
-        self._home = networks(home_networks)
+        self._home = Networks(home_networks)
 
     def refresh(self) -> None:
         """Read again what was replaced."""
@@ -73,7 +91,7 @@ class Inventory:
 
     def is_ours(self, ip: str) -> bool:
         """An address of the office: of a device on the LAN port (also a public IPv6 one), or in a home network."""
-        return ip in self._macs.content or within(self._home, ip)
+        return ip in self._macs.content or ip in self._home
 
     def direction(self, client: str, server: str) -> Direction:
         """Who opened the connection, seen from the office."""
@@ -84,17 +102,3 @@ class Inventory:
             (False, True): "in",
         }
         return directions.get(ours, "")
-
-
-def networks(texts: Iterable[str]) -> tuple[_Network, ...]:
-    return tuple(ipaddress.ip_network(text) for text in texts)
-
-
-@lru_cache(maxsize=4096)
-def within(home: tuple[_Network, ...], text: str) -> bool:
-    """Whether the address is in one of the networks; what is no address is in none."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return any(address in network for network in home)

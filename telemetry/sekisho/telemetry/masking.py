@@ -23,9 +23,9 @@ import msgspec
 
 from sekisho.telemetry.aliases import Aliases
 from sekisho.telemetry.events import Device, Event
-from sekisho.telemetry.inventory import Inventory, networks
+from sekisho.telemetry.inventory import Inventory, Networks
 
-_ALWAYS: Final = networks(("169.254.0.0/16", "fe80::/10"))
+_ALWAYS: Final = ("169.254.0.0/16", "fe80::/10")
 """Addresses that no router passes on; IPv6 ones are made of the hardware address."""
 _LOCAL: Final = ("local", "lan", "home", "internal", "localdomain", "corp", "intranet", "home.arpa")
 _NAME_LENGTH: Final = 4
@@ -49,7 +49,7 @@ class Masker:
     def __init__(self, aliases: Aliases, home_networks: Iterable[str], inventory: Inventory) -> None:
         self._aliases = aliases
         self._inventory = inventory
-        self._networks = (*networks(home_networks), *_ALWAYS)
+        self._networks = Networks((*home_networks, *_ALWAYS))
         self._names = aliases.devices()
         self._name = lru_cache(65536)(self._make_name)
 
@@ -148,7 +148,7 @@ class Masker:
             return ""
         address = getattr(address, "ipv4_mapped", None) or address
         short = str(address)
-        if any(address in network for network in self._networks) or self._inventory.mac(short, ""):
+        if short in self._networks or self._inventory.mac(short, ""):
             return self._alias("ip", short)
         return ""
 
