@@ -304,6 +304,14 @@ def test_a_revoked_certificate_keeps_its_box_out_where_brokers_know_no_revocatio
     assert [member["box"] for member in kept] == ["again"] * listed + ["long-ago"]
 
 
+def test_nats_listens_on_an_ipv6_address_or_on_all(tmp_path: Path) -> None:
+    pki.create_ca(tmp_path)
+    files = pki.issue(tmp_path, "broker", "server", ("::1",))
+    for address, expected in (("::1", "[::1]:8883"), ("", "0.0.0.0:8883"), ("192.0.2.1", "192.0.2.1:8883")):
+        made = nats.write_config(Broker(tmp_path / "b", files, address, members=()))
+        assert json.loads(made.config.read_bytes())["mqtt"]["listen"] == expected
+
+
 @pytest.mark.parametrize("writer", [nats.write_config, rabbitmq.write_config])
 def test_a_broker_without_patterns_wants_its_members_by_name(tmp_path: Path, writer: object) -> None:
     pki.create_ca(tmp_path)

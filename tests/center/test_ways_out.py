@@ -21,6 +21,7 @@ import pytest
 
 from sekisho.appliance.core import settings
 from sekisho.center import pki
+from sekisho.center.brokers import mosquitto
 from sekisho.telemetry import opening, ways
 from sekisho.telemetry.connection import Connected, Disconnected, Fact
 from sekisho.telemetry.opening import Opening, ProxyRefused, explain
@@ -305,6 +306,35 @@ def test_a_better_way_that_opens_is_found_within_the_hour_without_losing_the_oth
         hand.until(Connected)
         assert site.link().way == f"127.0.0.1:{port} (MQTT)"
         hand.sender.stop()
+
+
+def test_when_a_node_dies_another_is_taken_and_kept(site: Site) -> None:
+    (site.root / "state" / "telemetry").mkdir(parents=True)
+    other = pki.issue(site.pki, "node-2", "server", ("127.0.0.2",))
+    made = mosquitto.write_config(
+        replace(site.broker, directory=site.root / "node-2", credentials=other, address="127.0.0.2")
+    )
+    site.start("broker")
+    nodes = {"127.0.0.1": site.processes["broker"], "127.0.0.2": subprocess.Popen(made.argv, stderr=subprocess.DEVNULL)}
+    try:
+        site.wait(lambda: socket.socket().connect_ex(("127.0.0.2", site.port)) == 0)
+        site.by(hosts=["127.0.0.2"])
+        hand = Hand(site)
+        hand.until(Connected)
+        first = site.link().way.split(":")[0]
+        nodes[first].kill()
+        hand.until(Disconnected)
+        hand.until(Connected)
+        second = site.link().way.split(":")[0]
+        assert {first, second} == set(nodes)
+        for _ in range(3):  # which node is tried first would be a toss, if it were not remembered
+            again = Hand(site)
+            again.until(Connected)
+            assert site.link().way.split(":")[0] == second
+            again.sender.stop()
+    finally:
+        nodes["127.0.0.2"].kill()
+        nodes["127.0.0.2"].wait()
 
 
 def test_weeks_without_a_way_cost_neither_files_nor_threads(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,8 @@ def test_the_brokers_own_port_is_tried_first_then_the_port_of_https_then_websock
         "c.example:443 (WebSocket)",
     ]
     assert [way.port for way in plan_ways(msgspec.structs.replace(PLAIN, fallback_port=0), ["c.example"])] == [8883]
+    same = plan_ways(msgspec.structs.replace(PLAIN, port=443), ["c.example"])
+    assert [str(way) for way in same] == ["c.example:443 (MQTT)", "c.example:443 (WebSocket)"]
 
 
 def test_a_proxy_comes_before_the_direct_ways_and_never_tells_its_password() -> None:

@@ -69,8 +69,9 @@ class Sender:
         self._will = b""
         self._tls = self._context()
         self._link = Link(settings.link_status)
-        others = random.sample(link.hosts, len(link.hosts))  # a fleet spreads over the nodes of a cluster
-        self._chooser = Chooser(plan_ways(link, [link.host, *others]), random.uniform, self._link.worked)
+        hosts = [link.host, *link.hosts]
+        random.shuffle(hosts)  # a fleet spreads over the nodes of a cluster
+        self._chooser = Chooser(plan_ways(link, hosts), random.uniform, self._link.worked)
         self._connection: Connection | None = None
         self._look: Look | None = None
         self._up = False

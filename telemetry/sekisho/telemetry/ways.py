@@ -69,9 +69,11 @@ def parse_proxy(url: str) -> Proxy | None:
 def plan_ways(link: Telemetry, hosts: Sequence[str]) -> list[Way]:
     """Every way to every one of `hosts`, best first."""
     kinds: list[tuple[int, bool, str]] = [(link.port, False, "")]
+    # On the port of HTTPS one front door sorts its guests by what they say they speak.
+    if link.fallback_port not in (0, link.port):
+        kinds.append((link.fallback_port, False, "mqtt"))
     if link.fallback_port:
-        # On the port of HTTPS one front door sorts its guests by what they say they speak.
-        kinds += [(link.fallback_port, False, "mqtt"), (link.fallback_port, True, "http/1.1")]
+        kinds.append((link.fallback_port, True, "http/1.1"))
     proxy = parse_proxy(link.proxy)
     through = [proxy, None] if proxy else [None]
     ranked = [(kind, via) for via in through for kind in kinds]

@@ -87,7 +87,7 @@ class Telemetry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     host: str = ""
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8883
     hosts: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
-    """More nodes of the same broker, for when `host` does not answer."""
+    """More nodes of the same broker: a box takes any of them and stays with it, so that a fleet spreads."""
     fallback_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 443
     """Where the broker is tried when its own port is closed to the office, plainly and in WebSocket; 0 = nowhere."""
     proxy: Annotated[str, msgspec.Meta(pattern=_PROXY)] = ""
@@ -274,7 +274,7 @@ box = "{box}"                   # this box's name at the monitoring centre, as i
 [telemetry]
 # host = ""                     # the monitoring centre's broker; empty = events are kept, not sent
 # port = 8883
-# hosts = []                    # more nodes of that broker, tried when host does not answer
+# hosts = []                    # more nodes of that broker: any of them is taken
 # fallback_port = 443           # tried when port is closed to the office, also with WebSocket; 0 = not
 # proxy = ""                    # 社内プロキシ, e.g. "http://name:password@proxy.example:3128"
 # ca = ""

@@ -62,7 +62,7 @@ def _conf(broker: Broker, node: NatsNode) -> _Table:
         "max_connections": broker.max_connections,
         "jetstream": {"store_dir": str(broker.directory / "jetstream"), "max_file": node.keep_mb << 20},
         "mqtt": {
-            "listen": f"{broker.address or '0.0.0.0'}:{broker.port}",  # noqa: S104 - asked for by an empty address
+            "listen": _endpoint(broker.address, broker.port),
             "tls": tls,
             "ack_wait": ACK_WAIT,
             "max_ack_pending": WINDOW,
@@ -74,7 +74,7 @@ def _conf(broker: Broker, node: NatsNode) -> _Table:
     }
     if broker.websocket_port:
         conf["websocket"] = {
-            "listen": f"{broker.address or '0.0.0.0'}:{broker.websocket_port}",  # noqa: S104 - likewise
+            "listen": _endpoint(broker.address, broker.websocket_port),
             "tls": tls,
         }
     if node.cluster:
@@ -85,6 +85,12 @@ def _conf(broker: Broker, node: NatsNode) -> _Table:
             "tls": _tls(broker.credentials, maps_users=False),
         }
     return conf
+
+
+def _endpoint(address: str, port: int) -> str:
+    """Empty = everywhere: Go listens on both families when it is told the wildcard of one."""
+    host = f"[{address}]" if ":" in address else address or "0.0.0.0"  # noqa: S104 - what an empty address asks for
+    return f"{host}:{port}"
 
 
 def _tls(files: Credentials, *, maps_users: bool = True) -> _Table:
