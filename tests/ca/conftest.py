@@ -90,7 +90,8 @@ class Centre:
     def _broker(self) -> list[str]:
         server = pki.issue(self.ca_dir, "broker", "server", ("127.0.0.1",))
         crl = self.revoked / "crl.pem"
-        broker = Broker(self.root / "broker", server, "127.0.0.1", self.broker_port, crl=crl)
+        self.websocket_port = free_port()
+        broker = Broker(self.root / "broker", server, "127.0.0.1", self.broker_port, self.websocket_port, crl=crl)
         return list(mosquitto.write_config(broker).argv)
 
     def events(self) -> list[Stored]:

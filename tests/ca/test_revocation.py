@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import paho.mqtt.client as mqtt
 import pytest
 from cryptography import x509
+from paho.mqtt.enums import CallbackAPIVersion
 
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center import pki
@@ -30,6 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, make_centre: Callable[[Path],
     """A centre with its broker and ingest."""
     made = make_centre(tmp_path_factory.mktemp("revocation"))
     made.start("ca", "web", "broker", "daemon")
+    made.wait(lambda: "connected to the broker" in (made.root / "daemon.log").read_text())
     yield made
     made.stop()
 
@@ -54,10 +59,14 @@ class Session:
         self.tls.sendall(bytes([0x10, len(head)]) + head)
         self.answer = self.tls.recv(4)
 
-    def say(self, topic: bytes, payload: bytes) -> None:
-        """Publish, at most once."""
+    def say(self, topic: bytes, payload: bytes) -> bool:
+        """Publish, at most once; whether there was still a connection."""
         body = len(topic).to_bytes(2, "big") + topic + payload
-        self.tls.sendall(bytes([0x30, len(body)]) + body)
+        try:
+            self.tls.sendall(bytes([0x30, len(body)]) + body)
+        except OSError:
+            return False
+        return True
 
     def alive(self) -> bool:
         """Whether the broker still answers a ping."""
@@ -128,9 +137,31 @@ def test_who_resumes_a_session_from_before_is_not_believed_and_cut_off_again(sit
     again = Session(site, box, first)  # Mosquitto's TLS does not verify a resumed session anew
     assert again.tls.session_reused and again.alive()
     row = b'[1,1,{"type":"alert","at":"2026-01-02T03:04:05Z","sid":666}]'
-    again.say(b"sk/1/t1/back/ev/1", b'{"v":1,"e":"00000000000000aa","n":1}\n' + row + b"\n")
-    site.wait(lambda: not again.alive(), 2 * CUT_S + 5)
+    batch = b'{"v":1,"e":"00000000000000aa","n":1}\n' + row + b"\n"
+    site.wait(lambda: not (again.say(b"sk/1/t1/back/ev/1", batch) and again.alive()), 2 * CUT_S + 5)
     assert site.sids("back") == []
+
+
+def test_websocket_is_no_way_back_either_and_a_reload_harms_nobody(site: Centre, make_box: MakeBox) -> None:
+    box = _enrolled(site, make_box, "web")
+    _cut(site, "web")
+    shown = ssl.get_server_certificate(("127.0.0.1", site.broker_port))
+    pki.issue(site.ca_dir, "broker", "server", ("127.0.0.1",))
+    site.processes["broker"].send_signal(signal.SIGHUP)
+    site.wait(lambda: ssl.get_server_certificate(("127.0.0.1", site.broker_port)) != shown)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, "web", transport="websockets", protocol=mqtt.MQTTv311)
+    client.tls_set_context(_context(site, box))
+    client.ws_set_options(path="/mqtt")
+    connected, ended = threading.Event(), threading.Event()
+    client.on_connect = lambda *_: connected.set()
+    client.on_disconnect = lambda *_: ended.set()
+    client.connect("127.0.0.1", site.websocket_port)
+    client.loop_start()
+    assert connected.wait(10)  # Mosquitto does not ask the list there
+    client.publish("sk/1/t1/web/state", b'{"st":"on","bd":9,"epoch":"00000000000000aa"}', qos=1)
+    assert ended.wait(2 * CUT_S + 5)
+    client.loop_stop()
+    assert site.processes["broker"].poll() is None
 
 
 def test_one_after_the_other_all_stay_out_also_after_the_brokers_restart(site: Centre, make_box: MakeBox) -> None:
