@@ -141,7 +141,10 @@ def _status(args: argparse.Namespace) -> int:
         _say(msgspec.json.encode(status).decode())
         return 0
     _table("boxes", [f"{b.box}  {b.tenant}  {b.state}  since {b.changed_at}" for b in status.boxes])
-    _table("streams", [f"{s.box}  {s.epoch}  complete to {s.upto}  last {s.last_at}" for s in status.streams])
+    _table(
+        "streams",
+        [f"{s.box}  {s.epoch}  complete to {s.upto}  repeated {s.repeated}  last {s.last_at}" for s in status.streams],
+    )
     _table("events", [f"{c.box}  {c.type:<9} {c.count}" for c in status.counts])
     return 0
 

@@ -18,6 +18,7 @@ from sekisho.center.database import Unstorable
 from sekisho.center.ingest import Topic
 from sekisho.center.refused import Kind, Refusal
 from sekisho.center.store import Arrival, BoxState, NewRow, Store
+from sekisho.telemetry import events
 
 WORK_ROWS = 20_000
 """Rows that are judged before they are stored: a group's memory is bounded, whatever its messages expand to."""
@@ -121,6 +122,10 @@ def _commit(store: Store, work: _Work, now: str) -> list[Answer]:
             work.refusals.append(Refusal("aside", ingest.box_of(message.topic), type(error).__name__))
         refused.count(db, work.refusals, now)
         upto = store.uptos({key[1:] for key in work.runs})
+        for key in work.nonces:
+            # A box that asks is told all we have of it, so that it repeats nothing else.
+            ahead = store.ahead(key[1], key[2])
+            work.runs[key] += [(lane, first, last) for first, last in ahead for lane in range(events.LANES)]
     for message, error in work.aside:
         log.error("set aside a message on %r that nobody foresaw: %s", message.topic[:200], _place(error))
     for refusal in work.refusals:

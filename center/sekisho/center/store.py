@@ -24,6 +24,8 @@ from sekisho.center.streams import GAP, RUN, STREAM
 
 REJECTED = "rejected"
 """Type of a row whose body was no valid event: the number is accounted for, the content is not kept."""
+AHEAD = 64
+"""Runs told to a box that asks what we have."""
 
 EVENT = sa.Table(
     "event",
@@ -123,6 +125,8 @@ class Stream(msgspec.Struct, frozen=True):
     tenant: str
     upto: int
     last_at: str
+    repeated: int = 0
+    """Rows that came again: what broken connections and restarts cost."""
 
 
 class Missing(msgspec.Struct, frozen=True):
@@ -228,6 +232,12 @@ class Store:
         asked = [key for key in keys if key not in self._reached]
         found = self._reached | (streams.uptos(self._db, asked) if asked else {})
         return {key: found.get(key, 0) for key in keys}
+
+    def ahead(self, box: str, epoch: str) -> list[tuple[int, int]]:
+        """Runs of numbers beyond `upto` that are accounted for, the newest, inside a `transaction`."""
+        mine = (RUN.c.box == box, RUN.c.epoch == epoch)
+        query = sa.select(RUN.c.first, RUN.c.last).where(*mine).order_by(RUN.c.first.desc()).limit(AHEAD)
+        return [(first, last) for first, last in self._db.execute(query)]
 
     def set_state(self, state: BoxState) -> None:
         """Keep a birth, or a last will that belongs to the last birth, inside a `transaction`."""

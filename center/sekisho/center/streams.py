@@ -35,6 +35,7 @@ STREAM = sa.Table(
     sa.Column("upto", sa.BigInteger, nullable=False),
     sa.Column("reach", sa.BigInteger, nullable=False, doc="highest number accounted for"),
     sa.Column("last_at", sa.Text, nullable=False),
+    sa.Column("repeated", sa.BigInteger, nullable=False, server_default="0", doc="rows that came again"),
 )
 
 
@@ -60,6 +61,8 @@ class Locked:
     key: Key
     upto: int
     reach: int
+    repeated: int = 0
+    """Rows that came again, in this transaction."""
 
 
 _LOCK = (
@@ -74,7 +77,12 @@ _UPTO = sa.select(STREAM.c.box, STREAM.c.epoch, STREAM.c.upto).where(
 _SAVE = (
     STREAM.update()
     .where(STREAM.c.box == sa.bindparam("b"), STREAM.c.epoch == sa.bindparam("e"))
-    .values(upto=sa.bindparam("u"), reach=sa.bindparam("r"), last_at=sa.bindparam("at"))
+    .values(
+        upto=sa.bindparam("u"),
+        reach=sa.bindparam("r"),
+        last_at=sa.bindparam("at"),
+        repeated=STREAM.c.repeated + sa.bindparam("again"),
+    )
 )
 
 
@@ -114,6 +122,7 @@ def take(db: sa.Connection, stream: Locked, seqs: Iterable[int]) -> set[int]:
     fresh = {seq for seq in wanted if not runs.holds(have, seq)}
     late = _late(db, stream, [seq for seq in wanted if seq not in fresh]) if len(fresh) < len(wanted) else set()
     _account(db, stream, have, runs.of(fresh))
+    stream.repeated += len(wanted) - len(fresh | late)
     return fresh | late
 
 
@@ -129,7 +138,8 @@ def declare(db: sa.Connection, stream: Locked, dropped: Iterable[Run]) -> None:
 
 def save(db: sa.Connection, streams: Iterable[Locked], now: str) -> None:
     """Write where the streams are now; ends the work on them in this transaction."""
-    db.execute(_SAVE, [{"b": s.key[0], "e": s.key[1], "u": s.upto, "r": s.reach, "at": now} for s in streams])
+    values = [(*s.key, s.upto, s.reach, now, s.repeated) for s in streams]
+    db.execute(_SAVE, [dict(zip(("b", "e", "u", "r", "at", "again"), row, strict=True)) for row in values])
 
 
 def _select(db: sa.Connection, keys: Iterable[Key]) -> dict[Key, Locked]:
