@@ -6,10 +6,13 @@ meet the load where they meet it. The clock stops when a reader of the database 
 
 from __future__ import annotations
 
+import email
+import email.policy
 import json
 import queue
 import random
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +36,20 @@ POLL_S: Final = 0.002
 LAST_S: Final = 10.0
 MAILED_MS: Final = 5000
 """p99 that must hold."""
+ORDINARY: Final = {
+    "signature": "ET POLICY A name that is worth a look, number",
+    "category": "Misc activity",
+    "action": "allowed",
+    "severity": 3,
+}
+CALLS_OUT: Final = {
+    "signature": "ET MALWARE Command and control, number",
+    "category": "Malware Command and Control Activity Detected",
+    "action": "blocked",
+    "severity": 1,
+    "metadata": {"signature_severity": ["Major"], "confidence": ["High"]},
+}
+"""An infection that calls out: three stars."""
 MAIL_S: Final = 20.0
 """How long a mail is waited for."""
 
@@ -114,18 +131,25 @@ class _Inbox:
 
 
 def _mail(stand: Stand, inbox: _Inbox, sid: int, timeout_s: float) -> float:
-    """Milliseconds from an alert's line to its mail."""
+    """Milliseconds from an alert's line to its own mail."""
     began = time.monotonic()
-    write_alert(stand.eve, sid)
+    write_alert(stand.eve, sid, CALLS_OUT)
     try:
-        at, _content = inbox.arrived.get(timeout=timeout_s)
+        while True:
+            at, content = inbox.arrived.get(timeout=max(0.0, began + timeout_s - time.monotonic()))
+            if str(sid) in _text(content):
+                return (at - began) * 1000
     except queue.Empty:
         raise DeviceFault(f"An alert was not mailed in {timeout_s:g} s: {stand.log('notify')[-1000:]}") from None
-    return (at - began) * 1000
 
 
-def write_alert(eve: Path, sid: int) -> None:
-    """One line as the engine writes it: a device calls out to who commands it, which is worth three stars."""
+def _text(content: bytes) -> str:
+    body = email.message_from_bytes(content, policy=email.policy.SMTP).get_body(("plain",))
+    return str(body.get_content()) if body else ""
+
+
+def write_alert(eve: Path, sid: int, kind: Mapping[str, object] = ORDINARY) -> None:
+    """One line as the engine writes it: a device inside to a peer outside."""
     ends = {"src_ip": "192.168.1.10", "dest_ip": "203.0.113.7"}
     line = {
         "timestamp": datetime.now(UTC).isoformat(timespec="microseconds"),
@@ -136,15 +160,7 @@ def write_alert(eve: Path, sid: int) -> None:
         "proto": "TCP",
         "direction": "to_server",
         "flow": ends,
-        "alert": {
-            "signature_id": sid,
-            "rev": 1,
-            "signature": f"ET MALWARE Command and control number {sid}",
-            "category": "Malware Command and Control Activity Detected",
-            "action": "blocked",
-            "severity": 1,
-            "metadata": {"signature_severity": ["Major"], "confidence": ["High"]},
-        },
+        "alert": {"signature_id": sid, "rev": 1, **kind, "signature": f"{kind['signature']} {sid}"},
     }
     with eve.open("ab", buffering=0) as out:
         out.write(json.dumps(line).encode() + b"\n")
