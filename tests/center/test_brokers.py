@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 import os
@@ -16,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import nats as nats_client
 import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
@@ -42,6 +44,11 @@ slowest_apart = pytest.mark.parametrize(
 """RabbitMQ takes ten seconds to start."""
 ROW = b'[1,1,{"type":"alert","at":"2026-01-02T03:04:05Z","sid":666}]'
 BATCH = b'{"v":1,"e":"00000000000000aa","n":1}\n' + ROW + b"\n"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 class Guest:
@@ -129,7 +136,7 @@ def test_a_box_can_neither_write_nor_hear_nor_replace_another(site: Site) -> Non
         site.wait(lambda: any(stored.box == "box-2" for stored in site.events()))
 
 
-@everywhere
+@slowest_apart
 def test_nothing_is_lost_or_doubled_when_broker_centre_and_box_are_killed(site: Site) -> None:
     site.start("broker", "center", "box")
     dice = random.Random(7)
@@ -302,6 +309,31 @@ def test_a_revoked_certificate_keeps_its_box_out_where_brokers_know_no_revocatio
     Keeper(settings.load(conf))
     kept = json.loads((tmp_path / "broker" / "members.json").read_bytes())
     assert [member["box"] for member in kept] == ["again"] * listed + ["long-ago"]
+
+
+@pytest.mark.parametrize("site", ["nats"], indirect=True)
+def test_a_box_may_not_speak_the_plain_protocol_of_nats(site: Site) -> None:
+    port = free_port()
+    site.launch = nats.write_config(site.broker, settings.NatsNode(client_address=f"127.0.0.1:{port}"))
+    site.start("broker")
+
+    async def connects(who: pki.Credentials) -> bool:
+        context = ssl.create_default_context(cafile=str(who.ca))
+        context.load_cert_chain(who.cert, who.key)
+        quiet = {"error_cb": _ignore, "allow_reconnect": False, "max_reconnect_attempts": 0, "connect_timeout": 5}
+        try:
+            link = await nats_client.connect(f"tls://127.0.0.1:{port}", tls=context, **quiet)
+        except (nats_client.errors.Error, OSError):
+            return False
+        await link.close()
+        return True
+
+    assert asyncio.run(connects(site.center))
+    assert not asyncio.run(connects(site.box))
+
+
+async def _ignore(_err: Exception) -> None:
+    return None
 
 
 def test_nats_listens_on_an_ipv6_address_or_on_all(tmp_path: Path) -> None:
