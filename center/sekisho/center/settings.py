@@ -38,6 +38,7 @@ class Notify(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """PEM file of the server's issuer; empty = the system's."""
     user: str = ""
     password_file: str = ""
+    """Readable by the notifier's user only: /etc/sekisho-center-notify is such a place."""
     sender: str = ""
     """The mails' From address; its domain is in their Message-IDs."""
     sender_name: Annotated[str, msgspec.Meta(max_length=80)] = "sekisho"

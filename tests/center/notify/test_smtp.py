@@ -118,6 +118,12 @@ def test_settings_that_cannot_work_are_refused_at_once(config: Notify, change: d
         Relay(msgspec.structs.replace(config, **change))
 
 
+def test_a_password_that_others_can_read_is_refused(config: Notify, tmp_path: Path) -> None:
+    (tmp_path / "password").chmod(0o640)
+    with pytest.raises(RejectedInput, match="chmod 600"):
+        Relay(config)
+
+
 def test_a_server_that_hangs_is_left(config: Notify, server: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smtp, "COMMAND_S", 0.5)
     server.behave.append("hang")

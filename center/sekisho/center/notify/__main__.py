@@ -47,6 +47,8 @@ class Notifier:
         count = SENDERS if self._config.smtp_host else 0
         self._senders = [Sender(self._config, config.store, now) for _ in range(count)]
         self._alive: dict[str, float] = {}
+        self.failed = False
+        """Whether a sender ended by a fault; the service manager starts everything anew."""
         self._stop, self._wake = threading.Event(), threading.Event()
 
     def run(self) -> None:
@@ -100,7 +102,12 @@ class Notifier:
             self._alive[name] = time.monotonic()
 
         beat()
-        sender.run(self._stop, self._wake, beat)
+        try:
+            sender.run(self._stop, self._wake, beat)
+        except Exception:
+            log.exception("%s ended", name)
+            self.failed = True
+            self.stop()
 
     def _all_alive(self, moment: float) -> bool:
         return all(moment - last < STUCK_S for last in self._alive.values())
@@ -123,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: notifier.stop())
     signal.signal(signal.SIGINT, lambda *_: notifier.stop())
     notifier.run()
-    return 0
+    return 1 if notifier.failed else 0
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ class Relay:
         if config.user and config.security == "none":
             raise RejectedInput("[notify] a login needs TLS: set security to starttls or tls.")
         try:
-            self._password = Path(config.password_file).read_text().strip() if config.user else ""
+            self._password = _secret(Path(config.password_file)) if config.user else ""
             self._tls = ssl.create_default_context(cafile=config.ca or None)
         except (OSError, UnicodeDecodeError) as err:
             raise RejectedInput(f"[notify] a file cannot be read: {err}.") from err
@@ -158,3 +158,10 @@ class Relay:
         if self._smtp is not None:
             self._smtp.close()
             self._smtp = None
+
+
+def _secret(path: Path) -> str:
+    """A password that only its reader may read."""
+    if path.stat().st_mode & 0o077:
+        raise RejectedInput(f"[notify] {path} can be read by others: chmod 600 {path}.")
+    return path.read_text().strip()

@@ -149,6 +149,7 @@ class Office:
         self.reading = Database(self.url, read_only=True)
         self.seq = 0
         self.processes: list[subprocess.Popen[bytes]] = []
+        (root / "password").touch(0o600)
         (root / "password").write_text(PASSWORD + "\n")
         self.notify: dict[str, Any] = {
             "smtp_host": "localhost",
