@@ -26,6 +26,8 @@ from sekisho.center.notify.smtp import ATTEMPT_S
 from sekisho.center.settings import CenterSettings
 
 POLL_S: Final = 0.1
+YIELD_S: Final = 0.02
+"""Between two full pages, so that other writers of one SQLite file get their turn."""
 RETRY_S: Final = 1.0
 SENDERS: Final = 2
 STUCK_S: Final = ATTEMPT_S + 60
@@ -80,8 +82,7 @@ class Notifier:
             if moment - beat >= 1.0 and self._all_alive(moment):
                 beat = moment
                 sdnotify.notify("WATCHDOG=1")
-            if not busy:
-                self._stop.wait(POLL_S)
+            self._stop.wait(YIELD_S if busy else POLL_S)
         for thread in threads:
             thread.join(5.0)
 
