@@ -94,13 +94,13 @@ def test_in_any_order_of_what_can_happen_rows_are_where_a_model_says(
     spool = Spool.open(tmp_path / "spool.db", 64 * MB, NOW)
     wait: dict[int, int] = {}
     had: dict[int, int] = {}
-    for step in range(1, 400):
+    for step in range(1, 300):
         todo = dice.random()
         if todo < 0.45:
             for _ in range(dice.randrange(1, 12)):
                 lane = dice.choice((0, 1, 2, 2, 2, 2))
                 wait[spool.next_seq()] = lane
-                spool.add([(Health(at=NOW), Alert(at=NOW), dns(step))[lane]])
+                spool.add([(Health(at=NOW), Alert(at=NOW, sid=spool.next_seq()), dns(step))[lane]])
         elif todo < 0.6:
             lanes = [dice.randrange(spool.next_seq()) if dice.random() < 0.5 else 0 for _ in range(3)]
             spool.tidy(lanes, 0.0)
@@ -184,6 +184,23 @@ def test_a_block_that_the_disk_has_damaged_is_declared_and_stops_nothing(spool: 
     gone = {number for begin, end in gap.dropped() for number in range(begin, end + 1)}
     assert (gap.why, gap.count) == ("damaged", len(lost))
     assert gone == lost, "numbers of alerts that still wait between them are not declared"
+
+
+def test_at_the_cap_history_goes_first_and_is_no_gap(tmp_path: Path) -> None:
+    dice = random.Random(2)
+    spool = Spool.open(tmp_path / "spool.db", MB, NOW)
+    held = 0
+    while spool._file.used() < spool._file.limit * 0.9:
+        spool.add([Dns(at=NOW, name=dice.randbytes(100).hex()) for _ in range(100)])
+        pack_all(spool)
+        held += 100
+    spool.acknowledge(held, [])
+    for _ in range(0, held - 500, 100):
+        spool.add([Dns(at=NOW, name=dice.randbytes(100).hex()) for _ in range(100)])
+        pack_all(spool)
+    assert len(waiting(spool)) == held - 500 and len(kept(spool)) < held
+    assert not any(isinstance(event, Gap) for event in decoded(spool))
+    spool.close()
 
 
 def test_a_spool_of_an_older_release_goes_on(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from sekisho.telemetry import blocks
-from sekisho.telemetry.events import Gap, decode
+from sekisho.telemetry.events import Gap, Health, decode
 from sekisho.telemetry.spool_view import SpoolView
 
 HERE = Path(__file__).parent / "crash"
@@ -47,12 +47,12 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def run(shim: Path, root: Path, at: int = 0) -> tuple[int, str]:
+def run(shim: Path, root: Path, at: int = 0, load: str = "life") -> tuple[int, str]:
     """The load, recorded into `root`.log, dying before its `at`-th operation."""
     root.mkdir()
     env = {**os.environ, "LD_PRELOAD": str(shim), "CRASH_DIR": str(root), "CRASH_LOG": f"{root}.log"}
     env |= {"CRASH_AT": str(at)} if at else {}
-    argv = [sys.executable, "-I", str(HERE / "crash_load.py"), str(root)]
+    argv = [sys.executable, "-I", str(HERE / "crash_load.py"), str(root), load]
     done = subprocess.run(argv, env=env, stdout=subprocess.PIPE, text=True)
     return done.returncode, done.stdout
 
@@ -73,13 +73,17 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "PACK_BEYOND", 30)
 
 
-def after(files: dict[str, bytes], root: Path) -> crash_load.State:
-    """What a spool opened on such a disk says; the file must be sound and must not have been set aside."""
+def put(files: dict[str, bytes], root: Path) -> Path:
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
     for name, data in files.items():
         (root / Path(name).name).write_bytes(data)
-    path = root / "spool.db"
+    return root
+
+
+def after(files: dict[str, bytes], root: Path) -> crash_load.State:
+    """What a spool opened on such a disk says; the file must be sound and must not have been set aside."""
+    path = put(files, root) / "spool.db"
     made = crash_load.open_spool(path)
     try:
         assert made._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -157,3 +161,24 @@ def test_a_process_that_is_really_killed_leaves_what_its_recording_says(
         files = {str(path): path.read_bytes() for path in root.iterdir() if path.suffix not in (".reserve", ".db-shm")}
         assert (code, len(ops)) == (-signal.SIGKILL, number - 1)
         assert files == replayed(ops).killed()
+
+
+def test_a_damaged_spool_is_replaced_once_whatever_happens_meanwhile(shim: Path, tmp_path: Path) -> None:
+    code, _ = run(shim, tmp_path / "disk", load="damaged")
+    assert code == 0
+    ops = list(read_log((tmp_path / "disk.log").read_bytes()))
+    dice, disk, damaged = random.Random(1), Disk(), False
+    for number, op in enumerate(ops):
+        if damaged and (op.kind != "W" or number % 8 == 0):
+            for files in (disk.killed(), disk.power_cut(dice)):
+                root = put(files, tmp_path / "after")
+                made = crash_load.open_spool(root / "spool.db")
+                made.close()
+                with closing(SpoolView(root / "spool.db")) as view:
+                    told = [event for row in view.pending() if isinstance(event := decode(row.event), Health)]
+                assert [event.detail for event in told] == ["set aside as spool.db.bad-1"], (
+                    f"before {number}: {op.kind}"
+                )
+                assert [path.name for path in root.glob("*.bad-*")] == ["spool.db.bad-1"]
+        disk.apply(op)
+        damaged |= op.path.endswith("marks")

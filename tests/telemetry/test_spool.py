@@ -164,7 +164,7 @@ def accounted(spool: Spool) -> set[int]:
 def test_a_gap_never_covers_a_row_that_is_still_to_be_sent(tmp_path: Path) -> None:
     dice = random.Random(5)
     spool = Spool.open(tmp_path / "spool.db", 300_000, NOW)
-    for number in range(800):
+    for number in range(400):
         spool.add([alert(number) if dice.random() < 0.5 else dns(number, 900) for _ in range(dice.randrange(1, 9))])
         spool.tidy([0, 0, 0], 0.0)
         if dice.random() < 0.1:

@@ -25,7 +25,7 @@ from sekisho.telemetry import blocks, clocks, events, folds, hits, room, said
 from sekisho.telemetry.blocks import Load
 from sekisho.telemetry.events import LANES, Event, Health, lane_of
 from sekisho.telemetry.reader import Chunk, Position
-from sekisho.telemetry.spool_file import SpoolDamaged, SpoolFile, SpoolFull, set_aside
+from sekisho.telemetry.spool_file import SpoolDamaged, SpoolFile, SpoolFull, newest_aside, set_aside
 from sekisho.telemetry.weigh import weigh_own
 
 KEEP_HOURS: Final = 48
@@ -93,14 +93,23 @@ class Spool:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return cls(path, cap_bytes, boot, keep_hours)
+            spool = cls(path, cap_bytes, boot, keep_hours)
         except SpoolDamaged:
-            aside = set_aside(path)
+            set_aside(path)
+            spool = cls(path, cap_bytes, boot, keep_hours)
         except OSError as err:
             raise DeviceFault(f"Cannot write {path.parent}: {err.strerror}.") from err
-        spool = cls(path, cap_bytes, boot, keep_hours)
-        spool.add([Health(at=now_utc, part="telemetry", state="spool_replaced", detail=f"set aside as {aside.name}")])
+        spool._tell_what_is_aside(now_utc)
         return spool
+
+    def _tell_what_is_aside(self, now_utc: str) -> None:
+        """Said once, in the transaction that notes it: a kill since the renaming does not hide it."""
+        aside = newest_aside(self.path)
+        if aside and self._meta("aside", str) != aside:
+            replaced = Health(at=now_utc, part="telemetry", state="spool_replaced", detail=f"set aside as {aside}")
+            with self._transaction():
+                self._store([weigh_own(replaced)])
+                self._db.execute("UPDATE meta SET value = ? WHERE key = 'aside'", (aside,))
 
     def position(self, source: str) -> Position | None:
         query = "SELECT dev, ino, offset, head FROM position WHERE source = ?"

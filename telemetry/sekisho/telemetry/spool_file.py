@@ -116,13 +116,26 @@ def faults(path: Path) -> Iterator[None]:
         raise kind(f"Cannot use {path}: {err}.", "Free space on the data partition.") from err
 
 
-def set_aside(path: Path) -> Path:
-    """Rename a damaged file, durably: what comes after a power cut is one of the two, not half of each."""
-    number = 1
-    while (aside := path.with_name(f"{path.name}.bad-{number}")).exists():
-        number += 1
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    path.rename(aside)
+def set_aside(path: Path) -> None:
+    """Rename a damaged file, durably, in place of one set aside before: two of them would fill the disk.
+
+    The database goes first: SQLite throws away a log that it finds beside an empty one, but would go back to the
+    state before the log, and use its numbers again, if only the log were gone.
+    """
+    earlier = _asides(path)
+    number = max(earlier, default=0) + 1
+    path.rename(path.with_name(f"{path.name}.bad-{number}"))
     sync_directory(path.parent)
-    return aside
+    for leftover in (f"{path.name}-wal", f"{path.name}-shm", *(old.name for old in earlier.values())):
+        path.with_name(leftover).unlink(missing_ok=True)
+
+
+def newest_aside(path: Path) -> str:
+    """The name of the file last set aside; empty where there is none."""
+    asides = _asides(path)
+    return asides[max(asides)].name if asides else ""
+
+
+def _asides(path: Path) -> dict[int, Path]:
+    found = ((aside.name.rpartition("-")[2], aside) for aside in path.parent.glob(f"{path.name}.bad-*"))
+    return {int(number): aside for number, aside in found if number.isdecimal()}

@@ -15,6 +15,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from sekisho.appliance.core.fsio import sync_directory
 from sekisho.telemetry import blocks
 from sekisho.telemetry.events import Alert, Dns, Event, Health
 from sekisho.telemetry.reader import Chunk, Position
@@ -68,6 +69,26 @@ def events_of(dice: random.Random, offset: int) -> list[Event]:
     return made
 
 
+def replace_a_damaged_one(root: Path) -> None:
+    """A spool with a log beside it and a page that the disk has lost; then one that begins anew."""
+    path = root / "spool.db"
+    made = open_spool(path)
+    made.add([Dns(at=NOW, name="x" * 200)] * 100)
+    made.close()
+    data = bytearray(path.read_bytes())
+    data[8192:16384] = bytes(8192)
+    for target, content in ((path, data), (path.with_name("spool.db-wal"), b"not a log")):
+        fd = os.open(target, os.O_WRONLY | os.O_CREAT)
+        os.write(fd, content)
+        os.fsync(fd)
+        os.close(fd)
+    sync_directory(root)
+    os.write(os.open(root / "marks", os.O_WRONLY | os.O_CREAT), b".")
+    made = open_spool(path)
+    made.add([Alert(at=NOW, sid=1)])
+    made.close()
+
+
 def main(root: Path) -> None:
     small()
     dice = random.Random(6)
@@ -96,4 +117,4 @@ def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    {"life": main, "damaged": replace_a_damaged_one}[sys.argv[2]](Path(sys.argv[1]))
