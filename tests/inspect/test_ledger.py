@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,20 @@ def test_the_devices_that_got_a_file_are_named_once_per_discovery(tmp_path: Path
     assert ledger.found_bad(sha(1), ["Bad"], "seen_bad", AT) is None
     assert ledger.found_bad(sha(1), ["Worse"], "rules", AT) is not None
     assert ledger.found_bad(sha(3), ["Bad"], "rules", AT) is None
+
+
+def test_old_deliveries_go_and_none_for_a_clock_in_2099(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TRIM_EVERY", 1)
+    ledger = Ledger(tmp_path / "ledger.db")
+    now = time.time()
+    for number, clock in enumerate((now, 4_070_908_800.0, now + 2 * 86400)):
+        monkeypatch.setattr(time, "time", lambda clock=clock: clock)
+        ledger.deliver(verdict(number), "10.0.0.10")
+    assert ledger.found_bad(sha(0), ["Bad"], "rules", AT) is not None
+    monkeypatch.setattr(time, "time", lambda: now + (module.KEEP_DAYS + 1) * 86400)
+    ledger.deliver(verdict(4), "10.0.0.10")
+    assert ledger.found_bad(sha(0), ["Worse"], "rules", AT) is None
+    assert ledger.found_bad(sha(2), ["Bad"], "rules", AT) is not None
 
 
 def test_what_was_told_and_delivered_survives_a_restart(tmp_path: Path) -> None:

@@ -177,6 +177,15 @@ def test_expired_entries_go_and_others_stay(kept: Quarantine, folder: Path) -> N
         kept.purge(fresh)
 
 
+def test_a_box_that_boots_in_2099_throws_nothing_away(kept: Quarantine, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = put(kept, b"evidence").id
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: 4_070_908_800.0)
+    assert kept.purge() == []
+    monkeypatch.setattr(time, "time", lambda: now + 31 * 86400)
+    assert kept.purge() == [entry]
+
+
 def test_only_the_writer_clears_what_a_crash_left(folder: Path) -> None:
     Quarantine(folder, max_bytes=100, keep_days=1)
     leftover = folder / ".20260101T000000-000000000000.0.tmp"

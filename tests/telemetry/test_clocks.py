@@ -158,6 +158,13 @@ def test_a_boot_is_named_once(tmp_path: Path) -> None:
     assert clocks.boot_mark(tmp_path) != first
 
 
+def test_age_counts_unless_the_clock_is_years_ahead_of_all_that_is_kept() -> None:
+    assert clocks.may_expire(TRUE, [TRUE - 86400 * 100, 9.0])
+    assert clocks.may_expire(TRUE, [])
+    assert clocks.may_expire(TRUE, [WRONG[1], TRUE - 5])
+    assert not clocks.may_expire(WRONG[1], [TRUE, WRONG[1]])
+
+
 def test_wall_and_monotonic_time_are_read_together() -> None:
     wall, mono = clocks.read()
     again, later = clocks.read()

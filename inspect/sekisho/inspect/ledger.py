@@ -16,6 +16,7 @@ from typing import Literal
 
 from sekisho.inspect.hashes import contains
 from sekisho.telemetry import events
+from sekisho.telemetry.clocks import RELEASED, may_expire
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +71,11 @@ class Ledger:
 
     def _trim(self) -> None:
         self._since_trim = 0
-        oldest = int(time.time() // 86400) - KEEP_DAYS
-        self._store.execute("DELETE FROM delivery WHERE day < ?", (oldest,))
+        now = time.time()
+        first = "SELECT MIN(day) FROM delivery WHERE day >= ?"
+        (day,) = self._store.execute(first, (int(RELEASED // 86400),)).fetchone()
+        if may_expire(now, () if day is None else (day * 86400.0,)):
+            self._store.execute("DELETE FROM delivery WHERE day < ?", (int(now // 86400) - KEEP_DAYS,))
         self._store.execute("DELETE FROM delivery WHERE id <= (SELECT max(id) FROM delivery) - ?", (MAX_ROWS,))
 
     def flush(self, *, now: bool = False) -> None:

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sekisho.appliance.core import fsio
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.telemetry.clocks import may_expire
 
 CHUNK = 1 << 20
 MAX_HEADER = 64 << 10
@@ -197,8 +198,9 @@ class Quarantine:
             self._open(ident).close()
             gone = [ident]
         else:
-            limit = time.time() - self._keep_s
-            gone = [name for name in self._idents() if _made_at(name) < limit]
+            now, made = time.time(), {name: _made_at(name) for name in self._idents()}
+            old = {name for name, at in made.items() if at < now - self._keep_s}
+            gone = sorted(old) if may_expire(now, (at for at in made.values() if at < math.inf)) else []
         try:
             for name in gone:
                 self._path(name).unlink(missing_ok=True)

@@ -15,6 +15,7 @@ import datetime as dt
 import secrets
 import sqlite3
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -204,6 +205,15 @@ _TEXT_LENGTH: Final = len("1970-01-01T00:00:00.000000Z")
 def _distance(clock: Clock, told: float) -> float:
     distance = max(clock.began - told, told - clock.seen)
     return distance if distance > SLACK_S else 0.0
+
+
+def may_expire(now: float, made: Iterable[float]) -> bool:
+    """Whether things made at these times (unix seconds) may be judged by their age at `now`.
+
+    Not by a clock that is years ahead of all of them: a box that boots in 2099 would throw away what it keeps.
+    """
+    oldest = min((at for at in made if at >= RELEASED), default=now)
+    return now - oldest <= PLAUSIBLE_S
 
 
 def read() -> tuple[float, float]:
