@@ -54,7 +54,7 @@ class Stand:
         """Connect in the box's place and leave at once.
 
         Raises:
-            PeerError: the broker could not be reached. That it refuses the name is as good: it lets no such box in.
+            PeerError: the broker could not be reached. That it refuses us is as good: it lets no such box in.
 
         """
         context = ssl.create_default_context(cafile=link.ca)
@@ -66,10 +66,10 @@ class Stand:
         client.tls_set_context(context)
         client.connect_timeout = CONNECT_S
 
-        def connected(_c: mqtt.Client, _u: Any, _f: Any, _reason: Any, _p: Any) -> None:
+        def told(*_: Any) -> None:
             answered.set()
 
-        client.on_connect = connected
+        client.on_connect = client.on_disconnect = told
         try:
             client.connect(link.host, link.port, keepalive=10)
             client.loop_start()
