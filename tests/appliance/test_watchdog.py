@@ -112,6 +112,15 @@ def test_fail_closed_never_flips_but_counts() -> None:
     assert player.dog.mode == NORMAL
 
 
+def test_a_bypass_that_lasts_is_told_while_it_does_and_not_again() -> None:
+    player = Player()
+    said = [one for one in player.play(stuck(), 700) if isinstance(one, Report)]
+    assert [(one.state, round(one.seconds)) for one in said] == [("began", 0), ("lasts", 60), ("lasts", 600)]
+    again = Player(saved=(player.dog.engine, player.dog.gate))
+    again.now = player.now
+    assert not [one for one in again.play(stuck(), 5) if isinstance(one, Report)], "a restart of ours is no news"
+
+
 def test_an_engine_that_hangs_for_long_is_restarted_once() -> None:
     player = Player()
     commands = player.play(stuck(), 60)

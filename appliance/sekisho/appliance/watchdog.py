@@ -20,6 +20,7 @@ HUNG_S: Final = 0.4
 BEAT_HUNG_S: Final = 0.7
 RESTART_HUNG_S: Final = 30.0
 RESTART_DEAF_S: Final = 1.0
+LASTS_S: Final = (60.0, 600.0)
 """An engine that runs but has let go of its queues (it is ending, perhaps for ever) is not waited for."""
 QUEUES_PATH: Final = Path("/proc/net/netfilter/nfnetlink_queue")
 MAX_QUEUES_BYTES: Final = 64 << 10
@@ -61,10 +62,10 @@ class RestartEngine:
 
 @dataclass(frozen=True)
 class Report:
-    """A bypass began or ended; `seconds` is this one's length, `total` all of this part's."""
+    """A bypass began, goes on for `LASTS_S`, or ended; `seconds` is this one's length, `total` all of this part's."""
 
     part: PartName
-    state: Literal["began", "ended"]
+    state: Literal["began", "lasts", "ended"]
     reason: str
     seconds: float
     total: float
@@ -81,6 +82,8 @@ class Part(msgspec.Struct):
     """Empty while it inspects; absent or hung otherwise ("stopped_…" when fail-closed stops the traffic)."""
     since: float = 0.0
     total: float = 0.0
+    told: float = 0.0
+    """The longest of `LASTS_S` that was reported of the running bypass."""
 
     def seconds(self, now: float) -> float:
         """All bypass so far, the running one included."""
@@ -164,16 +167,26 @@ class BypassWatchdog:
         if reason and self._closed:
             reason = f"stopped_{reason}"
         if reason == part.reason:
-            return []
+            return self._lasting(part, now)
         commands: list[Command] = []
         if part.reason:
             seconds = max(0.0, now - part.since)
             part.total += seconds
             commands.append(Report(part.name, "ended", part.reason, seconds, part.total))
-        part.reason, part.since = reason, now
+        part.reason, part.since, part.told = reason, now, 0.0
         if reason:
             commands.append(Report(part.name, "began", reason, 0.0, part.total))
         return commands
+
+    @staticmethod
+    def _lasting(part: Part, now: float) -> list[Command]:
+        """Somebody should hear of it while it goes on, not when it is over."""
+        seconds = now - part.since
+        reached = [mark for mark in LASTS_S if part.told < mark <= seconds] if part.reason else []
+        if not reached:
+            return []
+        part.told = reached[-1]
+        return [Report(part.name, "lasts", part.reason, seconds, part.seconds(now))]
 
     def _wanted(self) -> Mode:
         return Mode(engine_bypass=self.engine.reason == "hung", gate_bypass=self.gate.reason == "hung")

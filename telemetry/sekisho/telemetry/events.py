@@ -115,11 +115,11 @@ class FileVerdict(_Told, tag="file", frozen=True):
 
 
 class Bypass(_Told, tag="bypass", frozen=True):
-    """Traffic passed (or was stopped, fail-closed) without inspection for a while."""
+    """Traffic passes (or is stopped, fail-closed) uninspected: told as it begins, after 1 and 10 min, as it ends."""
 
     lane: ClassVar[int] = 0
     part: Literal["engine", "gate"] = "engine"
-    state: Literal["began", "ended"] = "began"
+    state: Literal["began", "lasts", "ended"] = "began"
     reason: str = ""
     seconds: float = 0.0
     total_seconds: float = 0.0
