@@ -80,6 +80,7 @@ def test_a_code_is_good_once_and_the_second_box_is_told(centre: Centre, make_box
     assert centre.outcomes()[-2:] == ["granted", "used code"]
 
 
+@pytest.mark.protocol("P31")
 def test_of_many_boxes_at_once_one_gets_the_certificate(centre: Centre) -> None:
     code = centre.code("race-1")
     answers: list[int] = []
@@ -106,6 +107,7 @@ def test_an_answer_that_was_lost_is_given_again_to_the_same_key_only(centre: Cen
     assert _post(centre, code, _csr()).status_code == 403
 
 
+@pytest.mark.protocol("P32")
 def test_the_centre_decides_what_the_certificate_says(centre: Centre) -> None:
     grant = _post(centre, centre.code("named-1"), _csr(name="center")).json()
     cert = x509.load_pem_x509_certificate(grant["certificate"].encode())
@@ -197,6 +199,7 @@ class Impostor:
         self._thread.join(10)
 
 
+@pytest.mark.protocol("P30")
 def test_an_impostor_learns_nothing_and_the_code_stays_good(centre: Centre, make_box: MakeBox, tmp_path: Path) -> None:
     code, box = centre.code("pinned-1"), make_box("p")
     secret = codes.parse(code).secret.hex().encode()

@@ -99,6 +99,7 @@ def _key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
+@pytest.mark.protocol("P33")
 def test_only_the_certificates_own_key_renews_it_and_only_once(brief: Centre, make_box: MakeBox) -> None:
     box = make_box("own-1")
     assert box.enrol(brief.url, brief.code("own-1")).returncode == 0

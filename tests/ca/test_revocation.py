@@ -90,6 +90,7 @@ def _cut(site: Centre, name: str) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.protocol("P4")
 def test_a_live_box_is_cut_off_in_seconds_and_the_others_stay(site: Centre, make_box: MakeBox) -> None:
     thief, honest = (_enrolled(site, make_box, name) for name in ("thief", "honest"))
     for box in (thief, honest):
@@ -130,6 +131,7 @@ def test_the_web_service_refuses_the_revoked_too_until_there_is_a_new_code(site:
     assert site.outcomes()[-3:] == ["revoked", "expired code", "granted"]
 
 
+@pytest.mark.protocol("P4")
 def test_who_resumes_a_session_from_before_is_not_believed_and_cut_off_again(site: Centre, make_box: MakeBox) -> None:
     box = _enrolled(site, make_box, "back")
     first = Session(site, box)

@@ -169,6 +169,7 @@ def test_a_restore_that_is_cut_off_leaves_the_database_empty(postgres: Postgres,
         assert not sa.inspect(db).has_table("event")
 
 
+@pytest.mark.protocol("P13")
 def test_nothing_is_missing_or_double_after_the_centre_was_lost_and_restored(site: Site, place: Place) -> None:
     site.store_in(place.empty())
     Store(site.store_url).close()

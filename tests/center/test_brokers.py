@@ -100,6 +100,7 @@ def _credentials(site: Site, cn: str) -> pki.Credentials:
 
 
 @everywhere
+@pytest.mark.protocol("P2")
 def test_a_box_can_neither_write_nor_hear_nor_replace_another(site: Site) -> None:
     site.start("broker", "center", "box")
     site.write(site.alert(1))
@@ -174,6 +175,7 @@ def test_the_centre_hears_of_a_box_that_dies_and_the_retained_word_waits_for_it(
 
 
 @slowest_apart
+@pytest.mark.protocol("P1")
 def test_a_certificate_of_another_authority_is_refused(site: Site) -> None:
     site.start("broker")
     other = site.root / "other"
@@ -208,6 +210,7 @@ def test_a_member_that_is_removed_writes_no_more_while_the_others_stay(site: Sit
 
 
 @slowest_apart
+@pytest.mark.protocol("P6")
 def test_what_is_larger_than_any_batch_is_not_stored_and_disturbs_nobody(site: Site) -> None:
     site.start("broker", "center", "box")
     site.write(site.alert(1))

@@ -26,6 +26,7 @@ def alert(at: str) -> bytes:
     return b'{"type":"alert","at":"%s","sid":1}' % at.encode()
 
 
+@pytest.mark.protocol("P12")
 def test_the_headers_offset_moves_each_rows_time_also_in_what_is_stored() -> None:
     parsed = parse_batch(1, batch(1000.25, alert("1970-01-01T00:00:10.000001Z"), alert("1970-01-01T00:00:11Z")))
     assert [row.at for row in parsed.rows] == ["1970-01-01T00:16:50.250001Z", "1970-01-01T00:16:51.250000Z"]

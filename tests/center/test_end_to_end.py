@@ -79,6 +79,7 @@ def test_after_an_outage_alerts_come_before_metadata(site: Site) -> None:
 
 
 @on_every_broker
+@pytest.mark.protocol("P1")
 def test_a_client_without_certificate_is_refused(site: Site) -> None:
     site.start("broker")
     context = ssl.create_default_context(cafile=str(site.pki / "ca.crt"))

@@ -100,6 +100,7 @@ def test_of_two_renewals_at_once_with_copies_of_a_key_one_gets_it(office: Office
     assert sorted(outcomes)[-3:] == ["renewed before"] * 3
 
 
+@pytest.mark.protocol("P31")
 def test_a_code_ends_to_the_second_and_every_attempt_is_kept(office: Office) -> None:
     secret = office.code("box-1")
     assert office.enrol(secret, now=NOW + 7 * DAY) == "expired code"

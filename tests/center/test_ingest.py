@@ -13,6 +13,7 @@ from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center.ingest import MESSAGE_CAP, ROWS_CAP, make_ack, parse_batch, parse_state, parse_topic
 from sekisho.center.store import REJECTED
 from sekisho.telemetry import batches
+from sekisho.telemetry.delivery import parse_ack
 
 EPOCH = "00000000000000aa"
 ALERT = b'{"type":"alert","at":"2026-01-02T03:04:05Z","sid":1}'
@@ -61,6 +62,7 @@ def test_what_is_small_goes_as_it_is() -> None:
     ],
     ids=["bomb", "cut short", "something behind", "two frames", "empty", "not compressed", "nothing"],
 )
+@pytest.mark.protocol("P8")
 def test_a_frame_that_is_not_exactly_one_batch_within_its_cap_is_refused(lines: bytes) -> None:
     with pytest.raises(RejectedInput):
         parse_batch(1, packed(lines, 1))
@@ -84,6 +86,7 @@ def test_a_frame_that_asks_for_a_huge_window_is_refused() -> None:
         b'{"type":"gap","at":"x","first":1,"last":99}',
     ],
 )
+@pytest.mark.protocol("P10")
 def test_a_row_that_is_no_event_keeps_its_number_and_loses_its_content(body: bytes) -> None:
     parsed = parse_batch(1, batch(b"[5,1," + body + b"]", b"[6,1," + ALERT + b"]"))
     assert [(row.seq, row.type, row.body) for row in parsed.rows] == [(5, REJECTED, b""), (6, "alert", ALERT)]
@@ -108,6 +111,7 @@ def test_a_row_that_is_no_event_keeps_its_number_and_loses_its_content(body: byt
         b" " * (MESSAGE_CAP + 1),
     ],
 )
+@pytest.mark.protocol("P8", "P34")
 def test_what_is_no_whole_batch_is_refused(payload: bytes) -> None:
     with pytest.raises(RejectedInput):
         parse_batch(1, payload)
@@ -124,6 +128,7 @@ def test_any_bytes_are_rows_or_a_refusal(head: bytes, lines: list[bytes]) -> Non
                 continue
 
 
+@pytest.mark.protocol("P6")
 def test_only_a_boxs_own_topics_are_known() -> None:
     topic = parse_topic("sk/1/t/box-1/ev/2")
     assert (topic.tenant, topic.box, topic.lane) == ("t", "box-1", 2)
@@ -133,9 +138,20 @@ def test_only_a_boxs_own_topics_are_known() -> None:
             parse_topic(other)
 
 
+@pytest.mark.protocol("P17")
 def test_an_acknowledgement_names_the_newest_runs_beyond_upto_and_stays_small() -> None:
     runs = [(1, number, number) for number in range(1, 1001)]
     ack = json.loads(make_ack(EPOCH, 900, runs, "s"))
     assert ack["upto"] == 900 and ack["have"] == [[1, number, number] for number in range(901, 1001)]
     assert len(json.loads(make_ack(EPOCH, 0, runs, "s"))["have"]) == 256
     assert json.loads(make_ack(EPOCH, 0, [], "s", generation=7))["g"] == 7
+
+
+@pytest.mark.protocol("P35")
+def test_what_a_later_release_adds_is_passed_over() -> None:
+    header = b'{"v":1,"e":"%s","n":1,"later":[1,{"a":2}]}' % (b"0" * 16)
+    row = b'[1,2,{"type":"dns","at":"2026-01-02T03:04:05.000006Z","name":"a.example","later":true}]'
+    (taken,) = parse_batch(2, header + b"\n" + row + b"\n").rows
+    assert taken.type == "dns"
+    assert parse_state(b'{"st":"on","bd":1,"epoch":"%s","next":1,"later":0}' % (b"0" * 16)).bd == 1
+    assert parse_ack(b'{"e":"%s","upto":7,"s":"x","later":{}}' % (b"0" * 16)).upto == 7

@@ -90,6 +90,7 @@ BAD = {
 }
 
 
+@pytest.mark.protocol("P6")
 def test_whatever_is_wrong_comes_at_once_and_what_is_beside_it_is_stored(store: Store) -> None:
     take(store, *(message for message, _ in BAD.values()), batch(alert(7), box="good"))
     assert stored(store) == [("good", 7)]
@@ -128,6 +129,7 @@ def test_a_box_speaks_for_the_tenant_it_was_first_heard_for(store: Store) -> Non
     assert len({stream.tenant for stream in store.streams() if stream.box == "new"}) == 1
 
 
+@pytest.mark.protocol("P3")
 def test_a_box_that_enrolled_is_believed_for_its_tenant_until_it_is_revoked(store: Store) -> None:
     with store.transaction() as db:
         registry.expect(db, "b", "t", NOW)
@@ -196,6 +198,7 @@ def test_what_is_set_aside_stays_bounded(store: Store, monkeypatch: pytest.Monke
     assert [row.topic for row in refused.shown(store.database)[1]] == ["sk/7", "sk/8", "sk/9"]
 
 
+@pytest.mark.protocol("P21")
 def test_a_database_that_refuses_is_no_poison(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise DeviceFault("disk full")

@@ -82,6 +82,7 @@ def _batch(number: int) -> bytes:
     return b'{"v":1,"e":"%s","n":1}\n[%d,1,%s]\n' % (EPOCH.encode(), number, event.encode())
 
 
+@pytest.mark.protocol("P15")
 def test_while_the_database_is_locked_nothing_is_acknowledged_and_little_is_held(
     site: Site, told: list[str], center: daemon.Center
 ) -> None:
@@ -121,6 +122,7 @@ def test_a_broker_that_keeps_to_no_window_is_held_by_the_queue(
     site.wait(lambda: site.sids() == [1])
 
 
+@pytest.mark.protocol("P21")
 def test_a_full_disk_at_the_centre_delays_and_loses_nothing(site: Site) -> None:
     disk = site.root / "disk"
     disk.mkdir()

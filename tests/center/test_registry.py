@@ -13,6 +13,7 @@ from sekisho.center.database import Database
 NOW = "2026-01-02T03:04:05.000000Z"
 
 
+@pytest.mark.protocol("P3")
 def test_a_box_speaks_for_its_own_tenant_from_its_certificate_to_its_revocation(tmp_path: Path) -> None:
     database = Database(str(tmp_path / "center.db"))
     with database.transaction() as db:

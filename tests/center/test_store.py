@@ -40,6 +40,7 @@ def missing(store: Store) -> list[tuple[int, int]]:
     return [(hole.first, hole.last) for hole in store.missing()]
 
 
+@pytest.mark.protocol("P19")
 def test_a_row_is_stored_once_however_often_it_comes(store: Store) -> None:
     put(store, 1, 2)
     put(store, 2, 1, 1)
@@ -53,6 +54,7 @@ def test_a_row_is_stored_once_however_often_it_comes(store: Store) -> None:
     ]
 
 
+@pytest.mark.protocol("P17")
 def test_upto_stops_at_a_hole_and_goes_on_when_it_is_filled(store: Store) -> None:
     assert put(store, 1, 2, 5, 6, 9) == 2
     assert missing(store) == [(3, 4), (7, 8)]
@@ -78,6 +80,7 @@ def test_a_number_that_was_declared_lost_and_comes_after_all_is_stored_and_no_ga
     assert sorted(row.seq for row in store.events()) == [1, 4, 5, 10]
 
 
+@pytest.mark.protocol("P19")
 def test_a_row_that_retention_took_does_not_come_back(store: Store) -> None:
     put(store, 1, 2, 3, 7)
     with store.transaction() as db:
@@ -132,6 +135,7 @@ def test_events_can_be_followed_by_id_and_box(store: Store) -> None:
     assert len(store.events(limit=2)) == 2
 
 
+@pytest.mark.protocol("P22")
 def test_a_last_will_counts_only_for_the_birth_it_belongs_to(store: Store) -> None:
     def state(text: str, birth: int) -> str:
         with store.transaction():

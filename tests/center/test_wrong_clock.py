@@ -126,6 +126,7 @@ def test_what_happened_before_the_clock_was_set_is_corrected_when_the_centre_is_
 
 
 @pytest.mark.full  # half a minute; its sampled sibling is `test_only_the_fresh_answer_tells_the_time_and_only_once`
+@pytest.mark.protocol("P24")
 def test_an_answer_from_long_ago_sets_no_clock(site: Site, clock: WrongClock, heard: Heard) -> None:
     """The centre is away; the broker repeats the last answer it kept, to a box that has just booted in 1970."""
     site.start("center")

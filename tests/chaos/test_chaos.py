@@ -74,6 +74,7 @@ def test_nothing_is_lost_with_a_broker_that_forgets_repeats_reorders_and_replays
     _everything_is_there(world, office)
 
 
+@pytest.mark.protocol("P20")
 def test_what_is_dropped_at_the_byte_cap_is_declared_and_nothing_else_is_missing(narrow: World) -> None:
     world = narrow
     office = Office(world)

@@ -77,6 +77,7 @@ def found_elsewhere(lab: Lab, content: bytes, number: int) -> None:
     )
 
 
+@pytest.mark.protocol("P29")
 def test_the_fleet_stops_it_and_lets_it_pass_when_it_is_withdrawn(lab: Lab) -> None:
     assert fetch(lab, "worm.exe").end == "whole", "no rule of ours knows it"
     found_elsewhere(lab, WORM, 1)

@@ -85,6 +85,7 @@ def test_an_acknowledgement_that_ends_inside_a_block_takes_exactly_its_rows(spoo
     assert [load.last for load in [spool.next_load(2, 0)] if load] == [499]
 
 
+@pytest.mark.protocol("P9")
 def test_in_any_order_of_what_can_happen_rows_are_where_a_model_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +144,7 @@ def _runs_hold_what_they_name(spool: Spool, lane: int, there: set[int]) -> None:
         after = load.last
 
 
+@pytest.mark.protocol("P25")
 def test_what_a_restored_centre_cannot_have_again_is_declared_exactly(spool: Spool) -> None:
     spool.add([(dns(number), Alert(at=NOW, sid=number))[number % 7 == 0] for number in range(1, 8001)])
     pack_all(spool)

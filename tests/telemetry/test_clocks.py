@@ -171,6 +171,7 @@ def test_wall_and_monotonic_time_are_read_together() -> None:
     assert abs((again - later) - (wall - mono)) < 0.2
 
 
+@pytest.mark.protocol("P24")
 def test_only_the_fresh_answer_tells_the_time_and_only_once() -> None:
     question = Question()
     question.connected(0.0)

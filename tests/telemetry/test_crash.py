@@ -137,6 +137,7 @@ def crash_everywhere(recording: Recording, root: Path, stride: int, cuts: int) -
     return looked
 
 
+@pytest.mark.protocol("P7")
 def test_a_kill_or_power_cut_at_sampled_operations_loses_and_invents_nothing(
     recording: Recording, tmp_path: Path
 ) -> None:

@@ -125,6 +125,7 @@ def test_what_the_answer_names_does_not_go_again_in_the_turn_that_brought_it(pla
     assert play.pump() == [(1, 2, 2)]
 
 
+@pytest.mark.protocol("P14")
 def test_verdicts_go_before_alerts_before_metadata(play: Play) -> None:
     play.spool.add([dns(1), alert(2), Health(at=NOW), dns(4), alert(5)])
     play.online()
@@ -142,6 +143,7 @@ def test_a_batch_has_a_header_and_a_line_for_each_row(play: Play) -> None:
     assert json.loads(lines[1])[2]["sid"] == 2
 
 
+@pytest.mark.protocol("P16")
 def test_a_puback_frees_nothing_and_the_centre_does(play: Play) -> None:
     play.spool.add([alert(1)])
     play.online()
@@ -167,6 +169,7 @@ def test_what_the_centre_does_not_have_goes_again_once_it_has_said_so_with_growi
     assert play.pump() == [(1, 1, 1)]
 
 
+@pytest.mark.protocol("P23")
 def test_while_the_centre_is_away_nothing_is_repeated_into_the_brokers_queue(play: Play) -> None:
     play.spool.add([alert(1)])
     play.online()
@@ -183,6 +186,7 @@ def test_while_the_centre_is_away_nothing_is_repeated_into_the_brokers_queue(pla
     assert play.pump() == [(1, 1, 1)], "a broker that loses every question does not stop us for ever"
 
 
+@pytest.mark.protocol("P23")
 def test_only_what_the_broker_had_before_the_question_is_lost_when_the_answer_does_not_name_it(play: Play) -> None:
     play.spool.add([alert(1)])
     play.online()
@@ -253,6 +257,7 @@ def test_a_repetition_leaves_out_what_has_been_acknowledged_since(play: Play) ->
     assert publish and numbers(publish) == [4, 5]
 
 
+@pytest.mark.protocol("P25")
 def test_a_restored_centre_gets_again_what_is_kept_and_a_replayed_word_does_nothing(play: Play) -> None:
     play.spool.add([alert(number) for number in range(1, 6)])
     play.online()
@@ -326,6 +331,7 @@ def test_a_backlog_goes_as_it_lies_packed_on_the_disk_and_within_the_window(play
     assert len(sizes) == WINDOW_BATCHES or WINDOW_BYTES <= sum(sizes) <= WINDOW_BYTES + BATCH_BYTES
 
 
+@pytest.mark.protocol("P18")
 def test_another_epochs_acknowledgement_deletes_nothing(play: Play) -> None:
     play.spool.add([alert(1)])
     play.online()

@@ -71,6 +71,7 @@ def test_it_is_still_there_after_a_restart(box: Box) -> None:
     assert box.stopped() == {sha("a"), sha("b")}
 
 
+@pytest.mark.protocol("P27")
 def test_what_is_older_changes_nothing_also_after_a_restart(box: Box) -> None:
     old, old_change = whole(1, "a"), Change(2, 1, LATER, [sha("b").hex()])
     box.take(old)
@@ -97,6 +98,7 @@ def test_a_change_that_comes_before_its_list_waits(box: Box) -> None:
 
 
 @pytest.mark.parametrize("kind", ["client", "server", "node"])
+@pytest.mark.protocol("P27")
 def test_another_certificate_of_the_authority_cannot_sign(box: Box, kind: pki.Kind) -> None:
     assert not box.take(whole(1, "a"), box.make_signer("box-2", kind))
     assert box.list.refused == 1 and box.stopped() == set()
@@ -107,6 +109,7 @@ def test_another_authority_cannot_sign(box: Box, tmp_path: Path) -> None:
     assert not box.take(whole(1, "a"), box.make_signer("immunity-lists", "lists", tmp_path / "other"))
 
 
+@pytest.mark.protocol("P34")
 def test_forged_oversized_and_mistyped(box: Box) -> None:
     sealed = box.signer.seal(whole(1, "a"))
     unsorted = All(2, LATER, sha("a") + sha("a"))
@@ -116,6 +119,7 @@ def test_forged_oversized_and_mistyped(box: Box) -> None:
     assert box.list.refused == 6 and box.stopped() == set()
 
 
+@pytest.mark.protocol("P27")
 def test_a_list_that_is_over_stops_nothing(box: Box) -> None:
     box.take(whole(1, "a"))
     box.list.publish(LATER + 1)

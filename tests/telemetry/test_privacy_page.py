@@ -20,6 +20,7 @@ def test_the_page_is_what_the_types_say() -> None:
     assert PAGE.read_text(encoding="utf-8") == privacy_page.page(), remedy
 
 
+@pytest.mark.protocol("P11")
 def test_every_event_type_and_every_field_is_on_it() -> None:
     listed = {(field.type, field.name.replace("[]", "")) for field in fields.every()}
     for kind in get_args(Event):

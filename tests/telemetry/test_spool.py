@@ -67,6 +67,7 @@ def test_events_and_their_position_survive_together(tmp_path: Path) -> None:
     again.close()
 
 
+@pytest.mark.protocol("P7")
 def test_numbers_are_never_used_again(spool: Spool) -> None:
     spool.add([alert(1), alert(2)])
     assert spool.acknowledge(2, []) == 2
@@ -118,6 +119,7 @@ def test_history_goes_after_its_time_and_none_is_kept_where_none_is_wanted(tmp_p
         spool.close()
 
 
+@pytest.mark.protocol("P20")
 def test_at_the_cap_the_oldest_metadata_goes_first_and_is_declared(tmp_path: Path) -> None:
     spool = Spool.open(tmp_path / "spool.db", MB, NOW)
     for number in range(0, 1600, 2):
@@ -321,6 +323,7 @@ def test_the_spool_is_written_through_to_the_disk_and_private(spool: Spool) -> N
     assert spool.path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.protocol("P22")
 def test_a_birth_number_grows_even_when_the_clock_is_wrong(spool: Spool) -> None:
     assert spool.next_birth(1000) == 1000
     assert spool.next_birth(5) == 1001

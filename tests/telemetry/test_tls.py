@@ -132,6 +132,7 @@ EARLY = time.time() - 3 * 365 * 86400
         (EXPIRED, Sense(true=EXPIRED[0].timestamp() + 1, floor=time.time()), True),
     ],
 )
+@pytest.mark.protocol("P5")
 def test_a_servers_period_is_held_against_what_is_known_of_the_time(
     root: Path, period: tuple[dt.datetime, dt.datetime], sense: Sense, accepted: bool
 ) -> None:
@@ -155,6 +156,7 @@ def test_what_is_known_changes_without_a_new_context(root: Path) -> None:
 
 
 @pytest.mark.parametrize("sense", [Sense(), Sense(right=True), Sense(true=time.time())])
+@pytest.mark.protocol("P5")
 def test_a_wrong_clock_excuses_neither_another_authority_nor_another_name(
     root: Path, sense: Sense, tmp_path: Path
 ) -> None:

@@ -88,6 +88,7 @@ def test_what_worked_is_tried_first_and_the_others_after_it() -> None:
     assert tried(Chooser(ways, least, favourite="what is gone"), 0.0) is ways[0]
 
 
+@pytest.mark.protocol("P26")
 def test_rounds_in_which_nothing_works_are_put_off_longer_each_time_up_to_a_cap() -> None:
     chooser = Chooser(plan_ways(msgspec.structs.replace(PLAIN, fallback_port=0), ["c"]), most)
     now, pauses = 0.0, []
@@ -100,6 +101,7 @@ def test_rounds_in_which_nothing_works_are_put_off_longer_each_time_up_to_a_cap(
     assert pauses == sorted(pauses)
 
 
+@pytest.mark.protocol("P26")
 def test_a_thousand_boxes_do_not_come_back_in_the_same_instant() -> None:
     ways = plan_ways(PLAIN, ["c"])
     back = []

@@ -90,12 +90,14 @@ def test_nothing_is_due_until_something_changes(centre: Centre) -> None:
     assert listing.due(centre.database, newest, NOW)
 
 
+@pytest.mark.protocol("P28")
 def test_hearsay_is_no_finding(centre: Centre) -> None:
     assert centre.found("a", rules=(BY_FLEET,)) == "hearsay"
     assert centre.found("b", rules=("known_file",)) == "hearsay"
     assert centre.stopped() == set()
 
 
+@pytest.mark.protocol("P28")
 def test_one_box_cannot_stop_everything(centre: Centre) -> None:
     words = [centre.found(f"n{number}") for number in range(PER_BOX + 5)]
     assert words == ["listed"] * PER_BOX + ["too_many"] * 5
