@@ -128,6 +128,30 @@ def test_a_claim_that_ran_out_is_anothers_and_the_first_has_no_say(centre: Centr
     assert {one.state for one in queue.shown(centre.database)} == {"sending"}
 
 
+def test_a_mail_refused_for_now_waits_ever_longer_and_is_given_up_after_days(centre: Centre) -> None:
+    centre.add(alert(1))
+    begin = now()
+    notices.plan(centre.database, begin)
+    with centre.database.transaction() as db:
+        db.execute(sa.delete(mail).where(mail.c.recipient != "a@shop.example"))
+    at, waits = begin, []
+    while True:
+        with centre.database.transaction() as db:
+            taken = queue.claim(db, at)
+            assert taken
+            if not queue.later(db, taken, "451 later", at):
+                break
+        (one,) = queue.shown(centre.database)
+        due = dt.datetime.fromisoformat(one.due_at)
+        waits.append((due - at).total_seconds())
+        at = due
+    assert waits == sorted(waits)
+    assert (waits[0], waits[-1]) == (15, 1800)
+    assert at - begin > queue.GIVE_UP
+    assert [one.state for one in queue.shown(centre.database)] == ["failed"]
+    assert len(waits) < 200
+
+
 def test_what_a_box_should_not_send_stops_no_other_notice(centre: Centre) -> None:
     long = "x\0" * 5000
     hostile = Alert(at=long, stars=3, why_stars=long, count=1 << 61, until=long, flow=Flow(src_ip=long, mac=long))

@@ -21,8 +21,10 @@ LEASE_S: Final = 90
 """How long a claim holds; longer than the longest attempt (`smtp.ATTEMPT_S`)."""
 GIVE_UP: Final = dt.timedelta(days=3)
 """After so long a temporary refusal counts as final; RFC 5321 4.5.4.1 says four to five days, alarms age faster."""
-_DELAYS_S: Final = (15, 60, 240, 900, 1800)
-"""After the first, second, ... temporary refusal of one mail; greylisting lets the second or third pass."""
+SHORTEST_S: Final = 15.0
+LONGEST_S: Final = 1800.0
+"""After a temporary refusal a mail waits half as long again as it has waited in all, within these: greylisting lets
+one of the next few pass, and a full mailbox is not knocked at all day."""
 REPLY_CAP: Final = 200
 
 
@@ -92,7 +94,8 @@ def later(db: sa.Connection, taken: Claimed, reply: str, now: dt.datetime, wait_
     if now - created > GIVE_UP:
         failed(db, taken, reply, now)
         return False
-    delay = _DELAYS_S[min(taken.attempts, len(_DELAYS_S)) - 1] if wait_s is None else wait_s
+    age_s = (now - created).total_seconds()
+    delay = min(max(age_s / 2, SHORTEST_S), LONGEST_S) if wait_s is None else wait_s
     _settle(db, taken, state="due", reply=reply, due_at=text(now + dt.timedelta(seconds=delay)))
     return True
 
