@@ -26,13 +26,13 @@ def read(pem: str) -> x509.CertificateSigningRequest:
     try:
         csr = x509.load_pem_x509_csr(pem.encode())
         key = csr.public_key()
-        sound = csr.is_signature_valid
+        # Before anything is computed with it: a signature of a huge RSA key would cost seconds.
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, _CURVES):
+            raise RejectedInput("The key must be an elliptic curve key on P-256 or P-384.")
+        if not csr.is_signature_valid:
+            raise RejectedInput("The request is not signed by its own key.")
     except (ValueError, TypeError, UnsupportedAlgorithm) as err:
         raise RejectedInput("This is not a certificate signing request.") from err
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, _CURVES):
-        raise RejectedInput("The key must be an elliptic curve key on P-256 or P-384.")
-    if not sound:
-        raise RejectedInput("The request is not signed by its own key.")
     return csr
 
 
