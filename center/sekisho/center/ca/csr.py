@@ -31,7 +31,7 @@ def read(pem: str) -> x509.CertificateSigningRequest:
             raise RejectedInput("The key must be an elliptic curve key on P-256 or P-384.")
         if not csr.is_signature_valid:
             raise RejectedInput("The request is not signed by its own key.")
-    except (ValueError, TypeError, UnsupportedAlgorithm) as err:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as err:
         raise RejectedInput("This is not a certificate signing request.") from err
     return csr
 

@@ -89,6 +89,8 @@ class Signer:
                 line.write(msgspec.json.encode(self._answer(question)) + b"\n")
         except (OSError, msgspec.DecodeError) as err:
             log.warning("a question was not understood or its asker left: %s", err)
+        except Exception:  # one request, whatever is in it, must not be the end of the CA's daemon
+            log.exception("a question could not be answered")
 
     def _answer(self, question: Question) -> Answer:
         refused: Refused | None = None
@@ -124,6 +126,9 @@ class Signer:
                 wait = LOOK_S
             except (DeviceFault, PeerError) as err:
                 log.error("%s Trying again.", err)
+                wait = RETRY_S
+            except Exception:  # a revocation is never given up
+                log.exception("cutting off failed; trying again")
                 wait = RETRY_S
 
     def _cut(self) -> None:
