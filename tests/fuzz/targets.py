@@ -24,6 +24,7 @@ from sekisho.appliance import answers, frames, nflog, packetnews, refusal
 from sekisho.appliance.core import settings
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.devices import dhcp, dns, ssdp
+from sekisho.center import ingest
 from sekisho.inspect import decode, eve, mailbox, neutralise, pages
 from sekisho.inspect.containers import ole, rar, texts, walk, zips
 from sekisho.inspect.containers.budget import Budget, Spent
@@ -32,6 +33,7 @@ from sekisho.inspect.streams import mime, registry
 from sekisho.policy import lists, source
 from sekisho.signatures.model import Source
 from sekisho.signatures.sources import parse_rules
+from sekisho.telemetry import batches, delivery
 
 LIMIT = 1 << 20
 
@@ -225,6 +227,23 @@ _UDP = bytes.fromhex("02000000000202000000000108004500003900010000401100000a0000
     b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\0\x01\0\x01"
 )
 
+
+def ack(data: bytes) -> None:
+    with contextlib.suppress(RejectedInput):
+        assert 0 <= delivery.parse_ack(data).upto < 1 << 62
+
+
+def batch(data: bytes) -> None:
+    """A box's message, as it came and as what a compressed one holds."""
+    head = b'{"v":1,"e":"00000000000000aa","n":%d,"z":"zstd"}\n' % max(1, data.count(b"\n"))
+    for payload in (data, head + data, head + batches.compress(data)):
+        with contextlib.suppress(RejectedInput):
+            parsed = ingest.parse_batch(1, payload)
+            _, first, last = parsed.run
+            assert all(first <= row.seq <= last and row.lane == 1 for row in parsed.rows)
+
+
+_ROW = b'[5,1,{"type":"alert","at":"2026-01-02T03:04:05Z","sid":1}]\n'
 _DHCP = b"\x01\x01\x06\0" + bytes(232) + b"\x63\x82\x53\x63\x35\x01\x03\x0c\x04host\x3c\x04MSFT\xff"
 _MDNS = bytes.fromhex("000084000000000100000000") + b"\x04host\x05local\0\0\x01\x80\x01\0\0\0\x78\0\x04\xc0\0\x02\x01"
 _SSDP = b"NOTIFY * HTTP/1.1\r\nNT: upnp:rootdevice\r\nSERVER: Linux/4 UPnP/1.0 x/1\r\n\r\n"
@@ -241,6 +260,8 @@ TARGETS: dict[str, Target] = {
     "settings": Target(functools.partial(refusing, settings.parse), (b'box = "a"\n[inspection]\nmode = "block"\n',)),
     "policy": Target(functools.partial(refusing, source.parse), (b'[web_guard]\nmode = "block"\n',)),
     "lists": Target(listed, (b"0.0.0.0 a.example\n||b.example^\nhttp://c.example/d\n10.0.0.0/8\n",)),
+    "batch": Target(batch, (_ROW, b'{"v":1,"e":"00000000000000aa","n":1,"off":5}\n' + _ROW, batches.compress(_ROW))),
+    "ack": Target(ack, (b'{"e":"a","upto":1,"have":[[1,1,2]],"g":1}',)),
     "rules": Target(rules, (b'drop tcp any any -> any any (msg:"a"; sid:1;)\n',)),
     "fileinfo": Target(fileinfo, (b'{"event_type":"fileinfo","src_ip":"10.0.0.1","fileinfo":{"state":"CLOSED"}}',)),
 } | {
