@@ -8,6 +8,7 @@ import time
 import pytest
 from post_office import MailServer, Office, alert, text_of
 
+from sekisho.appliance import cli
 from sekisho.telemetry.events import Device
 
 
@@ -59,7 +60,9 @@ def test_greylisting_delays_one_mail_and_no_other(office: Office, server: MailSe
     assert len(server.wait(2)) == 2
 
 
-def test_a_refusal_for_good_is_shown_and_told_to_the_staff(office: Office, server: MailServer) -> None:
+def test_a_refusal_for_good_is_shown_and_told_to_the_staff(
+    office: Office, server: MailServer, capsys: pytest.CaptureFixture[str]
+) -> None:
     server.behave.append("550 5.1.1 No such user")
     office.start()
     office.add(alert(1))
@@ -68,6 +71,8 @@ def test_a_refusal_for_good_is_shown_and_told_to_the_staff(office: Office, serve
     assert "owner[at]shop[.]example" in text_of(told)
     (failed,) = office.mails(state="failed")
     assert (failed.recipient, failed.reply) == ("owner@shop.example", "550 5.1.1 No such user")
+    assert cli.main(["center", "mails", "--failed", f"--store={office.url}"]) == 1
+    assert "550 5.1.1 No such user" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("does", ["die", "data 451 4.3.0 full"])

@@ -18,8 +18,9 @@ from post_office import alert
 from sekisho.center import tenants
 from sekisho.center.database import Database
 from sekisho.center.notify import rules
-from sekisho.center.notify.desk import HEAP_CAP, Desk, Notice
+from sekisho.center.notify.desk import Desk, Notice
 from sekisho.center.notify.letter import Letter
+from sekisho.center.notify.rounds import HEAP_CAP
 from sekisho.center.notify.tables import gathering, heap, mail, moment
 from sekisho.center.notify.told import tell
 from sekisho.center.tenants import Tenant
