@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sekisho.appliance.findings import Findings, utc_now
+from sekisho.appliance.core import utc
+from sekisho.appliance.findings import Findings
 from sekisho.telemetry import events
 
 
@@ -27,14 +28,14 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_loses_no_finding(tiny_disk: Path) -> None:
     path = tiny_disk / "journal" / "appliance.jsonl"
     findings = Findings(path)
-    findings.report(events.Health(at=utc_now(), part="first"))
+    findings.report(events.Health(at=utc.now(), part="first"))
     filler = tiny_disk / "filler"
     with filler.open("wb", buffering=0) as out, pytest.raises(OSError, match="No space"):
         while True:
             out.write(bytes(4096))
     wide = "x" * 400
     for number in range(20):
-        findings.report(events.Health(at=utc_now(), part=f"n{number}", detail=wide))
+        findings.report(events.Health(at=utc.now(), part=f"n{number}", detail=wide))
     on_disk = path.read_bytes()
     assert on_disk.endswith(b"\n") and on_disk.count(b"\n") < 21, "whole lines only"
     filler.unlink()

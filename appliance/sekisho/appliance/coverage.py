@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from sekisho.appliance.core import utc
 from sekisho.appliance.handed import NONE_SHED, Shed
 from sekisho.appliance.meter import RIDERS, SAMPLES, SIDES, Reading
 from sekisho.telemetry.events import Coverage, Share
@@ -39,7 +40,7 @@ class Moment(NamedTuple):
 
     @property
     def text(self) -> str:
-        return self.utc.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return utc.text(self.utc)
 
     @property
     def hour(self) -> str:

@@ -20,11 +20,11 @@ from typing import Final, TypeVar
 import msgspec
 
 from sekisho.appliance import handed, meter
+from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.settings import Settings
 from sekisho.appliance.coverage import Account, Away, Hour, Moment, State
-from sekisho.appliance.findings import utc_now
 from sekisho.appliance.handed import Shed, Sheds
 from sekisho.appliance.watchdog import Queue
 from sekisho.telemetry.events import Event, Health
@@ -107,7 +107,7 @@ class Covering:
             if str(err) != self._ill:
                 self._ill = str(err)
                 log.warning("%s", err)
-                self._report(Health(at=utc_now(), part="coverage", state="failed", detail=str(err)[:200]))
+                self._report(Health(at=utc.now(), part="coverage", state="failed", detail=str(err)[:200]))
 
     def _read(self, since: Away, now: Away, stopped: bool) -> None:
         bridge = self._settings.bridge

@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Final
 
 from sekisho.appliance import bridge, express, netfilter, preflight, status, suricata
+from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
 from sekisho.appliance.core.sdnotify import notify
 from sekisho.appliance.core.settings import Settings, load
 from sekisho.appliance.coverage import Away
 from sekisho.appliance.covering import Covering
 from sekisho.appliance.engine import Engine, RuleSet
-from sekisho.appliance.findings import Findings, utc_now
+from sekisho.appliance.findings import Findings
 from sekisho.appliance.inventory import Listener
 from sekisho.appliance.known import KnownFiles
 from sekisho.appliance.packetfilter import PacketFilter
@@ -108,7 +109,7 @@ class Daemon:
             express.install(self.settings.bridge.lan, self.settings.bridge.wan)
         except DeviceFault as err:
             log.warning("%s", err)
-            self.findings.report(Health(at=utc_now(), part="rules", state="no_express", detail=str(err)[:200]))
+            self.findings.report(Health(at=utc.now(), part="rules", state="no_express", detail=str(err)[:200]))
 
     def run(self) -> int:
         """Watch until stopped; the exit code."""
@@ -160,7 +161,7 @@ class Daemon:
                     log.warning("%s bypass %s: %s (%.1f s, %.1f s in all)", part, state, reason, seconds, total)
                     self.findings.report(
                         Bypass(
-                            at=utc_now(),
+                            at=utc.now(),
                             part=part,
                             state=state,
                             reason=reason,
@@ -194,7 +195,7 @@ class Daemon:
             return
         detail = f"Packet rules were missing for up to {INTACT_S:.0f} s and have been put back."
         log.warning("%s", detail)
-        self.findings.report(Health(at=utc_now(), part="rules", state="mended", detail=detail))
+        self.findings.report(Health(at=utc.now(), part="rules", state="mended", detail=detail))
 
     def _publish(self, now: float) -> None:
         notify("WATCHDOG=1")

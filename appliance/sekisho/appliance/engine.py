@@ -20,11 +20,10 @@ from typing import Final, Literal
 import msgspec
 
 from sekisho.appliance import control, logs, store, suricata
-from sekisho.appliance.core import latency
+from sekisho.appliance.core import latency, utc
 from sekisho.appliance.core.errors import DeviceFault, PeerError, SekishoError
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.settings import Settings
-from sekisho.appliance.findings import utc_now
 from sekisho.appliance.process import EngineProcess
 from sekisho.telemetry.events import Event, Health
 
@@ -307,7 +306,7 @@ class Engine:
     def _health(self, state: str, detail: str) -> None:
         log.info("engine %s %s", state, detail)
         rules = self.state.rules_loaded
-        self._report(Health(at=utc_now(), part="engine", state=state, detail=detail[:500], rules=rules))
+        self._report(Health(at=utc.now(), part="engine", state=state, detail=detail[:500], rules=rules))
 
 
 def count_rules(path: Path) -> int:

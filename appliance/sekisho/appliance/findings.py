@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -17,11 +16,6 @@ MAX_WAITING: Final = 1000
 """Findings kept while the disk is full; beyond it the oldest goes, and the log says so."""
 
 log = logging.getLogger(__name__)
-
-
-def utc_now() -> str:
-    """RFC 3339 with microseconds, as every event carries it."""
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class Findings:

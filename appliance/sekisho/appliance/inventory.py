@@ -20,11 +20,11 @@ from typing import Final
 
 import msgspec
 
+from sekisho.appliance.core import utc
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.devices import kinds, vendors
 from sekisho.appliance.devices.told import Told
 from sekisho.appliance.devices.vendors import is_random
-from sekisho.appliance.findings import utc_now
 from sekisho.appliance.frames import (
     DHCP6_SERVER,
     DHCP_SERVER,
@@ -209,7 +209,7 @@ class Listener:
         return True
 
     def _enter(self, seen: Sighting) -> None:
-        device = self._inventory.handle(seen, utc_now())
+        device = self._inventory.handle(seen, utc.now())
         if device is not None:
             self._changed = self._unsaved = True
             if self._may_report():

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from typing import Final
 
 from sekisho.appliance import firewall
+from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.appliance.findings import utc_now
 from sekisho.appliance.isolation import NOW
 from sekisho.appliance.nflog import Logged, LogSocket
 from sekisho.policy.model import Netfilter
@@ -132,6 +132,6 @@ class Reader:
             from_lan = bool(packet.port) and socket.if_indextoname(packet.port) == self._lan
         except OSError:
             from_lan = False
-        event = self.news.handle(packet, from_lan=from_lan, now=time.monotonic(), at=utc_now())
+        event = self.news.handle(packet, from_lan=from_lan, now=time.monotonic(), at=utc.now())
         if event is not None:
             self._report(event)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from sekisho.appliance.core import utc
 from sekisho.telemetry.events import Event
 
 OFF_CAP_S: Final = 200 * 366 * 86400.0
@@ -52,4 +53,4 @@ def _right(text: str, told: dt.datetime, off: dt.timedelta) -> str:
     time = dt.datetime.fromisoformat(text)
     if abs(time - told) > abs(time - (told + off)):
         return text
-    return (time + off).astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return utc.text(time + off)

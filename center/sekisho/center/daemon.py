@@ -21,7 +21,7 @@ from typing import Final
 
 import paho.mqtt.client as paho
 
-from sekisho.appliance.core import sdnotify
+from sekisho.appliance.core import sdnotify, utc
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.center import ingest, intake, mqtt, settings
 from sekisho.center.intake import Answer, Message
@@ -132,7 +132,7 @@ class Center:
         """Store a group, then acknowledge it to boxes and broker."""
         self._next_commit = time.monotonic() + PACE_S
         messages = [Message(_topic(message), bytes(message.payload)) for message in group]
-        answers = intake.take(self._store, messages, _utc_now())
+        answers = intake.take(self._store, messages, utc.now())
         if self._waiting:
             self._waiting = False
             sdnotify.notify("STATUS=Events are stored again.")
@@ -155,10 +155,6 @@ def _topic(message: paho.MQTTMessage) -> str:
         return str(message.topic)
     except UnicodeDecodeError:
         return ""  # none of ours
-
-
-def _utc_now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def main(argv: list[str] | None = None) -> int:

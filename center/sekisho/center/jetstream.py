@@ -25,7 +25,7 @@ from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StreamConfig
 from nats.js.errors import NotFoundError
 
-from sekisho.appliance.core import sdnotify
+from sekisho.appliance.core import sdnotify, utc
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.center import ingest, intake
 from sekisho.center.intake import Message
@@ -165,7 +165,7 @@ class Worker:
         messages = [Message(msg.subject.replace(".", "/"), msg.data) for msg in group]
         while not self._stopped.is_set():
             try:
-                answers = await asyncio.to_thread(intake.take, self._store, messages, _utc_now())
+                answers = await asyncio.to_thread(intake.take, self._store, messages, utc.now())
             except DeviceFault as err:
                 log.error("%s Nothing was acknowledged; trying again.", err)
                 sdnotify.notify("WATCHDOG=1")
@@ -227,10 +227,6 @@ def _tls(config: CenterSettings) -> ssl.SSLContext:
     except (OSError, ValueError) as err:
         raise RejectedInput(f"The centre's certificate cannot be used ({link.cert}): {err}.") from err
     return context
-
-
-def _utc_now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def run(config: CenterSettings, stream: JetStream) -> None:

@@ -25,7 +25,7 @@ from typing import Literal
 
 import msgspec
 
-from sekisho.appliance.core import latency, marks, sdnotify
+from sekisho.appliance.core import latency, marks, sdnotify, utc
 from sekisho.appliance.core.errors import SekishoError
 from sekisho.appliance.core.journal import JournalWriter
 from sekisho.appliance.core.settings import Inspection, Settings, load
@@ -35,7 +35,7 @@ from sekisho.inspect.janitor import Janitor
 from sekisho.inspect.ledger import Ledger
 from sekisho.inspect.quarantine import Entry, Quarantine
 from sekisho.inspect.ranges import Ranges
-from sekisho.inspect.recorder import Bad, NewFleet, NewRules, Record, Recorder, utc
+from sekisho.inspect.recorder import Bad, NewFleet, NewRules, Record, Recorder
 from sekisho.inspect.refused import Refused
 from sekisho.inspect.scan import Pool
 from sekisho.inspect.worker import Job, Result
@@ -209,7 +209,7 @@ class Inspect:
         fresh = self.engine.shed - self._shed
         self._told_shed, self._shed = now, self.engine.shed.copy()
         detail = " ".join(f"{kind}={count}" for kind, count in sorted(fresh.items()))
-        self.recorder.put(events.Health(at=utc(), part="inspect", state="shed", detail=detail))
+        self.recorder.put(events.Health(at=utc.now(), part="inspect", state="shed", detail=detail))
 
     def _cross_check(self) -> None:
         """A datagram the engine could not deliver (it never waits) is in its log all the same: judge that file late.
@@ -411,7 +411,7 @@ class Inspect:
     def _report(self, report: hold.Report) -> None:
         meta = report.meta
         verdict = events.FileVerdict(
-            at=utc(),
+            at=utc.now(),
             flow=events.Flow(meta.src, meta.src_port, meta.dst, meta.dst_port, "TCP"),
             outcome=report.outcome,
             reason=report.reason,

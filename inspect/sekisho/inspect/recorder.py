@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import SekishoError
 from sekisho.appliance.core.journal import JournalWriter
 from sekisho.appliance.core.known import BY_FLEET
@@ -131,7 +132,7 @@ class Recorder:
                 return
             if self._lost:
                 lost, self._lost = self._lost, 0
-                self._write(events.Health(at=utc(), part="inspect", state="lost_outcomes", detail=str(lost)))
+                self._write(events.Health(at=utc.now(), part="inspect", state="lost_outcomes", detail=str(lost)))
             match record:
                 case events.Health():
                     self._write(record)
@@ -153,7 +154,7 @@ class Recorder:
         self._refused.flush()
 
     def _found_bad(self, bad: Bad) -> None:
-        retro = self._ledger.found_bad(bad.sha256, bad.rules, bad.why, utc())
+        retro = self._ledger.found_bad(bad.sha256, bad.rules, bad.why, utc.now())
         if retro is not None:
             # A device is often known by its address a moment after its first file.
             named = [d if d.mac else msgspec.structs.replace(d, mac=self._mac(d.ip, d.ip)) for d in retro.deliveries]
@@ -172,7 +173,7 @@ class Recorder:
                 self._kept[verdict.sha256] = entry.id
             except SekishoError as err:
                 log.error("not quarantined: %s", err)
-                self._write(events.Health(at=utc(), part="quarantine", state="failed", detail=str(err)[:200]))
+                self._write(events.Health(at=utc.now(), part="quarantine", state="failed", detail=str(err)[:200]))
             finally:
                 os.close(record.fd)
         elif verdict.outcome == "blocked":
@@ -231,12 +232,6 @@ class Recorder:
         except (OSError, msgspec.MsgspecError):
             return self._macs.get(src) or self._macs.get(dst) or ""
         return self._macs.get(src) or self._macs.get(dst) or ""
-
-
-def utc() -> str:
-    """Now, RFC 3339 with microseconds."""
-    now = time.time()
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
 
 
 def _entry(verdict: events.FileVerdict, form: str) -> Entry:

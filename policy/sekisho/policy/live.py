@@ -20,7 +20,7 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from sekisho.appliance import control, datasets
-from sekisho.appliance.core import fsio
+from sekisho.appliance.core import fsio, utc
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.settings import Settings
@@ -178,7 +178,7 @@ class Live:
         build.prune(self._settings.policies, {made.directory})
         write_atomic(self._good, made.text.encode())
         entries = len(made.compiled.book.lines)
-        self._report(Health(at=_utc(self._now()), part="policy", state="in_force", rules=entries))
+        self._report(Health(at=utc.text(self._now()), part="policy", state="in_force", rules=entries))
 
     def _signatures(self, base: RuleSet, made: Plan) -> tuple[Path, int]:
         """The signature file under the policy, and how many rules it makes; the set's own where nothing changes."""
@@ -221,7 +221,3 @@ def _read(path: Path, kind: type[_Content]) -> _Content | None:
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         log.debug("%s is not usable", path)
     return None
-
-
-def _utc(now: dt.datetime) -> str:
-    return now.isoformat(timespec="microseconds").replace("+00:00", "Z")

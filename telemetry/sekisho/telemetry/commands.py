@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from sekisho.appliance.core import settings
+from sekisho.appliance.core import settings, utc
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.telemetry import aliases, fields, link, privacy_page
 from sekisho.telemetry.link import LinkStatus
@@ -88,7 +88,7 @@ def _connection(status: Status) -> str:
 
 def _sent(args: argparse.Namespace) -> int:
     """Births and wills first, then what the centre has acknowledged, then what is published and under way."""
-    since = dt.datetime.fromtimestamp(args.since, dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    since = utc.of_unix(args.since)
     try:
         with closing(SpoolView(settings.load(args.settings).spool)) as spool:
             for said in spool.said(since):

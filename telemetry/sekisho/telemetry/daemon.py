@@ -7,18 +7,15 @@ the events in the spool. Nothing here touches traffic.
 
 from __future__ import annotations
 
-import argparse
-import datetime as dt
 import logging
 import shutil
-import signal
 import sys
 import time
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from sekisho.appliance.core import sdnotify, settings
+from sekisho.appliance.core import program, sdnotify, settings, utc
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Settings
 from sekisho.telemetry.clocks import RELEASED, boot_mark
@@ -106,7 +103,7 @@ class Telemetry:
     def _open_spool(self) -> None:
         link = self._settings.telemetry
         boot = boot_mark(self._settings.eve.parent)
-        self._spool = Spool.open(self._settings.spool, self._cap(), _utc_now(), boot, link.keep_hours)
+        self._spool = Spool.open(self._settings.spool, self._cap(), utc.now(), boot, link.keep_hours)
         self._delivery = Delivery(self._spool.epoch)
         self._spool.set_link(up=False)
 
@@ -141,19 +138,19 @@ class Telemetry:
                 return
             self._sender_trouble = str(err)
             log.error("%s", err)
-            health = Health(at=_utc_now(), part="telemetry", state="certificate_refused", detail=str(err))
+            health = Health(at=utc.now(), part="telemetry", state="certificate_refused", detail=str(err))
             self._intake.tell(health)
 
     def _keep_certificate(self, now: float) -> None:
         clocks = self._spool.clocks
-        utc = clocks.best_time(now)
-        match self._keeper.turn(now, utc, connected=self._delivery.connected):
+        best = clocks.best_time(now)
+        match self._keeper.turn(now, best, connected=self._delivery.connected):
             case "renewed":
                 self._sender_retry_at = now  # one that has a connection shows the new certificate at its next one
             case "refused":
                 why = "The centre does not renew it: a new enrolment code is needed."
                 log.error("The certificate: %s", why)
-                self._intake.tell(Health(at=_utc_now(), part="telemetry", state="certificate_refused", detail=why))
+                self._intake.tell(Health(at=utc.now(), part="telemetry", state="certificate_refused", detail=why))
 
     def _next_birth(self) -> int:
         """Grows even when the clock is set back, and never into a future from which no clock comes back."""
@@ -223,7 +220,9 @@ class Telemetry:
             return
         self._sender.answered()
         if true < RELEASED or not self._sender.peer_valid_at(true):
-            log.warning("The centre says it is %s, which cannot be: its clock or its certificate is wrong.", _utc(true))
+            log.warning(
+                "The centre says it is %s, which cannot be: its clock or its certificate is wrong.", utc.of_unix(true)
+            )
             return
         self._spool.clocks.confirm(true, now)
 
@@ -266,32 +265,9 @@ class Telemetry:
         self._spool.close()
 
 
-def _utc_now() -> str:
-    return _utc(time.time())
-
-
-def _utc(unix_s: float) -> str:
-    return dt.datetime.fromtimestamp(unix_s, dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run until SIGTERM; 2 when the settings are refused, 3 when the spool cannot be opened."""
-    parser = argparse.ArgumentParser(prog="sekisho.telemetry.daemon")
-    parser.add_argument("--settings", type=Path, required=True)
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        telemetry = Telemetry(settings.load(args.settings), args.settings)
-    except RejectedInput as err:
-        log.error("%s", err)
-        return 2
-    except DeviceFault as err:
-        log.error("%s", err)
-        return 3
-    signal.signal(signal.SIGTERM, lambda *_: telemetry.stop())
-    signal.signal(signal.SIGINT, lambda *_: telemetry.stop())
-    telemetry.run()
-    return 0
+    return program.main("sekisho.telemetry.daemon", lambda path: Telemetry(settings.load(path), path), argv)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Final, get_args
 
 import msgspec
 
+from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.policy import applications
 from sekisho.telemetry import events
@@ -101,7 +102,7 @@ def _utc(stamp: str) -> str:
     parsed = dt.datetime.fromisoformat(stamp)
     if parsed.tzinfo is None:
         raise ValueError("time without offset")
-    return parsed.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return utc.text(parsed)
 
 
 def _alert(eve: EveLine, at: str, flow: Flow) -> Event | None:

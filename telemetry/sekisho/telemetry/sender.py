@@ -7,7 +7,6 @@ the connection after it. What a broken connection had not confirmed is `forsaken
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import random
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from sekisho.appliance.core import utc
 from sekisho.appliance.core.settings import Settings
 from sekisho.telemetry import tls
 from sekisho.telemetry.connection import AckArrived, BrokerHas, Connected, Connection, Disconnected, Fact, FleetTold
@@ -102,7 +102,7 @@ class Sender:
                 self._up = True
                 self._note("will", self._will)
                 self._chooser.connected(self._connection.way, now)
-                self._link.up(self._connection.way, _utc_now())
+                self._link.up(self._connection.way, utc.now())
                 log.info("connected to the monitoring centre's broker: %s", self._connection.way)
             case Disconnected(serial, reason) if self._connection and serial == self._connection.serial:
                 self._note_end(self._connection.way, reason, now)
@@ -138,7 +138,7 @@ class Sender:
 
     def answered(self) -> None:
         """Note that the centre has answered what was asked over this connection."""
-        self._link.answered(_utc_now())
+        self._link.answered(utc.now())
 
     def peer_valid_at(self, unix_s: float) -> bool:
         """Whether the broker's certificate is valid then: an answer that came with another time is not believed."""
@@ -148,7 +148,7 @@ class Sender:
         """Say goodbye without the last will; what is unacknowledged stays in the spool."""
         if self._connection:
             self._connection.close()
-        self._link.down(_utc_now())
+        self._link.down(utc.now())
 
     def _begin(self, way: Way, now: float) -> None:
         self._tls = self._context()
@@ -164,12 +164,12 @@ class Sender:
 
     def _note_end(self, way: Way, reason: str, now: float) -> None:
         if self._up:
-            self._link.down(_utc_now())
+            self._link.down(utc.now())
             self._chooser.lost(now)
             log.warning("not connected to the monitoring centre: %s: %s", way, reason)
         else:
             self._chooser.failed(now)
-            if self._link.failed(way, reason, _utc_now()):
+            if self._link.failed(way, reason, utc.now()):
                 log.warning("the monitoring centre could not be reached: %s: %s", way, reason)
         self._connection, self._up, self._look = None, False, None
 
@@ -185,7 +185,3 @@ class Sender:
 
     def _context(self) -> tls.Context:
         return tls.context(self._settings.ca, self._settings.cert, self._settings.key, self._sense)
-
-
-def _utc_now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

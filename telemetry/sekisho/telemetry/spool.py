@@ -10,7 +10,6 @@ A damaged database is set aside and a new epoch begins; a full disk is a `Device
 
 from __future__ import annotations
 
-import datetime as dt
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.telemetry import blocks, clocks, events, folds, hits, room, said
 from sekisho.telemetry.blocks import Load
@@ -165,7 +165,7 @@ class Spool:
                 except blocks.DamagedBlock as err:
                     damaged = err.block
             with self._transaction():
-                self._declare(_now_utc(), "damaged", room.drop_block(self._db, damaged))
+                self._declare(utc.of_unix(clocks.read()[0]), "damaged", room.drop_block(self._db, damaged))
 
     def acknowledge(self, upto: int, have: Sequence[AckRun]) -> int:
         """The centre has all rows to `upto`, and the runs (lane, first, last): none waits any more; how many.
@@ -233,7 +233,7 @@ class Spool:
             self._db.execute(f"INSERT INTO event(seq, lane, at, body, clock) {kept}", (upto,))
             self._db.execute("DELETE FROM kept WHERE seq > ?", (upto,))
             self._db.execute("UPDATE block SET had_at = NULL WHERE had_at IS NOT NULL AND last > ?", (upto,))
-            self._declare(_now_utc(), "not_kept", room.gone(self._db, upto, self._next_seq()))
+            self._declare(utc.of_unix(clocks.read()[0]), "not_kept", room.gone(self._db, upto, self._next_seq()))
             self._plain = {table: self._count(table) for table in ("event", "kept")}
         return again
 
@@ -296,7 +296,7 @@ class Spool:
     def note_said(self, topic: str, payload: bytes) -> None:
         """Keep a message that is no batch for the owner's eyes, as it was published."""
         with self._transaction():
-            said.note(self._db, _now_utc(), topic, payload)
+            said.note(self._db, utc.of_unix(clocks.read()[0]), topic, payload)
 
     def note_reached(self, reached: Sequence[int], now: float) -> None:
         """Note to which number of each lane rows have been published, a second late at most (the flash)."""
@@ -388,8 +388,3 @@ class Spool:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-
-
-def _now_utc() -> str:
-    now = dt.datetime.fromtimestamp(clocks.read()[0], dt.UTC)
-    return now.isoformat(timespec="microseconds").replace("+00:00", "Z")

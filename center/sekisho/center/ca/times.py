@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 
+from sekisho.appliance.core import utc
+
 
 def now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
 def text(at: dt.datetime) -> str:
-    return at.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return utc.text(at)

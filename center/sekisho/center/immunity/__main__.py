@@ -6,9 +6,7 @@ broker may have forgotten. Whatever was decided is in the database before it is 
 
 from __future__ import annotations
 
-import argparse
 import logging
-import signal
 import sys
 import threading
 import time
@@ -19,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from sekisho.appliance.core import fleet, sdnotify
+from sekisho.appliance.core import fleet, program, sdnotify
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.fleet import All, Away, Signer
 from sekisho.center import mqtt, settings
@@ -123,27 +121,16 @@ def load_signer(certificate: Path, key: Path) -> Signer:
     return made
 
 
+def _make(path: Path) -> FleetImmunity:
+    config = settings.load(path)
+    if config.immunity is None:
+        raise RejectedInput(f"{path}: the section [immunity] is missing.")
+    return FleetImmunity(config, config.immunity)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run until SIGTERM; 2 when the settings are refused, 3 when the database cannot be opened."""
-    parser = argparse.ArgumentParser(prog="sekisho.center.immunity")
-    parser.add_argument("--settings", type=Path, required=True)
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        config = settings.load(args.settings)
-        if config.immunity is None:
-            raise RejectedInput(f"{args.settings}: [immunity] is not set up.")
-        running = FleetImmunity(config, config.immunity)
-    except RejectedInput as err:
-        log.error("%s", err)
-        return 2
-    except DeviceFault as err:
-        log.error("%s", err)
-        return 3
-    signal.signal(signal.SIGTERM, lambda *_: running.stop())
-    signal.signal(signal.SIGINT, lambda *_: running.stop())
-    running.run()
-    return 0
+    return program.main("sekisho.center.immunity", _make, argv)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import re
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 import msgspec
 import sqlalchemy as sa
 
+from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
 from sekisho.center.database import Database
 from sekisho.center.immunity.judge import next_number
@@ -83,7 +83,7 @@ def _say_once(database: Database, sha256: str, state: str, why: str) -> None:
             return
         values = {"state": state, "n": next_number(db), "why": why[:200]}
         if known is None:
-            first = {"sha256": sha256, "box": "", "tenant": "", "rules": "[]", "at": _utc_now()}
+            first = {"sha256": sha256, "box": "", "tenant": "", "rules": "[]", "at": utc.now()}
             db.execute(FLEET_FILE.insert().values(**first, **values))
         else:
             db.execute(FLEET_FILE.update().where(FLEET_FILE.c.sha256 == sha256).values(**values))
@@ -119,10 +119,6 @@ def _act(args: argparse.Namespace, act: Callable[[Database, str, str], None]) ->
     except SekishoError as err:
         return _fail(err)
     return 0
-
-
-def _utc_now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _fail(err: SekishoError) -> int:

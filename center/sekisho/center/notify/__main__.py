@@ -6,18 +6,15 @@ watchdog is fed only while every one of them goes on.
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
 import logging
-import signal
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Final
 
-from sekisho.appliance.core import sdnotify
-from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.appliance.core import program, sdnotify
+from sekisho.appliance.core.errors import DeviceFault
 from sekisho.center import settings
 from sekisho.center.database import Database
 from sekisho.center.notify import notices, sweep, watch
@@ -53,8 +50,8 @@ class Notifier:
         """Whether a sender ended by a fault; the service manager starts everything anew."""
         self._stop, self._wake = threading.Event(), threading.Event()
 
-    def run(self) -> None:
-        """Work until `stop`."""
+    def run(self) -> int:
+        """Work until `stop`; 1 when a part of it failed."""
         if not self._senders:
             log.warning("no mail server is set ([notify] smtp_host): what is due waits")
         threads = [
@@ -85,6 +82,7 @@ class Notifier:
             self._stop.wait(YIELD_S if busy else POLL_S)
         for thread in threads:
             thread.join(5.0)
+        return 1 if self.failed else 0
 
     def stop(self) -> None:
         self._stop.set()
@@ -116,22 +114,7 @@ class Notifier:
 
 def main(argv: list[str] | None = None) -> int:
     """Run until SIGTERM; 2 when the settings are refused, 3 when the database cannot be opened."""
-    parser = argparse.ArgumentParser(prog="sekisho.center.notify")
-    parser.add_argument("--settings", type=Path, required=True)
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        notifier = Notifier(settings.load(args.settings))
-    except RejectedInput as err:
-        log.error("%s", err)
-        return 2
-    except DeviceFault as err:
-        log.error("%s", err)
-        return 3
-    signal.signal(signal.SIGTERM, lambda *_: notifier.stop())
-    signal.signal(signal.SIGINT, lambda *_: notifier.stop())
-    notifier.run()
-    return 1 if notifier.failed else 0
+    return program.main("sekisho.center.notify", lambda path: Notifier(settings.load(path)), argv)
 
 
 if __name__ == "__main__":
