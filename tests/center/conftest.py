@@ -17,8 +17,10 @@ from contextlib import closing
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
+import psycopg
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
+from psycopg import sql
 
 from sekisho.center import pki
 from sekisho.center.brokers import mosquitto, nats, rabbitmq
@@ -265,12 +267,25 @@ def postgres() -> Iterator[Postgres]:
         server.stop()
 
 
+@pytest.fixture(scope="session")
+def shared_database(postgres: Postgres) -> str:
+    """One database for many tests, one after the other: `store_url` empties it."""
+    url = postgres.database()
+    Store(url).close()
+    return url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where an empty store is to be: every test that takes this runs on both back ends."""
+    """Where an empty store is: every test that takes this runs on both back ends."""
     if request.param == "sqlite":
         return str(tmp_path / "events.db")
-    return str(request.getfixturevalue("postgres").database())
+    url = str(request.getfixturevalue("shared_database"))
+    with psycopg.connect(url) as db:
+        tables = "relkind IN ('r', 'p') AND NOT relispartition AND relnamespace = 'public'::regnamespace"
+        for (name,) in db.execute(f"SELECT relname FROM pg_class WHERE {tables}").fetchall():  # noqa: S608 - constant
+            db.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(name)))
+    return url
 
 
 @pytest.fixture

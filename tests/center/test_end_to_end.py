@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sekisho.center import pki
+from sekisho.center import pki, refused
+from sekisho.center.database import Database
 from sekisho.center.store import Store
 from sekisho.telemetry import batches
 from sekisho.telemetry.delivery import ASK_S
@@ -23,6 +24,9 @@ from sekisho.telemetry.identity import client_id
 
 if TYPE_CHECKING:
     from tests.center.conftest import Site
+
+KINDS = ("rows", "batch")
+"""What a box's junk is counted as."""
 
 pytestmark = pytest.mark.timeout(120)
 on_every_broker = pytest.mark.parametrize(
@@ -114,6 +118,8 @@ def test_a_row_that_is_no_event_is_accounted_for_and_acknowledged(site: Site) ->
     client.loop_stop()
     assert site.sids() == [1]
     assert b"password" not in site.store_path.read_bytes()
+    database = Database(site.store_url, read_only=True)
+    site.wait(lambda: {(row.box, row.kind) for row in refused.shown(database)[0]} == {("box-1", k) for k in KINDS})
 
 
 @on_every_broker

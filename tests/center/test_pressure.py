@@ -91,16 +91,15 @@ def test_while_the_database_is_locked_nothing_is_acknowledged_and_little_is_held
     box = site.client(site.box, "box-1")
     box.on_message = lambda _c, _u, message: acks.append(json.loads(message.payload)["upto"])
     box.subscribe("sk/1/t1/box-1/ack", qos=1)
-    box.publish("sk/1/t1/box-1/ev/1", _batch(1), qos=1)
-    site.wait(lambda: 1 in acks)
-    acks.clear()
+    # The centre may not have subscribed yet: a box would send again, and so do we.
+    site.wait(lambda: box.publish("sk/1/t1/box-1/ev/1", _batch(1), qos=1) and 1 in acks)
     with _locked(site.store_url):
         for number in range(2, BATCHES + 1):
             box.publish("sk/1/t1/box-1/ev/1", _batch(number), qos=1)
         refusals = len(told)
         site.wait(lambda: sum("Nothing is acknowledged" in text for text in told[refusals:]) >= 5)
         assert all("WATCHDOG=1" in text for text in told if "STATUS=Nothing" in text)
-        assert acks == []
+        assert max(acks) == 1
         assert center._inbox.qsize() <= daemon.GROUP_MESSAGES
     site.wait(lambda: BATCHES in acks)
     assert sorted(site.sids()) == list(range(1, BATCHES + 1))
