@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sekisho.appliance.frames import MAX_FRAME_BYTES, Sighting, parse_frame
-from sekisho.appliance.inventory import MAX_ADDRESSES, MAX_DEVICES, Inventory, load
+from sekisho.appliance.inventory import MAX_ADDRESSES, MAX_DEVICES, Inventory, Known, load
 
 MAC = bytes.fromhex("0250a1b2c3d4")
 TEXT = "02:50:a1:b2:c3:d4"
@@ -169,6 +169,11 @@ def test_an_account_from_before_vendors_were_known_learns_them(tmp_path: Path) -
     assert (known.vendor, known.kind, known.ipv4) == ("Synology", "nas", ["10.0.0.1"])
 
 
+def test_the_kinds_it_guessed_are_told_and_only_those() -> None:
+    known = {"02:00:00:00:00:01": Known("a", "b", kind="camera"), "02:00:00:00:00:02": Known("a", "b")}
+    assert Inventory(known).kinds() == {"02:00:00:00:00:01": "camera"}
+
+
 LISTEN = """
 import json, sys, threading
 from pathlib import Path
@@ -197,6 +202,7 @@ def test_the_real_port_hears_arp_and_nd_of_the_office_and_nothing_else(world: An
 
     waiting(lambda: {"10.79.0.10", "fd79::10"} <= set(book()), what="the office machine in the inventory")
     assert set(book().values()) == {mac}, "only who speaks on the LAN port"
+    assert isinstance(json.loads((world.directory / "kinds.json").read_text()), dict)
 
 
 @pytest.mark.lab
