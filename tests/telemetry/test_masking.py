@@ -170,6 +170,19 @@ def test_the_box_knows_what_each_pseudonym_stands_for_also_later(tmp_path: Path,
     assert "tanaka-note" not in told(again.mask(FileVerdict(at=AT, file_name="tanaka-note")))
 
 
+def test_a_device_that_becomes_known_is_masked_from_then_on(tmp_path: Path) -> None:
+    path = tmp_path / "inventory.json"
+    inventory = Inventory(path, None, HOME)
+    masker = Masker(Aliases(tmp_path / "aliases.db"), HOME, inventory)
+    told_of = Alert(at=AT, flow=Flow(PUBLIC6, 1, "203.0.113.9", 2), file_name="suzuki-pad.zip")
+    assert masker.mask(told_of) == told_of
+    path.write_text(json.dumps({PUBLIC6: MAC}))
+    inventory.refresh()
+    masker.mask(Device(at=AT, mac=MAC, name="suzuki-pad"))
+    after = told(masker.mask(told_of))
+    assert PUBLIC6 not in after and "suzuki-pad" not in after
+
+
 def test_the_key_is_the_boxs_own_and_decides(tmp_path: Path) -> None:
     one, two = Aliases(tmp_path / "a" / "1.db").key, Aliases(tmp_path / "2.db").key
     assert one != two and len(one) == 32

@@ -76,6 +76,11 @@ class Inventory:
         self._macs.refresh()
         self._kinds.refresh()
 
+    @property
+    def devices(self) -> dict[str, str]:
+        """Hardware address by address; another object when the file has been read again."""
+        return self._macs.content
+
     def mac(self, src_ip: str, dst_ip: str) -> str:
         """The device of a flow; of two devices the first."""
         known = self._macs.content

@@ -39,6 +39,7 @@ _FOUND: Final = re.compile(
     r"|(?<![0-9A-Za-z:])(?P<v6>[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3})?)",
     re.IGNORECASE,
 )
+MAX_MEMO: Final = 16384
 _PSEUDONYM: Final = re.compile(r"(?:ip|mac|dev)-[a-z2-7]{10}")
 _WORD: Final = re.compile(r"[^\W_](?:[\w-]*[^\W_])?")
 
@@ -51,6 +52,9 @@ class Masker:
         self._inventory = inventory
         self._networks = Networks((*home_networks, *_ALWAYS))
         self._names = aliases.devices()
+        self._known = inventory.devices, len(self._names)
+        self._memo: dict[tuple[_Rule, str], str] = {}
+        """What texts came out as, as long as the same devices are known."""
         self._name = lru_cache(65536)(self._make_name)
 
     def mask(self, event: Event) -> Event:
@@ -64,6 +68,9 @@ class Masker:
             for name in {event.name.casefold(), event.name.partition(".")[0].casefold()} - self._names:
                 self._names.add(name)
                 self._aliases.note(pseudonym(self._aliases.key, "dev", name), name, of_device=True)
+        known = self._inventory.devices, len(self._names)
+        if known[0] is not self._known[0] or known[1] != self._known[1] or len(self._memo) > MAX_MEMO:
+            self._known, self._memo = known, {}
         masked: Event = self._struct(event)
         self._aliases.keep()
         return masked
@@ -83,7 +90,11 @@ class Masker:
                 return value
             if name == "name" and of_device:
                 return self._alias("dev", value)
-            return _RULES.get(name, Masker._text)(self, value)
+            rule = _RULES.get(name, Masker._text)
+            masked = self._memo.get((rule, value))
+            if masked is None:
+                masked = self._memo[rule, value] = rule(self, value)
+            return masked
         if isinstance(value, list):
             return [self._value(name, item, of_device) for item in value]
         return self._struct(value) if isinstance(value, msgspec.Struct) else value
@@ -182,7 +193,8 @@ PLAIN: Final = frozenset(
     " signature category why_stars rules reason part state why kind vendor method version rrtype".split()
 )
 """Fields that hold times, or words of the product and its rules: nothing of the office is in them."""
-_RULES: Final[dict[str, Callable[[Masker, str], str]]] = {
+_Rule = Callable[[Masker, str], str]
+_RULES: Final[dict[str, _Rule]] = {
     "host": Masker._host,
     "sni": Masker._host,
     "dns_name": Masker._host,
