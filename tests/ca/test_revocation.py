@@ -18,9 +18,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center import pki
-from sekisho.center.ca import cutting, registry, revoking, times
+from sekisho.center.ca import registry, revoking, times
 from sekisho.center.database import Database
-from sekisho.center.refused import REFUSED
 
 if TYPE_CHECKING:
     from tests.ca.conftest import Box, Centre
@@ -205,25 +204,6 @@ def test_what_was_overtaken_is_small_and_nothing_is_written_twice(tmp_path: Path
     assert read[-1].last_update_utc > read[0].last_update_utc
     assert all(crl.last_update_utc < now < crl.next_update_utc for crl in read if crl.next_update_utc)
     assert (lists / "crl.pem").read_bytes() == numbered[-1].read_bytes()
-
-
-def test_a_box_that_has_a_new_code_is_not_cut_off_for_what_was_refused_before(tmp_path: Path) -> None:
-    database, now = Database(str(tmp_path / "center.db")), times.text(times.now())
-    pki.create_ca(tmp_path)
-    with database.transaction() as db:
-        registry.expect(db, "b", "t1", now)
-        stand = cutting.Stand(pki.load_ca(tmp_path), "b")
-        stand.record(db, times.now())
-        revoking.revoke(db, "b", "me", "lost", times.now())
-        (row,) = revoking.due(db)
-        revoking.cut(db, [row.serial], times.now())
-        assert revoking.due(db) == []
-        later = times.text(times.now())
-        refusal = {"day": later[:10], "box": "b", "kind": "tenant", "count": 1, "last_at": later, "reason": ""}
-        db.execute(REFUSED.insert(), refusal)
-        assert revoking.due(db) == [row]
-        registry.expect(db, "b", "t1", now)
-        assert revoking.due(db) == []
 
 
 def test_only_a_known_box_can_be_revoked(tmp_path: Path) -> None:

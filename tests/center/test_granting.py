@@ -14,9 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sekisho.center import pki
-from sekisho.center.ca import coding, history, registry, tables, times
+from sekisho.center.ca import coding, history, registry, revoking, tables, times
 from sekisho.center.ca.granting import Granting, Refused
+from sekisho.center.ca.times import text
 from sekisho.center.database import Database
+from sekisho.center.refused import REFUSED
 from sekisho.telemetry.enrolment.wire import RENEWAL_CONTEXT, EnrolAsk, RenewAsk
 
 DAY = dt.timedelta(days=1)
@@ -138,3 +140,28 @@ def test_search_by_tenant_box_and_end(office: Office) -> None:
     assert found(expiring_by=now + 91 * DAY) == ["a", "b", "c"]
     assert found(expiring_by=now + 89 * DAY) == []
     assert found(serial="%") == []
+
+
+def test_revoking_takes_everything_and_is_due_until_it_is_carried_out(office: Office) -> None:
+    key, now = _key(), times.now()
+    serial, spare = office.enrol(office.code("a", now=now), key, now), office.code("a", now=now)
+    other = office.enrol(office.code("b", now=now), now=now)
+    with office.database.transaction() as db:
+        assert revoking.revoke(db, "a", "operator", "stolen", now) == 1
+        assert [row.serial for row in revoking.due(db)] == [serial]
+        assert [number for number, _ in revoking.revoked(db, now)] == [int(serial, 16)]
+        revoking.cut(db, [serial], now)
+        assert revoking.due(db) == []
+        assert revoking.revoked(db, now + 91 * DAY) == []
+        assert revoking.revoke(db, "a", "operator", "again", now) == 0
+        shown = {one.serial: one.state for one in history.certificates(db, history.Search(), now, 10)}
+    assert shown == {serial: "revoked", other: "valid"}
+    assert office.renew(serial, key, now + 60 * DAY) == "revoked"
+    assert office.enrol(spare, now=now + dt.timedelta(seconds=1)) == "expired code"
+    assert office.enrol(office.code("a", now=now), now=now) not in ("revoked", serial)
+    with office.database.transaction() as db:
+        count = {"count": 1, "reason": "", "kind": "tenant", "box": "a", "day": text(now)[:10]}
+        db.execute(REFUSED.insert(), {**count, "last_at": text(now + DAY)})
+        assert revoking.due(db) == []  # what was refused before is not held against the box's new certificate
+        registry.revoke(db, "a", text(now))
+        assert [row.serial for row in revoking.due(db)] == [serial]

@@ -44,7 +44,8 @@ class Telemetry:
 
     def __init__(self, config: Settings, path: Path) -> None:
         self._settings = config
-        self._keeper = Keeper(path, Path(config.telemetry.cert), time.monotonic())
+        enrolled = Path(config.telemetry.cert) if config.telemetry.centre else None
+        self._keeper = Keeper(path, enrolled, time.monotonic())
         self._inbox: SimpleQueue[Fact] = SimpleQueue()
         self._sender: Sender | None = None
         self._sender_retry_at = 0.0

@@ -3,7 +3,7 @@
 Due is what `renewal.json` says, by the best time the box knows. A box whose clock is far behind would never be due:
 one that has not reached its broker for `UNREACHED_S` tries as well, because an expired certificate looks just like
 that from inside, and the centre still renews one (otherwise it says "too soon", which costs nothing). After a
-failure the next try waits: from a fiftieth of the certificate's life, doubling, an hour at most, jittered.
+failure the next try waits: a fiftieth of the certificate's life or a minute, doubling, an hour at most, jittered.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sekisho.telemetry.enrolment import due
 
 LOOK_S: Final = 1.0
 UNREACHED_S: Final = 600.0
+FIRST_CAP_S: Final = 60.0
 WAIT_CAP_S: Final = 3600.0
 RUN_CAP_S: Final = 120.0
 
@@ -30,7 +31,8 @@ log = logging.getLogger(__name__)
 class Keeper:
     """One box's renewal; `turn` never waits."""
 
-    def __init__(self, settings: Path, identity: Path, now: float) -> None:
+    def __init__(self, settings: Path, identity: Path | None, now: float) -> None:
+        """`identity` is None where nobody renews it: the box was not enrolled with a code."""
         self._argv = [sys.executable, "-I", "-m", "sekisho.telemetry.enrolment.box", "--settings", str(settings)]
         self._identity = identity
         self._look_at, self._reached_at = now, now
@@ -48,7 +50,7 @@ class Keeper:
         if now < self._look_at:
             return ""
         self._look_at = now + LOOK_S
-        known = due.try_read(self._identity)
+        known = self._due()
         if known and (utc >= known.renew_at or now - self._reached_at > UNREACHED_S):
             self._process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL)
             self._give_up_at = now + RUN_CAP_S
@@ -77,8 +79,11 @@ class Keeper:
         told, self._told = self._told, process.returncode == 2
         return "refused" if self._told and not told else ""
 
+    def _due(self) -> due.Due | None:
+        return due.try_read(self._identity) if self._identity else None
+
     def _pause_s(self) -> float:
-        known = due.try_read(self._identity)
-        first = max(LOOK_S, known.life_s / 50) if known else WAIT_CAP_S
+        known = self._due()
+        first = min(max(LOOK_S, known.life_s / 50), FIRST_CAP_S) if known else WAIT_CAP_S
         pause = min(first * 2.0 ** min(self._failures, 10), WAIT_CAP_S)
         return pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
