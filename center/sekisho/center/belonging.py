@@ -10,6 +10,11 @@ from sekisho.center.ca import registry
 from sekisho.center.store import BOX
 from sekisho.center.streams import STREAM
 
+_HEARD = [
+    sa.select(table.c.box, table.c.tenant).where(table.c.box.in_(sa.bindparam("boxes", expanding=True)))
+    for table in (BOX, STREAM)
+]
+
 
 def strangers(db: sa.Connection, claims: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Those of the (box, tenant) pairs that are not to be believed: another tenant's box, or one that was revoked."""
@@ -29,9 +34,9 @@ def strangers(db: sa.Connection, claims: Iterable[tuple[str, str]]) -> list[tupl
 
 
 def _first_heard(db: sa.Connection, boxes: Iterable[str]) -> dict[str, str]:
-    wanted = sorted(boxes)
+    """From a box's birth, as nearly always, else from its streams."""
     heard: dict[str, str] = {}
-    for table in (BOX, STREAM) if wanted else ():
-        rows = db.execute(sa.select(table.c.box, table.c.tenant).where(table.c.box.in_(wanted)))
-        heard |= {box: tenant for box, tenant in rows}
+    for query in _HEARD:
+        if wanted := sorted(set(boxes) - set(heard)):
+            heard |= {box: tenant for box, tenant in db.execute(query, {"boxes": wanted})}
     return heard
