@@ -205,6 +205,18 @@ def test_at_the_cap_history_goes_first_and_is_no_gap(tmp_path: Path) -> None:
     spool.close()
 
 
+def test_a_reader_that_pauses_lets_the_log_be_written_back(spool: Spool) -> None:
+    spool.add([dns(number) for number in range(3000)])
+    spool.acknowledge(3000, [])
+    with closing(SpoolView(spool.path)) as view:
+        reading = view.sent()
+        assert next(reading).seq == 1
+        for _ in range(15):
+            spool.add([Dns(at=NOW, name="x" * 1000)] * 1000)
+        assert spool.path.with_name("spool.db-wal").stat().st_size < 10 * MB
+        assert [row.seq for row in reading] == list(range(2, 3001))
+
+
 def test_a_spool_of_an_older_release_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
     with closing(sqlite3.connect(path)) as db:
