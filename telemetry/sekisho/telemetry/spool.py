@@ -21,7 +21,7 @@ import msgspec
 
 from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.telemetry import blocks, clocks, events, folds, hits, room, said
+from sekisho.telemetry import blocks, clocks, events, folds, history, hits, room, said
 from sekisho.telemetry.blocks import Load
 from sekisho.telemetry.events import LANES, Event, Health, lane_of
 from sekisho.telemetry.reader import Chunk, Position
@@ -187,27 +187,15 @@ class Spool:
             if upto > self.had:
                 self._db.execute("UPDATE meta SET value = ? WHERE key = 'had'", (str(upto),))
             for lane, first, last in ((None, 0, upto), *have):
-                gone += self._had(lane, first, last, had_at, keep=keep)
+                for of_lane, count in history.acknowledge(self._db, lane, first, last, had_at, keep=keep).items():
+                    self._plain["event"][of_lane] -= count
+                    self._plain["kept"][of_lane] += count if keep else 0
+                    gone += count
                 gone += blocks.acknowledge(self._db, lane, first, last, had_at)
             if not keep:
                 self._expire(had_at, keep_s=-1)
         self.had = max(self.had, upto)
         return gone
-
-    def _had(self, lane: int | None, first: int, last: int, had_at: int, *, keep: bool) -> int:
-        where = "seq BETWEEN ? AND ?" + ("" if lane is None else " AND lane = ?")
-        args = (first, last) if lane is None else (first, last, lane)
-        lanes = self._db.execute(f"SELECT lane, COUNT(*) FROM event WHERE {where} GROUP BY lane", args).fetchall()  # noqa: S608 - constant text
-        if not lanes:
-            return 0
-        if keep:
-            copy = f"INSERT INTO kept SELECT seq, lane, at, body, clock, ? FROM event WHERE {where}"  # noqa: S608 - constant text
-            self._db.execute(copy, (had_at, *args))
-        self._db.execute(f"DELETE FROM event WHERE {where}", args)  # noqa: S608 - constant text
-        for of_lane, count in lanes:
-            self._plain["event"][of_lane] -= count
-            self._plain["kept"][of_lane] += count if keep else 0
-        return sum(count for _, count in lanes)
 
     def resend(self, generation: int, upto: int) -> None:
         """The centre has lost what it had beyond `upto`: what is kept of that waits again, what is not is declared.
@@ -225,14 +213,13 @@ class Spool:
 
     def _resend(self, generation: int, upto: int) -> list[int]:
         with self._transaction():
-            again = [max(was, blocks.had_to(self._db, lane)) for lane, was in enumerate(self.again)]
-            self._db.execute("UPDATE meta SET value = ? WHERE key = 'generation'", (str(generation),))
-            self._db.execute("UPDATE meta SET value = ? WHERE key = 'had'", (str(upto),))
-            self._db.execute("UPDATE meta SET value = ? WHERE key = 'again'", (msgspec.json.encode(again).decode(),))
-            kept = "SELECT seq, lane, at, body, clock FROM kept WHERE seq > ?"
-            self._db.execute(f"INSERT INTO event(seq, lane, at, body, clock) {kept}", (upto,))
-            self._db.execute("DELETE FROM kept WHERE seq > ?", (upto,))
-            self._db.execute("UPDATE block SET had_at = NULL WHERE had_at IS NOT NULL AND last > ?", (upto,))
+            again = list(map(max, self.again, history.wait_again(self._db, upto)))
+            for key, value in (
+                ("generation", generation),
+                ("had", upto),
+                ("again", msgspec.json.encode(again).decode()),
+            ):
+                self._db.execute("UPDATE meta SET value = ? WHERE key = ?", (str(value), key))
             self._declare(utc.of_unix(clocks.read()[0]), "not_kept", room.gone(self._db, upto, self._next_seq()))
             self._plain = {table: self._count(table) for table in ("event", "kept")}
         return again
@@ -347,12 +334,7 @@ class Spool:
             self._plain[table][lane] -= blocks.pack(self._db, table, lane, after)
 
     def _expire(self, now_s: int, keep_s: int) -> None:
-        """Forget history older than its time, or from a future that is none."""
-        old = "had_at NOT BETWEEN ? AND ?"
-        args = (now_s - keep_s, now_s + keep_s)
-        self._db.execute(f"DELETE FROM lines WHERE block IN (SELECT id FROM block WHERE {old})", args)  # noqa: S608 - constant text
-        self._db.execute(f"DELETE FROM block WHERE {old}", args)  # noqa: S608 - constant text
-        if self._db.execute(f"DELETE FROM kept WHERE {old}", args).rowcount:  # noqa: S608 - constant text
+        if history.expire(self._db, now_s, keep_s):
             self._plain["kept"] = self._count("kept")
 
     def _count(self, table: str) -> list[int]:
