@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sekisho.center import tenants
+from sekisho.center.ca import registry
 from sekisho.center.database import Database
 from sekisho.center.notify import offline, watch
 from sekisho.center.notify.letter import Letter
@@ -144,6 +145,17 @@ def test_one_box_of_many_is_told_to_its_own_people(tmp_path: Path) -> None:
         letters = [msgspec.json.decode(row, type=Letter) for row in db.scalars(sa.select(mail.c.letter))]
     back = next(letter for letter in letters if letter.kind == "back")
     assert back.thread, "the return is in the thread of the loss"
+
+
+def test_a_box_whose_certificate_was_revoked_is_gone_on_purpose(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 6)
+    fleet.wait(1)
+    with fleet.database.transaction() as db:
+        registry.expect(db, "box-2", "t2", text(NOON))
+        registry.revoke(db, "box-2", text(NOON))
+    fleet.set("lost", 2)
+    fleet.wait(30)
+    assert fleet.told() == {}
 
 
 def test_when_most_are_gone_at_once_only_the_staff_is_told(tmp_path: Path) -> None:

@@ -77,6 +77,13 @@ def test_every_answer_is_understood(config: Notify, server: MailServer, does: st
     relay.close()
 
 
+def test_an_answer_is_kept_as_one_harmless_line(config: Notify, server: MailServer) -> None:
+    server.behave.append("550-5.1.1 \x1b[2Jnobody\r\n550 here")
+    with pytest.raises(Refused) as caught:
+        send(config)
+    assert str(caught.value) == "550 5.1.1 [2Jnobody here"
+
+
 def test_a_server_without_tls_gets_neither_password_nor_mail(config: Notify, server: MailServer) -> None:
     server.stop()
     server.start(auth=False, starttls=False)

@@ -113,7 +113,7 @@ class Relay:
     def _expect(self, answer: tuple[int, bytes], *, server: bool = False) -> str:
         """The answer's text when it is a success; `server`: a refusal is about us, not about this mail."""
         code, text = answer
-        said = f"{code} {text.decode('utf-8', 'replace')}"
+        said = _said(code, text)
         if 200 <= code < 400:
             return said
         if server or code == 421 or code < 400:
@@ -128,8 +128,7 @@ class Relay:
         except smtplib.SMTPResponseException as err:
             # Login refused, STARTTLS refused, DATA refused before the content.
             self._drop()
-            text = err.smtp_error.decode("utf-8", "replace") if isinstance(err.smtp_error, bytes) else err.smtp_error
-            said = f"{err.smtp_code} {text}"
+            said = _said(err.smtp_code, err.smtp_error)
             if isinstance(err, smtplib.SMTPDataError):
                 raise (Refused(said) if err.smtp_code >= 500 else Deferred(said)) from err
             raise Unreachable(said) from err
@@ -158,6 +157,12 @@ class Relay:
         if self._smtp is not None:
             self._smtp.close()
             self._smtp = None
+
+
+def _said(code: int, text: bytes | str) -> str:
+    """A server's answer in one line that does nothing to a terminal."""
+    shown = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return " ".join(f"{code} {''.join(c if c.isprintable() else ' ' for c in shown)}".split())
 
 
 def _secret(path: Path) -> str:

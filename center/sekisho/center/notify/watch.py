@@ -11,6 +11,7 @@ import msgspec
 import sqlalchemy as sa
 
 from sekisho.center import pulse, tenants
+from sekisho.center.ca.tables import BOX_IDENTITY
 from sekisho.center.database import Database
 from sekisho.center.notify import offline
 from sekisho.center.notify.desk import Desk, planner_lock
@@ -75,7 +76,9 @@ def _look(db: sa.Connection, was: _Seen, now: dt.datetime) -> tuple[_Seen, list[
 
 
 def _states() -> sa.Select[Any]:
-    return sa.select(*(BOX.c[name] for name in BoxState.__struct_fields__))
+    """Every box but those whose certificate was revoked: they are gone on purpose."""
+    revoked = sa.select(BOX_IDENTITY.c.box).where(BOX_IDENTITY.c.state == "revoked")
+    return sa.select(*(BOX.c[name] for name in BoxState.__struct_fields__)).where(BOX.c.box.not_in(revoked))
 
 
 def _tell(desk: Desk, config: Notify, name: str, box: Watched, told: offline.Told) -> None:
@@ -125,6 +128,8 @@ def _save(db: sa.Connection, was: _Seen, now: _Seen) -> None:
     """Write what has changed."""
     old: Mapping[str, msgspec.Struct] = {**was.boxes, _FLEET: was.fleet}
     new: Mapping[str, msgspec.Struct] = {**now.boxes, _FLEET: now.fleet}
+    if gone := old.keys() - new.keys():
+        db.execute(sa.delete(watch).where(watch.c.box.in_(gone)))
     rows = [
         {"box": name, "watched": msgspec.json.encode(value)} for name, value in new.items() if old.get(name) != value
     ]
