@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import random
+import select
 import selectors
 import socket
 import ssl
@@ -40,7 +41,7 @@ class Phase(msgspec.Struct, frozen=True):
     """What the boxes do next."""
 
     seconds: float
-    """How long; with `settle` at most."""
+    """How long; with `settle` at most, and with `rate` until the next phase is asked for."""
     rate: float = 0.0
     """Batches each second of the whole fleet, at random moments."""
     under_way: int = 0
@@ -122,11 +123,12 @@ class Fleet:
             rate, made = phase.rate, 0
 
             def make_what_is_due() -> bool:
+                """Whether the next phase is asked for."""
                 nonlocal made
                 while made < (time.monotonic() - began) * rate:
                     made += 1
                     self._batch(random.choice(self._links), phase.rows)
-                return False
+                return bool(select.select([sys.stdin], [], [], 0)[0])
 
             return self._told(began, make_what_is_due, phase.seconds)
         else:
