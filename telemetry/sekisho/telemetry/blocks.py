@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
 from typing import Final, Literal
 
+import msgspec
+
 from sekisho.telemetry import batches
 from sekisho.telemetry.batches import Row
 from sekisho.telemetry.events import LANES
@@ -61,8 +63,7 @@ class Load:
     """By which clock the rows' times were told (`clocks`)."""
 
 
-@dataclass(frozen=True)
-class _Old:
+class _Old(msgspec.Struct, frozen=True):
     """A row with what its table says of it."""
 
     row: Row
