@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from sekisho.appliance import cli
 
@@ -62,6 +63,14 @@ def test_certificates_of_the_centres_services_come_from_its_authority(say: Say, 
     names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert (code, [str(name.value) for name in names]) == (0, ["mq.example.jp", "192.0.2.1"])
     assert Path(files["key"]).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_node_of_a_cluster_serves_and_calls(say: Say) -> None:
+    _code, told = say("authority", "--issue", "n1", "--node", "--host", "n1.example.jp")
+    files = dict(line.split(": ") for line in told.splitlines())
+    cert = x509.load_pem_x509_certificate(Path(files["cert"]).read_bytes())
+    usages = cert.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert set(usages) == {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
 
 
 def test_without_a_database_there_is_nothing_to_search(say: Say) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,11 @@ import nats.errors
 import pytest
 from nats.js.api import StreamInfo
 
+from sekisho.appliance.core import settings as core_settings
 from sekisho.bench.center_latency import write_alert
 from sekisho.bench.center_stand import REAL_BOX, Stand, standing
 from sekisho.bench.fleet import Phase, Told
+from sekisho.center import settings
 from sekisho.center.jetstream import STREAM
 from sekisho.center.store import Store
 from sekisho.lab.nats_cluster import NatsCluster, installed
@@ -136,3 +139,17 @@ def test_what_comes_while_no_worker_runs_waits_in_the_stream(stand: Stand) -> No
     rest = stand.phase(Phase(60.0, settle=True))
     _all_there(stand, rest)
     stand.wait(lambda: _stream(stand, cluster).state.messages == 0, "what is stored stays in the stream")
+
+
+def test_the_settings_in_the_page_about_clusters_are_settings(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
+    node, worker, box = re.findall(r"```toml\n(.*?)```", page, re.S)
+    (tmp_path / "center.toml").write_text(node + worker)
+    center = settings.load(tmp_path / "center.toml")
+    assert center.jetstream and center.serve
+    peers = {route.rpartition(":")[0] for route in center.serve.node.routes} | {center.broker.host}
+    assert peers == {server.rpartition(":")[0] for server in center.jetstream.servers}
+    assert (center.serve.kind, center.serve.node.replicas) == ("nats", center.jetstream.replicas)
+    (tmp_path / "box.toml").write_text(f'box = "b"\ntenant = "t"\n{box}')
+    link = core_settings.load(tmp_path / "box.toml").telemetry
+    assert peers == {link.host, *link.hosts}

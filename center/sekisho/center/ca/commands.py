@@ -57,6 +57,7 @@ def register(group: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     authority = group.add_parser("authority", help="make the CA, or a certificate for a service of the centre")
     authority.add_argument("--issue", default="", metavar="NAME", help="for this service; without it the CA is made")
     authority.add_argument("--host", action="append", default=[], help="a server's name or address; may be repeated")
+    authority.add_argument("--node", action="store_true", help="for a node of a cluster: it also calls the others")
     authority.set_defaults(func=_authority)
     for parser in (code, found, tried, revoke, authority):
         parser.add_argument("--settings", type=Path, default=DEFAULT_SETTINGS)
@@ -107,7 +108,8 @@ def _revoke(args: argparse.Namespace) -> int:
 def _authority(args: argparse.Namespace) -> int:
     directory = Path(settings.load(args.settings).ca.directory)
     if args.issue:
-        made = pki.issue(directory, args.issue, "server" if args.host else "client", tuple(args.host))
+        kind: pki.Kind = "node" if args.node else "server" if args.host else "client"
+        made = pki.issue(directory, args.issue, kind, tuple(args.host))
         files = {"ca": str(made.ca), "cert": str(made.cert), "key": str(made.key)}
     else:
         files = {"ca": str(pki.create_ca(directory))}
