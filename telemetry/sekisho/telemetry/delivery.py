@@ -24,6 +24,8 @@ from sekisho.telemetry.spool import Spool
 
 WINDOW_BATCHES: Final = 64
 WINDOW_BYTES: Final = 1 << 20
+METADATA_SHARE: Final = 4
+"""The last lane has a quarter of the window: an alert does not queue behind a week's backlog on its way."""
 ANSWER_S: Final = 10.0
 """How long the centre's answer is waited for after a connection before rows go to a broker that must keep them."""
 SETTLE_S: Final = 0.5
@@ -180,7 +182,7 @@ class Delivery:
             DeviceFault: the spool refused; the rows stay and go again later.
 
         """
-        if not self._acks or (now < self._settle_at and not self._full()):
+        if not self._acks or (now < self._settle_at and not self._full(LANES - 1)):
             return
         self._settle_at = now + SETTLE_S
         if lost := self._lost(spool):
@@ -232,9 +234,9 @@ class Delivery:
         return None
 
     def _fresh(self, now: float, spool: Spool) -> Publish | None:
-        if self._full():
-            return None
         for lane in range(LANES):
+            if self._full(lane):
+                continue
             reached, again = self.reached[lane], spool.again[lane]
             load = spool.next_load(lane, reached, again) if reached < again else None
             load = load or spool.next_load(lane, reached)
@@ -256,5 +258,7 @@ class Delivery:
         """Batches whose repetition is our business."""
         return (batch for batch in self._window if batch.asked >= 0)
 
-    def _full(self) -> bool:
-        return len(self._window) >= WINDOW_BATCHES or sum(b.size for b in self._window) >= WINDOW_BYTES
+    def _full(self, lane: int) -> bool:
+        share = METADATA_SHARE if lane == LANES - 1 else 1
+        size = sum(batch.size for batch in self._window)
+        return len(self._window) >= WINDOW_BATCHES // share or size >= WINDOW_BYTES // share
