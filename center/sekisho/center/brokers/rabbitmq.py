@@ -39,6 +39,21 @@ SESSION_S: Final = 7 * 86400
 _VHOST: Final = "/"
 _EXCHANGE: Final = "amq.topic"
 
+_START: Final = """\
+# The port mapper must be there first: nobody else starts one (ERL_ZFLAGS), as it would outlive us.
+epmd &
+epmd=$!
+until epmd -names >/dev/null 2>&1; do sleep 0.1; done
+trap 'kill "$server"' TERM INT
+{program} &
+server=$!
+wait "$server"
+code=$?
+while kill -0 "$server" 2>/dev/null; do wait "$server"; code=$?; done
+kill "$epmd"
+exit "$code"
+"""
+
 _Entry = dict[str, object]
 
 
@@ -59,8 +74,7 @@ def write_config(broker: Broker, erlang: Erlang | None = None) -> Launch:
     write_atomic(directory / "advanced.config", _websocket(broker).encode())
     write_atomic(config, _conf(broker).encode())
     environment = _environment(directory, erlang or Erlang())
-    # The port mapper runs beside the server; both end with the group they are in.
-    write_atomic(start, f"{environment}epmd &\nexec {_program('rabbitmq-server')}\n".encode(), 0o700)
+    write_atomic(start, f"{environment}{_START.format(program=_program('rabbitmq-server'))}".encode(), 0o700)
     write_atomic(directory / "ctl", f'{environment}exec {_program("rabbitmqctl")} "$@"\n'.encode(), 0o700)
     return Launch((str(start),), config)
 
@@ -184,6 +198,7 @@ export RABBITMQ_CONFIG_FILE={directory}/rabbitmq.conf RABBITMQ_ADVANCED_CONFIG_F
 export RABBITMQ_ENABLED_PLUGINS_FILE={directory}/enabled_plugins
 export RABBITMQ_MNESIA_BASE={directory}/data RABBITMQ_LOG_BASE={directory}
 export RABBITMQ_DIST_PORT={erlang.dist_port} ERL_EPMD_PORT={erlang.epmd_port} ERL_EPMD_ADDRESS=127.0.0.1
+export ERL_ZFLAGS="-start_epmd false"
 export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {{127,0,0,1}}"
 """
 
