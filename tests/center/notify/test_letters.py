@@ -142,6 +142,14 @@ def test_what_was_done_is_said_as_it_was(event: Event, done: str, never: str) ->
         assert never not in text.split("■")[0].partition("理由")[0]
 
 
+def test_a_file_found_bad_later_names_the_devices_that_got_it_and_how_many_more() -> None:
+    got = [Delivery(AT, f"192.168.1.{number}", file_name="a.zip") for number in range(1, 65)]
+    text = render_text(view(letter(Retro(at=AT, stars=3, deliveries=got, more=36))))
+    assert "件数: 100" in text
+    assert text.count("届いた端末: ") == 8
+    assert "192[.]168[.]1[.]8 2026-01-02T03:04:05Z a[.]zip" in text
+
+
 def test_nobody_is_told_of_metadata() -> None:
     assert tell("box-1", Device(at=AT)) is None
 

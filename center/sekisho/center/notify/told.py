@@ -138,9 +138,12 @@ def _file(box: str, event: FileVerdict) -> Told:
 
 
 def _retro(box: str, event: Retro) -> Told:
-    facts = _facts(signature=", ".join(event.rules), sha256=event.sha256)
+    number = len(event.deliveries) + event.more
+    facts = _facts(signature=", ".join(event.rules), sha256=event.sha256, number=str(number) if number > 1 else "")
     for one in event.deliveries[:DELIVERIES_CAP]:
-        facts += _facts(delivered=" ".join(filter(None, (one.ip, one.mac, one.at[:19], one.file_name))))
+        facts += _facts(
+            delivered=" ".join(filter(None, (one.ip, one.mac, f"{one.at[:19]}Z" if one.at else "", one.file_name)))
+        )
     first = event.deliveries[0] if event.deliveries else None
     return _told(
         box,
@@ -151,7 +154,6 @@ def _retro(box: str, event: Retro) -> Told:
         done="found_later",
         about=event.sha256,
         facts=facts,
-        count=max(1, len(event.deliveries) + event.more),
     )
 
 
