@@ -59,8 +59,8 @@ def telemetry(lines: int = LINES, rounds: int = ROUNDS) -> list[Figure]:
     """
     with tempfile.TemporaryDirectory(prefix="sekisho-bench-telemetry-") as folder, standing(Path(folder)) as stand:
         stand.start_broker(boxes=4, workers=1)
-        _admit(stand, "floor", "loop")
         stand.start_worker(1)
+        _admit(stand, "floor", "loop")  # the broker serves by now: a signal before that would end it
         stand.eve.parent.mkdir(parents=True)
         stand.eve.touch()
         stand.start_box()
