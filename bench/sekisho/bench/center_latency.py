@@ -24,7 +24,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.bench.center_stand import REAL_BOX, Stand, free_port
 from sekisho.bench.figures import Figure, percentile
-from sekisho.bench.fleet import Phase, Told
+from sekisho.bench.fleet import Phase
 from sekisho.center.store import Store
 
 STORED_MS: Final = 300
@@ -97,7 +97,7 @@ def mailed(stand: Stand, boxes: int, mails: int) -> Figure:
     """Write `mails` alerts of three stars, one after the other, while the fleet reports; at most 60 an hour go.
 
     Raises:
-        DeviceFault: a mail did not come.
+        DeviceFault: not even the first mail came.
 
     """
     inbox = _Inbox()
@@ -105,15 +105,19 @@ def mailed(stand: Stand, boxes: int, mails: int) -> Figure:
     server.start()
     try:
         stand.start_notifier(server.port)
-        _mail(stand, inbox, 6_000_000, 3 * MAIL_S)  # the first also waits for the daemon's start
-        stand.begin(Phase(mails * 1.0, rate=boxes * EVENTS_EACH_S))
-        took = [_mail(stand, inbox, 6_000_001 + number, MAIL_S) for number in range(mails)]
-        told: Told = stand.finish()
+        if _mail(stand, inbox, 6_000_000, 3 * MAIL_S) is None:  # the first also waits for the daemon's start
+            raise DeviceFault(f"Nothing is mailed: {stand.log('notify')[-1000:]}")
+        stand.begin(Phase(mails * MAIL_S, rate=boxes * EVENTS_EACH_S))
+        came = [_mail(stand, inbox, 6_000_001 + number, MAIL_S) for number in range(mails)]
+        stand.begin(Phase(30.0, settle=True))
+        told, _rest = stand.finish(), stand.finish()
     finally:
         server.stop()
+    took = [MAIL_S * 1000 if each is None else each for each in came]
     detail = {
         "ms p50": percentile(took, 50),
         "mails": len(took),
+        "mails that did not come in time": came.count(None),
         "events/s of the simulated boxes": told.acked / told.seconds,
     }
     what = f"detection to mail server, p99, {boxes} boxes beside it"
@@ -131,8 +135,8 @@ class _Inbox:
         return "250 taken"
 
 
-def _mail(stand: Stand, inbox: _Inbox, sid: int, timeout_s: float) -> float:
-    """Milliseconds from an alert's line to its own mail."""
+def _mail(stand: Stand, inbox: _Inbox, sid: int, timeout_s: float) -> float | None:
+    """Milliseconds from an alert's line to its own mail; None when it did not come in time."""
     began = time.monotonic()
     write_alert(stand.eve, sid, CALLS_OUT)
     try:
@@ -141,7 +145,7 @@ def _mail(stand: Stand, inbox: _Inbox, sid: int, timeout_s: float) -> float:
             if str(sid) in _text(content):
                 return (at - began) * 1000
     except queue.Empty:
-        raise DeviceFault(f"An alert was not mailed in {timeout_s:g} s: {stand.log('notify')[-1000:]}") from None
+        return None
 
 
 def _text(content: bytes) -> str:

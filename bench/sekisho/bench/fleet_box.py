@@ -1,8 +1,8 @@
 """One simulated box: what a real one has under way, repeats and forgets. No socket and no clock of its own.
 
-It keeps the promises of docs/protocol.md that a centre can notice: numbers without holes over the lanes of one epoch,
-rows kept until the *centre* has acknowledged them, repetition after 15 s doubling to 120 s, at a reconnect, and when
-the centre connects anew.
+It keeps the promises that a centre can notice: numbers without holes over the lanes of one epoch, rows kept until
+the *centre* has acknowledged them, repetition after 15 s doubling to 120 s, at a reconnect, and when the centre
+connects anew. Where a real box asks first what has arrived, it repeats unasked, which is harder on the centre.
 """
 
 from __future__ import annotations
