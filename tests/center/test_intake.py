@@ -60,8 +60,9 @@ def refusals(store: Store) -> dict[tuple[str, str], int]:
 def test_a_group_is_stored_and_each_stream_answered_once(store: Store) -> None:
     answers = take(store, birth(), batch(alert(1), alert(2)), batch(alert(5)), batch(alert(1), box="other"))
     assert stored(store) == [("b", 1), ("b", 2), ("b", 5), ("other", 1)]
+    everything_beyond = [(lane, 5, 5) for lane in range(3)]  # what a box that asks is told
     assert answers == [
-        Answer(("t", "b", EPOCH), 2, [(1, 1, 2), (1, 5, 5)], "nonce"),
+        Answer(("t", "b", EPOCH), 2, [(1, 1, 2), (1, 5, 5), *everything_beyond], "nonce"),
         Answer(("t", "other", EPOCH), 1, [(1, 1, 1)]),
     ]
     assert refusals(store) == {}
