@@ -113,6 +113,12 @@ def test_what_is_wrong_is_refused_and_counted_and_what_is_beside_it_stored(
     assert (row.day, row.last_at) == (NOW[:10], NOW) and row.reason.isprintable() and len(row.reason) <= 200
 
 
+def test_a_flood_of_junk_is_one_line_in_the_log_for_a_group(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(tmp_path / "events.db")
+    take(store, *[Message("sk/1/t/b/ev/1", b"junk")] * 200)
+    assert [record.getMessage()[:26] for record in caplog.records] == ["refused 200 of b (batch): "]
+
+
 def test_a_topic_that_is_none_of_ours_is_counted_without_a_box(store: Store) -> None:
     assert take(store, Message("sk/1/t/b/ev/9", b""), Message("x\x00", b"")) == []
     assert refusals(store) == {("", "topic"): 2}

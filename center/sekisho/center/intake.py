@@ -120,7 +120,7 @@ def _commit(store: Store, work: _Work, now: str) -> list[Answer]:
         for message, error in work.aside:
             refused.set_aside(db, message.topic, message.payload, error, now)
             work.refusals.append(Refusal("aside", ingest.box_of(message.topic), type(error).__name__))
-        refused.count(db, work.refusals, now)
+        counted = refused.count(db, work.refusals, now)
         upto = store.uptos({key[1:] for key in work.runs})
         for key in work.nonces:
             # A box that asks is told all we have of it, so that it repeats nothing else.
@@ -128,7 +128,7 @@ def _commit(store: Store, work: _Work, now: str) -> list[Answer]:
             work.runs[key] += [(lane, first, last) for first, last in ahead for lane in range(events.LANES)]
     for message, error in work.aside:
         log.error("set aside a message on %r that nobody foresaw: %s", message.topic[:200], _place(error))
-    for refusal in work.refusals:
+    for refusal in counted:
         log.warning("refused %d of %s (%s): %s", refusal.count, refusal.box, refusal.kind, refusal.reason)
     generation = store.generation
     return [Answer(key, upto[key[1:]], runs, work.nonces.get(key, ""), generation) for key, runs in work.runs.items()]

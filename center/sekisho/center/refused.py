@@ -84,8 +84,8 @@ class Aside(msgspec.Struct, frozen=True):
     error: str
 
 
-def count(db: sa.Connection, refusals: Iterable[Refusal], now: str) -> None:
-    """Count them, in one order so that several workers cannot block each other."""
+def count(db: sa.Connection, refusals: Iterable[Refusal], now: str) -> list[Refusal]:
+    """Count them, in one order so that several workers cannot block each other; returns one for each box and kind."""
     sums: dict[tuple[str, str], Refusal] = {}
     for new in refusals:
         before = sums.get((new.box, new.kind))
@@ -96,6 +96,7 @@ def count(db: sa.Connection, refusals: Iterable[Refusal], now: str) -> None:
     ]
     if rows:
         db.execute(_COUNT, rows)
+    return list(sums.values())
 
 
 def set_aside(db: sa.Connection, topic: str, payload: bytes, error: BaseException, now: str) -> None:
