@@ -14,7 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sekisho.appliance.core.errors import DeviceFault
+from sekisho.center.database import Unstorable
 from sekisho.center.store import EVENT, BoxState, Missing, NewRow, Store
+from sekisho.center.streams import STREAM
+from sekisho.lab.postgres import Postgres
 from sekisho.telemetry import batches
 from sekisho.telemetry.events import Alert, Dns, Event, Gap, decode, encode
 from sekisho.telemetry.spool import Spool
@@ -202,6 +205,22 @@ def _deliver(spool: Spool, store: Store, lane: int, acknowledged: bool) -> bool:
     if acknowledged:
         spool.acknowledge(upto, [(lane, rows[0].seq, rows[-1].seq)])
     return True
+
+
+def test_a_value_that_cannot_be_held_is_told_from_a_database_that_cannot_hold(store: Store, postgres: Postgres) -> None:
+    put(store, 1)
+    key = {"box": "b", "epoch": "e", "tenant": "t", "upto": 0, "reach": 0, "last_at": NOW}
+    with pytest.raises(Unstorable), store.transaction() as db:
+        db.execute(STREAM.insert(), key)
+    other = Store(postgres.database())
+    with pytest.raises(Unstorable) as told, other.transaction():
+        other.add("t", "b", "e", [NewRow(1, 1, "alert", "secret\x00", b"{}")], NOW)
+    assert "secret" not in str(told.value)
+    with pytest.raises(DeviceFault) as fault, store.transaction() as db:
+        db.execute(sa.text("SELECT * FROM no_such_table"))
+    assert not isinstance(fault.value, Unstorable)
+    put(store, 2)
+    assert [row.seq for row in store.events()] == [1, 2]
 
 
 def test_missing_numbers_are_named_with_box_and_epoch(store: Store) -> None:
