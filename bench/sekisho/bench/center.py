@@ -27,8 +27,6 @@ UNDER_WAY: Final = 256
 """Batches under way at one time where the centre is to be busy without a break."""
 DRAIN_ROWS: Final = 100
 SETTLE: Final = Phase(60.0, settle=True)
-WARM_UP: Final = Phase(3.0, rate=100.0)
-"""A worker that has just come takes every box's birth first."""
 FEW: Final = 1_000
 MANY: Final = 10_000
 WORKERS: Final = (1, 2, 4)
@@ -80,7 +78,7 @@ def _with_mosquitto(boxes: int, seconds: float, say: Say, *, latency: bool) -> l
                 stand.store = url
                 stand.start_worker(1)
                 stand.phase(Phase(0.1, anew=True))
-                stand.phase(WARM_UP)
+                _warm_up(stand)
                 figures += _ingest(stand, f"{boxes} boxes, Mosquitto, PostgreSQL", seconds)
                 stand.stop("center")
     return figures
@@ -98,7 +96,7 @@ def _with_cluster(boxes: int, seconds: float, say: Say) -> list[Figure]:
             while running < workers:
                 running += 1
                 stand.start_worker(running)
-            stand.phase(WARM_UP)
+            _warm_up(stand)
             say(f"JetStream and PostgreSQL, workers: {workers}")
             figures += _ingest(stand, f"{boxes} boxes, JetStream, PostgreSQL, workers: {workers}", seconds)
     return figures
@@ -124,6 +122,12 @@ def _connecting(stand: Stand, boxes: int, broker: str) -> Figure:
     told = stand.start_fleet(boxes)
     detail = {"connections/s": told.connected / told.seconds, "connected": told.connected}
     return Figure("connect", f"{boxes} boxes connect to {broker}", told.seconds, "s", 0, "report", detail)
+
+
+def _warm_up(stand: Stand) -> None:
+    """A worker that has just come takes every box's birth first; what is sent behind them says when it has."""
+    stand.phase(Phase(1.0, rate=100.0))
+    stand.phase(SETTLE)
 
 
 def _ingest(stand: Stand, what: str, seconds: float) -> list[Figure]:
