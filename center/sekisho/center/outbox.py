@@ -7,6 +7,7 @@ a kill nor a repeated batch tells twice or never.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sekisho.center.store import NewRow
 
 NEW: Final = "new"
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 RESTORED: Final = "restored"
 """A notice that people were told of before the centre was restored from a backup: kept and shown, not mailed again."""
 BAD: Final = ("blocked", "delivered_then_found")
@@ -81,7 +83,9 @@ def _bad_file(row: NewRow) -> dict[str, str] | None:
     if row.lane != FileVerdict.lane or row.type != FileVerdict.__struct_config__.tag:
         return None
     verdict = events.decode(row.body)
-    if not isinstance(verdict, FileVerdict) or verdict.outcome not in BAD or not (verdict.sha256 and verdict.rules):
+    if not isinstance(verdict, FileVerdict) or verdict.outcome not in BAD or not verdict.rules:
+        return None
+    if not _SHA256.fullmatch(verdict.sha256):
         return None
     rules = msgspec.json.encode(verdict.rules).decode()
     return {"sha256": verdict.sha256, "outcome": verdict.outcome, "rules": rules}

@@ -124,7 +124,7 @@ class Immunity(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     client: Annotated[str, msgspec.Meta(pattern=f"^{NAME}$")] = "immunity"
     """The CN of `cert`."""
     boxes: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
-    """So many boxes must have found a file by themselves before the others stop it."""
+    """Boxes of so many tenants must have found a file by themselves before the others stop it."""
 
 
 class NatsNode(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -109,12 +109,13 @@ def test_nothing_at_all_is_never_stopped(centre: Centre) -> None:
     assert centre.stopped() == set()
 
 
-def test_more_boxes_can_be_asked_for(centre: Centre) -> None:
-    for box, listed in (("box-1", set()), ("box-1", set()), ("box-2", {sha("a")})):
+def test_boxes_of_more_tenants_can_be_asked_for(centre: Centre) -> None:
+    finds = [("t1", "box-1", set()), ("t1", "box-1", set()), ("t1", "box-2", set()), ("t2", "box-3", {sha("a")})]
+    for count, (tenant, box, listed) in enumerate(finds):
         row = NewRow(1, 0, "file", AT, encode(FileVerdict(at=AT, outcome="blocked", rules=["E"], sha256=sha("a"))))
-        epoch = hashlib.sha256(f"{box}{listed}{id(row)}".encode()).hexdigest()[:16]
+        epoch = f"{count:016x}"
         with centre.store.transaction():
-            centre.store.add("t1", box, epoch, [row], AT)
+            centre.store.add(tenant, box, epoch, [row], AT)
         judge(centre.database, boxes=2)
         assert centre.stopped() == listed
 
@@ -145,3 +146,13 @@ def test_the_list_keeps_the_newest(centre: Centre, monkeypatch: pytest.MonkeyPat
     for name in "abcde":
         centre.found(name)
     assert centre.stopped(NOW + listing.WHOLE_S) == {sha(name) for name in "cde"}
+
+
+@pytest.mark.parametrize("sha256", ["zz", "", "A" * 64, "0" * 63, "0" * 4000])
+def test_what_is_no_hash_is_no_file_and_stops_nothing(centre: Centre, sha256: str) -> None:
+    row = NewRow(1, 0, "file", AT, encode(FileVerdict(at=AT, outcome="blocked", rules=["E"], sha256=sha256)))
+    with centre.store.transaction():
+        centre.store.add("t1", "box-9", "b" * 16, [row], AT)
+    assert judge(centre.database) == 0
+    assert centre.found("a") == "listed"
+    assert centre.stopped() == {sha("a")}

@@ -2,7 +2,7 @@
 
 Only what the rules of a content scan found counts, not what another list said. A box may bring `PER_BOX` new files a
 day; an operator's withdrawal holds for ever; a list of files that must never be stopped goes before everything. With
-`boxes` above one, a file waits until so many boxes have found it by themselves.
+`boxes` above one, a file waits until boxes of so many tenants have found it by themselves.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def _one(db: sa.Connection, row: Any, boxes: int) -> str:
         return str(before)
     if not _counted(db, row):
         return "too_many"
-    seen = db.scalar(sa.select(sa.func.count()).select_from(SIGHTING).where(SIGHTING.c.sha256 == row.sha256)) or 0
+    by = sa.func.count(sa.distinct(SIGHTING.c.tenant))
+    seen = db.scalar(sa.select(by).where(SIGHTING.c.sha256 == row.sha256)) or 0
     state = "listed" if seen >= boxes else "waiting"
     if before is None:
         db.execute(
@@ -88,5 +89,5 @@ def _counted(db: sa.Connection, row: Any) -> bool:
     mine = sa.select(sa.func.count()).select_from(SIGHTING).where(SIGHTING.c.box == row.box, SIGHTING.c.day == day)
     if (db.scalar(mine) or 0) >= PER_BOX:
         return False
-    db.execute(insert_new(db, SIGHTING), [{"sha256": row.sha256, "box": row.box, "day": day}])
+    db.execute(insert_new(db, SIGHTING), [{"sha256": row.sha256, "box": row.box, "tenant": row.tenant, "day": day}])
     return True

@@ -24,6 +24,7 @@ SIGHTING = sa.Table(
     metadata,
     sa.Column("sha256", sa.Text, primary_key=True),
     sa.Column("box", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
     sa.Column("day", sa.Text, nullable=False, doc="UTC"),
     sa.Index("fleet_sighting_by_box", "box", "day"),
 )
