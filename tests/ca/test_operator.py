@@ -52,6 +52,16 @@ def test_wrong_names_spans_and_owners_are_refused(say: Say) -> None:
         say("enrol-code", "--box", "a", "--tenant", "t1", "--valid", "soon")
 
 
+def test_a_box_cannot_have_the_name_of_a_service_of_the_centre(say: Say, centre: Centre) -> None:
+    text = centre.settings.read_text()
+    lists = '[immunity]\ncert = "a"\nkey = "b"\nlists_cert = "c"\nlists_key = "d"\nclient = "lists"\n'
+    centre.settings.write_text(text.replace("[broker]", '[broker]\nclient = "hub"') + lists)
+    for name in ("center", "center-2", "immunity", "broker", "hub", "hub-3", "lists"):
+        code, told = say("enrol-code", "--box", name, "--tenant", "t")
+        assert (code, "services" in told) == (2, True), name
+    assert say("enrol-code", "--box", "center-tokyo", "--tenant", "t")[0] == 0
+
+
 def test_certificates_of_the_centres_services_come_from_its_authority(say: Say, centre: Centre) -> None:
     before = centre.ca.read_bytes()
     assert say("authority") == (0, f"ca: {centre.ca}\n")

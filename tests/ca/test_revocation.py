@@ -189,6 +189,39 @@ def test_a_revocation_while_the_ca_or_the_broker_is_down_is_carried_out_later(si
     site.wait(lambda: site.say("certificates", "--box", "later", "--revoked")[0]["cut_at"])
 
 
+def test_what_was_revoked_after_the_backup_stays_revoked_when_it_is_restored(
+    tmp_path: Path, make_centre: Callable[..., Centre], make_box: MakeBox
+) -> None:
+    site = make_centre(tmp_path)
+    site.start("ca", "web", "broker")
+    try:
+        boxes = [_enrolled(site, make_box, name) for name in ("old", "kept")]
+        saved = site.say("backup", str(tmp_path / "backups"))[0]["path"]
+        boxes.append(_enrolled(site, make_box, "new"))
+        for name in ("old", "new"):
+            _cut(site, name)
+        before = x509.load_pem_x509_crl((site.revoked / "crl.pem").read_bytes())
+        site.kill("web")
+        site.kill("ca")
+        for path in tmp_path.glob("center.db*"):
+            path.unlink()
+        site.say("restore", saved)
+        (site.root / "sign.sock").unlink()
+        site.start("ca")
+        with Database(str(site.store), read_only=True).reading() as db:
+            states = {name: one.state for name, one in registry.identities(db, ["old", "kept", "new"]).items()}
+        assert states == {"old": "revoked", "kept": "active"}
+        site.wait(lambda: all(one["cut_at"] for one in site.say("certificates", "--box", "old", "--revoked")))
+        after = x509.load_pem_x509_crl((site.revoked / "crl.pem").read_bytes())
+        assert {entry.serial_number for entry in before} <= {entry.serial_number for entry in after}
+        for box in (boxes[0], boxes[2]):
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                Session(site, box)
+        assert Session(site, boxes[1]).answer == b"\x20\x02\x00\x00"
+    finally:
+        site.stop()
+
+
 def test_what_was_overtaken_is_small_and_nothing_is_written_twice(tmp_path: Path) -> None:
     pki.create_ca(tmp_path / "ca")
     ca, now, lists = pki.load_ca(tmp_path / "ca"), times.now(), tmp_path / "revoked"

@@ -14,8 +14,11 @@ import pytest
 import sqlalchemy as sa
 
 from sekisho.appliance.core.errors import DeviceFault
+from sekisho.appliance.core.fleet import All
 from sekisho.center import backup, pgtools, restore
 from sekisho.center.database import Database
+from sekisho.center.immunity import listing
+from sekisho.center.immunity.judge import next_number
 from sekisho.center.notify.tables import mail
 from sekisho.center.outbox import NOTICE
 from sekisho.center.store import NewRow, Store
@@ -109,6 +112,25 @@ def test_a_mail_that_was_due_is_shown_as_not_sent_and_a_later_one_goes(place: Pl
     with Database(url).reading() as db:
         states = {name: state for name, state in db.execute(sa.select(mail.c.id, mail.c.state))}
     assert states == {"early": "failed", "late": "due"}
+
+
+def test_boxes_believe_the_restored_centres_lists(place: Place, tmp_path: Path) -> None:
+    url = place.empty()
+    Store(url).close()
+    first = Database(url)
+    saved = backup.save(url, tmp_path / "backups", NOON)
+    for _ in range(3):
+        with first.transaction() as db:
+            heard = next_number(db)
+    restored = []
+    for later in (0, 1, -1):
+        url = place.empty()
+        restore.restore(url, Path(saved.path), NOON + dt.timedelta(days=later))
+        (made,) = listing.current(Database(url), NOON.timestamp())
+        assert isinstance(made, All)
+        restored.append(made.n)
+        saved = backup.save(url, tmp_path / f"backups{later}", NOON + dt.timedelta(days=later))
+    assert heard < restored[0] < restored[1] < restored[2]
 
 
 def test_a_restore_never_overwrites_a_centre(place: Place, tmp_path: Path) -> None:

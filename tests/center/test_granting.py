@@ -66,6 +66,16 @@ def office(store_url: str, tmp_path: Path) -> Office:
     return Office(store_url, tmp_path / "ca")
 
 
+def test_a_code_from_before_names_were_reserved_makes_no_service(office: Office) -> None:
+    secret = office.code("box-1")
+    with office.database.transaction() as db:
+        for table in (tables.ENROL_CODE, tables.BOX_IDENTITY):
+            db.execute(table.update().values(box="center-2"))
+    assert office.enrol(secret) == "a service's name"
+    with office.database.reading() as db:
+        assert registry.identities(db, ["center-2"])["center-2"].state == "expected"
+
+
 def test_of_many_at_once_one_gets_it(office: Office) -> None:
     secret, outcomes = office.code("box-1"), list[str]()
     start = threading.Barrier(6)

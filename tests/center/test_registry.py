@@ -39,6 +39,14 @@ def test_a_second_code_does_not_silence_a_box_that_works(tmp_path: Path) -> None
         assert registry.identities(db, ["box-1"])["box-1"].state == "active"
 
 
+@pytest.mark.parametrize("name", ["center", "center-2", "Center", "centre", "immunity", "broker", "hub", "hub-7"])
+def test_no_box_is_called_like_a_service(tmp_path: Path, name: str) -> None:
+    with Database(str(tmp_path / "center.db")).transaction() as db:
+        with pytest.raises(RejectedInput, match="services"):
+            registry.expect(db, name, "t1", NOW, ("hub",))
+        registry.expect(db, f"{name}-tokyo", "t1", NOW, ("hub",))
+
+
 def test_a_box_does_not_change_hands(tmp_path: Path) -> None:
     database = Database(str(tmp_path / "center.db"))
     with database.transaction() as db:

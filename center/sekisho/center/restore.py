@@ -2,7 +2,8 @@
 
 The store's generation grows, past whatever any box has heard: a box that hears it sends again what it still keeps
 beyond the centre's `upto`. Nobody is told twice: what waited to be told when the backup was made is taken as told, and
-what a box sends again after it was acknowledged comes marked as such (`outbox.RESTORED`). All or nothing.
+what a box sends again after it was acknowledged comes marked as such (`outbox.RESTORED`). What was revoked since the
+backup the CA takes from its list (`ca/revoking.py`). All or nothing.
 """
 
 from __future__ import annotations
@@ -107,6 +108,13 @@ def _then(tables: set[str], now: dt.datetime) -> list[str]:
         f" ON CONFLICT (id) DO UPDATE SET generation = {grown}",
         f"UPDATE notice SET state = '{RESTORED}' WHERE state = '{NEW}'",  # noqa: S608 - constants
     ]
+    if "fleet_list" in tables:
+        # Past every number a box has heard: it refuses an older list. Without a base the next list is a whole one.
+        number = "CASE WHEN fleet_list.n >= excluded.n THEN fleet_list.n + 1 ELSE excluded.n END"
+        statements.append(
+            f"INSERT INTO fleet_list(one, n, base, based_at) VALUES (1, {int(now.timestamp())}, 0, 0)"  # noqa: S608
+            f" ON CONFLICT (one) DO UPDATE SET n = {number}, base = 0, based_at = 0"
+        )
     if "mail" in tables:
         due = f"state IN ('due', 'sending') AND due_at <= '{before}'"
         statements.append(f"UPDATE mail SET state = {told} WHERE {due}")  # noqa: S608 - constants and a time

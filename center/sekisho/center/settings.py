@@ -186,6 +186,11 @@ class CenterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     jetstream: JetStream | None = None
     serve: Serve | None = None
 
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The names of the services' certificates: no box may have one of them."""
+        return (self.broker.client, *((self.immunity.client,) if self.immunity else ()))
+
 
 def load(path: Path) -> CenterSettings:
     """Settings from a TOML file of at most `MAX_SETTINGS_BYTES`.

@@ -28,7 +28,7 @@ from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.fsio import stamp, write_atomic
 from sekisho.center.brokers import mosquitto, nats, rabbitmq
 from sekisho.center.brokers.model import Broker, Launch, Member
-from sekisho.center.ca import revoking, times
+from sekisho.center.ca import registry, revoking, times
 from sekisho.center.ca.tables import BOX_IDENTITY, CERTIFICATE
 from sekisho.center.database import Database
 from sekisho.center.pki import Credentials
@@ -55,7 +55,7 @@ class Keeper:
         if config.serve is None:
             raise RejectedInput("The settings have no [serve]: this machine runs no broker of ours.")
         self._serve = config.serve
-        self._store = config.store
+        self._store, self._services = config.store, config.services
         self._list = Path(config.serve.directory) / "members.json"
         self._crl = Path(config.ca.revoked) / revoking.CRL
         self._stopped = threading.Event()
@@ -109,10 +109,11 @@ class Keeper:
             active = active.where(BOX_IDENTITY.c.box.not_in(sa.select(CERTIFICATE.c.box).where(*still)))
         try:
             with closing(Database(self._store, read_only=True)) as database, database.reading() as db:
-                return tuple(Member(box, tenant) for box, tenant in db.execute(active.order_by(BOX_IDENTITY.c.box)))
+                found = [Member(*row) for row in db.execute(active.order_by(BOX_IDENTITY.c.box))]
         except DeviceFault as err:
             log.debug("%s", err)
             return None
+        return tuple(member for member in found if not registry.is_service(member.box, self._services))
 
     def _write(self) -> Launch:
         serve, directory = self._serve, Path(self._serve.directory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -17,12 +18,16 @@ from sekisho.telemetry.enrolment import code as codes
 
 
 def make(
-    db: sa.Connection, ca: Path, box: str, tenant: str, who: str, now: dt.datetime, valid: dt.timedelta
-) -> codes.EnrolCode:
+    db: sa.Connection, ca: Path, box: str, tenant: str, who: str, now: dt.datetime, valid: dt.timedelta,
+    services: Iterable[str] = (),
+) -> codes.EnrolCode:  # fmt: skip
     """A code for `box` of `tenant`; codes made for it before and not used are void from now on.
 
+    `services` are the names of the centre's own, beside `registry.SERVICES`.
+
     Raises:
-        RejectedInput: a name that could not be an MQTT topic level, a box of another tenant, no CA certificate.
+        RejectedInput: a name that could not be an MQTT topic level or is a service's, a box of another tenant,
+            no CA certificate.
 
     """
     for given in (box, tenant):
@@ -31,7 +36,7 @@ def make(
         pin = codes.pin_of(x509.load_pem_x509_certificate(ca.read_bytes()).public_key())
     except (OSError, ValueError) as err:
         raise RejectedInput(f"The CA's certificate {ca} cannot be read: {err}.") from err
-    registry.expect(db, box, tenant, text(now))
+    registry.expect(db, box, tenant, text(now), services)
     open_codes = (ENROL_CODE.c.box == box, ENROL_CODE.c.used_at == "", ENROL_CODE.c.expires_at > text(now))
     db.execute(ENROL_CODE.update().where(*open_codes).values(expires_at=text(now)))
     made = codes.make(pin)

@@ -68,8 +68,9 @@ def register(group: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def _code(args: argparse.Namespace) -> int:
     config, now = settings.load(args.settings), times.now()
+    ca, services = Path(config.broker.ca), config.services
     with Database(config.store).transaction() as db:
-        code = coding.make(db, Path(config.broker.ca), args.box, args.tenant, _operator(), now, args.valid)
+        code = coding.make(db, ca, args.box, args.tenant, _operator(), now, args.valid, services)
     made = Code(code.text, args.box, args.tenant, times.text(now + args.valid))
     if args.json:
         _say(msgspec.json.encode(made).decode())

@@ -70,6 +70,7 @@ class Granting:
             raise Refused("unknown code", "This enrolment code is not known.")
         if found.expires_at <= text(now):
             raise Refused("expired code", "This enrolment code has expired. Ask for a new one.", found.box)
+        _check_box(found.box)
         fresh = db.execute(
             ENROL_CODE.update().where(which, ENROL_CODE.c.used_at == "").values(used_at=text(now), used_key=key)
         )
@@ -93,6 +94,7 @@ class Granting:
         owner = registry.identities(db, [old.box]).get(old.box)
         if old.revoked_at or owner is None or owner.state == "revoked":
             raise Refused("revoked", "This box's certificate was revoked. A new enrolment code is needed.", old.box)
+        _check_box(old.box)
         begins, ends = (dt.datetime.fromisoformat(at) for at in (old.issued_at, old.not_after))
         if ends + self._grace < now:
             raise Refused("too late", "This certificate ended too long ago. A new enrolment code is needed.", old.box)
@@ -149,6 +151,11 @@ def _read(pem: str) -> x509.CertificateSigningRequest:
         return requests.read(pem)
     except RejectedInput as err:
         raise Refused("bad request", str(err), status=400) from err
+
+
+def _check_box(name: str) -> None:
+    if registry.is_service(name):
+        raise Refused("a service's name", "The centre keeps this name for itself. Ask for another.", name)
 
 
 def _certificate_of(db: sa.Connection, box: str, key: str) -> sa.Row[tuple[str]] | None:

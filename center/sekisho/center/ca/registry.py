@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 import sqlalchemy as sa
@@ -12,6 +13,9 @@ from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center.ca.tables import BOX_IDENTITY
 
 State = Literal["expected", "active", "revoked"]
+
+SERVICES: Final = ("center", "centre", "immunity", "broker")
+"""The centre's own services, where the settings say nothing else. A broker knows them by their name alone."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -40,13 +44,20 @@ def identities(db: sa.Connection, boxes: Iterable[str]) -> dict[str, Identity]:
     return {row.box: Identity(*row) for row in found}
 
 
-def expect(db: sa.Connection, box: str, tenant: str, now: str) -> None:
+def is_service(name: str, services: Iterable[str] = ()) -> bool:
+    """Whether a certificate with this name would have the rights of a service: `SERVICES`, `services`, center-2, …"""
+    return re.sub(r"-[0-9]+$", "", name).lower() in {one.lower() for one in (*SERVICES, *services)} or name in services
+
+
+def expect(db: sa.Connection, box: str, tenant: str, now: str, services: Iterable[str] = ()) -> None:
     """Note that `box` of `tenant` will enrol; a revoked box is expected again, an active one stays active.
 
     Raises:
-        RejectedInput: the box belongs to another tenant.
+        RejectedInput: the name is a service's (`is_service`), or the box belongs to another tenant.
 
     """
+    if is_service(box, tuple(services)):
+        raise RejectedInput(f"{box} is a name of the centre's own services.", "Give the box another name.")
     known = identities(db, [box]).get(box)
     if known and known.tenant != tenant:
         raise RejectedInput(f"{box} belongs to {known.tenant}.", "Give the new box another name.")

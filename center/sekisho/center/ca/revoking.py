@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,9 +32,14 @@ from sekisho.center.refused import REFUSED
 
 LIST_DAYS: Final = 3650
 """A list that is over would close the broker to everyone; ours is replaced when something is revoked, not by age."""
+LONGEST: Final = dt.timedelta(days=825)
+"""No certificate of a box lives longer (`settings.Ca`): after this one that was revoked is over for certain."""
+RESTORED: Final = "on the list of revoked certificates, not in the database: it was restored"
 HEADROOM: Final = dt.timedelta(days=1)
 """Lists are dated back by this: of two, OpenSSL goes by the later (whole seconds), and refuses one of the future."""
 CRL: Final = "crl.pem"
+
+log = logging.getLogger(__name__)
 
 
 def revoke(db: sa.Connection, box: str, who: str, reason: str, now: dt.datetime) -> int:
@@ -77,6 +83,28 @@ def revoked(db: sa.Connection, now: dt.datetime) -> list[tuple[int, dt.datetime]
     which = (CERTIFICATE.c.revoked_at != "", CERTIFICATE.c.not_after > text(now))
     rows = db.execute(sa.select(CERTIFICATE.c.serial, CERTIFICATE.c.revoked_at).where(*which))
     return [(int(row.serial, 16), dt.datetime.fromisoformat(row.revoked_at)) for row in rows]
+
+
+def adopt(db: sa.Connection, directory: Path, ca: pki.Authority, now: dt.datetime) -> list[tuple[int, dt.datetime]]:
+    """Hold on to what the list in `directory` says and the database does not: it was restored from before that.
+
+    The boxes of such certificates are revoked here too. What is returned the database knows nothing of: certificates
+    given after the backup, which stay on the list until they are over for certain.
+    """
+    current = _try_read(directory / CRL)
+    if current is None or not current.is_signature_valid(ca.key.public_key()):
+        return []
+    listed = {f"{entry.serial_number:x}": entry.revocation_date_utc for entry in current}
+    known: dict[str, tuple[str, str]] = {}
+    serials = list(listed)
+    for start in range(0, len(serials), 500):
+        which = CERTIFICATE.c.serial.in_(serials[start : start + 500])
+        rows = db.execute(sa.select(CERTIFICATE.c.serial, CERTIFICATE.c.box, CERTIFICATE.c.revoked_at).where(which))
+        known |= {serial: (box, revoked_at) for serial, box, revoked_at in rows}
+    for box in sorted({box for box, revoked_at in known.values() if not revoked_at}):
+        log.warning("%s was revoked before the database was restored: revoked again", box)
+        revoke(db, box, "sekisho", RESTORED, now)
+    return [(int(serial, 16), when) for serial, when in listed.items() if serial not in known and when + LONGEST > now]
 
 
 def publish(directory: Path, ca: pki.Authority, entries: Iterable[tuple[int, dt.datetime]], now: dt.datetime) -> None:

@@ -110,11 +110,12 @@ class Signer:
         return Answer(Grant(row.box, row.tenant, row.pem, self._brokers))
 
     def _publish(self) -> None:
-        now = times.now()
-        with self._database.reading() as db:
-            entries = revoking.revoked(db, now)
+        now, directory = times.now(), Path(self._config.ca.revoked)
+        with self._database.transaction() as db:
+            kept = revoking.adopt(db, directory, self._ca, now)
+            entries = revoking.revoked(db, now) + kept
         try:
-            revoking.publish(Path(self._config.ca.revoked), self._ca, entries, now)
+            revoking.publish(directory, self._ca, entries, now)
         except OSError as err:
             raise DeviceFault(f"Cannot write {self._config.ca.revoked}: {err.strerror}.") from err
 
