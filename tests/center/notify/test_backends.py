@@ -152,6 +152,28 @@ def test_a_mail_refused_for_now_waits_ever_longer_and_is_given_up_after_days(cen
     assert len(waits) < 200
 
 
+def test_days_without_a_server_give_up_no_mail_and_greylisting_after_them_neither(centre: Centre) -> None:
+    centre.add(alert(1))
+    begin = now()
+    notices.plan(centre.database, begin)
+    with centre.database.transaction() as db:
+        db.execute(sa.delete(mail).where(mail.c.recipient != "a@shop.example"))
+    for day in range(6):
+        at = begin + dt.timedelta(days=day)
+        with centre.database.transaction() as db:
+            taken = queue.claim(db, at)
+            assert taken
+            queue.unreached(db, taken, "no route", at)
+        (one,) = queue.shown(centre.database, state="due")
+        assert dt.datetime.fromisoformat(one.due_at) - at <= dt.timedelta(seconds=30)
+    with centre.database.transaction() as db:
+        taken = queue.claim(db, at + dt.timedelta(minutes=1))
+        assert taken
+        assert queue.later(db, taken, "451 greylisted", at)
+    (one,) = queue.shown(centre.database, state="due")
+    assert dt.datetime.fromisoformat(one.due_at) - at == dt.timedelta(seconds=queue.SHORTEST_S)
+
+
 def test_what_a_box_should_not_send_stops_no_other_notice(centre: Centre) -> None:
     long = "x\0" * 5000
     hostile = Alert(at=long, stars=3, why_stars=long, count=1 << 61, until=long, flow=Flow(src_ip=long, mac=long))

@@ -222,6 +222,7 @@ def test_a_device_that_is_none_is_no_way_into_the_subject() -> None:
     assert "\n" not in subject
     assert "evil.example" not in subject
     assert address("2001:DB8::1") == "2001:db8::1"
+    assert "www.evil" not in address("fe80::1%www.evil.example")
 
 
 @settings(max_examples=300)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import socket
 import threading
 import time
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from post_office import MailServer, Office
+from post_office import MailServer, Office, alert
 
 from sekisho.appliance.core.errors import RejectedInput
-from sekisho.center.notify import smtp
+from sekisho.center import tenants
+from sekisho.center.notify import notices, smtp
+from sekisho.center.notify.sender import Sender
 from sekisho.center.notify.smtp import Deferred, Refused, Relay, Unreachable
 from sekisho.center.settings import Notify
 
@@ -168,6 +171,22 @@ def test_a_server_that_drips_is_left(config: Notify, dripping: int, monkeypatch:
     with pytest.raises(Unreachable):
         send(msgspec.structs.replace(config, smtp_port=dripping))
     assert time.monotonic() - began < 10
+
+
+def test_a_recipient_at_whom_the_server_breaks_off_holds_up_nobody_else(office: Office, server: MailServer) -> None:
+    server.cuts.add("owner@shop.example")
+    with office.database.transaction() as db:
+        tenants.save(db, tenants.Tenant("t2", threshold=1, recipients=("other@shop.example",)))
+    office.add(*[alert(number) for number in range(4)])
+    office.add(*[alert(number, stars=1) for number in range(3)], tenant="t2", box="box-2")
+    at = dt.datetime.now(dt.UTC)
+    notices.plan(office.database, at)
+    sender = Sender(office.config(), office.url, lambda: at)
+    for _ in range(16):
+        sender.step()
+        at += dt.timedelta(seconds=30)
+    assert [to for to, _ in server.mails] == ["other@shop.example"] * 3
+    assert {mail.state for mail in office.mails(tenant="t1")} == {"due"}
 
 
 def test_an_attempt_is_over_before_its_claim() -> None:

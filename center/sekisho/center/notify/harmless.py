@@ -27,11 +27,16 @@ def defang(text: str, cap: int = CAP) -> str:
 
 
 def address(text: str) -> str:
-    """A LAN device's address: as it is when it is one, defanged when it is not."""
+    """A LAN device's address: as it is when it is one, defanged when it is not.
+
+    An IPv6 address with a zone (RFC 4007 11) is none here: the zone may be any text, a host's name for one.
+    """
     try:
-        return str(ipaddress.ip_address(text))
+        if "%" not in text:
+            return str(ipaddress.ip_address(text))
     except ValueError:
-        return text if re.fullmatch(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", text) else defang(text, 40)
+        pass
+    return text if re.fullmatch(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", text) else defang(text, 40)
 
 
 def _shown(char: str) -> bool:

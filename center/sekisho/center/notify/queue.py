@@ -20,12 +20,15 @@ from sekisho.center.notify.tables import mail, text
 LEASE_S: Final = 90
 """How long a claim holds; longer than the longest attempt (`smtp.ATTEMPT_S`)."""
 GIVE_UP: Final = dt.timedelta(days=3)
-"""After so long a temporary refusal counts as final; RFC 5321 4.5.4.1 says four to five days, alarms age faster."""
+"""So long after the first temporary refusal it counts as final; RFC 5321 4.5.4.1 says four to five days, alarms age
+faster. Days on which our own server could not be used do not count: nobody has refused the mail."""
 SHORTEST_S: Final = 15.0
 LONGEST_S: Final = 1800.0
 """After a temporary refusal a mail waits half as long again as it has waited in all, within these: greylisting lets
 one of the next few pass, and a full mailbox is not knocked at all day."""
 REPLY_CAP: Final = 200
+PAUSES_S: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
+"""While the server cannot be used: the wait after the first, second, ... time."""
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -37,6 +40,8 @@ class Claimed(msgspec.Struct, frozen=True):
     kind: str
     letter: bytes
     created_at: str
+    deferred_at: str
+    """When it was first refused for now; empty: never."""
     attempts: int
     """This one included; names the claim."""
 
@@ -63,10 +68,15 @@ def waiting(db: sa.Connection, now: dt.datetime) -> bool:
     return db.execute(sa.select(mail.c.id).where(*_due(now)).limit(1)).first() is not None
 
 
-def claim(db: sa.Connection, now: dt.datetime) -> Claimed | None:
-    """Take the most important mail that is due, inside a transaction; None when there is none."""
+def claim(db: sa.Connection, now: dt.datetime, *, in_turn: bool = False) -> Claimed | None:
+    """Take the most important mail that is due, inside a transaction; None when there is none.
+
+    `in_turn`: the one that has been due for longest instead. One mail may be what the server breaks off at, and must
+    not keep the others from being tried.
+    """
     columns = [mail.c[name] for name in Claimed.__struct_fields__]
-    query = sa.select(*columns).where(*_due(now)).order_by(mail.c.stars.desc(), mail.c.due_at).limit(1)
+    order = () if in_turn else (mail.c.stars.desc(),)
+    query = sa.select(*columns).where(*_due(now)).order_by(*order, mail.c.due_at).limit(1)
     row = db.execute(query.with_for_update(skip_locked=True)).first()
     if row is None:
         return None
@@ -88,16 +98,27 @@ def failed(db: sa.Connection, taken: Claimed, reply: str, now: dt.datetime) -> N
     _settle(db, taken, state="failed", reply=reply, done_at=text(now))
 
 
-def later(db: sa.Connection, taken: Claimed, reply: str, now: dt.datetime, wait_s: float | None = None) -> bool:
-    """Send it again later; False (and it has failed) when that has gone on for too long."""
-    created = dt.datetime.fromisoformat(taken.created_at)
-    if now - created > GIVE_UP:
+def later(db: sa.Connection, taken: Claimed, reply: str, now: dt.datetime) -> bool:
+    """Refused for now: send it again later; False (and it has failed) when that has gone on for too long."""
+    first = dt.datetime.fromisoformat(taken.deferred_at or text(now))
+    if now - first > GIVE_UP:
         failed(db, taken, reply, now)
         return False
-    age_s = (now - created).total_seconds()
-    delay = min(max(age_s / 2, SHORTEST_S), LONGEST_S) if wait_s is None else wait_s
-    _settle(db, taken, state="due", reply=reply, due_at=text(now + dt.timedelta(seconds=delay)))
+    delay = min(max((now - first).total_seconds() / 2, SHORTEST_S), LONGEST_S)
+    due_at = text(now + dt.timedelta(seconds=delay))
+    _settle(db, taken, state="due", reply=reply, due_at=due_at, deferred_at=text(first))
     return True
+
+
+def unreached(db: sa.Connection, taken: Claimed, reply: str, now: dt.datetime) -> None:
+    """The server could not be used: the mail waits, ever longer to half a minute, and is never given up."""
+    wait_s = pause(taken.attempts)
+    _settle(db, taken, state="due", reply=reply, due_at=text(now + dt.timedelta(seconds=wait_s)))
+
+
+def pause(times: int) -> float:
+    """The wait after the server could not be used so many times, seconds."""
+    return PAUSES_S[min(max(times, 1), len(PAUSES_S)) - 1]
 
 
 def shown(database: Database, *, tenant: str = "", state: str = "", limit: int = 100) -> list[Shown]:

@@ -21,8 +21,6 @@ from sekisho.center.notify.view import view
 from sekisho.center.settings import Notify
 
 POLL_S: Final = 0.2
-_PAUSES_S: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
-"""While the server cannot be used: the wait after the first, second, ... time."""
 _ANSWERED: Final = ("alert", "again", "offline", "flapping")
 """Kinds with the button "this is fine" beside "call me"."""
 _OWN: Final = ("outage", "over", "deaf", "hears", "failed", "digest", "back", "steady")
@@ -46,14 +44,14 @@ class Sender:
         """Work until `stop`; `wake` says that there may be something to do."""
         while not stop.is_set():
             beat()
+            troubles = self._troubles
             try:
                 busy = self.step()
             except DeviceFault as err:
                 log.error("%s", err)
                 busy = False
-            if self._troubles:
-                pause = _PAUSES_S[min(self._troubles, len(_PAUSES_S)) - 1]
-                stop.wait(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, hides nothing
+            if self._troubles > troubles:
+                stop.wait(queue.pause(self._troubles) * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, hides nothing
             elif not busy:
                 wake.wait(POLL_S)
                 wake.clear()
@@ -70,18 +68,19 @@ class Sender:
             if not queue.waiting(db, self._now()):
                 return False
         with self._database.transaction() as db:
-            taken = queue.claim(db, self._now())
+            taken = queue.claim(db, self._now(), in_turn=bool(self._troubles))
             key = links.signing_key(db, self._now()) if taken and self._config.links else None
         if taken is None:
             return False
         try:
             reply = self._relay.send(taken.recipient, self._write(taken, key))
         except Deferred as err:
-            self._end(taken, str(err), None)
+            self._later(taken, str(err))
         except Unreachable as err:
             self._troubles += 1
             log.warning("the mail server cannot be used: %s", err)
-            self._end(taken, str(err), _PAUSES_S[0])
+            with self._database.transaction() as db:
+                queue.unreached(db, taken, str(err), self._now())
             return True
         except Refused as err:
             self._fail(taken, str(err))
@@ -117,10 +116,9 @@ class Sender:
         base = self._config.links.rstrip("/")
         return {action: f"{base}/t/{links.make(*key, taken.id, action, created)}" for action in actions}
 
-    def _end(self, taken: Claimed, reply: str, wait_s: float | None) -> None:
+    def _later(self, taken: Claimed, reply: str) -> None:
         with self._database.transaction() as db:
-            again = queue.later(db, taken, reply, self._now(), wait_s)
-            if not again:
+            if not queue.later(db, taken, reply, self._now()):
                 self._tell_operator(Desk(db, self._now()), taken, reply)
 
     def _fail(self, taken: Claimed, reply: str) -> None:

@@ -57,10 +57,12 @@ mail = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.Column("reply", sa.String(200), nullable=False, default=""),
     sa.Column("done_at", sa.String(32), nullable=False, default=""),
+    sa.Column("deferred_at", sa.String(32), nullable=False, default=""),
     sa.Index("mail_due", "state", "due_at"),
     sa.Index("mail_tenant", "tenant", "created_at"),
 )
-"""One mail to one recipient. state: due; sending (claimed until due_at, then due again); sent; failed (for good)."""
+"""One mail to one recipient. state: due; sending (claimed until due_at, then due again); sent; failed (for good).
+deferred_at: when it was first refused for now, empty before."""
 
 watch = sa.Table(
     "watch",

@@ -48,6 +48,8 @@ class MailServer:
         self.files = pki.issue(self.pki, "mail", "server", (name,))
         self.behave: deque[str] = deque()
         """At RCPT: "451 ...", "550 ..."; at DATA: "data 554 ...", "die", "lose", "hang"; "take" is none of them."""
+        self.cuts: set[str] = set()
+        """Recipients at whom it breaks off."""
         self.tried = 0
         self.mails: list[tuple[str, bytes]] = []
         self.connections = 0
@@ -82,6 +84,8 @@ class MailServer:
 
     async def handle_RCPT(self, _server: Any, _session: Any, envelope: Any, address: str, _options: Any) -> str:
         self.tried += 1
+        if address in self.cuts:
+            return "421 4.7.0 closing"
         if self.behave and self.behave[0][:1].isdigit():
             return self.behave.popleft()
         envelope.rcpt_tos.append(address)
