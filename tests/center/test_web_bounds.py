@@ -7,13 +7,14 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from sekisho.center import pki, settings
 from sekisho.center.ca.routes import BURST, PACE_S, SOURCES_KEPT, Pace
-from sekisho.center.web import guard, server
+from sekisho.center.web import guard, server, sources
 from sekisho.center.web.app import BODY_CAP_BYTES, create_app
 
 POST = (
@@ -22,25 +23,36 @@ POST = (
 )
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
 class Door:
     """The service in a thread, with short patience; `say` sends bytes and returns what came until it was closed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, of_one: int = 32) -> None:
         pki.create_ca(root)
         files = pki.issue(root, "centre", "server", ("127.0.0.1",))
-        web = settings.Web(str(files.cert), str(files.key), "127.0.0.1", port=1, connections=8)
+        port = free_port()
+        web = settings.Web(
+            str(files.cert), str(files.key), "127.0.0.1", port=port, connections=8, connections_of_one=of_one
+        )
         link = settings.BrokerLink("127.0.0.1", str(files.ca), "", "")
         config = settings.CenterSettings(link, store=str(root / "center.db"), web=web)
-        listener = socket.create_server(("127.0.0.1", 0))
+        listener = server.listen(web)
         self._address = listener.getsockname()
         self._context = ssl.create_default_context(cafile=files.ca)
         self._server = server.make_server(create_app(config), web)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]})
         self._thread.start()
 
-    def connect(self) -> ssl.SSLSocket:
-        raw = socket.create_connection(self._address, timeout=20)
-        return self._context.wrap_socket(raw, server_hostname="127.0.0.1")
+    def connect(self, source: str = "127.0.0.1") -> ssl.SSLSocket:
+        return self._context.wrap_socket(self.knock(source), server_hostname="127.0.0.1")
+
+    def knock(self, source: str = "127.0.0.1") -> socket.socket:
+        """A connection without TLS yet."""
+        return socket.create_connection(self._address, timeout=20, source_address=(source, 0))
 
     def say(self, *parts: bytes) -> bytes:
         with self.connect() as tls:
@@ -59,6 +71,7 @@ class Door:
 @pytest.fixture
 def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
     monkeypatch.setattr(server, "HEAD_S", 0.5)
+    monkeypatch.setattr(server, "HANDSHAKE_S", 2.0)
     monkeypatch.setattr(guard, "ANSWER_S", 0.5)
     made = Door(tmp_path)
     yield made
@@ -70,6 +83,57 @@ def test_who_says_nothing_or_half_a_head_is_shown_the_door(door: Door) -> None:
     assert door.say() == b""
     assert door.say(b"GET /health HTTP/1.1\r\nx: ") == b""
     assert time.monotonic() - began < 10
+
+
+def test_half_a_head_after_an_answer_is_not_waited_for_either(door: Door) -> None:
+    with door.connect() as tls:
+        tls.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+        heard = b""
+        while b"ok\n" not in heard:
+            heard += tls.recv(65536)
+        began = time.monotonic()
+        tls.sendall(b"GET /health HTTP/1.1\r\nx: ")
+        assert tls.recv(65536) == b""
+        assert time.monotonic() - began < 10
+
+
+def test_who_does_not_begin_tls_is_shown_the_door(door: Door) -> None:
+    with door.knock() as raw:
+        assert raw.recv(1) == b""
+
+
+def test_one_source_has_so_many_connections_and_the_others_have_theirs(tmp_path: Path) -> None:
+    ask = b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    door = Door(tmp_path, of_one=3)
+    try:
+        held = [door.connect(), door.knock(), door.knock()]
+        with door.knock() as beyond, suppress(ConnectionResetError):
+            assert beyond.recv(1) == b""
+        with door.connect("127.0.0.2") as other:
+            other.sendall(ask)
+            assert b" 200 " in other.recv(65536)
+        for one in held:
+            one.close()
+        until, answer = time.monotonic() + 20, b""
+        while b" 200 " not in answer:
+            assert time.monotonic() < until
+            with suppress(OSError):
+                answer = door.say(ask)
+    finally:
+        door.stop()
+
+
+@pytest.mark.parametrize(
+    ("address", "source"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+    ],
+)
+def test_a_source_is_an_address_or_a_network_of_ipv6(address: str, source: str) -> None:
+    assert sources.source_of(address) == source
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(door: Door) -> None:

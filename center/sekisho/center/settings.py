@@ -78,6 +78,8 @@ class Web(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8443
     connections: Annotated[int, msgspec.Meta(ge=8, le=100_000)] = 512
     """Open at once; what comes beyond is answered 503."""
+    connections_of_one: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 32
+    """Open at once from one address (IPv6: from one /64), beside those of `behind`; what comes beyond is closed."""
     behind: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
     """Addresses of proxies whose X-Forwarded-For is believed."""
 

@@ -17,9 +17,12 @@ from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.fsio import stamp
 from sekisho.center.settings import Web
 from sekisho.center.web.guard import guarded
+from sekisho.center.web.sources import Listener
 
+HANDSHAKE_S: Final = 10.0
+"""TLS must stand after this, and be taken down after this."""
 HEAD_S: Final = 10.0
-"""A connection whose first request has no complete head after this is closed."""
+"""A connection that has no complete head of a request this long after its start or its last answer is closed."""
 HEAD_CAP_BYTES: Final = 16 << 10
 BEAT_S: Final = 5
 
@@ -41,7 +44,7 @@ def make_server(app: Litestar, web: Web) -> uvicorn.Server:
         guarded(app),
         http=_Punctual,
         ws="none",
-        loop="asyncio",
+        loop=f"{__name__}:{_Loop.__name__}",
         lifespan="on",
         access_log=False,
         log_config=None,
@@ -69,24 +72,38 @@ def listen(web: Web) -> socket.socket:
     address = web.address or ("::" if both else "0.0.0.0")  # noqa: S104 - a server for everyone
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        return socket.create_server((address, web.port), family=family, dualstack_ipv6=both, backlog=1024)
+        made = socket.create_server((address, web.port), family=family, dualstack_ipv6=both, backlog=1024)
     except OSError as err:
         raise DeviceFault(f"The web service cannot listen on {address} port {web.port}: {err.strerror}.") from err
+    return Listener(made, web.connections_of_one, web.behind)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """uvicorn leaves TLS its minute for the handshake."""
+
+    async def create_server(self, *args: Any, **kwargs: Any) -> asyncio.Server:
+        caps = {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": HANDSHAKE_S}
+        return await super().create_server(*args, **kwargs, **caps)
 
 
 class _Punctual(H11Protocol):
-    """Closes what has not asked for anything in time; the server itself bounds what comes after a first request."""
+    """Closes what does not ask for anything in time: uvicorn's own timer ends with the first byte of a next head."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._late = asyncio.get_running_loop().call_later(HEAD_S, self._close_if_silent)
+        self._late = self.loop.call_later(HEAD_S, self._close_if_silent)
+
+    def on_response_complete(self) -> None:
+        self._late.cancel()
+        self._late = self.loop.call_later(HEAD_S, self._close_if_silent)
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._late.cancel()
         super().connection_lost(exc)
 
     def _close_if_silent(self) -> None:
-        if self.cycle is None:
+        if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
 
 
