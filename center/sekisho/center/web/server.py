@@ -82,8 +82,9 @@ class _Loop(asyncio.SelectorEventLoop):
     """uvicorn leaves TLS its minute for the handshake."""
 
     async def create_server(self, *args: Any, **kwargs: Any) -> asyncio.Server:
-        caps = {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": HANDSHAKE_S}
-        return await super().create_server(*args, **kwargs, **caps)
+        kwargs |= {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": HANDSHAKE_S}
+        made: asyncio.Server = await super().create_server(*args, **kwargs)
+        return made
 
 
 class _Punctual(H11Protocol):
