@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from sekisho.appliance import cli
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center import tenants
-from sekisho.center.database import Database
+from sekisho.center.database import Database, metadata
 from sekisho.center.tenants import Tenant
 
 RECIPIENTS = "recipients=a@example.jp,b@example.jp"
@@ -58,6 +59,34 @@ def test_settings_are_kept_and_changed_one_by_one(database: Database) -> None:
 def test_what_could_not_be_used_is_refused_when_it_is_set(values: dict[str, object]) -> None:
     with pytest.raises(RejectedInput):
         tenants.changed(Tenant("t1"), values)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (b'{"id":"t1","time_zone":"Mars/Olympus","threshold":2}', Tenant("t1", threshold=2)),
+        (b'{"id":"t1","of_tomorrow":1,"threshold":2,"locale":"fr"}', Tenant("t1", threshold=2)),
+        (b'{"id":"t1","threshold":9,"immunity":false}', Tenant("t1", immunity=False)),
+        (b'{"id":"t1","immunity":"of course not"}', Tenant("t1", immunity=False)),
+        (b"\xff{", Tenant("t1", immunity=False)),
+        (b"[]", Tenant("t1", immunity=False)),
+    ],
+)
+def test_settings_that_cannot_be_used_any_more_stop_nobody_and_are_said(
+    database: Database, settings: bytes, expected: Tenant, caplog: pytest.LogCaptureFixture
+) -> None:
+    tenants._read.cache_clear()
+    with database.transaction() as db:
+        tenants.save(db, Tenant("t1"))
+        tenants.save(db, Tenant("t2", threshold=1))
+        db.execute(
+            sa.update(metadata.tables["tenant"]).values(settings=settings).where(sa.literal_column("id") == "t1")
+        )
+    for _ in range(2):
+        with database.reading() as db:
+            assert tenants.load(db, "t1") == expected
+            assert tenants.every(db) == [expected, Tenant("t2", threshold=1)]
+    assert caplog.text.count("settings of tenant t1") == 1
 
 
 def test_an_identifier_is_one(database: Database) -> None:

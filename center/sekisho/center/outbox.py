@@ -29,7 +29,7 @@ RESTORED: Final = "restored"
 BAD: Final = ("blocked", "delivered_then_found")
 
 
-def _outbox(name: str, *columns: sa.Column[str] | sa.Column[int] | sa.Column[bytes]) -> sa.Table:
+def _outbox(name: str, *columns: sa.Column[str] | sa.Column[int] | sa.Column[bytes] | sa.Index) -> sa.Table:
     return sa.Table(
         name,
         metadata,
@@ -53,6 +53,7 @@ NOTICE = _outbox(
     sa.Column("stars", sa.Integer, nullable=False),
     sa.Column("type", sa.Text, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False, doc="the event's JSON"),
+    sa.Index("notice_by_box", "state", "box", "id"),
 )
 BAD_FILE = _outbox(
     "bad_file",

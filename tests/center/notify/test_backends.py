@@ -14,7 +14,7 @@ from sekisho.center import tenants
 from sekisho.center.database import Database
 from sekisho.center.notify import notices, queue, sweep, watch
 from sekisho.center.notify.desk import Desk, Notice
-from sekisho.center.notify.tables import heap, mail
+from sekisho.center.notify.tables import gathering, heap, mail
 from sekisho.center.outbox import NOTICE
 from sekisho.center.settings import Notify
 from sekisho.center.store import BoxState, NewRow, Store
@@ -32,13 +32,13 @@ class Centre:
     def add(self, *events: Alert) -> None:
         self.add_bodies(*(encode(event) for event in events))
 
-    def add_bodies(self, *bodies: bytes) -> None:
+    def add_bodies(self, *bodies: bytes, tenant: str = "t1", box: str = "box-1") -> None:
         rows = []
         for body in bodies:
             self.seq += 1
             rows.append(NewRow(self.seq, 1, "alert", AT, body, stars=3))
         with self.store.transaction():
-            self.store.add("t1", "box-1", "e" * 16, rows, AT)
+            self.store.add(tenant, box, "e" * 16, rows, AT)
 
     def states(self) -> Counter[str]:
         with self.database.reading() as db:
@@ -199,6 +199,69 @@ def test_a_notice_that_makes_planning_fail_is_set_aside(centre: Centre, monkeypa
         pass
     assert centre.states() == {"planned": 4, "aside": 1}
     assert centre.count(mail) == 2 * 4
+
+
+@pytest.mark.parametrize("topics", [6000, 1])
+def test_one_box_that_floods_delays_nobody_elses_alarm(centre: Centre, topics: int) -> None:
+    with centre.database.transaction() as db:
+        tenants.save(db, tenants.Tenant("t2", recipients=("other@shop.example",)))
+    centre.add(*[alert(number % topics) for number in range(6000)])
+    turn = notices.Turn()
+    assert notices.plan(centre.database, now(), turn=turn) >= notices.PAGE
+    centre.add_bodies(encode(alert(1)), tenant="t2", box="box-2")
+    notices.plan(centre.database, now(), turn=turn)
+    assert [one.recipient for one in queue.shown(centre.database, tenant="t2")] == ["other@shop.example"]
+
+
+def test_repeats_are_counted_at_once(centre: Centre) -> None:
+    centre.add(*[alert(1)] * 4000)
+    pages = 0
+    while notices.plan(centre.database, now()):
+        pages += 1
+    assert pages <= 8
+    with centre.database.reading() as db:
+        assert db.execute(sa.select(sa.func.sum(heap.c.number))).scalar() == 3999
+
+
+def test_more_boxes_than_a_page_has_take_turns(centre: Centre) -> None:
+    for number in range(120):
+        centre.add_bodies(*[encode(alert(number)) for number in range(3)], tenant=f"t{number}", box=f"box-{number}")
+    turn = notices.Turn()
+    for _ in range(3):
+        notices.plan(centre.database, now(), turn=turn)
+    with centre.database.reading() as db:
+        told = sa.select(NOTICE.c.box).where(NOTICE.c.state == "planned")
+        assert len(set(db.scalars(told))) == 120
+
+
+def test_a_round_that_cannot_be_closed_is_set_aside_alone(
+    centre: Centre, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    centre.add(*[alert(number) for number in (1, 2, 1, 2)])
+    begin = now()
+    notices.plan(centre.database, begin)
+    with centre.database.transaction() as db:
+        db.execute(
+            sa.update(heap)
+            .where(heap.c.topic == sa.select(sa.func.min(heap.c.topic)).scalar_subquery())
+            .values(told=b"{")
+        )
+    centre.add_bodies(encode(alert(7)), tenant="t2", box="box-2")
+    at = begin + dt.timedelta(hours=1)
+    assert notices.plan(centre.database, at, ("staff@centre.example",)) == 1
+    assert centre.states() == {"planned": 5}
+    assert Counter((one.tenant, one.kind) for one in queue.shown(centre.database)) == {
+        ("t1", "alert"): 4,
+        ("t1", "again"): 2,
+        ("t2", "alert"): 1,
+    }
+    assert caplog.text.count("is set aside") == 1
+    centre.add(*[alert(number) for number in (1, 2)])
+    while notices.plan(centre.database, at):
+        pass
+    assert centre.states() == {"planned": 7}
+    with centre.database.reading() as db:
+        assert Counter(db.scalars(sa.select(gathering.c.kind).where(gathering.c.tenant == "t1")))["aside"] == 1
 
 
 def test_a_box_that_is_gone_is_told_on_both_databases(centre: Centre) -> None:

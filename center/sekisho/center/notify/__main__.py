@@ -24,7 +24,7 @@ from sekisho.center.settings import CenterSettings
 
 POLL_S: Final = 0.1
 YIELD_S: Final = 0.02
-"""Between two full pages, so that other writers of one SQLite file get their turn."""
+"""Between two pages, so that other writers of one SQLite file get their turn."""
 RETRY_S: Final = 1.0
 SENDERS: Final = 2
 STUCK_S: Final = ATTEMPT_S + 60
@@ -46,6 +46,7 @@ class Notifier:
         count = SENDERS if self._config.smtp_host else 0
         self._senders = [Sender(self._config, config.store, now) for _ in range(count)]
         self._alive: dict[str, float] = {}
+        self._turn = notices.Turn()
         self.failed = False
         """Whether a sender ended by a fault; the service manager starts everything anew."""
         self._stop, self._wake = threading.Event(), threading.Event()
@@ -92,9 +93,9 @@ class Notifier:
         with self._reading.reading() as db:
             if not notices.waiting(db, now()):
                 return False
-        taken = notices.plan(self._database, now(), self._config.operator)
+        taken = notices.plan(self._database, now(), self._config.operator, self._turn)
         self._wake.set()
-        return taken == notices.PAGE
+        return taken > 0
 
     def _send(self, name: str, sender: Sender) -> None:
         def beat() -> None:

@@ -8,8 +8,10 @@ round, or kept without a mail (`rules.Keep`).
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,6 +29,8 @@ from sekisho.center.tenants import Tenant
 
 ENTRIES_CAP: Final = 20
 """Topics a mail lists; it says how many more there are."""
+
+log = logging.getLogger(__name__)
 
 _URGENT: Final = ("alert", "again", "storm", "quiet")
 """Kinds that count against the hourly number."""
@@ -56,12 +60,40 @@ class Desk:
     def __post_init__(self) -> None:
         self._rounds = Rounds(self.db, self.now)
 
-    def plan(self, notices: Iterable[Notice]) -> None:
-        """Give every notice its way, then close what is due."""
+    def plan(self, notices: Iterable[Notice], *, carefully: bool = False) -> list[Notice]:
+        """Give every notice its way, then close what is due; a round that cannot be closed is set aside alone.
+
+        `carefully`: a notice that cannot be placed is undone and returned, and hurts no other; without, it raises.
+        """
+        aside = []
         for notice in notices:
-            self._place(notice)
+            if not carefully:
+                self._place(notice)
+            elif not self._alone(f"notice {notice.key}", functools.partial(self._place, notice)):
+                aside.append(notice)
+        self._rounds.flush()
         for row in self._rounds.due():
-            self._close(row)
+            what = f"{row.kind} {row.id} of tenant {row.tenant}"
+            if not self._alone(what, functools.partial(self._close, row)):
+                self._rounds.set_aside(row)
+        return aside
+
+    def _alone(self, what: str, work: Callable[[], None]) -> bool:
+        """Do it all or not at all, whatever else this transaction does; False (and said) when it cannot be done.
+
+        What is wrong with the database and not with the work is raised.
+        """
+        try:
+            with self.db.begin_nested():
+                work()
+                self._rounds.flush()
+        except Exception as err:
+            if isinstance(err, sa.exc.DBAPIError) and not isinstance(err, sa.exc.DataError | sa.exc.IntegrityError):
+                raise
+            log.exception("%s could not be planned and is set aside", what)
+            self._rounds, self._sent = Rounds(self.db, self.now), {}
+            return False
+        return True
 
     def _place(self, notice: Notice) -> None:
         tenant, told = self._tenant(notice.tenant), notice.told

@@ -22,6 +22,10 @@ from sekisho.center.notify.told import Told
 HEAP_CAP: Final = 500
 OTHERS: Final = "others"
 CLOSED_AT_ONCE: Final = 200
+ASIDE: Final = "aside"
+"""The kind of a round that could not be closed: kept with what it holds until it is swept, told to nobody."""
+FAR: Final = "9999-12-31T23:59:59.999999Z"
+"""When it is due."""
 
 Round = sa.Row[Any]
 """A row of `tables.gathering`."""
@@ -35,6 +39,8 @@ class Rounds:
     now: dt.datetime
     _open: dict[tuple[str, str, str], Round | None] = field(default_factory=dict)
     _sizes: dict[str, int] = field(default_factory=dict)
+    _held: dict[tuple[str, str], tuple[Entry, int]] = field(default_factory=dict)
+    """What `add` was given and `flush` has not written: (round, topic) -> (entry, most stars)."""
 
     def due(self) -> list[Round]:
         """Rounds whose time has come, the oldest first."""
@@ -77,22 +83,46 @@ class Rounds:
             self.db.execute(sa.update(gathering).where(which).values(until=text(closing.until), rounds=rounds))
         self._open.pop((row.tenant, row.kind, row.topic), None)
 
+    def set_aside(self, row: Round) -> None:
+        """Take a round that cannot be closed out of the way; what comes of its topic opens a new one."""
+        aside = hashlib.sha256("\0".join((row.id, row.opened_at, text(self.now))).encode()).hexdigest()[:32]
+        self.db.execute(sa.update(heap).where(heap.c.gathering == row.id).values(gathering=aside))
+        change = {"id": aside, "kind": ASIDE, "topic": aside, "until": FAR}
+        self.db.execute(sa.update(gathering).where(gathering.c.id == row.id).values(change))
+        self._open.pop((row.tenant, row.kind, row.topic), None)
+
     def add(self, id_: str, entry: Entry) -> None:
-        """Add an entry to a round, to the row of its topic when there is one."""
-        if self._add(id_, entry.told.topic, entry):
+        """Add an entry to a round, to the row of its topic when there is one; written by `flush`."""
+        key = (id_, entry.told.topic)
+        stars = entry.told.stars
+        if key in self._held:
+            held, most = self._held[key]
+            first, last = min(held.first, entry.first), max(held.last, entry.last)
+            entry = msgspec.structs.replace(held, count=held.count + entry.count, first=first, last=last)
+            stars = max(most, stars)
+        self._held[key] = entry, stars
+
+    def flush(self) -> None:
+        """Write what was added: repeats of one topic cost one write, however many they are."""
+        held, self._held = self._held, {}
+        for (id_, _), (entry, stars) in held.items():
+            self._write(id_, entry, stars)
+
+    def _write(self, id_: str, entry: Entry, stars: int) -> None:
+        if self._add(id_, entry.told.topic, entry, stars):
             return
         if id_ not in self._sizes:
             size = sa.select(sa.func.count()).select_from(heap).where(heap.c.gathering == id_)
             self._sizes[id_] = self.db.execute(size).scalar_one()
         full = self._sizes[id_] >= HEAP_CAP
-        if full and self._add(id_, OTHERS, entry):
+        if full and self._add(id_, OTHERS, entry, stars):
             return
         values: dict[str, object] = {"gathering": id_, "topic": OTHERS if full else entry.told.topic}
-        values |= {"told": msgspec.json.encode(entry.told), "stars": entry.told.stars, "number": entry.count}
+        values |= {"told": msgspec.json.encode(entry.told), "stars": stars, "number": entry.count}
         self.db.execute(sa.insert(heap).values(**values, first=entry.first, last=entry.last))
         self._sizes[id_] += 1
 
-    def _add(self, id_: str, topic: str, entry: Entry) -> bool:
+    def _add(self, id_: str, topic: str, entry: Entry, stars: int) -> bool:
         """Add to the row of a topic; False when there is none."""
         which = (heap.c.gathering == id_, heap.c.topic == topic)
         found = self.db.execute(sa.select(heap).where(*which)).one_or_none()
@@ -100,7 +130,7 @@ class Rounds:
             return False
         change = {
             "number": found.number + entry.count,
-            "stars": max(found.stars, entry.told.stars),
+            "stars": max(found.stars, stars),
             "first": min(found.first, entry.first),
             "last": max(found.last, entry.last),
         }
