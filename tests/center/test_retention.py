@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.center import partitions, retention
+from sekisho.center.notify import desk
 from sekisho.center.settings import Days, Retention
 from sekisho.center.store import EVENT, NewRow, Store
 from sekisho.lab.postgres import Postgres
@@ -107,6 +108,16 @@ def test_the_daemon_sweeps_daily_and_a_clock_that_leaps_takes_little(store_url: 
     assert sweep(TODAY + dt.timedelta(days=1)) == [5, 6]
     assert sweep(TODAY + dt.timedelta(days=3)) == [5, 6]
     assert sweep(TODAY + dt.timedelta(days=5)) == [6]
+
+
+def test_days_are_made_while_notices_are_planned(postgres: Postgres) -> None:
+    store = Store(postgres.database())
+    with store.database.transaction() as planning:
+        desk.planner_lock(planning)
+        with store.database.transaction() as db:
+            db.execute(sa.text("SET LOCAL lock_timeout = 500"))
+            partitions.make(db, [TODAY])
+    store.close()
 
 
 def test_days_are_made_before_they_come_and_dropped_whole(postgres: Postgres) -> None:

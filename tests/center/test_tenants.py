@@ -52,6 +52,7 @@ def test_settings_are_kept_and_changed_one_by_one(database: Database) -> None:
         {"recipients": ["a@example.jp\r\nBcc: all@example.jp"]},
         {"recipients": ["a@example.jp"] * 17},
         {"recipients": ["社長@example.jp"]},
+        {"recipients": ["a@" + "b." * 126 + "jp"]},
         {"name": "x" * 81},
         {"name": "a\nb"},
     ],

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sekisho.telemetry.events import LANES
 
 AHEAD_DAYS: Final = 7
-LOCK: Final = 7355609
+LOCK: Final = 7355611
 """Advisory lock of whoever makes or drops partitions."""
 
 _NAME = re.compile(r"event_([0-9])_([0-9]{8})")

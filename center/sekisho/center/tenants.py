@@ -29,6 +29,8 @@ Name = Annotated[str, msgspec.Meta(max_length=NAME_CAP)]
 
 log = logging.getLogger(__name__)
 
+ADDRESS_CAP: Final = 254
+"""Characters of an address that fits into a mail's path with its brackets (RFC 5321 4.5.3.1.3)."""
 _ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})+")
 """An addr-spec (RFC 5322 3.4.1) without quoting, comments and address literals; nothing that could end a header."""
 
@@ -129,7 +131,7 @@ def check(tenant: Tenant) -> None:
     if not is_name(tenant.id):
         raise RejectedInput(f"{tenant.id!r} is no tenant's identifier: letters, digits, '.', '_' and '-', at most 64.")
     for address in tenant.recipients:
-        if not _ADDRESS.fullmatch(address):
+        if len(address) > ADDRESS_CAP or not _ADDRESS.fullmatch(address):
             raise RejectedInput(f"{address!r} is no mail address that can be used.")
     _check_name(tenant.name)
     if bool(tenant.quiet_from) != bool(tenant.quiet_to):
