@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,18 @@ def test_a_reader_changes_nothing_and_needs_a_database(tmp_path: Path) -> None:
     with pytest.raises(DeviceFault, match="readonly"), reader.transaction() as db:
         db.execute(NOTE.insert(), {"name": "a", "text": ""})
     assert path.stat().st_mode & 0o007 == 0
+
+
+def test_what_a_statement_was_to_store_is_not_told(store_url: str) -> None:
+    database = Database(store_url)
+    with pytest.raises(DeviceFault) as told, database.transaction() as db:
+        db.execute(sa.text("SELECT :value FROM nowhere"), {"value": str(77**9)})
+    assert str(77**9) not in "".join(traceback.format_exception(told.value))
+    if not database.embedded:
+        with pytest.raises(DeviceFault, match="no room") as told, database.transaction() as db:
+            db.execute(sa.text("DO $$ BEGIN RAISE EXCEPTION 'no room' USING DETAIL = 's3cret'; END $$"))
+        assert "s3cret" not in str(told.value)
+    database.close()
 
 
 def test_a_password_is_not_told() -> None:

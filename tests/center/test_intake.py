@@ -224,12 +224,79 @@ def test_a_group_that_expands_is_stored_in_parts(store: Store, monkeypatch: pyte
         most.append(sum(len(arrival.rows) for arrival in arrivals))
         return add(self, arrivals, now)
 
-    monkeypatch.setattr(intake, "WORK_ROWS", 10)
+    monkeypatch.setattr(intake, "WORK_SIZE", 10)
     monkeypatch.setattr(Store, "add_all", watch)
     groups = [batch(*(alert(at + step) for step in range(4))) for at in range(1, 81, 4)]
     answers = take(store, *groups)
     assert max(most) <= 13 and sum(most) == 80
     assert answers[-1].upto == 80
+
+
+def gap(seq: int, runs: list[tuple[int, int]]) -> bytes:
+    event = {"type": "gap", "at": NOW, "first": runs[0][0], "last": runs[-1][1], "runs": runs}
+    return b"[%d,0,%s]" % (seq, json.dumps(event).encode())
+
+
+def scattered(start: int, number: int) -> list[tuple[int, int]]:
+    """Runs of one number with one left out between them."""
+    return [(at, at) for at in range(start, start + 2 * number, 2)]
+
+
+def test_what_gaps_declare_and_large_rows_weigh_in_a_transaction_and_the_watchdog_hears_of_each(store: Store) -> None:
+    commits: list[int] = []
+    gaps = [
+        batch(*(gap(10**6 + 4 * at + n, scattered(1 + 4096 * at, 256)) for n in range(4)), lane=0) for at in range(40)
+    ]
+    large = [batch(alert(2 * 10**6 + at, url="x" * (200 << 10))) for at in range(200)]
+    for group in (gaps, large):
+        answers = intake.take(store, group, NOW, lambda: commits.append(len(stored(store))))
+        assert sum(len(answer.runs) for answer in answers) == len(group)
+    assert commits == [0, 80, 160, 160, 260, 360] and len(stored(store)) == 360
+    assert refusals(store) == {}
+
+
+def test_a_batch_that_declares_more_runs_than_a_box_ever_puts_into_one_is_refused(store: Store) -> None:
+    most = batch(*(gap(9000 + n, scattered(1 + 512 * n, 256)) for n in range(4)), lane=0)
+    more = batch(*(gap(9000 + n, scattered(1 + 512 * n, 256)) for n in range(5)), lane=0, box="evil")
+    take(store, more, most, batch(alert(1), box="good"))
+    assert stored(store) == [("b", seq) for seq in range(9000, 9004)] + [("good", 1)]
+    assert refusals(store) == {("evil", "batch"): 1}
+
+
+def test_a_box_that_scatters_its_numbers_is_refused_at_a_cap_until_it_fills_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "RUNS_CAP", 100)
+    monkeypatch.setattr(streams, "_FEW", 0)
+    other = "00000000000000bb"
+    take(store, batch(*(alert(seq) for seq in range(2, 122, 2))))
+    take(store, batch(*(alert(seq) for seq in range(2, 82, 2)), e=other))
+    take(store, batch(alert(1000)), batch(alert(1), box="good"))
+    take(store, batch(gap(2000, scattered(1001, 5)), lane=0), batch(alert(2), box="good"))
+    assert (store.upto("b", EPOCH), store.upto("good", EPOCH)) == (0, 2)
+    assert refusals(store) == {("b", "batch"): 2}
+    take(store, batch(*(alert(seq) for seq in range(1, 121, 2))))
+    take(store, batch(alert(1000)))
+    assert store.upto("b", EPOCH) == 120 and ("b", 1000) in stored(store)
+    assert refusals(store) == {("b", "batch"): 2}
+
+
+def test_what_a_refused_message_says_is_in_no_log_and_no_reason(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    quoted = "x\nERROR sekisho.center: secret"
+    take(
+        store,
+        birth(st=quoted),
+        birth(epoch=quoted, box="c"),
+        batch(alert(1), z=quoted),
+        batch(alert(1), e=quoted, box="c"),
+        Message("sk/1/t/d/ev/1", b'{"v":1,"e":secret}'),
+        Message("sk/1/t/d/state", b"secret\xff"),
+        batch(b"[1,1,secret]", box="e"),
+    )
+    rows = refused.shown(store.database)[0]
+    assert len(rows) == 7 and len(caplog.records) == 7
+    assert not any("secret" in text or "ERROR" in text or "\n" in text for text in caplog.messages)
+    assert not any("secret" in row.reason for row in rows)
 
 
 TOPICS = st.one_of(

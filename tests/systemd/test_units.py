@@ -66,6 +66,11 @@ def test_a_daemon_is_isolated_watched_and_always_comes_back(path: Path) -> None:
     assert unit(path)["Unit"]["StartLimitIntervalSec"] == "0"
 
 
+@pytest.mark.parametrize("room", ["center", "center-web", "center-ca", "telemetry"])
+def test_a_daemon_that_strangers_can_feed_has_a_bound_on_its_memory(room: str) -> None:
+    assert re.fullmatch(r"[0-9]+[MG]", unit(FOLDER / f"sekisho-{room}.service")["Service"]["MemoryMax"])
+
+
 @pytest.mark.parametrize("path", TASKS, ids=lambda path: path.stem)
 def test_a_task_runs_once_as_a_user_of_ours_and_its_timer_makes_up_for_a_missed_time(path: Path) -> None:
     service = unit(path)["Service"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sekisho.center.ingest import parse_batch
 from sekisho.telemetry import batches, blocks, events
 from sekisho.telemetry.events import Alert, Dns, Event, Gap, Health
 from sekisho.telemetry.spool import Spool
@@ -43,6 +44,22 @@ def kept(spool: Spool) -> dict[int, int]:
 def pack_all(spool: Spool) -> None:
     for _ in range(20):
         spool.tidy([0, 0, 0], 0.0)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_gaps_of_many_runs_go_in_batches_that_the_centre_takes(spool: Spool, packed: bool) -> None:
+    runs = [(at, at) for at in range(1, 2 * events.GAP_RUNS, 2)]
+    spool.add([dns(number) for number in range(1, runs[-1][1] + 1)])
+    spool.add([Gap(at=NOW, first=1, last=runs[-1][1], count=len(runs), runs=runs)] * 30)
+    for _ in range(30 if packed else 0):
+        spool._pack("event", 0, 0)
+    after, taken = 0, 0
+    while load := spool.next_load(0, after):
+        payload = batches.payload("0" * 16, load.count, load.lines, packed=load.packed)
+        batch = parse_batch(0, payload)
+        assert load.packed == packed and batch.rejected == 0
+        after, taken = load.last, taken + len(batch.rows)
+    assert taken == 30
 
 
 def test_what_waits_long_is_packed_and_goes_out_as_it_lies(spool: Spool) -> None:

@@ -132,7 +132,7 @@ class Center:
         """Store a group, then acknowledge it to boxes and broker."""
         self._next_commit = time.monotonic() + PACE_S
         messages = [Message(_topic(message), bytes(message.payload)) for message in group]
-        answers = intake.take(self._store, messages, utc.now())
+        answers = intake.take(self._store, messages, utc.now(), lambda: sdnotify.notify("WATCHDOG=1"))
         if self._waiting:
             self._waiting = False
             sdnotify.notify("STATUS=Events are stored again.")

@@ -104,7 +104,7 @@ class Database:
             why = getattr(err, "orig", None) or err
             if isinstance(why, _VALUES):
                 raise Unstorable(f"{self.name} cannot hold a value: {type(why).__name__}.") from err
-            raise DeviceFault(f"Cannot use {self.name}: {why}.", "Check the path and the free space.") from err
+            raise DeviceFault(f"Cannot use {self.name}: {_said(why)}.", "Check the path and the free space.") from err
 
 
 def insert_new(db: sa.Connection, table: sa.Table) -> Any:
@@ -116,6 +116,11 @@ def insert_new(db: sa.Connection, table: sa.Table) -> Any:
     from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
     return postgresql_insert(table).on_conflict_do_nothing()
+
+
+def _said(why: BaseException) -> str:
+    """What the driver said, without the rows that PostgreSQL quotes in its details and context."""
+    return (why.diag.message_primary if isinstance(why, psycopg.Error) else None) or str(why)
 
 
 def _engine(url: str, *, read_only: bool) -> sa.Engine:
@@ -137,7 +142,7 @@ def _engine(url: str, *, read_only: bool) -> sa.Engine:
             db.execute("PRAGMA synchronous = FULL")
         return db
 
-    engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.QueuePool)
+    engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.QueuePool, hide_parameters=True)
     begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
     sa.event.listen(engine, "begin", lambda db: db.exec_driver_sql(begin))
     return engine
@@ -146,7 +151,10 @@ def _engine(url: str, *, read_only: bool) -> sa.Engine:
 def _postgresql(url: str) -> sa.Engine:
     """Connections that notice a server that is gone, and wait for another one's lock no longer than SQLite does."""
     engine = sa.create_engine(
-        url.replace("postgresql:", "postgresql+psycopg:", 1), pool_pre_ping=True, connect_args=_SILENCE
+        url.replace("postgresql:", "postgresql+psycopg:", 1),
+        pool_pre_ping=True,
+        connect_args=_SILENCE,
+        hide_parameters=True,
     )
     busy_ms = int(BUSY_S * 1000)
 
@@ -163,7 +171,7 @@ def _make_file(path: Path) -> None:
     made = path.with_name(f".{path.name}.{threading.get_native_id()}")
     made.unlink(missing_ok=True)
     made.touch(0o660)  # the centre's daemons are one group, each its own user
-    engine = sa.create_engine(f"sqlite:///{made}")
+    engine = sa.create_engine(f"sqlite:///{made}", hide_parameters=True)
     try:
         metadata.create_all(engine)
         engine.dispose()

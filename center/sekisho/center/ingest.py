@@ -8,6 +8,7 @@ repeat it for ever; a batch that is not one at all is refused whole and not ackn
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
@@ -126,15 +127,15 @@ def parse_state(payload: bytes) -> StateMessage:
             raise ValueError("too large")
         return _state(payload)
     except (msgspec.DecodeError, ValueError, RecursionError) as err:
-        raise RejectedInput(f"A state message was refused: {err}.") from err
+        raise RejectedInput(f"A state message was refused: {_why(err)}.") from err
 
 
 def parse_batch(lane: int, payload: bytes) -> Batch:
     """The rows of one message on the topic of `lane`.
 
     Raises:
-        RejectedInput: too large, also when expanded; wrong version, torn, or rows that are not numbered rows of
-            this lane.
+        RejectedInput: too large, also when expanded; wrong version, torn, rows that are not numbered rows of this
+            lane, or more than `events.BATCH_RUNS` dropped runs.
 
     """
     try:
@@ -145,12 +146,29 @@ def parse_batch(lane: int, payload: bytes) -> Batch:
         lines = (batches.expand(rest) if header.z else rest).rstrip(b"\n").split(b"\n", ROWS_CAP + 1)
         if header.v != 1 or header.n != len(lines):
             raise ValueError("not a whole batch of version 1")
-        rows = [_row(lane, line, header) for line in lines]
+        rows = list(_rows(lane, lines, header))
     except (msgspec.DecodeError, ValueError, RecursionError) as err:
-        raise RejectedInput(f"A batch was refused: {err}.") from err
+        raise RejectedInput(f"A batch was refused: {_why(err)}.") from err
     numbers = [row.seq for row in rows]
     rejected = sum(row.type == REJECTED for row in rows)
     return Batch(header.e, rows, (lane, min(numbers), max(numbers)), rejected)
+
+
+def _why(err: Exception) -> str:
+    """The reason without what the message said: a decoder quotes it, line breaks and all."""
+    if isinstance(err, msgspec.ValidationError):
+        return "a value is not what it should be"
+    return str(err) if type(err) is ValueError else "no JSON that can be read"
+
+
+def _rows(lane: int, lines: list[bytes], header: _Header) -> Iterator[NewRow]:
+    declared = 0
+    for line in lines:
+        row = _row(lane, line, header)
+        declared += len(row.dropped)
+        if declared > events.BATCH_RUNS:
+            raise ValueError("more dropped runs than a batch may declare")
+        yield row
 
 
 def _row(lane: int, line: bytes, header: _Header) -> NewRow:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
@@ -20,8 +20,9 @@ from sekisho.center.refused import Kind, Refusal
 from sekisho.center.store import Arrival, BoxState, NewRow, Store
 from sekisho.telemetry import events
 
-WORK_ROWS = 20_000
-"""Rows that are judged before they are stored: a group's memory is bounded, whatever its messages expand to."""
+WORK_SIZE = 20_000
+"""Rows, runs they declare as dropped, and KiB that are judged before they are stored: a transaction's time and memory
+are bounded, whatever a group's messages expand to."""
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class _Work:
     refusals: list[Refusal] = field(default_factory=list)
     aside: list[tuple[Message, Exception]] = field(default_factory=list)
     size: int = 0
+    """Against `WORK_SIZE`."""
 
     def leave_out(self, box: str, tenant: str) -> None:
         """Forget what this box asked for under this tenant."""
@@ -69,8 +71,8 @@ class _Work:
         self.states = [state for state in self.states if (state.tenant, state.box) != (tenant, box)]
 
 
-def take(store: Store, group: Sequence[Message], now: str) -> list[Answer]:
-    """Store a group; returns what to answer, now that it is durable.
+def take(store: Store, group: Sequence[Message], now: str, alive: Callable[[], None] = lambda: None) -> list[Answer]:
+    """Store a group; returns what to answer, now that it is durable. Calls `alive` before each of its transactions.
 
     Raises:
         DeviceFault: the database refused; the same group is to be taken again, repeating what was stored of it.
@@ -80,31 +82,32 @@ def take(store: Store, group: Sequence[Message], now: str) -> list[Answer]:
     work = _Work()
     for message in group:
         _judge(message, work, now)
-        if work.size >= WORK_ROWS:
-            answers += _store(store, work, now)
+        if work.size >= WORK_SIZE:
+            answers += _store(store, work, now, alive)
             work = _Work()
-    return answers + _store(store, work, now)
+    return answers + _store(store, work, now, alive)
 
 
-def _store(store: Store, work: _Work, now: str) -> list[Answer]:
+def _store(store: Store, work: _Work, now: str, alive: Callable[[], None]) -> list[Answer]:
+    alive()
     try:
         return _commit(store, work, now)
     except (RejectedInput, Unstorable) as err:
-        return _one_by_one(store, work, now, err)
+        return _one_by_one(store, work, now, err, alive)
     except DeviceFault:
         raise
     except Exception as err:  # noqa: BLE001 - one message nobody foresaw must not stop everybody's
-        return _one_by_one(store, work, now, err)
+        return _one_by_one(store, work, now, err, alive)
 
 
-def _one_by_one(store: Store, work: _Work, now: str, err: Exception) -> list[Answer]:
+def _one_by_one(store: Store, work: _Work, now: str, err: Exception, alive: Callable[[], None]) -> list[Answer]:
     if len(work.messages) == 1:
         (message,) = work.messages
         if isinstance(err, RejectedInput):
             refusal = Refusal("batch", ingest.box_of(message.topic), str(err))
             return _commit(store, _Work(refusals=[refusal]), now)
         return _commit(store, _Work(aside=[(message, err)]), now)
-    return [answer for message in work.messages for answer in take(store, [message], now)]
+    return [answer for message in work.messages for answer in take(store, [message], now, alive)]
 
 
 def _commit(store: Store, work: _Work, now: str) -> list[Answer]:
@@ -176,4 +179,4 @@ def _judge_batch(topic: Topic, lane: int, message: Message, work: _Work) -> None
     key = (topic.tenant, topic.box, batch.epoch)
     work.rows.setdefault(key, []).extend(batch.rows)
     work.runs.setdefault(key, []).append(batch.run)
-    work.size += len(batch.rows)
+    work.size += sum(1 + len(row.dropped) + (len(row.body) >> 10) for row in batch.rows)

@@ -28,6 +28,7 @@ from nats.js.errors import NotFoundError
 from sekisho.appliance.core import sdnotify, utc
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.center import ingest, intake
+from sekisho.center.brokers.model import PACKET_CAP
 from sekisho.center.intake import Message
 from sekisho.center.pulse import Pulse
 from sekisho.center.retention import Sweeper
@@ -165,7 +166,7 @@ class Worker:
         messages = [Message(msg.subject.replace(".", "/"), msg.data) for msg in group]
         while not self._stopped.is_set():
             try:
-                answers = await asyncio.to_thread(intake.take, self._store, messages, utc.now())
+                answers = await asyncio.to_thread(intake.take, self._store, messages, utc.now(), _alive)
             except DeviceFault as err:
                 log.error("%s Nothing was acknowledged; trying again.", err)
                 sdnotify.notify("WATCHDOG=1")
@@ -201,9 +202,12 @@ async def _ensure(jetstream: JetStreamContext, wanted: JetStream) -> str:
                 retention=RetentionPolicy.WORK_QUEUE,
                 discard=DiscardPolicy.NEW,
                 max_bytes=wanted.keep_mb << 20,
+                max_msg_size=PACKET_CAP,
                 num_replicas=wanted.replicas,
             )
         )
+    if info.config.max_msg_size != PACKET_CAP:  # made by an earlier release; NATS itself caps no MQTT packet
+        await jetstream.update_stream(info.config, max_msg_size=PACKET_CAP)
     consumer = ConsumerConfig(
         durable_name=CONSUMER,
         ack_policy=AckPolicy.EXPLICIT,
@@ -212,6 +216,10 @@ async def _ensure(jetstream: JetStreamContext, wanted: JetStream) -> str:
     )
     await jetstream.add_consumer(STREAM, consumer)
     return str(int(info.created.timestamp())) if info.created else STREAM
+
+
+def _alive() -> None:
+    sdnotify.notify("WATCHDOG=1")
 
 
 async def _say_error(err: Exception) -> None:

@@ -23,6 +23,12 @@ from sekisho.center.runs import Run
 EPOCHS_CAP: Final = 1000
 """Epochs of one box; an honest one begins a new one when its disk has damaged its spool."""
 
+RUNS_CAP: Final = 100_000
+"""Runs beyond `upto` of all of a box's epochs: what a transaction may have to read and write anew, about a second's
+work. An honest box has one for each row of a higher lane that waits among rows of a lower one."""
+_FEW: Final = 2048
+"""Numbers beyond `upto` among which a stream's runs are not worth counting."""
+
 Key = tuple[str, str]
 """Box and epoch."""
 
@@ -113,7 +119,12 @@ def uptos(db: sa.Connection, keys: Iterable[Key]) -> dict[Key, int]:
 
 
 def take(db: sa.Connection, stream: Locked, seqs: Iterable[int]) -> set[int]:
-    """Account for these numbers; returns those that were not stored before."""
+    """Account for these numbers; returns those that were not stored before.
+
+    Raises:
+        RejectedInput: more runs than `RUNS_CAP`; `declare` as well.
+
+    """
     wanted = sorted(set(seqs))
     if stream.reach == stream.upto == wanted[0] - 1 == wanted[-1] - len(wanted):  # nothing missing, as nearly always
         stream.upto = stream.reach = wanted[-1]
@@ -154,6 +165,11 @@ def _refuse_too_many(db: sa.Connection, boxes: set[str]) -> None:
         raise RejectedInput(f"{crowded} has begun {EPOCHS_CAP} epochs.", "Its spool or its certificate needs a look.")
 
 
+def _refuse_too_scattered(db: sa.Connection, box: str, more: int) -> None:
+    if (db.scalar(sa.select(sa.func.count()).where(RUN.c.box == box)) or 0) + more > RUNS_CAP:
+        raise RejectedInput(f"{box} leaves out more than {RUNS_CAP} runs of numbers.", "Its certificate needs a look.")
+
+
 def _accounted(db: sa.Connection, stream: Locked, low: int, high: int) -> list[Run]:
     """The runs that touch low..high, with everything to `upto` as the first."""
     done = [(0, stream.upto)]
@@ -166,6 +182,8 @@ def _account(db: sa.Connection, stream: Locked, have: list[Run], new: list[Run])
         return
     stream.reach = max(stream.reach, new[-1][1])
     (_, stream.upto), *ahead = runs.union([*have, *new])
+    if len(ahead) >= len(have) and stream.reach - stream.upto > _FEW:
+        _refuse_too_scattered(db, stream.key[0], len(ahead) - len(have) + 1)
     _drop(db, RUN, stream.key, have[1:])
     _put(db, RUN, stream.key, ahead)
 

@@ -19,7 +19,7 @@ import msgspec
 
 from sekisho.telemetry import batches
 from sekisho.telemetry.batches import Row
-from sekisho.telemetry.events import LANES
+from sekisho.telemetry.events import BATCH_RUNS, LANES
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS event(
@@ -256,10 +256,11 @@ def _rows(db: sqlite3.Connection, table: Table, lane: int, after: int, upto: int
         " WHERE lane = ? AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?"
     )
     taken: list[_Old] = []
-    size = 0
+    size = runs = 0
     for seq, at, body, clock, had in db.execute(query, (lane, start, min(upto, stop), BATCH_ROWS)):
         size += len(body) + 32
-        if taken and (size > max_bytes or clock != taken[0].clock):
+        runs += body.count(b"],[") + 1  # not less than what a gap's body declares
+        if taken and (size > max_bytes or runs > BATCH_RUNS or clock != taken[0].clock):
             break
         taken.append(_Old(Row(seq, lane, body), at, clock, had))
     return taken

@@ -261,6 +261,8 @@ class Gap(_Told, tag="gap", frozen=True):
 Event = Alert | FileVerdict | Bypass | Health | Device | Retro | Coverage | Web | Tls | Dns | Mail | Gap
 LANES = 3
 GAP_RUNS = 256
+BATCH_RUNS = 1024
+"""Dropped runs that one batch's gaps may declare: each costs the centre as much as a row."""
 MAX_DELIVERIES = 64
 
 encode = msgspec.json.Encoder().encode

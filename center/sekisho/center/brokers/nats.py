@@ -4,7 +4,7 @@ Users are mapped by the certificate's subject, with their own subjects as permis
 so every box is listed, and SIGHUP reads the list again (who is gone from it loses the connection). A box may use
 MQTT only: a user of the plain protocol could read `$MQTT.sub.>`, which every MQTT user must be allowed.
 The broker does not tie the client id to the certificate: ids of ours cannot be guessed (`telemetry.identity`).
-Its MQTT side has no cap on a packet; the centre refuses what is too large.
+Its MQTT side has no cap on a packet: the stream that keeps them has one (`jetstream`), and so has what parses them.
 """
 
 from __future__ import annotations
