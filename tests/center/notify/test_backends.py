@@ -10,15 +10,19 @@ import pytest
 import sqlalchemy as sa
 from post_office import alert
 
-from sekisho.center import tenants
+from sekisho.center import devices, tenants
 from sekisho.center.database import Database
+from sekisho.center.devices import DEVICE
+from sekisho.center.immunity import judge
+from sekisho.center.immunity.tables import SIGHTING
 from sekisho.center.notify import notices, queue, sweep, watch
 from sekisho.center.notify.desk import Desk, Notice
+from sekisho.center.notify.rounds import Rounds
 from sekisho.center.notify.tables import gathering, heap, mail
-from sekisho.center.outbox import NOTICE
-from sekisho.center.settings import Notify
+from sekisho.center.outbox import BAD_FILE, NOTICE
+from sekisho.center.settings import Days, Notify, Retention
 from sekisho.center.store import BoxState, NewRow, Store
-from sekisho.telemetry.events import Alert, Flow, encode
+from sekisho.telemetry.events import Alert, Device, FileVerdict, Flow, encode
 
 AT = "2026-01-02T03:04:05.000006Z"
 
@@ -281,6 +285,54 @@ def test_mails_are_kept_for_a_while_and_then_go_with_what_was_told(centre: Centr
         assert taken
         queue.sent(db, taken, "250 ok", now())
     for days, left in ((sweep.KEPT_DAYS - 1, 20), (sweep.KEPT_DAYS + 1, 19)):
-        sweep.sweep(centre.database, now() + dt.timedelta(days=days))
+        list(sweep.sweep(centre.database, now() + dt.timedelta(days=days), Retention()))
         assert centre.count(mail) == left
     assert centre.count(NOTICE) == 0
+
+
+def test_a_sweep_goes_on_until_all_is_gone_in_short_steps(centre: Centre, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "STEP_ROWS", 10)
+    centre.add(*[alert(1)] * 95)
+    while notices.plan(centre.database, now()):
+        pass
+    steps = sweep.sweep(centre.database, now() + dt.timedelta(days=9999), Retention())
+    assert max(steps) == 10
+    assert centre.count(NOTICE) == 0
+
+
+def test_no_copy_of_an_event_outlives_what_its_tenant_wants_kept(centre: Centre) -> None:
+    today = now()
+    device = Device(at=today.isoformat(), mac="00:11:22:33:44:55", name="REGI-1")
+    for tenant, box, sha256 in (("t1", "box-1", "ab" * 32), ("t2", "box-2", "cd" * 32)):
+        bad = FileVerdict(at=AT, sha256=sha256, outcome="blocked", rules=["Emotet"])
+        rows = [
+            NewRow(1, 1, "alert", AT, encode(alert(1)), stars=3),
+            NewRow(2, 0, "file", AT, encode(bad), stars=2),
+            NewRow(3, 2, "device", AT, encode(device)),
+        ]
+        with centre.store.transaction():
+            centre.store.add(tenant, box, "e" * 16, rows, today.isoformat())
+    policy = Retention(tenants={"t2": Days(verdicts=5, alerts=9, metadata=7)})
+    tables = (NOTICE, BAD_FILE, SIGHTING, DEVICE)
+    list(sweep.sweep(centre.database, today + dt.timedelta(days=500), policy))
+    assert [centre.count(table) for table in tables] == [4, 2, 0, 0], "what is new is not forgotten"
+    with centre.database.transaction() as db:
+        devices.note(db, "t1", "box-1", [NewRow(3, 2, "device", AT, encode(device))])
+        devices.note(db, "t2", "box-2", [NewRow(3, 2, "device", AT, encode(device))])
+    while notices.plan(centre.database, today):
+        pass
+    judge.judge(centre.database)
+    for days, left in ((4, [4, 2, 2, 2]), (8, [3, 1, 1, 2]), (10, [2, 1, 1, 1]), (91, [0, 0, 0, 1]), (401, [0] * 4)):
+        list(sweep.sweep(centre.database, today + dt.timedelta(days=days), policy))
+        assert [centre.count(table) for table in tables] == left
+
+
+def test_a_round_that_was_set_aside_goes_with_what_it_held(centre: Centre) -> None:
+    centre.add(alert(1), alert(1))
+    notices.plan(centre.database, now())
+    with centre.database.transaction() as db:
+        rounds = Rounds(db, now())
+        rounds.set_aside(db.execute(sa.select(gathering)).one())
+    for days, left in ((sweep.KEPT_DAYS - 1, 1), (sweep.KEPT_DAYS + 1, 0)):
+        list(sweep.sweep(centre.database, now() + dt.timedelta(days=days), Retention()))
+        assert (centre.count(gathering), centre.count(heap)) == (left, left)

@@ -11,6 +11,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Generator
 from typing import Final
 
 from sekisho.appliance.core import program, sdnotify
@@ -40,7 +41,7 @@ class Notifier:
     """The threads and what they share: a stop, a wake-up, their last signs of life."""
 
     def __init__(self, config: CenterSettings) -> None:
-        self._config = config.notify
+        self._config, self._retention = config.notify, config.retention
         self._database = Database(config.store)
         self._reading = Database(config.store, read_only=True)
         count = SENDERS if self._config.smtp_host else 0
@@ -63,6 +64,7 @@ class Notifier:
             thread.start()
         sdnotify.notify("READY=1")
         looked = swept = beat = 0.0
+        sweeping: Generator[int] | None = None
         while not self._stop.is_set():
             moment = time.monotonic()
             try:
@@ -70,10 +72,13 @@ class Notifier:
                 if moment - looked >= watch.EVERY_S:
                     looked = moment
                     watch.step(self._database, self._reading, self._config, now())
-                if moment - swept >= sweep.EVERY_S:
+                if sweeping is None and moment - swept >= sweep.EVERY_S:
                     swept = moment
-                    sweep.sweep(self._database, now())
+                    sweeping = sweep.sweep(self._database, now(), self._retention)
+                if sweeping is not None and next(sweeping, None) is None:
+                    sweeping = None
             except DeviceFault as err:
+                sweeping = None
                 log.error("%s Nothing was planned; trying again.", err)
                 self._stop.wait(RETRY_S)
                 continue
