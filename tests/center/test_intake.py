@@ -281,6 +281,27 @@ def test_a_box_that_scatters_its_numbers_is_refused_at_a_cap_until_it_fills_them
     assert refusals(store) == {("b", "batch"): 2}
 
 
+def test_numbers_that_come_late_are_looked_for_where_they_are(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    touching = streams._touching
+
+    def count(*args: Any) -> list[tuple[int, int]]:
+        found = touching(*args)
+        read.append(len(found))
+        return found
+
+    runs = [(1, 1), *scattered(5000, 250), (20_000, 20_002)]
+    take(store, batch(gap(30_000, runs), lane=0))
+    assert len(store.declared()) == 252
+    monkeypatch.setattr(streams, "_touching", count)
+    take(store, batch(alert(1), alert(20_001), alert(29_000)))
+    take(store, batch(alert(1)))
+    monkeypatch.undo()
+    assert [(gap.first, gap.last) for gap in store.declared()] == [*runs[1:-1], (20_000, 20_000), (20_002, 20_002)]
+    assert stored(store) == [("b", 30_000), ("b", 1), ("b", 20_001), ("b", 29_000)]
+    assert sum(read) < 300  # what lies ahead, and two gaps of 252
+
+
 def test_what_a_refused_message_says_is_in_no_log_and_no_reason(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     quoted = "x\nERROR sekisho.center: secret"
     take(

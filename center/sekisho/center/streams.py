@@ -9,7 +9,7 @@ The stream's row is locked from `lock` to the end of the transaction, so several
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,7 +27,7 @@ RUNS_CAP: Final = 100_000
 """Runs beyond `upto` of all of a box's epochs: what a transaction may have to read and write anew, about a second's
 work. An honest box has one for each row of a higher lane that waits among rows of a lower one."""
 _FEW: Final = 2048
-"""Numbers beyond `upto` among which a stream's runs are not worth counting."""
+"""Numbers so few that the runs among them are not worth counting."""
 
 Key = tuple[str, str]
 """Box and epoch."""
@@ -190,12 +190,25 @@ def _account(db: sa.Connection, stream: Locked, have: list[Run], new: list[Run])
 
 def _late(db: sa.Connection, stream: Locked, seqs: Sequence[int]) -> set[int]:
     """Those of these numbers that were declared dropped and come after all; they are no gap any more."""
-    gaps = _touching(db, GAP, stream.key, seqs[0], seqs[-1])
-    late = {seq for seq in seqs if runs.holds(gaps, seq)}
-    if late:
-        _drop(db, GAP, stream.key, gaps)
-        _put(db, GAP, stream.key, runs.minus(gaps, runs.of(late)))
+    late: set[int] = set()
+    for part in _neighbours(seqs):  # what a box declared in years lies between two numbers far apart
+        gaps = _touching(db, GAP, stream.key, part[0], part[-1])
+        if found := {seq for seq in part if runs.holds(gaps, seq)}:
+            _drop(db, GAP, stream.key, gaps)
+            _put(db, GAP, stream.key, runs.minus(gaps, runs.of(found)))
+            late |= found
     return late
+
+
+def _neighbours(seqs: Sequence[int]) -> Iterator[list[int]]:
+    """Sorted numbers in parts without a hole of more than `_FEW`."""
+    part: list[int] = []
+    for seq in seqs:
+        if part and seq - part[-1] > _FEW:
+            yield part
+            part = []
+        part.append(seq)
+    yield part
 
 
 def _touching(db: sa.Connection, table: sa.Table, key: Key, low: int, high: int) -> list[Run]:
