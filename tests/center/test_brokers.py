@@ -289,6 +289,64 @@ def test_when_the_broker_ends_its_keeper_does_too_and_a_list_outlives_the_databa
     assert "user box-1" in (site.root / "broker" / "acl").read_text()
 
 
+def _register(site: Site, what: Callable[..., None], *args: str) -> None:
+    with closing(Database(str(site.store_path))) as file, file.transaction() as db:
+        what(db, *args, "2026-01-02T03:04:05.000000Z")
+
+
+def test_the_last_box_of_all_is_taken_from_the_list_too_and_once(site: Site) -> None:
+    acl, log = site.root / "broker" / "acl", site.root / "broker.log"
+    for box in ("box-1", "box-2"):
+        _register(site, registry.expect, box, "t1")
+    _register(site, registry.activate, "box-1")
+    site.serve()
+    site.start("broker")
+    assert "user box-1" in acl.read_text()
+    _register(site, registry.revoke, "box-1")
+    site.wait(lambda: "user box-1" not in acl.read_text())
+    _register(site, registry.activate, "box-2")
+    site.wait(lambda: "1 boxes may connect" in log.read_text())
+    assert log.read_text().count("boxes may connect") == 2
+    site.kill("broker", signal.SIGTERM)
+    _register(site, registry.revoke, "box-2")
+    site.start("broker")
+    assert "user box-" not in acl.read_text()
+
+
+def test_a_list_that_could_not_be_written_is_written_later(site: Site) -> None:
+    acl, log = site.root / "broker" / "acl", site.root / "broker.log"
+    _register(site, registry.expect, "box-1", "t1")
+    site.serve()
+    site.start("broker")
+    acl.unlink()
+    acl.mkdir()
+    _register(site, registry.activate, "box-1")
+    site.wait(lambda: "not carried out yet" in log.read_text())
+    acl.rmdir()
+    site.wait(lambda: acl.exists() and "user box-1" in acl.read_text())
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("site", ["rabbitmq"], indirect=True)
+def test_what_was_revoked_while_rabbitmq_was_away_it_forgets_when_it_is_back(site: Site) -> None:
+    for box in ("box-1", "box-2"):
+        _register(site, registry.expect, box, "t1")
+        _register(site, registry.activate, box)
+
+    def users() -> set[str]:
+        argv = [str(site.root / "broker" / "ctl"), "list_users", "--silent", "--formatter", "json"]
+        return {one["user"] for one in json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)}
+
+    site.serve()
+    site.start("broker")
+    assert {"box-1", "box-2"} <= users()
+    site.kill("broker", signal.SIGTERM)
+    _register(site, registry.revoke, "box-2")
+    site.start("broker")
+    site.wait(lambda: "box-2" not in users())
+    assert {"box-1", "center", "immunity"} <= users()
+
+
 @pytest.mark.parametrize(("kind", "listed"), [("mosquitto", True), ("nats", False), ("rabbitmq", False)])
 def test_a_revoked_certificate_keeps_its_box_out_where_brokers_know_no_revocation(
     tmp_path: Path, kind: str, listed: bool

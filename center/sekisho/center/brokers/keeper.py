@@ -35,6 +35,7 @@ from sekisho.center.pki import Credentials
 from sekisho.center.settings import CenterSettings, Serve
 
 POLL_S: Final = 1.0
+RETRY_S: Final = 5.0
 START_S: Final = 60.0
 END_S: Final = 20.0
 
@@ -59,22 +60,30 @@ class Keeper:
         self._list = Path(config.serve.directory) / "members.json"
         self._crl = Path(config.ca.revoked) / revoking.CRL
         self._stopped = threading.Event()
-        self._members = self._try_members() or _read(self._list)
-        self._launch = self._write()
+        self._listens = threading.Event()
+        found = self._try_members()
+        self._members = _read(self._list) if found is None else found
+        self._crl_read = stamp(self._crl)
+        self._behind = config.serve.kind == "rabbitmq"  # which keeps its users over a restart: they are compared
+        self._launch = self._write(self._members)
 
     def run(self) -> int:
         """Run the broker until `stop`; the exit code."""
         child = subprocess.Popen(self._launch.argv)
         threading.Thread(target=self._say_ready, name="ready", daemon=True).start()
+        again = 0.0
         while not self._stopped.wait(POLL_S):
             if child.poll() is not None:
                 log.error("the broker has ended with code %d", child.returncode)
                 return 3
             sdnotify.notify("WATCHDOG=1")
+            if not self._listens.is_set() or time.monotonic() < again:
+                continue
             try:
                 self._follow(child)
             except DeviceFault as err:
-                log.error("%s The list of boxes stays as it is.", err)
+                log.error("%s The list of boxes is not carried out yet; trying again.", err)
+                again = time.monotonic() + RETRY_S
         child.send_signal(signal.SIGTERM)
         try:
             child.wait(END_S)
@@ -87,19 +96,22 @@ class Keeper:
         self._stopped.set()
 
     def _follow(self, child: subprocess.Popen[bytes]) -> None:
-        """Write the list anew and have it read, when the registry or the revoked have changed."""
+        """Write the list anew and have it read, when the registry or the revoked have changed; all of it or again."""
         members, crl = self._try_members(), stamp(self._crl)
-        if (members is None or members == self._members) and crl == self._crl_read:
+        if members is None:
+            members = self._members
+        if members == self._members and crl == self._crl_read and not self._behind:
             return
-        before, self._members = self._members, members or self._members
-        self._write()
+        self._behind = True
+        self._write(members)
         if self._serve.kind == "rabbitmq":
-            kept = {member.box for member in self._members}
-            gone = [member.box for member in before if member.box not in kept]
+            kept = {member.box for member in members}
+            gone = [member.box for member in self._members if member.box not in kept]
             rabbitmq.reload(Path(self._serve.directory), gone)
         else:
             child.send_signal(signal.SIGHUP)
-        log.info("%d boxes may connect", len(self._members))
+        self._members, self._crl_read, self._behind = members, crl, False
+        log.info("%d boxes may connect", len(members))
 
     def _try_members(self) -> tuple[Member, ...] | None:
         """The boxes that have a certificate and none that is revoked; None while the database does not answer."""
@@ -115,9 +127,8 @@ class Keeper:
             return None
         return tuple(member for member in found if not registry.is_service(member.box, self._services))
 
-    def _write(self) -> Launch:
+    def _write(self, members: tuple[Member, ...]) -> Launch:
         serve, directory = self._serve, Path(self._serve.directory)
-        self._crl_read = stamp(self._crl)
         broker = Broker(
             directory,
             Credentials(Path(serve.ca), Path(serve.cert), Path(serve.key)),
@@ -125,24 +136,25 @@ class Keeper:
             serve.port,
             serve.websocket_port,
             workers=serve.workers,
-            members=self._members,
+            members=members,
             max_connections=serve.connections,
         )
         try:
             launch = _write(serve, broker, self._crl)
-            write_atomic(self._list, msgspec.json.encode(self._members))
+            write_atomic(self._list, msgspec.json.encode(members))
         except OSError as err:
             raise DeviceFault(f"Cannot write in {directory}: {err.strerror}.") from err
         return launch
 
     def _say_ready(self) -> None:
-        """Tell systemd when the broker listens."""
+        """Tell systemd when the broker listens, and that it can be told of changes: before, a signal would end it."""
         until = time.monotonic() + START_S
         while time.monotonic() < until and not self._stopped.is_set():
             with suppress(OSError), socket.create_connection((self._serve.address or "localhost", self._serve.port), 1):
                 sdnotify.notify("READY=1")
-                return
+                break
             time.sleep(0.1)
+        self._listens.set()
 
 
 def _write(serve: Serve, broker: Broker, crl: Path) -> Launch:

@@ -12,10 +12,11 @@ import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
+from sekisho.appliance.core import sdnotify
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.center.brokers.model import (
@@ -33,7 +34,8 @@ from sekisho.center.brokers.model import (
 from sekisho.center.settings import Erlang
 
 PROGRAMS: Final = Path("/usr/lib/rabbitmq/lib")
-CTL_S: Final = 60.0
+CTL_S: Final = 20.0
+"""For one order; shorter than the keeper's watchdog, which is fed between them."""
 SESSION_S: Final = 7 * 86400
 """How long the centre's queue waits for it."""
 _VHOST: Final = "/"
@@ -55,6 +57,7 @@ exit "$code"
 """
 
 _Entry = dict[str, object]
+_T = TypeVar("_T")
 
 
 def write_config(broker: Broker, erlang: Erlang | None = None) -> Launch:
@@ -171,23 +174,55 @@ def _topics(user: str, writes: Iterable[str], reads: Iterable[str]) -> _Entry:
 
 
 def reload(directory: Path, gone: Iterable[str]) -> None:
-    """Have a running broker read its definitions again, and forget users: their connections are closed.
+    """Have a running broker read its definitions again, and forget every other user: their connections are closed.
+
+    Of users that are there and not defined, those with a tag stay: an operator made them. `gone` have their connections
+    closed also if they were forgotten before.
 
     Raises:
-        DeviceFault: the broker does not take it.
+        DeviceFault: the broker does not take it; to be done again as a whole.
 
     """
-    ctl = [str(directory / "ctl")]
-    orders = [["import_definitions", str(directory / "definitions.json")]]
-    for user in gone:
-        orders += [["delete_user", user], ["close_all_user_connections", user, "revoked"]]
-    for order in orders:
-        try:
-            done = subprocess.run([*ctl, *order], capture_output=True, text=True, timeout=CTL_S, check=False)
-        except (OSError, subprocess.TimeoutExpired) as err:
-            raise DeviceFault(f"RabbitMQ could not be told to {order[0]}: {err}.") from err
-        if done.returncode:
-            raise DeviceFault(f"RabbitMQ refused to {order[0]}: {done.stderr[-300:]}")
+    definitions = directory / "definitions.json"
+    _order(directory, "import_definitions", str(definitions))
+    wanted = {user.name for user in _decode(definitions.read_bytes(), _Definitions).users}
+    listed = _decode(_order(directory, "list_users", "--silent", "--formatter", "json"), list[_Listed])
+    there = {user.user for user in listed if not user.tags}
+    for user in sorted((there - wanted) | set(gone)):
+        if user in there:
+            _order(directory, "delete_user", user)
+        _order(directory, "close_all_user_connections", user, "revoked")
+
+
+class _Named(msgspec.Struct):
+    name: str
+
+
+class _Definitions(msgspec.Struct):
+    users: list[_Named]
+
+
+class _Listed(msgspec.Struct):
+    user: str
+    tags: list[str]
+
+
+def _decode(content: bytes, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.DecodeError as err:
+        raise DeviceFault(f"RabbitMQ's list of users is not understood: {err}.") from err
+
+
+def _order(directory: Path, *words: str) -> bytes:
+    sdnotify.notify("WATCHDOG=1")
+    try:
+        done = subprocess.run([str(directory / "ctl"), *words], capture_output=True, timeout=CTL_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as err:
+        raise DeviceFault(f"RabbitMQ could not be told to {words[0]}: {err}.") from err
+    if done.returncode:
+        raise DeviceFault(f"RabbitMQ refused to {words[0]}: {done.stderr.decode(errors='replace')[-300:]}")
+    return done.stdout
 
 
 def _environment(directory: Path, erlang: Erlang) -> str:
