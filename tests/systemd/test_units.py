@@ -19,6 +19,7 @@ DAEMONS = {path.parent.name: f"sekisho.{path.parent.name}.daemon" for path in RO
     for path in ROOT.glob("center/sekisho/center/*/__main__.py")
 }
 MAX_EXPOSURE = 3.0
+DOCS = "".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
 INSTALLED = "/opt/sekisho/venv/bin"
 
 
@@ -100,6 +101,41 @@ def test_capabilities_are_the_least() -> None:
         "sekisho-center-notify": set(),
         "sekisho-center-web": set(),
     }
+
+
+def test_a_daemon_of_the_centre_reads_no_other_ones_key(tmp_path: Path) -> None:
+    """The modes as systemd-tmpfiles sets them, with every file in the wrong mode before."""
+    etc = tmp_path / "etc"
+    users = [unit(path)["Service"]["User"] for path in SERVICES if path.stem.startswith("sekisho-center")]
+    ids = {"root": 0} | {user: number for number, user in enumerate(users, 1000)}
+    groups = {"root": 0, "sekisho-center": 2000}
+    etc.mkdir()
+    (etc / "passwd").write_text("".join(f"{user}:x:{number}:0::/:/bin/false\n" for user, number in ids.items()))
+    (etc / "group").write_text("".join(f"{group}:x:{number}:\n" for group, number in groups.items()))
+    conf = (ROOT / "systemd" / "tmpfiles.d" / "sekisho.conf").read_text()
+    lines = [
+        line for line in conf.splitlines() if len(line.split()) > 1 and line.split()[1].startswith("/etc/sekisho-c")
+    ]
+    made = tmp_path / "etc" / "tmpfiles.d" / "centre.conf"
+    made.parent.mkdir()
+    made.write_text("\n".join(lines) + "\n")
+    named = [Path(found) for found in re.findall(r'^key = "(/etc/\S+)"', DOCS, re.M)]
+    places = re.findall(r"^d (/etc/sekisho-center-\S+)", conf, re.M)
+    keys = sorted({*named, *(Path(place) / "secret" for place in places)})
+    assert len(named) >= 3
+    for key in [*keys, Path("/etc/sekisho-center/stray.key")]:
+        put = tmp_path / key.relative_to("/")
+        put.parent.mkdir(exist_ok=True)
+        put.write_text("secret")
+        put.chmod(0o644)
+    for _ in range(2):  # also what was put there between two runs
+        subprocess.run(["systemd-tmpfiles", f"--root={tmp_path}", "--create", "centre.conf"], check=True)
+    owners = {key.parent: (tmp_path / key.relative_to("/")).stat().st_uid for key in keys}
+    assert len(set(owners.values())) == len(owners) and set(owners.values()) <= set(ids.values()) - {0}
+    for key in keys:
+        put = tmp_path / key.relative_to("/")
+        assert put.stat().st_mode & 0o077 == 0 and put.parent.stat().st_uid == 0, key
+    assert (etc / "sekisho-center" / "stray.key").stat().st_mode & 0o077 == 0
 
 
 def test_every_writable_path_is_made_before() -> None:
