@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from sekisho.center.store import NewRow, Store
 from sekisho.center.tenants import Tenant
 from sekisho.telemetry.events import FileVerdict, encode
 
-NOW = 1_800_000_000.0
 AT = "2026-11-21T10:00:00.000000Z"
+NOW = dt.datetime.fromisoformat(AT).timestamp()
 
 
 def sha(name: str) -> str:
@@ -138,6 +139,15 @@ def test_what_an_operator_withdraws_stays_withdrawn(centre: Centre) -> None:
     assert centre.stopped(NOW + listing.WHOLE_S) == {sha("a")}
     with pytest.raises(RejectedInput, match="no SHA-256"):
         commands.withdraw(centre.database, "abc", "")
+
+
+def test_what_no_rule_finds_any_more_leaves_the_list_and_an_operators_word_stays(centre: Centre) -> None:
+    found = dt.datetime.fromisoformat(AT).timestamp()
+    centre.found("a")
+    commands.enlist(centre.database, sha("b"), "known bad")
+    assert centre.stopped(found + 1) == {sha("a"), sha("b")}
+    assert centre.stopped(found + listing.LIFE_S - 60) == {sha("a"), sha("b")}
+    assert centre.stopped(found + listing.LIFE_S + listing.WHOLE_S) == {sha("b")}
 
 
 def test_the_list_keeps_the_newest(centre: Centre, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,8 @@ def _one(db: sa.Connection, row: Any, boxes: int) -> str:
     if not tenants.load(db, row.tenant).immunity:
         return "not_shared"
     before = db.execute(sa.select(FLEET_FILE.c.state).where(FLEET_FILE.c.sha256 == row.sha256)).scalar()
+    if before == "listed":
+        db.execute(FLEET_FILE.update().where(FLEET_FILE.c.sha256 == row.sha256).values(at=row.received_at))
     if before in ("listed", "withdrawn"):
         return str(before)
     if not _counted(db, row):

@@ -6,6 +6,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from sekisho.appliance.core import utc
 from sekisho.appliance.core.fleet import All, Change
 from sekisho.appliance.core.known import MAX_FILES
 from sekisho.center import tenants
@@ -18,6 +19,8 @@ WHOLE_S: Final = 24 * 3600
 """A whole list is made again after this, so that a box's copy does not run out."""
 VALID_S: Final = 14 * 24 * 3600
 """How long a box that hears nothing goes on using what it has."""
+LIFE_S: Final = 14 * 24 * 3600
+"""A file that no box's own rules have found for so long leaves the list: rules that erred are mended within days."""
 CROWD: Final = 64
 """Changes from which a whole list is made instead."""
 
@@ -41,12 +44,12 @@ def current(database: Database, now: float) -> tuple[All | Change, ...]:
         if not base or len(since) >= CROWD or now - based_at >= WHOLE_S:
             base = next_number(db)
             db.execute(FLEET_LIST.update().values(base=base, based_at=int(now)))
-            return (_whole(db, base, until),)
+            return (_whole(db, base, now),)
         if not since:
-            return (_whole(db, base, until),)
+            return (_whole(db, base, now),)
         add = [sha256 for sha256, state in since if state == "listed"]
         remove = [sha256 for sha256, state in since if state == "withdrawn"]
-        return (_whole(db, base, until), Change(n, base, until, add, remove))
+        return (_whole(db, base, now), Change(n, base, until, add, remove))
 
 
 def due(database: Database, seen: int, now: float) -> bool:
@@ -84,12 +87,13 @@ def note_away(database: Database, box: str, tenant: str, *, gone: bool) -> None:
             db.execute(FLEET_AWAY.insert().values(box=box, tenant=tenant))
 
 
-def _whole(db: sa.Connection, number: int, until: int) -> All:
+def _whole(db: sa.Connection, number: int, now: float) -> All:
     """The list as it was numbered, without what was withdrawn since (the change behind it says so too)."""
     rows = db.scalars(
         sa.select(FLEET_FILE.c.sha256)
         .where(FLEET_FILE.c.n <= number, FLEET_FILE.c.state == "listed")
+        .where(sa.or_(FLEET_FILE.c.box == "", FLEET_FILE.c.at >= utc.of_unix(now - LIFE_S)))
         .order_by(FLEET_FILE.c.n.desc())
         .limit(MAX_FILES)
     )
-    return All(number, until, b"".join(sorted(map(bytes.fromhex, rows))))
+    return All(number, int(now) + VALID_S, b"".join(sorted(map(bytes.fromhex, rows))))
