@@ -27,7 +27,7 @@ from sekisho.lab.postgres import Postgres
 
 BOXES = 45
 pytestmark = [
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(420),
     pytest.mark.skipif(not installed(), reason="nats-server is not installed"),
 ]
 
@@ -111,7 +111,7 @@ def test_a_boxs_node_is_killed_under_load_then_the_streams_leader_and_each_comes
         _stores_more(stand)
         cluster.start(victim)
     write_alert(stand.eve, 2)
-    stand.begin(Phase(90.0, settle=True))
+    stand.begin(Phase(240.0, settle=True))
     told, rest = stand.finish(), stand.finish()
     assert told.lost >= 2, "no box was connected to the nodes that were killed"
     assert rest.made >= 500
