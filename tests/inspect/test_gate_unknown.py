@@ -244,3 +244,18 @@ def test_a_request_known_by_its_last_piece_is_not_cut() -> None:
         talk.kind = marks.HTTP | SEEN
         assert gate.held(talk.to_server(15, POST[15:]))
         assert gate.gate.stats().cut == 0
+
+
+def test_what_the_server_said_before_such_a_head_is_not_left_waiting() -> None:
+    """Its packet stands in the kernel's queue, and the flow in the gate's table, until somebody decides."""
+    cut = POST.index(BODY)
+    with dry() as gate:
+        talk = opened(gate)
+        assert passed_on_watch(gate, ask(talk, 0, b"?" * cut))
+        assert passed_on_watch(gate, ask(talk, cut, BODY))
+        talk.kind = marks.HTTP | SEEN
+        early = talk.to_client(0, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+        assert gate.held(early)
+        talk.to_server(0, POST[:cut])
+        assert gate.dropped(early)
+        assert gate.gate.stats().spooled == gate.holding == 0

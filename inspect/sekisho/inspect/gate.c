@@ -502,6 +502,15 @@ static void drop_held(struct gate *g, struct direction *d) {
     }
 }
 
+/* Nothing of this flow goes on: what is held of it is dropped, what is known of its bytes forgotten. */
+static void drop_all(struct gate *g, struct flow *f) {
+    for (int i = 0; i < 2; i++) {
+        drop_held(g, &f->dir[i]);
+        spool_free(g, &f->dir[i]);
+    }
+    wait_off(g, f);
+}
+
 /* Forget the patches that lie before `acknowledged` (all of them without one): nobody asks for those bytes again. */
 static void forget_patches(struct direction *d, const uint32_t *acknowledged) {
     for (int i = 0; i < d->patches;) {
@@ -1518,6 +1527,7 @@ static void handle(struct gate *g, struct packet *p) {
     if (!f->begun && p->plen && p->dir == GATE_TO_SERVER) {
         f->begun = 1;
         if (sent_beyond(g, p) && f->state == OPEN) {
+            drop_all(g, f); /* the server may have spoken first */
             f->state = CUT;
             g->stats.cut++;
         }
@@ -1832,11 +1842,7 @@ int64_t gate_cut(struct gate *g, uint64_t flow, uint32_t dir, const char *reply,
     }
     g->stats.cut++;
     if (dir == GATE_TO_CLIENT && page_instead(g, f)) {
-        for (int i = 0; i < 2; i++) {
-            drop_held(g, &f->dir[i]);
-            spool_free(g, &f->dir[i]);
-        }
-        wait_off(g, f);
+        drop_all(g, f);
         return withheld;
     }
     f->state = CUT;
@@ -1845,9 +1851,7 @@ int64_t gate_cut(struct gate *g, uint64_t flow, uint32_t dir, const char *reply,
         else decide(g, h->id, NF_DROP, 0, NULL, 0);
         give_back(g, h);
     }
-    spool_free(g, &f->dir[0]);
-    spool_free(g, &f->dir[1]);
-    wait_off(g, f);
+    drop_all(g, f);
     return withheld;
 }
 
