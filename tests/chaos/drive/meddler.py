@@ -26,6 +26,8 @@ from sekisho.center.ingest import parse_batch, parse_topic
 OLD = 200
 """Messages remembered per direction, to be dug out."""
 HELD_S = 0.3
+LINE = 1000
+"""Packets on a slow line."""
 
 
 class Relay:
@@ -39,11 +41,21 @@ class Relay:
         self._held: dict[str, list[Publish]] = {"up": [], "down": []}
 
     async def run(self, towards: str, source: asyncio.StreamReader) -> None:
-        """Pass packets on in one direction until the connection ends."""
+        """Pass packets on in one direction until the connection ends; a slow line is late, not narrow."""
+        line: asyncio.Queue[tuple[float, Packet]] = asyncio.Queue(LINE)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._deliver(towards, line))
+            clock, due = asyncio.get_running_loop().time, 0.0
+            while True:
+                packet = await mqttwire.read(source)
+                due = max(due, clock() + self._site.random.uniform(0, self._site.mischief.get("delay", 0.0)))
+                await line.put((due, packet))
+
+    async def _deliver(self, towards: str, line: asyncio.Queue[tuple[float, Packet]]) -> None:
         while True:
-            packet = await mqttwire.read(source)
-            if slow := self._site.mischief.get("delay", 0.0):
-                await asyncio.sleep(self._site.random.uniform(0, slow))
+            due, packet = await line.get()
+            if (left := due - asyncio.get_running_loop().time()) > 0:
+                await asyncio.sleep(left)
             if packet.kind == mqttwire.PUBLISH:
                 self._meet(towards, Publish.of(packet))
             elif packet.kind != mqttwire.PUBACK or not self._answers_ours(towards, packet):
@@ -164,8 +176,11 @@ class Meddler:
         for way in ways:
             way.cancel()
             await asyncio.wait([way])
-            if not way.cancelled() and not isinstance(way.exception(), (OSError, asyncio.IncompleteReadError)):
-                print(repr(way.exception()), file=sys.stderr, flush=True)
+            failed = None if way.cancelled() else way.exception()
+            if isinstance(failed, BaseExceptionGroup):
+                failed = failed.split((OSError, asyncio.IncompleteReadError))[1]
+            if failed:
+                print(repr(failed), file=sys.stderr, flush=True)
         self._clients.discard(client)
         for writer in (client, broker):
             writer.transport.abort()
