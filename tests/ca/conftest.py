@@ -24,6 +24,8 @@ from sekisho.center.brokers import mosquitto
 from sekisho.center.brokers.model import Broker
 from sekisho.center.store import Store, Stored
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "wrong_clock"))
+
 DAY_S = 86400.0
 
 

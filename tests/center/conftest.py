@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -30,6 +30,8 @@ from sekisho.center.store import Store, Stored
 from sekisho.lab.postgres import Postgres, programs
 from sekisho.telemetry.link import LinkStatus
 from sekisho.telemetry.link import read as read_link
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "wrong_clock"))
 
 
 def free_port() -> int:
@@ -142,6 +144,28 @@ class Site:
         """Keep the centre's store elsewhere; before it is started."""
         self.store_path, self.store_url = Path(url), str(url)
         self._write_settings()
+
+    @contextmanager
+    def small_disk(self, name: str, size: str) -> Iterator[Callable[[], Path]]:
+        """A file system of its own; the function given fills it and names the file that does. Ends with `stop`."""
+        folder = self.root / name
+        folder.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        if subprocess.run(mount, capture_output=True).returncode:
+            pytest.skip("mounting a small disk needs root")
+
+        def fill() -> Path:
+            filler = folder / "filler"
+            with pytest.raises(OSError, match="No space"), filler.open("wb", buffering=0) as out:
+                while True:
+                    out.write(bytes(4096))
+            return filler
+
+        try:
+            yield fill
+        finally:
+            self.stop()
+            subprocess.run(["umount", "-l", str(folder)], check=True)
 
     def start(self, *names: str) -> None:
         argv = {

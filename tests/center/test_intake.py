@@ -18,7 +18,7 @@ from sekisho.center import ingest, intake, refused, streams
 from sekisho.center.ca import registry
 from sekisho.center.database import Unstorable
 from sekisho.center.intake import Answer, Message
-from sekisho.center.store import Arrival, NewRow, Store
+from sekisho.center.store import AHEAD, Arrival, NewRow, Store
 
 NOW = "2026-11-21T03:04:05.000006Z"
 EPOCH = "00000000000000aa"
@@ -66,6 +66,21 @@ def test_a_group_is_stored_and_each_stream_answered_once(store: Store) -> None:
         Answer(("t", "other", EPOCH), 1, [(1, 1, 1)]),
     ]
     assert refusals(store) == {}
+
+
+def test_boxes_that_ask_together_are_each_told_their_newest_runs(store: Store) -> None:
+    take(
+        store,
+        batch(*map(alert, range(2, 202, 2))),
+        batch(alert(1), alert(3), box="other"),
+        batch(alert(1), box="whole"),
+    )
+    answers = {answer.key[1]: answer for answer in take(store, birth(), birth("other"), birth("whole"))}
+    assert (answers["b"].upto, answers["other"].upto, answers["whole"].upto) == (0, 1, 1)
+    newest = [(lane, seq, seq) for seq in range(202 - 2 * AHEAD, 202, 2) for lane in range(3)]
+    assert sorted(answers["b"].runs) == sorted(newest)
+    assert answers["other"].runs == [(lane, 3, 3) for lane in range(3)]
+    assert answers["whole"].runs == []
 
 
 BOMB = zstd.compress(b"[" * (64 << 20))

@@ -26,7 +26,6 @@ def test_a_tenant_nobody_has_set_up_has_the_defaults(database: Database) -> None
     with database.reading() as db:
         assert tenants.load(db, "t1") == Tenant("t1")
         assert tenants.every(db) == []
-    assert tenants.opted_in(database, "t1")
 
 
 def test_settings_are_kept_and_changed_one_by_one(database: Database) -> None:
@@ -36,7 +35,6 @@ def test_settings_are_kept_and_changed_one_by_one(database: Database) -> None:
     with database.reading() as db:
         kept = tenants.load(db, "t1")
     assert (kept.threshold, kept.name, kept.recipients, kept.immunity) == (2, "桜商店", ("a@example.jp",), False)
-    assert not tenants.opted_in(database, "t1")
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from wrong_clock import WrongClock
 
 from sekisho.telemetry.delivery import ANSWER_S
 
@@ -19,30 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(120)
 
-SOURCE = Path(__file__).with_name("wrong_clock.c")
 BOOTS = [dt.datetime(1970, 1, 1, 0, 0, 20, tzinfo=dt.UTC), dt.datetime(2099, 12, 31, tzinfo=dt.UTC)]
-
-
-class WrongClock:
-    """The box's wall clock, `off` seconds from the true one; every process started with `env` follows it."""
-
-    def __init__(self, root: Path) -> None:
-        library = root / "wrong_clock.so"
-        subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE)], check=True)
-        self._file = root / "wrong_clock"
-        self.env = {"LD_PRELOAD": str(library), "WRONG_CLOCK": str(self._file)}
-        self.off = 0.0
-        self.set(time.time())
-
-    def set(self, unix_s: float) -> None:
-        self.off = unix_s - time.time()
-        aside = self._file.with_suffix(".new")
-        aside.write_text(repr(self.off))
-        aside.rename(self._file)
-
-    def stamp(self) -> str:
-        """Now, as Suricata writes it on this box."""
-        return dt.datetime.fromtimestamp(time.time() + self.off, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f+0000")
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ PUBACK: Final = 4
 SUBACK: Final = 9
 
 PINGREQ: Final = b"\xc0\x00"
-DISCONNECT: Final = b"\xe0\x00"
 
 _PACKET_CAP: Final = 1 << 20
 

@@ -8,11 +8,9 @@ window is stopped by our queue, which is bounded: the MQTT client's thread waits
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
 import logging
 import secrets
-import signal
 import sys
 import time
 from pathlib import Path
@@ -21,8 +19,8 @@ from typing import Final
 
 import paho.mqtt.client as paho
 
-from sekisho.appliance.core import sdnotify, utc
-from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.appliance.core import program, sdnotify, utc
+from sekisho.appliance.core.errors import DeviceFault
 from sekisho.center import ingest, intake, mqtt, settings
 from sekisho.center.intake import Answer, Message
 from sekisho.center.pulse import Pulse
@@ -118,7 +116,6 @@ class Center:
             try:
                 if not self._greeted:
                     self._greet()
-                    self._greeted = True
                 if group:
                     self._take(group)
                 return
@@ -157,30 +154,18 @@ def _topic(message: paho.MQTTMessage) -> str:
         return ""  # none of ours
 
 
+def _make(path: Path) -> program.Daemon:
+    config = settings.load(path)
+    if config.jetstream is None:
+        return Center(config)
+    from sekisho.center import jetstream  # an embedded centre has no need of its client library
+
+    return jetstream.Worker(config, config.jetstream)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run until SIGTERM; 2 when the settings are refused, 3 when the store cannot be opened."""
-    parser = argparse.ArgumentParser(prog="sekisho.center.daemon")
-    parser.add_argument("--settings", type=Path, required=True)
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        config = settings.load(args.settings)
-        if config.jetstream:
-            from sekisho.center import jetstream  # an embedded centre has no need of its client library
-
-            jetstream.run(config, config.jetstream)
-            return 0
-        center = Center(config)
-    except RejectedInput as err:
-        log.error("%s", err)
-        return 2
-    except DeviceFault as err:
-        log.error("%s", err)
-        return 3
-    signal.signal(signal.SIGTERM, lambda *_: center.stop())
-    signal.signal(signal.SIGINT, lambda *_: center.stop())
-    center.run()
-    return 0
+    return program.main("sekisho.center.daemon", _make, argv)
 
 
 if __name__ == "__main__":

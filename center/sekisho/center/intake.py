@@ -125,10 +125,12 @@ def _commit(store: Store, work: _Work, now: str) -> list[Answer]:
             work.refusals.append(Refusal("aside", ingest.box_of(message.topic), type(error).__name__))
         counted = refused.count(db, work.refusals, now)
         upto = store.uptos({key[1:] for key in work.runs})
+        ahead = store.ahead({key[1:] for key in work.nonces})
         for key in work.nonces:
             # A box that asks is told all we have of it, so that it repeats nothing else.
-            ahead = store.ahead(key[1], key[2])
-            work.runs[key] += [(lane, first, last) for first, last in ahead for lane in range(events.LANES)]
+            work.runs[key] += [
+                (lane, first, last) for first, last in ahead.get(key[1:], ()) for lane in range(events.LANES)
+            ]
     for message, error in work.aside:
         log.error("set aside a message on %r that nobody foresaw: %s", message.topic[:200], _place(error))
     for refusal in counted:

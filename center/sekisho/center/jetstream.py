@@ -14,8 +14,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
-import signal
-import ssl
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -26,8 +24,8 @@ from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolic
 from nats.js.errors import NotFoundError
 
 from sekisho.appliance.core import sdnotify, utc
-from sekisho.appliance.core.errors import DeviceFault, RejectedInput
-from sekisho.center import ingest, intake
+from sekisho.appliance.core.errors import DeviceFault
+from sekisho.center import ingest, intake, mqtt
 from sekisho.center.brokers.model import PACKET_CAP
 from sekisho.center.intake import Message
 from sekisho.center.pulse import Pulse
@@ -67,19 +65,31 @@ class Worker:
     """One of the workers: asks the shared consumer for messages, stores what comes in groups."""
 
     def __init__(self, config: CenterSettings, stream: JetStream) -> None:
+        """Open the database; the cluster is looked for in `run`.
+
+        Raises:
+            RejectedInput: the certificate cannot be used.
+            DeviceFault: the database cannot be opened.
+
+        """
         self._config, self._stream = config, stream
-        self._tls = _tls(config)
+        self._tls = mqtt.tls(config.broker)
         self._store = Store(config.store)
         self._sweeper = Sweeper(self._store, config.retention)
         self._pulse = Pulse(self._store.database)
         self._stopped = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._session = ""
         self._inbox: asyncio.Queue[Msg] = asyncio.Queue()
         """Bounded by what is asked for: `ASKED` and no more."""
         self._asked, self._ask_again_at, self._next_commit = 0, 0.0, 0.0
 
-    async def run(self) -> None:
+    def run(self) -> None:
         """Work until `stop`."""
+        asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
         sdnotify.notify("READY=1")
         try:
             if client := await self._connect():
@@ -89,7 +99,11 @@ class Worker:
             self._store.close()
 
     def stop(self) -> None:
-        self._stopped.set()
+        """From a signal's handler too."""
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._stopped.set)
+        else:
+            self._stopped.set()
 
     async def _connect(self) -> Client | None:
         """The cluster, whichever node answers; later the client library keeps it connected."""
@@ -224,32 +238,3 @@ def _alive() -> None:
 
 async def _say_error(err: Exception) -> None:
     log.warning("NATS: %s", err)
-
-
-def _tls(config: CenterSettings) -> ssl.SSLContext:
-    link = config.broker
-    try:
-        context = ssl.create_default_context(cafile=link.ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(link.cert, link.key)
-    except (OSError, ValueError) as err:
-        raise RejectedInput(f"The centre's certificate cannot be used ({link.cert}): {err}.") from err
-    return context
-
-
-def run(config: CenterSettings, stream: JetStream) -> None:
-    """Be one worker until SIGTERM.
-
-    Raises:
-        RejectedInput: the certificate cannot be used.
-        DeviceFault: the database cannot be opened.
-
-    """
-
-    async def work() -> None:
-        worker = Worker(config, stream)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, worker.stop)
-        await worker.run()
-
-    asyncio.run(work())

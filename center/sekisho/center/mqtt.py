@@ -19,6 +19,22 @@ from sekisho.telemetry.identity import client_id
 log = logging.getLogger(__name__)
 
 
+def tls(link: BrokerLink) -> ssl.SSLContext:
+    """The centre's certificate towards a broker of its own authority.
+
+    Raises:
+        RejectedInput: the certificate or its key cannot be used.
+
+    """
+    try:
+        context = ssl.create_default_context(cafile=link.ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(link.cert, link.key)
+    except (OSError, ValueError) as err:
+        raise RejectedInput(f"The centre's certificate cannot be used ({link.cert}): {err}.") from err
+    return context
+
+
 def make_client(link: BrokerLink, on_connect: Callable[[], None], *, keep_session: bool = False) -> paho.Client:
     """A client that is not connected yet; `on_connect` is called in its thread after each connection.
 
@@ -35,13 +51,7 @@ def make_client(link: BrokerLink, on_connect: Callable[[], None], *, keep_sessio
         protocol=paho.MQTTv311,
         manual_ack=keep_session,
     )
-    try:
-        context = ssl.create_default_context(cafile=link.ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(link.cert, link.key)
-    except (OSError, ValueError) as err:
-        raise RejectedInput(f"The centre's certificate cannot be used ({link.cert}): {err}.") from err
-    client.tls_set_context(context)
+    client.tls_set_context(tls(link))
     client.reconnect_delay_set(1, 5)
     client.on_socket_open = _no_delay
     client.on_disconnect = _on_disconnect

@@ -233,11 +233,9 @@ class Store:
         found = self._reached | (streams.uptos(self._db, asked) if asked else {})
         return {key: found.get(key, 0) for key in keys}
 
-    def ahead(self, box: str, epoch: str) -> list[tuple[int, int]]:
-        """Runs of numbers beyond `upto` that are accounted for, the newest, inside a `transaction`."""
-        mine = (RUN.c.box == box, RUN.c.epoch == epoch)
-        query = sa.select(RUN.c.first, RUN.c.last).where(*mine).order_by(RUN.c.first.desc()).limit(AHEAD)
-        return [(first, last) for first, last in self._db.execute(query)]
+    def ahead(self, keys: Collection[streams.Key]) -> dict[streams.Key, list[tuple[int, int]]]:
+        """Of many streams the newest runs beyond `upto` that are accounted for, inside a `transaction`."""
+        return streams.ahead(self._db, keys, AHEAD) if keys else {}
 
     def set_state(self, state: BoxState) -> None:
         """Keep a birth, or a last will that belongs to the last birth, inside a `transaction`."""

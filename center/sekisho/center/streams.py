@@ -113,6 +113,17 @@ def lock(db: sa.Connection, tenants: dict[Key, str], now: str) -> dict[Key, Lock
     return found
 
 
+def ahead(db: sa.Connection, keys: Iterable[Key], most: int) -> dict[Key, list[Run]]:
+    """Of each stream the newest runs beyond `upto`, at most so many; a stream without holes is left out."""
+    newest = sa.func.row_number().over(partition_by=(RUN.c.box, RUN.c.epoch), order_by=RUN.c.first.desc())
+    mine = sa.tuple_(RUN.c.box, RUN.c.epoch).in_(sorted(keys))
+    ranked = sa.select(RUN, newest.label("place")).where(mine).subquery()
+    found: dict[Key, list[Run]] = {}
+    for box, epoch, first, last, _ in db.execute(sa.select(ranked).where(ranked.c.place <= most)):
+        found.setdefault((box, epoch), []).append((first, last))
+    return found
+
+
 def uptos(db: sa.Connection, keys: Iterable[Key]) -> dict[Key, int]:
     """To which number nothing is missing, of those streams that are known."""
     return {(box, epoch): upto for box, epoch, upto in db.execute(_UPTO, {"keys": sorted(keys)})}

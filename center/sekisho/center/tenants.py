@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.names import is_name
-from sekisho.center.database import Database, metadata
+from sekisho.center.database import metadata
 
 NAME_CAP: Final = 80
 RECIPIENTS_CAP: Final = 16
@@ -159,12 +159,6 @@ def sites(db: sa.Connection, tenant: str) -> dict[str, str]:
     """Box -> what its people call the place."""
     rows = db.execute(sa.select(_site.c.box, _site.c.name).where(_site.c.tenant == tenant).order_by(_site.c.box))
     return {box: name for box, name in rows}
-
-
-def opted_in(database: Database, tenant: str) -> bool:
-    """Whether the tenant takes part in fleet immunity."""
-    with database.reading() as db:
-        return load(db, tenant).immunity
 
 
 @functools.lru_cache(maxsize=4096)

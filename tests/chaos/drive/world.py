@@ -1,7 +1,7 @@
 """A box's telemetry, a broker and a centre in two network namespaces, and everything that can happen to them.
 
 Real daemons, a real Mosquitto behind `meddler.py`, a real cable. The box's state and the centre's store lie on small
-file systems of their own, the daemons see clocks that can be moved (`clock.c`).
+file systems of their own, the daemons see clocks that can be moved (wrong_clock).
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from wrong_clock import WrongClock
 
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.appliance.core.journal import JournalWriter
@@ -52,8 +54,7 @@ class World:
         for place in ("box", "center"):
             (root / place).mkdir()
             command(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "sekisho-chaos", str(root / place)])
-            self.clock(place, 0)
-        command(["cc", "-O2", "-shared", "-fPIC", "-o", str(root / "clock.so"), str(HERE / "clock.c")])
+        self._clocks = {place: WrongClock(_made(root / f"clock-{place}")) for place in ("box", "center")}
         self.eve = root / "run" / "eve" / "eve.json"
         self.eve.parent.mkdir(parents=True)
         self._settings(seed, spool_mb)
@@ -115,7 +116,7 @@ class World:
         place = "box" if name == "box" else "center"
         environment = dict(os.environ)
         if name in ("box", "center"):
-            environment |= {"LD_PRELOAD": str(self.root / "clock.so"), "SEKISHO_CLOCK": str(self._clock_file(place))}
+            environment |= self._clocks[place].env
         with (self.root / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
                 ["ip", "netns", "exec", self._ns[place], *argv], stdout=log, stderr=log, env=environment
@@ -171,12 +172,7 @@ class World:
 
     def clock(self, place: str, seconds: int) -> None:
         """The daemons of `place` see a clock that is off by so much, from now on."""
-        path = self._clock_file(place)
-        path.with_suffix(".new").write_text(f"{seconds:+d}\n")
-        path.with_suffix(".new").rename(path)
-
-    def _clock_file(self, place: str) -> Path:
-        return self.root / f"clock-{place}"
+        self._clocks[place].move(seconds)
 
     def mischief(self, **chances: float) -> None:
         """From now on the broker does this to messages; nothing = it is honest."""
@@ -308,6 +304,11 @@ class Office(threading.Thread):
     def stop(self) -> None:
         self._over.set()
         self.join(10)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def _now(zone: str) -> str:
