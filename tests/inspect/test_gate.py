@@ -673,6 +673,24 @@ def test_no_memory_for_the_spool_sheds_and_says_so() -> None:
         assert gate.passed(held)
 
 
+def test_what_came_behind_a_gap_without_memory_is_asked_for_again_once_there_is_some() -> None:
+    """No look covers bytes that are not spooled: they would wait for ever, or go with others told in their place."""
+    with dry(spool_total=65536) as gate:
+        one, two = Talk(gate), Talk(gate, client_port=40001)
+        one.to_client(0, b"a" * 100)
+        two.to_client(0, b"a" * 100)
+        behind = two.to_client(200, b"b" * 100)
+        assert gate.held(behind)
+        two.to_server(0, ack=200)  # the gate was bypassed while the gap was filled
+        assert gate.dropped(behind)
+        gate.gate.pass_(*one.found())
+        again = two.to_client(200, b"c" * 100)
+        assert spooled(gate, two.found()[0]) == b"c" * 100
+        gate.answer(gate.pause())
+        assert gate.passed(again)
+        assert gate.holding == 0
+
+
 def test_a_full_flow_table_lets_new_flows_pass() -> None:
     with dry(max_flows=2) as gate:
         first = [Talk(gate, client_port=p).to_client(0, b"a") for p in (1, 2)]

@@ -619,6 +619,33 @@ static void spool_put(struct gate *g, struct direction *d, int64_t offset, const
     close_gaps(d);
 }
 
+static int is_spooled(const struct direction *d, int64_t from, int64_t to) {
+    if (to <= (int64_t)d->contig) return 1;
+    for (int i = 0; i < d->holes; i++)
+        if (from >= (int64_t)d->hole[i].from && to <= (int64_t)d->hole[i].to) return 1;
+    return 0;
+}
+
+/* Nobody can answer for what is held and not in the spool: its sender repeats it. */
+static void drop_unspooled(struct gate *g, struct direction *d) {
+    struct held *before = NULL;
+    for (struct held *h = d->head, *next; h; h = next) {
+        next = h->next;
+        int64_t from = (int32_t)(h->seq - d->base);
+        if (!h->plen || is_spooled(d, from, from + h->plen)) {
+            before = h;
+            continue;
+        }
+        *(before ? &before->next : &d->head) = next;
+        if (!next) d->tail = before;
+        d->holding--;
+        d->held_bytes -= h->plen;
+        g->stats.holding--;
+        decide(g, h->id, NF_DROP, 0, NULL, 0);
+        give_back(g, h);
+    }
+}
+
 /* The spool begins n bytes later, be they spooled or not. */
 static void spool_shift(struct gate *g, struct direction *d, uint64_t n) {
     uint64_t top = d->contig;
@@ -645,6 +672,7 @@ static void spool_shift(struct gate *g, struct direction *d, uint64_t n) {
         d->unread = 0;
         if (d->capacity > 1u << 20) spool_free(g, d);
     }
+    if (!d->shed) drop_unspooled(g, d); /* it came behind a gap while nothing was spooled, or out of the spool's reach */
 }
 
 /* Forget the first n spooled bytes: the next object starts behind them. */
@@ -1298,6 +1326,7 @@ static void receiver_has(struct gate *g, struct flow *f, uint32_t dir, uint32_t 
         d->stale |= d->checking;
         d->joined = 1;
         spool_shift(g, d, (uint64_t)offset);
+        wait_off(g, f);
     }
     d->anchored = 1;
 }
@@ -1766,10 +1795,10 @@ void gate_release(struct gate *g, uint64_t flow, uint32_t dir, uint64_t upto, ui
         release_first(g, f, dir);
     }
     d->noted_expired = 0;
-    wait_off(g, f);
     if (d->expect && d->expect <= upto) d->expect = 0;
     if (d->edge <= upto) d->edge = 0;
     if (finished) spool_cut(g, d, finished);
+    wait_off(g, f);
     if (finished && f->mixed && !d->aligned) { /* what is finished ends with a frame */
         d->aligned = 1;
         d->frame = d->number = 0;
