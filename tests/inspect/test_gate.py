@@ -691,6 +691,30 @@ def test_what_came_behind_a_gap_without_memory_is_asked_for_again_once_there_is_
         assert gate.holding == 0
 
 
+def test_what_lies_too_far_ahead_to_be_spooled_is_not_let_through_unseen() -> None:
+    """It would wait at the receiver until the gap is filled, and a harmless copy of it would be what is looked at."""
+    with dry(spool_limit=1000) as gate:
+        talk = Talk(gate)
+        talk.to_server(0, b"GET / HTTP/1.1\r\n\r\n")
+        talk.to_client(0, b"a" * 100)
+        for far in (5 << 20, 60 << 20):
+            assert gate.dropped(talk.to_client(far, b"b" * 100))
+        assert gate.held(talk.to_client(100, b"a" * 100))
+        assert gate.held(talk.to_client(4 << 20, b"b" * 100)), "this far the spool reaches"
+
+
+def test_what_comes_from_further_than_any_window_is_not_refused_for_ever() -> None:
+    """It is another connection between the same ports, of which nothing was seen: nobody would fill the gap."""
+    with dry(spool_limit=1000) as gate:
+        talk = Talk(gate)
+        talk.to_server(0, b"GET / HTTP/1.1\r\n\r\n")
+        talk.to_client(0, b"a" * 100)
+        gate.answer(gate.pause())
+        far = talk.to_client(1 << 30, b"b" * 100)
+        gate.answer(gate.pause())
+        assert gate.passed(far)
+
+
 def test_a_full_flow_table_lets_new_flows_pass() -> None:
     with dry(max_flows=2) as gate:
         first = [Talk(gate, client_port=p).to_client(0, b"a") for p in (1, 2)]

@@ -54,6 +54,8 @@ enum {
     PAUSE_MAX_US = 1000000,
     SHED_PAUSE_US = 200000,
     SPOOL_FIRST = 65536,
+    SPOOL_SLACK = 4 << 20,  /* what comes while an object is found too big */
+    WINDOW_MAX = 64 << 20,  /* what lies further ahead is of another connection, not seen to begin */
     EAGER = 65536,        /* an object of at most so many bytes is looked at whenever its sender pushes */
     FRAME_AT = 65536,     /* there, and at 32, 1024, ... times as much, a longer one is looked at on its way: a page is
                              read while it comes */
@@ -593,7 +595,7 @@ static void close_gaps(struct direction *d) {
 /* The first copy of a byte wins, as it does at a receiver that already has it. */
 static void spool_put(struct gate *g, struct direction *d, int64_t offset, const uint8_t *data, uint32_t n) {
     uint64_t from = offset < (int64_t)d->contig ? d->contig : (uint64_t)offset, to = (uint64_t)(offset + n);
-    if (offset + (int64_t)n <= (int64_t)d->contig || to > g->config.spool_limit + (4u << 20)) return;
+    if (offset + (int64_t)n <= (int64_t)d->contig || to > g->config.spool_limit + SPOOL_SLACK) return;
     if (d->shed) {
         if (from == d->contig) d->contig = to;
         return;
@@ -617,6 +619,13 @@ static void spool_put(struct gate *g, struct direction *d, int64_t offset, const
     }
     d->contig = to;
     close_gaps(d);
+}
+
+/* Behind a gap and further than the spool reaches: at the receiver it would wait for the gap to be filled, and no look at
+ * what is sent in its place later would be a look at it. */
+static int out_of_reach(const struct gate *g, const struct direction *d, int64_t offset, int64_t end) {
+    int64_t beyond = end - (int64_t)g->config.spool_limit - SPOOL_SLACK;
+    return d->anchored && !d->shed && !d->noted_big && offset > (int64_t)d->contig && beyond > 0 && beyond <= WINDOW_MAX;
 }
 
 static int is_spooled(const struct direction *d, int64_t from, int64_t to) {
@@ -1383,11 +1392,12 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
             else pass_packet(g, f, dir, p);
             return;
         }
-        d->idle = 0;
-        if (offset > (int64_t)d->contig && d->holes == SPANS) { /* sent again it will come in order, or nearer to it */
+        /* Sent again it will come in order, or nearer to it. */
+        if ((offset > (int64_t)d->contig && d->holes == SPANS) || out_of_reach(g, d, offset, end)) {
             decide(g, p->id, NF_DROP, 0, NULL, 0);
             return;
         }
+        d->idle = 0;
         if (offset > -65536) spool_put(g, d, offset, p->data + p->payload, p->plen);
         walk_frames(d);
         if (!d->checking && !d->head && !(p->flags & FIN) && only_head(f, d, p)) {
