@@ -703,6 +703,17 @@ def test_what_lies_too_far_ahead_to_be_spooled_is_not_let_through_unseen() -> No
         assert gate.held(talk.to_client(4 << 20, b"b" * 100)), "this far the spool reaches"
 
 
+def test_a_packet_from_the_far_side_of_the_sequence_space_hides_no_end() -> None:
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_client(0, b"5\r\nhello")
+        note = gate.pause()
+        talk.to_client(8, b"\r\n0\r\n\r\nmore")
+        talk.to_client(-(1 << 31), b"x")
+        gate.answer(note)
+        assert kinds(gate.take()) == [Kind.COMPLETE]
+
+
 def test_what_comes_from_further_than_any_window_is_not_refused_for_ever() -> None:
     """It is another connection between the same ports, of which nothing was seen: nobody would fill the gap."""
     with dry(spool_limit=1000) as gate:

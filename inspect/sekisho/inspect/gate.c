@@ -1174,7 +1174,7 @@ static void after_cut(struct gate *g, struct flow *f, const struct packet *p) {
 static int final_chunk(const struct direction *d) {
     if (!memcmp(d->map + d->contig - 5, "0\r\n\r\n", 5)) return 1;
     if (!d->tail) return 0;
-    int64_t from = (int32_t)(d->tail->seq - d->base) - 6;
+    int64_t from = (int64_t)(int32_t)(d->tail->seq - d->base) - 6;
     if (from < 0) from = 0;
     return from < (int64_t)d->contig && memmem(d->map + from, d->contig - (uint64_t)from, "\r\n0\r\n\r\n", 7) != NULL;
 }
