@@ -129,7 +129,7 @@ static void ask(struct gate *g) {
     }
 }
 
-/* Everything is answered and time passes: nothing may be left waiting. */
+/* Everything is answered and time passes: nothing may be left waiting, and after long silence nothing kept. */
 static int settle(struct gate *g, int64_t *now) {
     struct gate_stats stats;
     for (int turn = 0; turn < 400; turn++) {
@@ -151,7 +151,20 @@ static int settle(struct gate *g, int64_t *now) {
                         d->shed, d->pass, (unsigned long long)d->contig, d->head ? (int)(d->head->seq - d->base) : 0, d->head ? d->head->plen : 0);
             }
     if (fed != decided) fprintf(stderr, "%llu fed, %llu decided\n", (unsigned long long)fed, (unsigned long long)decided);
-    return stats.holding || fed != decided;
+    int bad = stats.holding || fed != decided;
+    for (int turn = 0; !bad && turn < 3; turn++) {
+        struct gate_note notes[NOTES];
+        *now += UNFINISHED_IDLE_US + 1000000;
+        gate_tick(g, *now);
+        gate_take_notes(g, notes, NOTES);
+    }
+    gate_get_stats(g, &stats);
+    if (!bad && (stats.flows || stats.spooled || g->waiting_count)) {
+        fprintf(stderr, "kept: %llu flows, %lld bytes, %u waiting\n", (unsigned long long)stats.flows,
+                (long long)stats.spooled, g->waiting_count);
+        bad = 1;
+    }
+    return bad;
 }
 
 int main(int argc, char **argv) {

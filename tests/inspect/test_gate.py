@@ -565,6 +565,19 @@ def test_a_mail_whose_client_falls_silent_is_answered_after_a_second() -> None:
         assert bytes(parsed(gate.verdicts[answer].packet)[1].payload) == REPLY
 
 
+def test_a_refused_mail_of_which_only_the_end_waited_is_forgotten_like_any_other() -> None:
+    """Each one that stays takes a place in the table and memory from the flows that come."""
+    with dry() as gate:
+        talk, flow, way, _ = mail_at_its_end(gate)
+        gate.answer(gate.pause())
+        assert gate.held(talk.to_server(11, b"", ACK | FIN))
+        assert gate.gate.cut(flow, way, REPLY) == 1
+        gate.collect()
+        assert gate.gate.stats().spooled == gate.holding == 0
+        gate.tick(200_000_000)
+        assert gate.gate.stats().flows == 0
+
+
 def test_too_big_is_said_once_and_passed_after_that() -> None:
     with dry(spool_limit=10_000) as gate:
         talk = Talk(gate)

@@ -1877,6 +1877,7 @@ int64_t gate_cut(struct gate *g, uint64_t flow, uint32_t dir, const char *reply,
             if ((int32_t)(h->ack - f->s_seq) > 0) f->s_seq = h->ack;
             sink_client(g, f, h);
         }
+        drop_all(g, f); /* of its bytes nothing is left to look at; it waits only with ammunition */
         return withheld;
     }
     g->stats.cut++;
