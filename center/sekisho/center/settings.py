@@ -84,6 +84,14 @@ class Web(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Addresses of proxies whose X-Forwarded-For is believed."""
 
 
+class Portal(Web, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The portal for people. Its certificate is one that browsers accept."""
+
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 443
+    origin: Annotated[str, msgspec.Meta(pattern=r"^https://[a-z0-9.:\[\]-]{1,260}$")]
+    """How people's browsers reach it, without a slash at the end: https://portal.example."""
+
+
 _KeptDays = Annotated[int, msgspec.Meta(ge=1, le=3660)]
 
 
@@ -182,6 +190,7 @@ class CenterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     store: str = DEFAULT_STORE
     notify: Notify = Notify()
     web: Web | None = None
+    portal: Portal | None = None
     immunity: Immunity | None = None
     retention: Retention = Retention()
     ca: Ca = Ca()

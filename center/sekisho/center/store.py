@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from sekisho.center import outbox, partitions, streams
+from sekisho.center import outbox, partitions, streams, views
 from sekisho.center.database import Database, metadata
 from sekisho.center.streams import GAP, RUN, STREAM
 
@@ -209,14 +209,17 @@ class Store:
         locked = streams.lock(db, {(a.box, a.epoch): a.tenant for a in arrivals}, received_at)
         new: list[NewRow] = []
         values: list[tuple[object, ...]] = []
+        viewed: list[views.Row] = []
         for arrival in arrivals:
             fresh = _take(db, locked[arrival.box, arrival.epoch], arrival.rows)
             who = (arrival.tenant, arrival.box, arrival.epoch)
             values += [(*who, r.seq, r.lane, r.type, r.at, received_at, r.body) for r in fresh]
             outbox.write(db, *who, fresh, received_at)
+            viewed += views.decoded(*who, fresh, received_at) if views.SLICES else ()
             new += fresh
         _insert_events(db, values)
         streams.save(db, locked.values(), received_at)
+        views.project(db, viewed)
         self._reached |= {key: stream.upto for key, stream in locked.items()}
         return new
 

@@ -1,0 +1,1 @@
+"""The portal: what customers, chambers, help desk and operators see and do in a browser."""

@@ -1,0 +1,11 @@
+"""The portal's process: settings, application, HTTPS until SIGTERM."""
+
+from __future__ import annotations
+
+import sys
+
+from sekisho.center.portal.app import create_app
+from sekisho.center.web.serving import serve
+
+if __name__ == "__main__":
+    sys.exit(serve("portal", create_app))

@@ -1,0 +1,89 @@
+"""The portal's application: which rooms have pages, who is asking, and what every answer has in common.
+
+A room is a module with `router(portal) -> Router`, named in `_ROOMS`. Every handler names its `right`; the
+application does not start where one is missing. Nobody gets further than the guard here without it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final, get_args
+
+from litestar import Litestar, Request, Response, Router
+from litestar.connection import ASGIConnection
+from litestar.exceptions import HTTPException, NotAuthorizedException, PermissionDeniedException
+from litestar.handlers import HTTPRouteHandler
+from litestar.handlers.base import BaseRouteHandler
+from litestar.types import Guard
+
+from sekisho.center.portal import assets, forms, shell
+from sekisho.center.portal.rendering import Portal
+from sekisho.center.portal.rights import Right
+from sekisho.center.settings import CenterSettings
+
+BODY_CAP_BYTES: Final = 256 << 10
+
+_ROOMS: Final[tuple[Callable[[Portal], Router], ...]] = (shell.router,)
+
+_SAFE: Final = ("GET", "HEAD", "OPTIONS")
+
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: CenterSettings) -> Litestar:
+    """The application with the routes of every room.
+
+    Raises:
+        ValueError: a route does not say which right it needs.
+
+    """
+    portal = Portal(settings)
+    app = Litestar(
+        [assets.serve, *(room(portal) for room in _ROOMS)],
+        guards=[_guard(portal)],
+        exception_handlers={HTTPException: portal.refusal, Exception: _fault(portal)},
+        request_max_body_size=BODY_CAP_BYTES,
+        openapi_config=None,
+        logging_config=None,
+        on_shutdown=[portal.close],
+    )
+    for route in app.routes:
+        for handler in getattr(route, "route_handlers", ()):
+            _check(handler)
+    return app
+
+
+def _check(handler: BaseRouteHandler) -> None:
+    if isinstance(handler, HTTPRouteHandler) and handler.http_methods == {"OPTIONS"}:
+        return
+    if handler.opt.get("right") not in get_args(Right):
+        raise ValueError(f"{handler}: which right does it need?")
+
+
+def _guard(portal: Portal) -> Guard:
+    async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        who = await portal.identify(connection)
+        connection.scope["state"]["viewer"] = who
+        changes = connection.scope.get("method") not in _SAFE
+        if changes:
+            await forms.check_origin(connection, portal.origin)
+        right: Right = handler.opt["right"]
+        if right == "public":
+            return
+        if who is None:
+            raise NotAuthorizedException()
+        if not who.may(right):
+            raise PermissionDeniedException()
+        if changes:
+            await forms.check_token(connection, who)
+
+    return guard
+
+
+def _fault(portal: Portal) -> Callable[[Request[Any, Any, Any], Exception], Response[Any]]:
+    def answer(request: Request[Any, Any, Any], err: Exception) -> Response[Any]:
+        log.error("a page failed", exc_info=err)
+        return portal.refuse(request, 500)
+
+    return answer

@@ -1,0 +1,227 @@
+"""How a page is made: the viewer's language and clock, the frame around every page, refusals that people can read."""
+
+from __future__ import annotations
+
+import datetime as dt
+import unicodedata
+import zoneinfo
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import anyio.to_thread
+import jinja2
+import markupsafe
+from litestar import MediaType, Request, Response
+from litestar.connection import ASGIConnection
+from litestar.exceptions import HTTPException
+from litestar.response import Redirect
+
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.center.database import Database
+from sekisho.center.portal import accounts, assets, forms, viewer
+from sekisho.center.portal.rights import Right
+from sekisho.center.portal.viewer import Viewer
+from sekisho.center.portal.words import catalogue
+from sekisho.center.settings import CenterSettings
+from sekisho.center.tenants import Locale
+
+COOKIE: Final = "__Host-sekisho"
+FLASH: Final = "__Host-said"
+LANGUAGE: Final = "__Host-language"
+HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+SHOWN_CAP: Final = 200
+_REFUSALS: Final = (400, 403, 404, 429, 500)
+
+Asked = ASGIConnection[Any, Any, Any, Any]
+
+
+class Portal:
+    """What the rooms of the portal share: the database, the settings, and how a page is made."""
+
+    def __init__(self, settings: CenterSettings, now: Callable[[], dt.datetime] | None = None) -> None:
+        """Open the database.
+
+        Raises:
+            DeviceFault: it cannot be used.
+            RejectedInput: the section [portal] is missing.
+
+        """
+        if settings.portal is None:
+            raise RejectedInput("The section [portal] is missing.")
+        self.settings = settings
+        self.origin = settings.portal.origin
+        self.database = Database(settings.store)
+        self.reading = Database(settings.store, read_only=True)
+        self.now = now or (lambda: dt.datetime.now(dt.UTC))
+
+    def close(self) -> None:
+        self.reading.close()
+        self.database.close()
+
+    async def identify(self, connection: Asked) -> Viewer | None:
+        """Who is asking, by the session's cookie."""
+        secret = connection.cookies.get(COOKIE, "")
+        return await anyio.to_thread.run_sync(self._identify, secret) if secret else None
+
+    def _identify(self, secret: str) -> Viewer | None:
+        with self.reading.reading() as db:
+            return accounts.find(db, secret, self.now())
+
+    def page(
+        self, request: Request[Any, Any, Any], template: str, *, status: int = 200, **values: Any
+    ) -> Response[str]:
+        """A whole page: `template` extends base.html."""
+        who = viewer.of(request)
+        locale = language(request)
+        said = request.cookies.get(FLASH, "")
+        body = (
+            _environment()
+            .get_template(template)
+            .render(
+                **values,
+                viewer=who,
+                locale=locale,
+                path=request.url.path,
+                said=_said(locale, said),
+                t=_translate(locale),
+                csrf=lambda: _token(who),
+                may=lambda right: who is not None and who.may(right),
+                local=_Local(locale, who.zone if who else "Asia/Tokyo"),
+                help_desk=self.settings.notify.help_desk,
+            )
+        )
+        response = Response(body, media_type=MediaType.HTML, status_code=status, headers=HEADERS)
+        if said:
+            response.delete_cookie(FLASH)
+        return response
+
+    def go(self, path: str, said: str = "") -> Redirect:
+        """On to another page after a form; `said` is the key of a sentence ("section.key") shown there once."""
+        response = Redirect(local_path(path), status_code=303)
+        if said:
+            response.set_cookie(key=FLASH, value=said, secure=True, httponly=True, samesite="lax", max_age=60)
+        return response
+
+    def refuse(self, request: Request[Any, Any, Any], status: int) -> Response[Any]:
+        """A refusal as a page, without inner detail."""
+        shown = status if status in _REFUSALS else 400 if status < 500 else 500
+        return self.page(request, "refusal.html", status=status, code=shown)
+
+    def refusal(self, request: Request[Any, Any, Any], err: HTTPException) -> Response[Any]:
+        """The same of a refusal that was raised; who is not signed in is sent to do so."""
+        if err.status_code == 401:
+            if request.method not in ("GET", "HEAD"):
+                return self.go("/login")
+            target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+            return self.go("/login" if target == "/" else f"/login?next={quote(target, safe='')}")
+        return self.refuse(request, err.status_code)
+
+
+def language(request: Asked) -> Locale:
+    """The viewer's language; before anybody signs in the browser's choice, Japanese where it has none."""
+    if (who := viewer.of(request)) is not None:
+        return who.locale
+    chosen = request.cookies.get(LANGUAGE, "")
+    if chosen in ("ja", "en"):
+        return "en" if chosen == "en" else "ja"
+    first = request.headers.get("accept-language", "")[:35].lower().split(",")[0]
+    return "ja" if first.startswith("ja") or not first or first.startswith("*") else "en"
+
+
+def local_path(target: str) -> str:
+    """`target` when it is a path on this site, else the home page: no redirect leads elsewhere."""
+    parts = urlsplit(target)
+    inside = target.startswith("/") and not target.startswith("//") and not parts.netloc and not parts.scheme
+    clean = "\\" not in target and all(" " < char < "\x7f" for char in target)
+    return target if inside and clean else "/"
+
+
+def shown(text: str, cap: int = SHOWN_CAP) -> str:
+    """What a stranger chose, on one line: cut, and without what would steer the reading (controls, bidi marks)."""
+    cut = text[: cap + 1]
+    clean = "".join(char if unicodedata.category(char)[0] != "C" else "\N{REPLACEMENT CHARACTER}" for char in cut)
+    return clean if len(cut) <= cap else clean[: cap - 1] + "…"
+
+
+class _Local:
+    """Times and numbers as the viewer reads them."""
+
+    def __init__(self, locale: Locale, zone: str) -> None:
+        self.locale = locale
+        self.zone = zoneinfo.ZoneInfo(zone)
+
+    def time(self, at: str) -> str:
+        moment = self._of(at)
+        if moment is None:
+            return shown(at, 40)
+        if self.locale == "ja":
+            return f"{moment.year}年{moment.month}月{moment.day}日 {moment:%H:%M}"
+        return f"{moment.day} {moment:%b %Y %H:%M}"
+
+    def day(self, at: str) -> str:
+        moment = self._of(at)
+        if moment is None:
+            return shown(at, 40)
+        return f"{moment.month}月{moment.day}日" if self.locale == "ja" else f"{moment.day} {moment:%b}"
+
+    def _of(self, at: str) -> dt.datetime | None:
+        try:
+            return dt.datetime.fromisoformat(at).astimezone(self.zone)
+        except (ValueError, OverflowError):
+            return None
+
+
+def _translate(locale: Locale) -> Callable[..., str]:
+    def say(section: str, key: str, **values: object) -> str:
+        return catalogue().say(locale, section, key, **values)
+
+    return say
+
+
+def _said(locale: Locale, key: str) -> str:
+    section, _, name = key.partition(".")
+    return catalogue().say(locale, section, name) if catalogue().has(section, name) else ""
+
+
+def _token(who: Viewer | None) -> markupsafe.Markup:
+    token = who.csrf if who else ""
+    return markupsafe.Markup('<input type="hidden" name="{}" value="{}">').format(forms.FIELD, token)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("sekisho.center.portal", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals["asset"] = assets.address
+    made.globals["menu"] = MENU
+    made.filters["shown"] = shown
+
+    @jinja2.pass_context
+    def when(context: jinja2.runtime.Context, at: str) -> str:
+        text: str = context["local"].time(at)
+        return text
+
+    @jinja2.pass_context
+    def day(context: jinja2.runtime.Context, at: str) -> str:
+        text: str = context["local"].day(at)
+        return text
+
+    made.filters["when"] = when
+    made.filters["day"] = day
+    made.filters["number"] = lambda number: f"{number:,}"
+    return made
+
+
+MENU: Final[tuple[tuple[str, str, Right], ...]] = (("home", "/", "home.see"),)
+"""(key of its name in [nav], path, right it needs), in the order of the menu."""

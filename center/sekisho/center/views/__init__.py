@@ -1,0 +1,91 @@
+"""What pages show, kept ready: tables written in the transaction that stores the events they come from.
+
+Each slice is a module with its `TABLES` and `take(db, rows)`. What is in a view is therefore never behind the events,
+and never ahead of them. A fault in a slice is ours alone: it is logged and counted, the events are stored all the
+same, and `rebuild` makes the views anew from them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+
+from sekisho.center.database import metadata
+from sekisho.telemetry import events
+from sekisho.telemetry.events import Event
+
+if TYPE_CHECKING:
+    from sekisho.center.store import NewRow
+
+log = logging.getLogger(__name__)
+
+
+class Row(NamedTuple):
+    """One new event, decoded."""
+
+    tenant: str
+    box: str
+    epoch: str
+    seq: int
+    at: str
+    received_at: str
+    type: str
+    event: Event
+    again: bool
+    """It came once more after the centre was restored: people know it."""
+
+
+class Slice(NamedTuple):
+    """One view: what it keeps, and how new events change it."""
+
+    name: str
+    tables: tuple[sa.Table, ...]
+    take: Callable[[sa.Connection, Sequence[Row]], None]
+
+
+SLICES: Final[tuple[Slice, ...]] = ()
+
+FAULT: Final = sa.Table(
+    "view_fault",
+    metadata,
+    sa.Column("slice", sa.Text, primary_key=True),
+    sa.Column("rows", sa.BigInteger, nullable=False, doc="events it does not show"),
+    sa.Column("at", sa.Text, nullable=False),
+)
+
+
+def project(db: sa.Connection, rows: Sequence[Row]) -> None:
+    """Have every view take these rows; the store calls it once per transaction."""
+    if rows:
+        for slice_ in SLICES:
+            _take(db, slice_, rows)
+
+
+def decoded(tenant: str, box: str, epoch: str, new: Iterable[NewRow], received_at: str) -> Iterable[Row]:
+    """Stored rows as views take them; a body that is no event is in no view."""
+    for row in new:
+        try:
+            event = events.decode(row.body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+        yield Row(tenant, box, epoch, row.seq, row.at, received_at, row.type, event, row.again)
+
+
+def _take(db: sa.Connection, slice_: Slice, rows: Sequence[Row]) -> None:
+    try:
+        with db.begin_nested():
+            slice_.take(db, rows)
+    except Exception:
+        log.exception("the view %s did not take %d events: sekisho center rebuild-views", slice_.name, len(rows))
+        _count_fault(db, slice_.name, rows)
+
+
+def _count_fault(db: sa.Connection, name: str, rows: Sequence[Row]) -> None:
+    at = rows[-1].received_at
+    done = db.execute(FAULT.update().where(FAULT.c.slice == name).values(rows=FAULT.c.rows + len(rows), at=at))
+    if not done.rowcount:
+        db.execute(FAULT.insert().values(slice=name, rows=len(rows), at=at))

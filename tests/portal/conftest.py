@@ -1,0 +1,33 @@
+"""The portal's fixtures."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sekisho.appliance.core import utc
+
+sys.path.insert(0, str(Path(__file__).parent / "drive"))
+
+from office import Office  # the path above leads to it
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    made = Office(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ago() -> Callable[..., str]:
+    """A time in the past as events have it, from the parts of a timedelta: five minutes ago is `ago(minutes=5)`."""
+
+    def of(**parts: float) -> str:
+        return utc.text(dt.datetime.now(dt.UTC) - dt.timedelta(**parts))
+
+    return of
