@@ -67,7 +67,7 @@ def test_a_daemon_is_isolated_watched_and_always_comes_back(path: Path) -> None:
     assert unit(path)["Unit"]["StartLimitIntervalSec"] == "0"
 
 
-@pytest.mark.parametrize("room", ["center", "center-web", "center-ca", "telemetry"])
+@pytest.mark.parametrize("room", ["center", "center-web", "center-portal", "center-ca", "telemetry"])
 def test_a_daemon_that_strangers_can_feed_has_a_bound_on_its_memory(room: str) -> None:
     assert re.fullmatch(r"[0-9]+[MG]", unit(FOLDER / f"sekisho-{room}.service")["Service"]["MemoryMax"])
 
@@ -99,6 +99,7 @@ def test_capabilities_are_the_least() -> None:
         "sekisho-center-ca": set(),
         "sekisho-center-immunity": set(),
         "sekisho-center-notify": set(),
+        "sekisho-center-portal": {"CAP_NET_BIND_SERVICE"},
         "sekisho-center-web": set(),
     }
 

@@ -21,7 +21,7 @@ import msgspec
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
 from sekisho.appliance.core.settings import load
 from sekisho.appliance.status import try_read
-from sekisho.lab import net, product, remains, servers, toml
+from sekisho.lab import layout, net, product, remains, servers, toml
 from sekisho.lab.layout import ENV_MARK, ROOT, Layout, Place
 from sekisho.lab.program import Plan, Program, Reply, Request, Running
 from sekisho.telemetry.events import Event
@@ -63,13 +63,14 @@ class Lab:
         settings: toml.Table | None = None,
         *,
         with_product: bool = True,
+        portal: bool = False,
         stopped: Collection[str] = (),
         timeout_s: float = 90,
     ) -> None:
         """Build everything and wait until every program is ready and the box inspects; `settings` go over its own.
 
-        Without the product the box is a plain bridge, which is what the benches compare with. The programs
-        named in `stopped` wait for `start`.
+        Without the product the box is a plain bridge, which is what the benches compare with. With the portal the
+        box is not enrolled yet (`enrol`). The programs named in `stopped` wait for `start`.
 
         Raises:
             DeviceFault: not root, already up, or a program did not get ready; the lab is removed again.
@@ -82,7 +83,7 @@ class Lab:
                 raise DeviceFault(f"Lab {self.lay.name} is already up.", f"`sekisho lab down --name {self.lay.name}`")
             self._remove()
             try:
-                self._build(settings or {}, with_product, stopped)
+                self._build(settings or {}, with_product, portal, stopped)
                 self.wait_ready(timeout_s)
                 if with_product and not {"appliance", "inspect"} & set(stopped):
                     self.wait(self.inspecting, "the box does not inspect", timeout_s)
@@ -233,18 +234,33 @@ class Lab:
         self.wait(look, "the centre has no such event", timeout_s)
         return found[0]
 
+    def enrol(self, code: str) -> None:
+        """Make the box a member with a code, as its owner does, and have its telemetry begin.
+
+        Raises:
+            PeerError: the box refuses the code, or the centre does.
+
+        """
+        centre = f"https://{layout.CENTER4}:{layout.ENROLMENT}"
+        program = [str(Path(sys.executable).with_name("sekisho")), "box", "enrol", "--centre", centre]
+        done = self.run("box", [*program, "--settings", str(self.lay.box_settings)], stdin=code.encode() + b"\n")
+        if done.returncode:
+            raise PeerError(f"Lab {self.lay.name}: the box was not enrolled: {done.stderr.decode()[-300:]}")
+        self.stop("telemetry")
+        self.start("telemetry")
+
     def log_tail(self, name: str, lines: int = 15) -> str:
         path = self.lay.logs / f"{name}.log"
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(no log)"
 
-    def _build(self, settings: toml.Table, with_product: bool, stopped: Collection[str]) -> None:
+    def _build(self, settings: toml.Table, with_product: bool, portal: bool, stopped: Collection[str]) -> None:
         self.lay.root.mkdir(parents=True)
         net.command(["mount", "-t", "tmpfs", "-o", f"size={ROOT_MB}m,mode=755", "sekisho-lab", str(self.lay.root)])
         self.lay.logs.mkdir()
         net.build(self.lay, bridge=not with_product)
         programs: list[Program] = servers.prepare(self.lay)
         if with_product:
-            programs += product.prepare(self.lay, settings)
+            programs += product.prepare(self.lay, settings, portal=portal)
         self.lay.programs.write_bytes(msgspec.json.encode(Plan(self.lay.name, programs, sorted(stopped))))
         with (self.lay.logs / "supervisor.log").open("ab") as out:
             supervisor = subprocess.Popen(

@@ -15,6 +15,8 @@ from sekisho.appliance.core.errors import RejectedInput
 
 Place = Literal["lan", "box", "wan", "center"]
 PLACES: Final[tuple[Place, ...]] = ("lan", "box", "wan", "center")
+Where = Literal["lan", "box", "wan", "center", "host"]
+"""Where a program runs: in a namespace, or beside them, where the browser of whoever looks at the lab is."""
 
 ROOT: Final = Path("/run/sekisho-lab")
 ENV_MARK: Final = "SEKISHO_LAB"
@@ -35,11 +37,13 @@ HOME_NETWORKS: Final = ("10.77.0.8/29", "fd77::10/124")
 """The office as the rules see it: the client, but not the servers, which stand for the internet."""
 
 HTTP, HTTPS, SHAPES, SMTP, FTP, DNS, MQTT = 80, 443, 8080, 25, 21, 53, 8883
+ENROLMENT: Final = 8443
 SUBMISSION: Final = 587
 POP3, IMAP = 110, 143
 BOX_NAME: Final = "lab-box"
 SERVER_NAME: Final = "www.sekisho.test"
 CENTER_NAME: Final = "center"
+TENANT: Final = "default"
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,11 @@ class Layout:
     @property
     def center_store(self) -> Path:
         return self.center / "center.db"
+
+    @property
+    def authority(self) -> Path:
+        """The lab's own certificate authority."""
+        return self.center / "pki"
 
     @property
     def wan(self) -> Path:

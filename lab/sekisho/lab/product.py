@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -17,27 +18,34 @@ from sekisho.lab.program import Program
 FILESTORE_MB = 512
 
 
-def prepare(lay: Layout, overrides: toml.Table) -> list[Program]:
-    """Write certificates and settings, and return how to start everything. `overrides` go into the box's settings."""
-    authority = lay.center / "pki"
+def prepare(lay: Layout, overrides: toml.Table, *, portal: bool = False) -> list[Program]:
+    """Write certificates and settings, and return how to start everything. `overrides` go into the box's settings.
+
+    With the portal come the CA's daemon and the web service: the box is then no member yet and waits for a code.
+    """
+    authority = lay.authority
     pki.create_ca(authority, "sekisho lab CA")
     server = pki.issue(authority, "broker", "server", (layout.CENTER4, layout.CENTER6))
     center = pki.issue(authority, layout.CENTER_NAME)
-    members = (Member(layout.BOX_NAME, "default"),)
+    members = (Member(layout.BOX_NAME, layout.TENANT),)
     broker = mosquitto.write_config(
         Broker(lay.center / "broker", server, address="", port=layout.MQTT, members=members)
     )
     immunity = _immunity(pki.issue(authority, "immunity"), pki.issue(authority, "immunity-lists", "lists"))
-    lay.center_settings.write_text(toml.dumps(toml.merged(_center(lay, center), {"immunity": immunity})))
+    settings = toml.merged(_center(lay, center), {"immunity": immunity})
+    if portal:
+        settings = toml.merged(settings, _portal(lay))
+    lay.center_settings.write_text(toml.dumps(settings))
     for folder in (lay.box_state, lay.box_run / "filestore"):
         folder.mkdir(parents=True)
     command(["mount", "-t", "tmpfs", "-o", f"size={FILESTORE_MB}m", "sekisho-lab", str(lay.box_run / "filestore")])
-    box = _box(lay, _hand_over(pki.issue(authority, layout.BOX_NAME), lay.box_settings.parent / "pki"))
-    lay.box_settings.write_text(toml.dumps(toml.merged(box, overrides)))
+    link = {} if portal else _link(pki.issue(authority, layout.BOX_NAME), lay.box_settings.parent / "pki")
+    lay.box_settings.write_text(toml.dumps(toml.merged(toml.merged(_box(lay), {"telemetry": link}), overrides)))
     return [
         Program("mosquitto", "center", list(broker.argv), [layout.MQTT]),
         Program("center", "center", _daemon("center", lay.center_settings)),
         Program("immunity", "center", _center_room("immunity", lay.center_settings)),
+        *(_for_people(lay) if portal else ()),
         *(Program(room, "box", _daemon(room, lay.box_settings)) for room in ("appliance", "inspect", "telemetry")),
     ]
 
@@ -59,9 +67,45 @@ def _immunity(client: pki.Credentials, lists: pki.Credentials) -> toml.Table:
     }
 
 
+def _for_people(lay: Layout) -> list[Program]:
+    return [
+        Program("ca", "center", _center_room("ca", lay.center_settings)),
+        Program("web", "center", _center_room("web", lay.center_settings)),
+        Program("portal", "host", _center_room("portal", lay.center_settings)),
+    ]
+
+
+def _portal(lay: Layout) -> toml.Table:
+    """The web service where the box finds it; the portal where a browser on this machine does."""
+    web = pki.issue(lay.authority, "centre", "server", (layout.CENTER4,))
+    portal = pki.issue(lay.authority, "portal", "server", ("localhost", "127.0.0.1"))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    return {
+        "web": {"cert": str(web.cert), "key": str(web.key), "port": layout.ENROLMENT},
+        "portal": {
+            "cert": str(portal.cert),
+            "key": str(portal.key),
+            "address": "127.0.0.1",
+            "port": port,
+            "origin": f"https://localhost:{port}",
+        },
+        "ca": {
+            "directory": str(lay.authority),
+            "socket": str(lay.center / "sign.sock"),
+            "revoked": str(lay.center / "revoked"),
+            "brokers": [f"{layout.CENTER4}:{layout.MQTT}"],
+        },
+    }
+
+
 def _hand_over(made: pki.Credentials, folder: Path) -> pki.Credentials:
     folder.mkdir(mode=0o700)
     return pki.Credentials(*(Path(shutil.copy(path, folder)) for path in (made.ca, made.cert, made.key)))
+
+
+def _link(made: pki.Credentials, folder: Path) -> toml.Table:
+    return {"host": layout.CENTER4, "port": layout.MQTT, **_files(_hand_over(made, folder))}
 
 
 def _center(lay: Layout, files: pki.Credentials) -> toml.Table:
@@ -69,7 +113,7 @@ def _center(lay: Layout, files: pki.Credentials) -> toml.Table:
     return {"store": str(lay.center_store), "broker": link}
 
 
-def _box(lay: Layout, files: pki.Credentials) -> toml.Table:
+def _box(lay: Layout) -> toml.Table:
     return {
         "box": layout.BOX_NAME,
         "bridge": {
@@ -78,7 +122,6 @@ def _box(lay: Layout, files: pki.Credentials) -> toml.Table:
         },
         "inspection": {"home_networks": list(layout.HOME_NETWORKS)},
         "policy": {"file": str(lay.policy)},
-        "telemetry": {"host": layout.CENTER4, "port": layout.MQTT, **_files(files)},
         "paths": {"run": str(lay.box_run), "state": str(lay.box_state)},
     }
 

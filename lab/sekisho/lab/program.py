@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from sekisho.lab.layout import Place
+from sekisho.lab.layout import Where
 
 State = Literal["starting", "ready", "dead", "stopped"]
 
@@ -15,7 +15,7 @@ class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One program of the lab."""
 
     name: str
-    place: Place
+    place: Where
     argv: list[str]
     ports: list[int] = []
     """Ready when it listens on all of these TCP ports; with none, when it says READY=1 (sd_notify)."""
@@ -34,7 +34,7 @@ class Running(msgspec.Struct, frozen=True):
     """One program as it is now."""
 
     name: str
-    place: Place
+    place: Where
     state: State
     pid: int = 0
     starts: int = 0

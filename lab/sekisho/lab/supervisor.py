@@ -78,9 +78,11 @@ class _Keeper:
             "WATCHDOG_USEC": "30000000",
             ENV_MARK: self._lay.name,
         }
+        place = self.program.place
+        inside = () if place == "host" else ("ip", "netns", "exec", self._lay.netns(place))
         with (self._lay.logs / f"{self.program.name}.log").open("ab") as out:
             child = await asyncio.create_subprocess_exec(
-                *("ip", "netns", "exec", self._lay.netns(self.program.place), *self.program.argv),
+                *(*inside, *self.program.argv),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
