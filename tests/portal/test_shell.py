@@ -52,6 +52,17 @@ def test_the_language_is_switched_for_the_account(office: Office) -> None:
     assert 'lang="en"' in client.get("/nowhere").text
 
 
+def test_what_is_said_once_goes_by_a_cookie_that_browsers_drop(office: Office) -> None:
+    client = office.client()
+    for answer in (client.submit("/language", to="en"), client.submit("/logout")):
+        for cookie in answer.headers.get_list("set-cookie"):
+            assert cookie.startswith("__Host-") and "Secure" in cookie and "Path=/" in cookie
+    client = office.client()
+    client.cookies.set(rendering.FLASH, "shell.menu")
+    answer = client.get("/nowhere")
+    assert "Max-Age=0" in answer.headers["set-cookie"] and "Secure" in answer.headers["set-cookie"]
+
+
 def test_a_form_without_its_token_changes_nothing(office: Office) -> None:
     client = office.client()
     client.csrf = ""

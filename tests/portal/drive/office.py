@@ -16,6 +16,7 @@ from sekisho.center.portal import accounts
 from sekisho.center.portal.app import create_app
 from sekisho.center.portal.rendering import COOKIE
 from sekisho.center.portal.rights import Role
+from sekisho.center.portal.viewer import Viewer
 from sekisho.center.store import NewRow, Store
 from sekisho.center.tenants import Locale, Tenant
 from sekisho.telemetry.events import Event, encode, lane_of
@@ -60,6 +61,13 @@ class Office:
     def client(self, role: Role = "admin", tenant: str = US, locale: Locale = "ja") -> Client:
         """Somebody of this role, signed in; who sees many customers looks at `tenant`."""
         made = self.anonymous()
+        secret, who = self.sign_in(role, tenant, locale)
+        made.cookies.set(COOKIE, secret)
+        made.csrf = who.csrf
+        return made
+
+    def sign_in(self, role: Role, tenant: str = US, locale: Locale = "ja") -> tuple[str, Viewer]:
+        """A new account of this role with a session: (the cookie's secret, who it is)."""
         now = dt.datetime.now(dt.UTC)
         own = {"tenant": tenant} if role in ("admin", "member") else {}
         own |= {"reseller": CHAMBERS[tenant]} if role == "reseller" else {}
@@ -70,9 +78,7 @@ class Office:
             who = accounts.find(db, secret, now)
             assert who is not None
             accounts.open_customer(db, who, tenant)
-        made.cookies.set(COOKIE, secret)
-        made.csrf = who.csrf
-        return made
+        return secret, who
 
     def anonymous(self) -> Client:
         """A browser that nobody has signed in with."""

@@ -12,7 +12,12 @@ from typing import Any, Final, get_args
 
 from litestar import Litestar, Request, Response, Router
 from litestar.connection import ASGIConnection
-from litestar.exceptions import HTTPException, NotAuthorizedException, PermissionDeniedException
+from litestar.exceptions import (
+    HTTPException,
+    MethodNotAllowedException,
+    NotAuthorizedException,
+    PermissionDeniedException,
+)
 from litestar.handlers import HTTPRouteHandler
 from litestar.handlers.base import BaseRouteHandler
 from litestar.types import Guard
@@ -68,7 +73,9 @@ def _guard(portal: Portal) -> Guard:
         changes = connection.scope.get("method") not in _SAFE
         if changes:
             await forms.check_origin(connection, portal.origin)
-        right: Right = handler.opt["right"]
+        right: Right | None = handler.opt.get("right")
+        if right is None:  # the framework's own answer to OPTIONS: nobody needs it here
+            raise MethodNotAllowedException()
         if right == "public":
             return
         if who is None:

@@ -31,9 +31,7 @@ def router(portal: Portal) -> Router:
             with portal.database.transaction() as db:
                 db.execute(accounts.ACCOUNT.update().where(accounts.ACCOUNT.c.id == who.account).values(locale=chosen))
         response = portal.go(data.get("back", "/"))
-        response.set_cookie(
-            key=rendering.LANGUAGE, value=chosen, secure=True, httponly=True, samesite="lax", max_age=31_536_000
-        )
+        response.set_cookie(rendering.cookie(rendering.LANGUAGE, chosen, 31_536_000))
         return response
 
     @post("/customers/open", right="customers.see", sync_to_thread=True)
@@ -52,7 +50,7 @@ def router(portal: Portal) -> Router:
         with portal.database.transaction() as db:
             accounts.end(db, viewer(request))
         response = portal.go("/login")
-        response.delete_cookie(rendering.COOKIE)
+        response.set_cookie(rendering.cookie(rendering.COOKIE, "", 0))
         return response
 
     return Router("/", route_handlers=[_health, language, open_customer, logout])

@@ -1,0 +1,47 @@
+"""The objects of two customers, for the walk over every route (test_walk.py): add yours where you add a route.
+
+A seeder stores the same things for whichever customer it is given and returns the values that name them in paths,
+queries and forms: `{"alert": "17"}` for `/alerts/{alert:int}`. Whatever a person or a stranger could have written
+(host names, URLs, notes, names) it makes with `canary(tenant, "...")`: the walk looks for it on the wrong pages.
+A parameter that names no customer's object (a day, a kind, a page) goes to `PLAIN`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from office import BOXES, Office
+
+from sekisho.center import tenants
+from sekisho.center.portal.assets import files
+
+Seeder = Callable[[Office, str], dict[str, str]]
+
+
+def canary(tenant: str, text: str = "") -> str:
+    """A text in which the walk recognises whose it is; good inside host names, URLs and file names."""
+    return f"canary-{tenant}-{text}".rstrip("-")
+
+
+def _basics(office: Office, tenant: str) -> dict[str, str]:
+    with office.store.transaction() as db:
+        settings = tenants.load(db, tenant)
+        tenants.save(db, tenants.changed(settings, {"name": canary(tenant, "name")}))
+        tenants.name_site(db, tenant, BOXES[tenant], canary(tenant, "site"))
+    return {"tenant": tenant, "box": BOXES[tenant]}
+
+
+SEEDERS: Final[list[Seeder]] = [_basics]
+"""In the order they run."""
+
+PLAIN: Final[dict[str, str]] = {"digest": files()["portal.js"][2], "name": "portal.js"}
+"""Parameters that are the same for everyone; `"/path/{x:str} x"` where one name means different things."""
+
+
+def seed(office: Office, tenant: str) -> dict[str, str]:
+    """What names the customer's objects: parameter -> value."""
+    found = dict(PLAIN)
+    for seeder in SEEDERS:
+        found |= seeder(office, tenant)
+    return found
