@@ -12,11 +12,13 @@ import msgspec
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.center import backup_commands, refused, tenant_commands
 from sekisho.center.ca import commands as ca_commands
+from sekisho.center.database import Database
 from sekisho.center.immunity import commands as immunity_commands
 from sekisho.center.notify import commands as notify_commands
 from sekisho.center.refused import Aside, Refused
 from sekisho.center.settings import DEFAULT_STORE
 from sekisho.center.store import BoxState, Declared, Missing, Store, Stored, Stream
+from sekisho.center.views.rebuild import rebuild
 
 FOLLOW_S = 0.05
 PAGE = 1000
@@ -92,7 +94,9 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     notify_commands.register(group)
     refusals = group.add_parser("refused", help="what boxes sent and the centre did not take, by box, kind and day")
     refusals.set_defaults(func=_refused)
-    for parser in (events, gaps, status, refusals):
+    views = group.add_parser("rebuild-views", help="make what the portal shows anew from the stored events")
+    views.set_defaults(func=_rebuild)
+    for parser in (events, gaps, status, refusals, views):
         parser.add_argument("--store", default=DEFAULT_STORE, help="path, or postgresql://...")
         parser.add_argument("--json", action="store_true")
 
@@ -160,6 +164,19 @@ def _refused(args: argparse.Namespace) -> int:
         return 0
     _table("refused", [f"{r.day}  {r.box:<12} {r.kind:<7} {r.count:>6}  {r.reason}" for r in found.refused])
     _table("set aside", [f"{a.at}  {a.topic}  {a.size} bytes  {a.error}" for a in found.aside])
+    return 0
+
+
+def _rebuild(args: argparse.Namespace) -> int:
+    def progress(done: int, last: int) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{done} / {last}")
+
+    try:
+        number = rebuild(Database(args.store), progress)
+    except DeviceFault as err:
+        return _fail(err)
+    _say(msgspec.json.encode({"events": number}).decode() if args.json else f"\r{number} events are in the views.")
     return 0
 
 

@@ -327,6 +327,12 @@ _WRITING = sa.text("SELECT pg_advisory_xact_lock_shared(7355610)")
 _SETTLED = sa.text("SELECT pg_advisory_xact_lock(7355610)")
 
 
+def hold_writers(db: sa.Connection) -> None:
+    """Keep every ingest worker out to the transaction's end; on SQLite whoever writes has the file alone."""
+    if db.dialect.name == "postgresql":
+        db.execute(_SETTLED)
+
+
 def _take(db: sa.Connection, stream: streams.Locked, rows: Sequence[NewRow]) -> list[NewRow]:
     if not rows:
         return []
