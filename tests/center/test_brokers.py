@@ -112,11 +112,20 @@ def test_a_box_can_neither_write_nor_hear_nor_replace_another(site: Site) -> Non
         "sk/1/t1/box-2/cmd",
         "sk/1/t1/box-1/ack",
         "sk/1/t1/box-1/known",
+        "sk/1/t1/box-1/orders",
     ):
         with guest(site, "box-2") as intruder:
-            intruder.client.publish(topic, BATCH, qos=1, retain=topic.endswith(("ack", "known")))
+            intruder.client.publish(topic, BATCH, qos=1, retain=topic.endswith(("ack", "known", "orders")))
             site.wait(lambda i=intruder: i.puback or i.gone)  # type: ignore[misc]  # some confirm and drop, some close
-    for topic in ("sk/1/t1/box-1/ack", "sk/1/+/+/ack", "sk/1/+/+/ev/+", "#", "$MQTT/sub/#", "$SYS/#"):
+    for topic in (
+        "sk/1/t1/box-1/ack",
+        "sk/1/t1/box-1/orders",
+        "sk/1/+/+/ack",
+        "sk/1/+/+/ev/+",
+        "#",
+        "$MQTT/sub/#",
+        "$SYS/#",
+    ):
         with guest(site, "box-2") as intruder:
             intruder.client.subscribe(topic, qos=1)
             site.wait(lambda i=intruder: i.granted or i.gone)  # type: ignore[misc]

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from sekisho.appliance.core import fleet
 from sekisho.appliance.core.errors import RejectedInput
-from sekisho.appliance.core.fleet import MESSAGE_CAP, All, Away, Change, Message, Signer
+from sekisho.appliance.core.fleet import All, Away, Change, Message
+from sekisho.appliance.core.sealed import MESSAGE_CAP, Key, load_key
 from sekisho.center import pki
-from sekisho.center.immunity.__main__ import load_signer
 from sekisho.telemetry.fleet import FleetList, forget
 
 NOW = time.time()
@@ -34,15 +35,15 @@ class Box:
         self.directory = root / "fleet"
         self.start()
 
-    def make_signer(self, cn: str, kind: pki.Kind, directory: Path | None = None) -> Signer:
+    def make_signer(self, cn: str, kind: pki.Kind, directory: Path | None = None) -> Key:
         made = pki.issue(directory or self.pki, cn, kind)
-        return load_signer(made.cert, made.key)
+        return load_key(made.cert, made.key)
 
     def start(self) -> None:
         self.list = FleetList(self.directory, self.pki / "ca.crt", "box-1", NOW)
 
-    def take(self, message: Message, signer: Signer | None = None) -> bool:
-        return self.list.take((signer or self.signer).seal(message), NOW)
+    def take(self, message: Message, signer: Key | None = None) -> bool:
+        return self.list.take(fleet.seal(message, signer or self.signer), NOW)
 
     def stopped(self) -> set[bytes]:
         data = (self.directory / "bad.bin").read_bytes()
@@ -111,7 +112,7 @@ def test_another_authority_cannot_sign(box: Box, tmp_path: Path) -> None:
 
 @pytest.mark.protocol("P34")
 def test_forged_oversized_and_mistyped(box: Box) -> None:
-    sealed = box.signer.seal(whole(1, "a"))
+    sealed = fleet.seal(whole(1, "a"), box.signer)
     unsorted = All(2, LATER, sha("a") + sha("a"))
     for data in (sealed.replace(b'"payload":"ey', b'"payload":"fy'), b"", b"{}", b"[" * 9000, b"x" * (MESSAGE_CAP + 1)):
         assert not box.list.take(data, NOW)

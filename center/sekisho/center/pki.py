@@ -18,12 +18,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from sekisho.appliance.core import fleet, orders
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.names import RULE, is_name
 
-Kind = Literal["client", "server", "node", "lists"]
-"""A node of a broker's cluster serves its clients and calls the other nodes; `lists` signs the fleet's bad files."""
+Kind = Literal["client", "server", "node", "lists", "orders"]
+"""A node of a broker's cluster serves its clients and calls the other nodes; `lists` signs the fleet's bad files,
+`orders` what customers decide about their boxes."""
 
 _CA_DAYS = 3650
 _LEAF_DAYS = 825
@@ -35,7 +37,8 @@ _USAGES = {
     "client": [ExtendedKeyUsageOID.CLIENT_AUTH],
     "server": [ExtendedKeyUsageOID.SERVER_AUTH],
     "node": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
-    "lists": [ExtendedKeyUsageOID.CODE_SIGNING],
+    "lists": [fleet.PURPOSE.usage],
+    "orders": [orders.PURPOSE.usage],
 }
 
 

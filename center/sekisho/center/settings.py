@@ -137,6 +137,19 @@ class Immunity(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Boxes of so many tenants must have found a file by themselves before the others stop it."""
 
 
+class Orders(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How what customers decide is signed and sent to their boxes."""
+
+    cert: str
+    """What the daemon shows the broker."""
+    key: str
+    orders_cert: str
+    """The certificate that boxes accept settings by (pki: kind "orders")."""
+    orders_key: str
+    client: Annotated[str, msgspec.Meta(pattern=f"^{NAME}$")] = "orders"
+    """The CN of `cert`."""
+
+
 class NatsNode(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What a NATS server must know beside what every broker must."""
 
@@ -192,6 +205,7 @@ class CenterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     web: Web | None = None
     portal: Portal | None = None
     immunity: Immunity | None = None
+    orders: Orders | None = None
     retention: Retention = Retention()
     ca: Ca = Ca()
     jetstream: JetStream | None = None
@@ -200,7 +214,7 @@ class CenterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     @property
     def services(self) -> tuple[str, ...]:
         """The names of the services' certificates: no box may have one of them."""
-        return (self.broker.client, *((self.immunity.client,) if self.immunity else ()))
+        return (self.broker.client, *(one.client for one in (self.immunity, self.orders) if one))
 
 
 def load(path: Path) -> CenterSettings:

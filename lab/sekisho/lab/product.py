@@ -31,8 +31,9 @@ def prepare(lay: Layout, overrides: toml.Table, *, portal: bool = False) -> list
     broker = mosquitto.write_config(
         Broker(lay.center / "broker", server, address="", port=layout.MQTT, members=members)
     )
-    immunity = _immunity(pki.issue(authority, "immunity"), pki.issue(authority, "immunity-lists", "lists"))
-    settings = toml.merged(_center(lay, center), {"immunity": immunity})
+    immunity = _signing(pki.issue(authority, "immunity"), pki.issue(authority, "immunity-lists", "lists"), "lists")
+    orders = _signing(pki.issue(authority, "orders"), pki.issue(authority, "orders-key", "orders"), "orders")
+    settings = toml.merged(_center(lay, center), {"immunity": immunity, "orders": orders})
     if portal:
         settings = toml.merged(settings, _portal(lay))
     lay.center_settings.write_text(toml.dumps(settings))
@@ -44,7 +45,7 @@ def prepare(lay: Layout, overrides: toml.Table, *, portal: bool = False) -> list
     return [
         Program("mosquitto", "center", list(broker.argv), [layout.MQTT]),
         Program("center", "center", _daemon("center", lay.center_settings)),
-        Program("immunity", "center", _center_room("immunity", lay.center_settings)),
+        *(Program(room, "center", _center_room(room, lay.center_settings)) for room in ("immunity", "orders")),
         *(_for_people(lay) if portal else ()),
         *(Program(room, "box", _daemon(room, lay.box_settings)) for room in ("appliance", "inspect", "telemetry")),
     ]
@@ -58,12 +59,12 @@ def _center_room(room: str, settings: Path) -> list[str]:
     return [sys.executable, "-I", "-m", f"sekisho.center.{room}", "--settings", str(settings)]
 
 
-def _immunity(client: pki.Credentials, lists: pki.Credentials) -> toml.Table:
+def _signing(client: pki.Credentials, signer: pki.Credentials, what: str) -> toml.Table:
     return {
         "cert": str(client.cert),
         "key": str(client.key),
-        "lists_cert": str(lists.cert),
-        "lists_key": str(lists.key),
+        f"{what}_cert": str(signer.cert),
+        f"{what}_key": str(signer.key),
     }
 
 

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Final
 
 from sekisho.appliance import datasets
-from sekisho.appliance.core.errors import DeviceFault
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.fsio import sync_directory, write_atomic
 from sekisho.policy import categories, source
 from sekisho.policy.compiler import Compiled, compile_policy
 from sekisho.policy.lists import Names
 from sekisho.policy.model import Policy
+from sekisho.policy.overlay import EMPTY, Overlay, laid_over
 from sekisho.policy.selectors import Roster
 from sekisho.policy.state import State, resolve
 
@@ -34,12 +35,15 @@ class Plan:
     """A policy in every form it takes."""
 
     policy: Policy
+    """The file's, with the centre's laid over it."""
     text: str
     """What the file said; empty when there was none."""
     guards: dict[str, Names]
     compiled: Compiled
     directory: Path
     """Where the engine finds rules and lists once they are written."""
+    overruled: int = 0
+    """Entries of the centre's that gave way to the file."""
 
     def state(self, roster: Roster, now: dt.datetime, zone: dt.tzinfo) -> State:
         """What is true of it at `now`."""
@@ -51,7 +55,7 @@ class Plan:
         return (head + "".join(f"{line}\n" for line in self.compiled.book.lines)).encode()
 
 
-def plan(file: Path, parent: Path, *, base: Path | None = None, detect: bool = False) -> Plan:
+def plan(file: Path, parent: Path, *, base: Path | None = None, detect: bool = False, overlay: Overlay = EMPTY) -> Plan:
     """Read and compile the policy in `file`, for a folder below `parent`; writes nothing. Seconds with large lists.
 
     Lists are relative to `base`, the file's own folder unless it is given.
@@ -61,7 +65,7 @@ def plan(file: Path, parent: Path, *, base: Path | None = None, detect: bool = F
 
     """
     text = source.read(file)
-    policy = source.parse(text, str(file))
+    policy, gave_way = _whole_policy(text, str(file), overlay)
     base = base or file.parent
     found = categories.collect(policy, base)
     guards = {
@@ -73,7 +77,16 @@ def plan(file: Path, parent: Path, *, base: Path | None = None, detect: bool = F
     directory = parent / _digest(compiled)
     compiled.book.lines = [line.replace(f"load {draft}/", f"load {directory}/") for line in compiled.book.lines]
     compiled.sets.directory = directory
-    return Plan(policy, text, guards, compiled, directory)
+    return Plan(policy, text, guards, compiled, directory, gave_way)
+
+
+def _whole_policy(text: str, origin: str, over: Overlay) -> tuple[Policy, int]:
+    policy, gave_way = laid_over(source.parse(text, origin), over)
+    try:
+        source.check(policy)
+    except (ValueError, OverflowError) as err:
+        raise RejectedInput(f"The centre's settings: {err}.", source.EVERYTHING_KEPT) from err
+    return policy, gave_way
 
 
 def write(made: Plan, state: State) -> None:

@@ -2,8 +2,9 @@
 
 `choose` runs in the engine's thread and adds the policy to the signatures it is going to load. `run` is a thread of
 its own: it fills the lists of the running engine through its command socket and hands packet rules to the kernel, when
-a device gets an address, a schedule turns, an exception ends, or the engine was started or reloaded. A policy that is
-refused changes nothing; what was in force stays, and an event says why.
+a device gets an address, a schedule turns, an exception ends, or the engine was started or reloaded. What the customer
+decided at the centre (`ordered`) is laid over the file. A policy that is refused changes nothing; what was in force
+stays, and an event says why.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 import threading
 import zoneinfo
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -28,6 +29,7 @@ from sekisho.appliance.engine import EngineState, RuleSet
 from sekisho.policy import build, rewrite
 from sekisho.policy.build import Plan
 from sekisho.policy.model import Netfilter
+from sekisho.policy.ordered import Document, Ordered
 from sekisho.policy.selectors import Roster
 from sekisho.policy.state import State
 from sekisho.telemetry.events import Event, Health
@@ -58,6 +60,14 @@ class Engine(Protocol):
     def request_reload(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A policy, and what of the centre's is in it."""
+
+    plan: Plan
+    document: Document
+
+
 class Live:
     """The policy of one box, from its file to the wire."""
 
@@ -72,7 +82,10 @@ class Live:
         """The policy that was last in force, for a start with a file that is refused."""
         self._plans: dict[Path, Plan] = {}
         """Those the engine may be using: the newest, and the one before until the newest is proven."""
-        self._last: Plan | None = None
+        self._last: _Made | None = None
+        self._orders = Ordered(settings, report)
+        self._pending: _Made | None = None
+        """Given to the engine, and not seen in force yet."""
         self._told: dict[str, set[bytes]] = {}
         """What each of the engine's changing lists may hold."""
         self._turn: tuple[object, ...] = ()
@@ -84,41 +97,62 @@ class Live:
 
     def choose(self, base: RuleSet) -> RuleSet:
         """The signature set with the policy beside it; with the policy in force where the file is refused."""
-        made = self._plan()
-        if made is None:
+        found = self._plan()
+        if found is None:
             return replace(base, rejection=f"{base.rejection} {self.refused}".strip())
+        made = found.plan
         state = made.state(self.roster(), self._now(), self._zone(made))
         for name, entries in (*build.old_lists(made, state), *state.sets.items()):
             self._told.setdefault(name, set()).update(entries)
         build.write(made, state)
         signatures, count = self._signatures(base, made)
-        self._last = self._plans[made.directory / build.RULES] = made
+        self._plans[made.directory / build.RULES] = made
+        self._last = self._pending = found
         return RuleSet(
             f"{base.id}+{made.directory.name}", signatures, count, f"{base.rejection} {self.refused}".strip(),
             made.directory / build.RULES,
         )  # fmt: skip
 
-    def _plan(self) -> Plan | None:
-        """The policy in the file; where that is refused the one in force, or the last that ever was."""
-        detect = self._settings.inspection.mode == "detect"
-        try:
-            made = build.plan(self._file, self._settings.policies, detect=detect)
+    def _plan(self) -> _Made | None:
+        """The policy in the file with the centre's over it; where that is refused the one in force, or the last ever.
+
+        The newest document of the centre's is refused alone where the file goes with the one before.
+        """
+        tries = self._orders.tries()
+        for document in tries:
+            try:
+                made = self._make(self._file, document)
+            except RejectedInput as err:
+                self.refused = str(err)
+                continue
+            if document is not tries[0]:
+                log.warning("the centre's settings are refused: %s", self.refused)
+                self._orders.refuse(tries[0], "cannot_be_made")
             self.refused = ""
             return made
-        except RejectedInput as err:
-            self.refused = str(err)
-        if self._last is not None or not self._good.exists():
+        if len(tries) > 1:
+            self._orders.refuse(tries[0], "own_policy")
+        if self._last is not None:
             return self._last
+        if not self._good.exists():
+            return None
         try:
-            return build.plan(self._good, self._settings.policies, base=self._file.parent, detect=detect)
+            return self._make(self._good, tries[-1])
         except RejectedInput as err:
             self.refused += f" The last good policy is refused as well: {err}"
             return None
+
+    def _make(self, file: Path, document: Document) -> _Made:
+        detect = self._settings.inspection.mode == "detect"
+        base, parent = self._file.parent, self._settings.policies
+        return _Made(build.plan(file, parent, base=base, detect=detect, overlay=document.overlay), document)
 
     def run(self, stop: threading.Event, engine: Engine) -> None:
         """Keep the policy true until `stop`."""
         while not stop.wait(LOOK_S):
             try:
+                if self._orders.waits():
+                    engine.request_reload()
                 self.turn(engine)
             except (PeerError, DeviceFault, OSError) as err:
                 log.warning("policy: %s", err)
@@ -134,9 +168,14 @@ class Live:
             OSError: a list could not be written.
 
         """
+        pending = self._pending  # before the engine's phase: it is set while that is not "running"
+        if engine.state.phase != "running":
+            return
         proven = engine.proven
+        if pending is not None:
+            self._judge(pending, proven, engine)
         made = self._plans.get(proven.policy) if proven is not None and proven.policy is not None else None
-        if made is None or engine.state.phase != "running":
+        if made is None:
             return
         turn = (made.directory, engine.state.starts, engine.state.reloads, engine.state.pid)
         now = self._now()
@@ -149,9 +188,20 @@ class Live:
         if fresh or state.netfilter != self._enforced:
             self._enforce(state.netfilter)
             self._enforced = state.netfilter
-        if fresh and made is self._last:
-            self._settle(made)
+        if fresh and (last := self._last) is not None and made is last.plan:
+            self._settle(last)
         self._turn, self._stamp, self._next = turn, stamp, state.next_change
+
+    def _judge(self, pending: _Made, proven: RuleSet | None, engine: Engine) -> None:
+        """See whether the engine loaded what it was given; what the centre added is the likeliest cause if not."""
+        if self._pending is pending:
+            self._pending = None
+        if proven is not None and proven.policy == pending.plan.directory / build.RULES:
+            return
+        if pending.document.number and pending is self._last:
+            self._orders.refuse(pending.document, "engine")
+            if proven is None:
+                engine.request_reload()
 
     def roster(self) -> Roster:
         """The devices as the inventory's two files know them; unreadable ones are empty."""
@@ -172,13 +222,15 @@ class Live:
             control.ask_all(self._settings.control_socket, requests, COMMANDS_S)
         self._told = {name: set(entries) for name, entries in state.sets.items()}
 
-    def _settle(self, made: Plan) -> None:
+    def _settle(self, last: _Made) -> None:
         """The newest policy is in force: forget the others."""
+        made = last.plan
         self._plans = {made.directory / build.RULES: made}
         build.prune(self._settings.policies, {made.directory})
         write_atomic(self._good, made.text.encode())
         entries = len(made.compiled.book.lines)
         self._report(Health(at=utc.text(self._now()), part="policy", state="in_force", rules=entries))
+        self._orders.settle(last.document, made.overruled)
 
     def _signatures(self, base: RuleSet, made: Plan) -> tuple[Path, int]:
         """The signature file under the policy, and how many rules it makes; the set's own where nothing changes."""

@@ -24,18 +24,19 @@ FUNCTIONS: Final = {
 
 Action = Literal["block", "log"]
 Function = Literal["web_guard", "url_category", "keyword", "application", "firewall", "isolation"]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}\Z")]
+NameOrNone = Annotated[str, msgspec.Meta(pattern=r"^([a-z0-9][a-z0-9_-]{0,47})?\Z")]
 Word = Annotated[str, msgspec.Meta(min_length=2, max_length=64)]
 Cap = msgspec.Meta(max_length=1000)
 MAX_ENTRIES: Final = 500
 Entries = msgspec.Meta(max_length=MAX_ENTRIES)
 
 
-class _Strict(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    pass
+class Strict(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A key that is not known is an error."""
 
 
-class Group(_Strict, frozen=True, kw_only=True):
+class Group(Strict, frozen=True, kw_only=True):
     """Devices that are treated alike."""
 
     name: Name
@@ -45,7 +46,7 @@ class Group(_Strict, frozen=True, kw_only=True):
     """Kinds of device as the inventory guesses them: computer, phone, printer, camera, nas, tv, ..."""
 
 
-class Schedule(_Strict, frozen=True, kw_only=True):
+class Schedule(Strict, frozen=True, kw_only=True):
     """Times of the week, in the policy's time zone."""
 
     name: Name
@@ -53,7 +54,7 @@ class Schedule(_Strict, frozen=True, kw_only=True):
     """"mon-fri 09:00-18:00", "sat,sun 00:00-24:00", "fri 22:00-06:00" (until the next morning)."""
 
 
-class Category(_Strict, frozen=True, kw_only=True):
+class Category(Strict, frozen=True, kw_only=True):
     """A category of our own, or more names for a shipped one."""
 
     name: Name
@@ -62,11 +63,11 @@ class Category(_Strict, frozen=True, kw_only=True):
     domains: Annotated[tuple[str, ...], Cap] = ()
 
 
-class _Entry(_Strict, frozen=True, kw_only=True):
+class _Entry(Strict, frozen=True, kw_only=True):
     action: Action = "block"
     groups: Annotated[tuple[Name, ...], Cap] = ()
     """Only for devices of these groups; empty = every device."""
-    schedule: Name | Literal[""] = ""
+    schedule: NameOrNone = ""
     """Only at these times; empty = always."""
     dns: Literal["block", "log", "off"] = "block"
     """What happens to the question for such a name. "log" lets it pass, so that clear HTTP shows its page."""
@@ -101,13 +102,13 @@ class Application(_Entry, frozen=True, kw_only=True):
     applications: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, max_length=200)]
 
 
-class Firewall(_Strict, frozen=True, kw_only=True):
+class Firewall(Strict, frozen=True, kw_only=True):
     """One packet rule; the first that matches decides, no match passes."""
 
     name: Name
     action: Literal["allow", "block", "log"] = "block"
     groups: Annotated[tuple[Name, ...], Cap] = ()
-    schedule: Name | Literal[""] = ""
+    schedule: NameOrNone = ""
     direction: Literal["out", "in", "any"] = "out"
     """Who speaks first: "out" a LAN device, "in" somebody outside."""
     remote: Annotated[tuple[str, ...], Cap] = ()
@@ -116,19 +117,19 @@ class Firewall(_Strict, frozen=True, kw_only=True):
     """"tcp/25", "udp/1000-2000", "tcp", "udp", "icmp"; empty = any. Ports are those of the side that is asked."""
 
 
-class Isolation(_Strict, frozen=True, kw_only=True):
+class Isolation(Strict, frozen=True, kw_only=True):
     """Devices that talk to nobody through the box."""
 
     name: Name
     action: Action = "block"
     groups: Annotated[tuple[Name, ...], Cap] = ()
     devices: Annotated[tuple[str, ...], Cap] = ()
-    schedule: Name | Literal[""] = ""
+    schedule: NameOrNone = ""
     allow: Annotated[tuple[str, ...], Cap] = ()
     """Outside addresses and networks that stay reachable (update servers)."""
 
 
-class Exemption(_Strict, frozen=True, kw_only=True):
+class Exemption(Strict, frozen=True, kw_only=True):
     """What an entry does not apply to: rule x device x destination, with a reason and an end."""
 
     id: Name
@@ -147,7 +148,7 @@ class Exemption(_Strict, frozen=True, kw_only=True):
     """Ends at this time, in the policy's zone where it names none; in the file a date ends with its day."""
 
 
-class Signatures(_Strict, frozen=True, kw_only=True):
+class Signatures(Strict, frozen=True, kw_only=True):
     """Which signatures block instead of only reporting. The first that matches decides; none = as written."""
 
     action: Action
@@ -157,7 +158,7 @@ class Signatures(_Strict, frozen=True, kw_only=True):
     """Priorities: 1 is the gravest."""
 
 
-class Policy(_Strict, frozen=True, kw_only=True):
+class Policy(Strict, frozen=True, kw_only=True):
     """The whole file. Table names are singular: `[[url_category]]`."""
 
     zone: str = ""

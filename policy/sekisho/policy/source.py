@@ -31,7 +31,7 @@ def parse(text: str, origin: str = "policy") -> Policy:
     """
     try:
         policy = msgspec.convert(_whole_days(tomllib.loads(text)), Policy)
-        _check(policy)
+        check(policy)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError, OverflowError, RecursionError) as err:
         raise RejectedInput(f"{origin}: {err}.", EVERYTHING_KEPT) from err
     return policy
@@ -108,7 +108,13 @@ def service(text: str) -> Service:
     return Service("tcp" if found[1] == "tcp" else "udp", first, last)
 
 
-def _check(policy: Policy) -> None:
+def check(policy: Policy) -> None:
+    """Refuse what a type alone cannot.
+
+    Raises:
+        ValueError: a name nobody defined, one that is there twice, an address or a time that is none.
+
+    """
     if policy.zone and policy.zone not in zoneinfo.available_timezones():
         raise ValueError(f"{policy.zone!r} is not a time zone such as Asia/Tokyo")
     groups = _unique("group", [group.name for group in policy.group])

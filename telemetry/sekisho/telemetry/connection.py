@@ -2,8 +2,9 @@
 
 MQTT 3.1.1 over TLS with the box's certificate, perhaps in WebSocket, perhaps through a proxy. Opening blocks in a
 thread of its own; afterwards the client library runs one. Both only put facts into the daemon's inbox (at most one
-PUBACK per batch in the window, acknowledgements of at most `ACK_CAP_BYTES`, lists of at most `fleet.MESSAGE_CAP`).
-Nothing can hold a connection that is `abort`ed: its socket is shut down under whoever waits for it.
+PUBACK per batch in the window, acknowledgements of at most `ACK_CAP_BYTES`, what is signed of at most
+`sealed.MESSAGE_CAP`). Nothing can hold a connection that is `abort`ed: its socket is shut down under whoever waits for
+it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Final
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from sekisho.appliance.core import fleet
+from sekisho.appliance.core import fleet, orders, sealed
 from sekisho.telemetry.delivery import ACK_CAP_BYTES, WINDOW_BATCHES
 from sekisho.telemetry.opening import STEP_S, Opening, explain
 from sekisho.telemetry.tls import Context
@@ -66,7 +67,14 @@ class FleetTold:
     """It came on this box's own topic."""
 
 
-Fact = Connected | Disconnected | BrokerHas | AckArrived | FleetTold
+@dataclass(frozen=True)
+class OrdersArrived:
+    """What the customer decided at the centre, not yet checked."""
+
+    payload: bytes
+
+
+Fact = Connected | Disconnected | BrokerHas | AckArrived | FleetTold | OrdersArrived
 Tell = Callable[[Fact], None]
 
 
@@ -93,7 +101,7 @@ class Connection:
         self.serial = serial
         self._topic = topic
         lists = [f"{topic}/known", fleet.TOPIC_ALL, fleet.TOPIC_CHANGE] if immunity else []
-        self._topics = [f"{topic}/ack", *lists]
+        self._topics = [f"{topic}/ack", f"{topic}/{orders.LEVEL}", *lists]
         self._tell = tell
         self._ended = threading.Lock()
         self._opening = Opening(way)
@@ -156,13 +164,13 @@ class Connection:
             self._end(f"the broker refused the connection: {reason}")
             return
         # QoS 0: what is lost with a connection comes again with the next (acknowledgements are answers to the birth,
-        # lists are retained), and NATS keeps a consumer for every QoS 1 subscription, which may die with its node.
+        # the rest is retained), and NATS keeps a consumer for every QoS 1 subscription, which may die with its node.
         client.subscribe([(topic, 0) for topic in self._topics])
         self._tell(Connected(self.serial))
 
     def _on_subscribe(self, client: mqtt.Client, _u: Any, _mid: int, reasons: Any, _p: Any) -> None:
         """Deaf to the centre is as good as not connected: a broker in trouble refuses a subscription, too."""
-        if reasons[0].is_failure:  # of the acknowledgements; without the lists a box still reports
+        if reasons[0].is_failure:  # of the acknowledgements; without the rest a box still reports
             self._end("the broker refused the subscription")
             client.disconnect()
 
@@ -173,5 +181,9 @@ class Connection:
         if message.topic == f"{self._topic}/ack":
             if len(message.payload) <= ACK_CAP_BYTES:
                 self._tell(AckArrived(bytes(message.payload)))
-        elif len(message.payload) <= fleet.MESSAGE_CAP:
+        elif len(message.payload) > sealed.MESSAGE_CAP:
+            return
+        elif message.topic == f"{self._topic}/{orders.LEVEL}":
+            self._tell(OrdersArrived(bytes(message.payload)))
+        else:
             self._tell(FleetTold(bytes(message.payload), message.topic == f"{self._topic}/known"))

@@ -19,12 +19,21 @@ from sekisho.appliance.core import program, sdnotify, settings, utc
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Settings
 from sekisho.telemetry.clocks import RELEASED, boot_mark
-from sekisho.telemetry.connection import AckArrived, BrokerHas, Connected, Disconnected, Fact, FleetTold
+from sekisho.telemetry.connection import (
+    AckArrived,
+    BrokerHas,
+    Connected,
+    Disconnected,
+    Fact,
+    FleetTold,
+    OrdersArrived,
+)
 from sekisho.telemetry.delivery import Delivery, parse_ack
 from sekisho.telemetry.enrolment.keeper import Keeper
 from sekisho.telemetry.events import Health
 from sekisho.telemetry.fleet import FleetList, forget
 from sekisho.telemetry.intake import Intake
+from sekisho.telemetry.orders import OrdersFile
 from sekisho.telemetry.question import Question
 from sekisho.telemetry.sender import Sender
 from sekisho.telemetry.spool import Spool
@@ -56,6 +65,7 @@ class Telemetry:
         self._question = Question()
         self._fleet: FleetList | None = None
         self._fleet_at = 0.0
+        self._orders: OrdersFile | None = None
         self._open_spool()
         self._intake = Intake(config, self._spool)
 
@@ -207,6 +217,8 @@ class Telemetry:
                 self._acknowledged(payload)
             case FleetTold(payload, own):
                 self._fleet_told(payload, own=own)
+            case OrdersArrived(payload):
+                self._orders_told(payload)
 
     def _acknowledged(self, payload: bytes) -> None:
         now = time.monotonic()
@@ -233,6 +245,20 @@ class Telemetry:
             self._fleet.take(payload, now)
         elif self._fleet and own:
             self._fleet.back(now)
+
+    def _orders_told(self, payload: bytes) -> None:
+        """Keep it for the appliance; an empty message (the contract has ended) leaves in force what is."""
+        config = self._settings
+        if not payload:
+            return
+        try:
+            self._orders = self._orders or OrdersFile(
+                config.orders, Path(config.telemetry.ca), config.tenant, config.box
+            )
+        except RejectedInput as err:
+            self._say_once_a_minute(str(err), time.monotonic())
+            return
+        self._orders.take(payload, self._spool.clocks.plausible_wall())
 
     def _fleet_due(self, now: float) -> None:
         """Let go of a list that is over, or of all of it where the owner takes no part."""

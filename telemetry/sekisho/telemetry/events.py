@@ -258,7 +258,22 @@ class Gap(_Told, tag="gap", frozen=True):
         return self.runs or [(self.first, self.last)]
 
 
-Event = Alert | FileVerdict | Bypass | Health | Device | Retro | Coverage | Web | Tls | Dns | Mail | Gap
+class Applied(_Event, tag="applied", frozen=True):
+    """What became of the settings that the customer made at the centre."""
+
+    lane: ClassVar[int] = 0
+    number: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)] = 0
+    """Of the document."""
+    state: Literal["in_force", "refused"] = "in_force"
+    """"refused": the one before stays in force."""
+    why: Literal["", "damaged", "not_understood", "cannot_be_made", "engine", "own_policy"] = ""
+    """Why it was refused: no document of this box's version; a name or number that cannot be; the engine did not load
+    it; the box's own policy file is broken, and has to be mended first."""
+    overruled: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] = 0
+    """Entries about which the box's own policy file says something else: it goes before."""
+
+
+Event = Alert | FileVerdict | Bypass | Health | Device | Retro | Coverage | Web | Tls | Dns | Mail | Gap | Applied
 LANES = 3
 GAP_RUNS = 256
 BATCH_RUNS = 1024

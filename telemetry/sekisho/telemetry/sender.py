@@ -19,7 +19,16 @@ import msgspec
 from sekisho.appliance.core import utc
 from sekisho.appliance.core.settings import Settings
 from sekisho.telemetry import tls
-from sekisho.telemetry.connection import AckArrived, BrokerHas, Connected, Connection, Disconnected, Fact, FleetTold
+from sekisho.telemetry.connection import (
+    AckArrived,
+    BrokerHas,
+    Connected,
+    Connection,
+    Disconnected,
+    Fact,
+    FleetTold,
+    OrdersArrived,
+)
 from sekisho.telemetry.identity import client_id
 from sekisho.telemetry.link import Link
 from sekisho.telemetry.look import Look
@@ -108,7 +117,7 @@ class Sender:
                 self._note_end(self._connection.way, reason, now)
             case BrokerHas(mid):
                 self._unconfirmed.discard(mid)
-            case AckArrived() | FleetTold():
+            case AckArrived() | FleetTold() | OrdersArrived():
                 pass
             case _:
                 return False

@@ -214,6 +214,11 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return self.fleet / "bad.bin"
 
     @property
+    def orders(self) -> Path:
+        """What the customer decided at the centre, as it was signed; written by telemetry, read by appliance."""
+        return self.state / "orders" / "orders.json"
+
+    @property
     def known_files(self) -> Path:
         """Hashes of files found malicious (core.known), rewritten by inspect, read by appliance for the engine."""
         return self.state / "known.json"

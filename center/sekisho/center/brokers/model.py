@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sekisho.appliance.core import fleet
+from sekisho.appliance.core import fleet, orders
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.names import RULE, is_name
 from sekisho.center.pki import Credentials
@@ -26,10 +26,11 @@ QUEUED_BYTES: Final = 128 << 20
 """Kept for a centre that is slow or away, whichever is reached first; what is beyond the boxes repeat."""
 
 BOX_WRITES: Final = ("ev/0", "ev/1", "ev/2", "state")
-BOX_READS: Final = ("ack", "known")
+BOX_READS: Final = ("ack", "known", orders.LEVEL)
 ALL_READ: Final = (fleet.TOPIC_ALL, fleet.TOPIC_CHANGE)
 """Whole topics that every box reads: the fleet's list of bad files."""
 IMMUNITY_WRITES: Final = (*ALL_READ, "sk/1/+/+/known")
+ORDERS_WRITES: Final = (f"sk/1/+/+/{orders.LEVEL}",)
 CENTER_READS: Final = ("ev/+", "state")
 CENTER_WRITES: Final = ("ack",)
 
@@ -68,6 +69,8 @@ class Broker:
     center_cn: str = "center"
     immunity_cn: str = "immunity"
     """The daemon that publishes the fleet's list of bad files."""
+    orders_cn: str = "orders"
+    """The daemon that publishes what customers decide about their boxes."""
     workers: int = 1
     """Ingest workers of the centre; the second is called `{center_cn}-2`, and so on."""
     members: tuple[Member, ...] | None = None
@@ -82,6 +85,11 @@ class Broker:
         """The names of the centre's ingest workers."""
         return [self.center_cn, *(f"{self.center_cn}-{number}" for number in range(2, self.workers + 1))]
 
+    @property
+    def publishers(self) -> dict[str, tuple[str, ...]]:
+        """The names of the daemons that only publish, and the topics they may write."""
+        return {self.immunity_cn: IMMUNITY_WRITES, self.orders_cn: ORDERS_WRITES}
+
     def listed(self) -> tuple[Member, ...]:
         """The members, for a broker that cannot do without.
 
@@ -94,7 +102,7 @@ class Broker:
         for name in (
             *(name for member in self.members for name in (member.box, member.tenant)),
             self.center_cn,
-            self.immunity_cn,
+            *self.publishers,
         ):
             if not is_name(name):
                 raise RejectedInput(f"{name!r} is not {RULE}.")

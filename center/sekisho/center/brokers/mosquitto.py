@@ -17,7 +17,6 @@ from sekisho.center.brokers.model import (
     BOX_WRITES,
     CENTER_READS,
     CENTER_WRITES,
-    IMMUNITY_WRITES,
     PACKET_CAP,
     QUEUED_BYTES,
     QUEUED_MESSAGES,
@@ -48,7 +47,8 @@ def _acl(broker: Broker) -> str:
         lines.append(f"user {center}")
         lines += [f"topic read sk/1/+/+/{level}" for level in CENTER_READS]
         lines += [f"topic write sk/1/+/+/{level}" for level in CENTER_WRITES]
-    lines += [f"user {broker.immunity_cn}", *(f"topic write {topic}" for topic in IMMUNITY_WRITES)]
+    for publisher, writes in broker.publishers.items():
+        lines += [f"user {publisher}", *(f"topic write {topic}" for topic in writes)]
     if broker.members is None:
         lines += [f"pattern write sk/1/+/%u/{level}" for level in BOX_WRITES]
         lines += [f"pattern read sk/1/+/%u/{level}" for level in BOX_READS]

@@ -18,7 +18,6 @@ from sekisho.appliance.core.fsio import write_atomic
 from sekisho.center.brokers.model import (
     CENTER_READS,
     CENTER_WRITES,
-    IMMUNITY_WRITES,
     PACKET_CAP,
     WINDOW,
     Broker,
@@ -104,8 +103,9 @@ def _users(broker: Broker) -> list[_Table]:
         "subscribe": [*(_subject(f"sk/1/+/+/{level}") for level in CENTER_READS), DELIVERIES, "_INBOX.>"],
     }
     users: list[_Table] = [{"user": f"CN={name}", "permissions": center} for name in broker.centers]
-    lists = {"publish": list(map(_subject, IMMUNITY_WRITES)), "subscribe": [DELIVERIES]}
-    users.append({"user": f"CN={broker.immunity_cn}", "permissions": lists, "allowed_connection_types": ["MQTT"]})
+    for publisher, writes in broker.publishers.items():
+        some = {"publish": list(map(_subject, writes)), "subscribe": [DELIVERIES]}
+        users.append({"user": f"CN={publisher}", "permissions": some, "allowed_connection_types": ["MQTT"]})
     for member in broker.listed():
         own = {
             "publish": list(map(_subject, member.writes)),

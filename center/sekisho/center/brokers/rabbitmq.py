@@ -22,7 +22,6 @@ from sekisho.appliance.core.fsio import write_atomic
 from sekisho.center.brokers.model import (
     CENTER_READS,
     CENTER_WRITES,
-    IMMUNITY_WRITES,
     PACKET_CAP,
     QUEUED_BYTES,
     QUEUED_MESSAGES,
@@ -137,10 +136,10 @@ def _definitions(broker: Broker) -> dict[str, list[_Entry]]:
         users.append(_user(center))
         permissions.append(_permission(center, rf"mqtt-subscription-{re.escape(center)}-[0-9a-f]+qos[01]"))
         topics.append(_topics(center, map(_anywhere, CENTER_WRITES), map(_anywhere, CENTER_READS)))
-    lists = broker.immunity_cn
-    users.append(_user(lists))
-    permissions.append(_permission(lists, rf"mqtt-subscription-{re.escape(lists)}-[0-9a-f]+qos[01]"))
-    topics.append(_topics(lists, IMMUNITY_WRITES, []))
+    for publisher, writes in broker.publishers.items():
+        users.append(_user(publisher))
+        permissions.append(_permission(publisher, rf"mqtt-subscription-{re.escape(publisher)}-[0-9a-f]+qos[01]"))
+        topics.append(_topics(publisher, writes, []))
     # What is dropped here the boxes repeat.
     bound = {"max-length": QUEUED_MESSAGES, "max-length-bytes": QUEUED_BYTES, "overflow": "drop-head"}
     policy: _Entry = {"vhost": _VHOST, "name": "bound", "pattern": "^mqtt-", "apply-to": "queues", "definition": bound}

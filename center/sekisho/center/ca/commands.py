@@ -58,6 +58,7 @@ def register(group: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     authority.add_argument("--issue", default="", metavar="NAME", help="for this service; without it the CA is made")
     authority.add_argument("--host", action="append", default=[], help="a server's name or address; may be repeated")
     authority.add_argument("--node", action="store_true", help="for a node of a cluster: it also calls the others")
+    authority.add_argument("--signs", choices=("lists", "orders"), help="for signing these, and nothing else")
     authority.set_defaults(func=_authority)
     for parser in (code, found, tried, revoke, authority):
         parser.add_argument("--settings", type=Path, default=DEFAULT_SETTINGS)
@@ -109,7 +110,7 @@ def _revoke(args: argparse.Namespace) -> int:
 def _authority(args: argparse.Namespace) -> int:
     directory = Path(settings.load(args.settings).ca.directory)
     if args.issue:
-        kind: pki.Kind = "node" if args.node else "server" if args.host else "client"
+        kind: pki.Kind = args.signs or ("node" if args.node else "server" if args.host else "client")
         made = pki.issue(directory, args.issue, kind, tuple(args.host))
         files = {"ca": str(made.ca), "cert": str(made.cert), "key": str(made.key)}
     else:

@@ -11,15 +11,12 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Final
-
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from typing import Final
 
 from sekisho.appliance.core import fleet, program, sdnotify
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
-from sekisho.appliance.core.fleet import All, Away, Signer
+from sekisho.appliance.core.fleet import All, Away
+from sekisho.appliance.core.sealed import load_key
 from sekisho.center import mqtt, settings
 from sekisho.center.database import Database
 from sekisho.center.immunity import listing
@@ -39,7 +36,7 @@ class FleetImmunity:
 
     def __init__(self, config: CenterSettings, own: Immunity) -> None:
         self._own = own
-        self._signer = load_signer(Path(own.lists_cert), Path(own.lists_key))
+        self._key = load_key(Path(own.lists_cert), Path(own.lists_key))
         self._database = Database(config.store)
         self._stop = threading.Event()
         self._greet = threading.Event()
@@ -86,7 +83,7 @@ class FleetImmunity:
         for made in lists:
             if made.n > self._seen or all_of_it:
                 topic = fleet.TOPIC_ALL if isinstance(made, All) else fleet.TOPIC_CHANGE
-                self._client.publish(topic, self._signer.seal(made), qos=1, retain=True)
+                self._client.publish(topic, fleet.seal(made, self._key), qos=1, retain=True)
         if len(lists) == 1:
             self._client.publish(fleet.TOPIC_CHANGE, b"", qos=1, retain=True)
         self._seen = max(made.n for made in lists)
@@ -95,30 +92,13 @@ class FleetImmunity:
         away, said = listing.away(self._database), listing.said_away(self._database)
         for box, tenant in away.items():
             if again or box not in said:
-                message = self._signer.seal(Away(int(time.time()), box))
+                message = fleet.seal(Away(int(time.time()), box), self._key)
                 self._client.publish(f"sk/1/{tenant}/{box}/known", message, qos=1, retain=True)
                 listing.note_away(self._database, box, tenant, gone=True)
         for box, tenant in said.items():
             if box not in away:
                 self._client.publish(f"sk/1/{tenant}/{box}/known", b"", qos=1, retain=True)
                 listing.note_away(self._database, box, tenant, gone=False)
-
-
-def load_signer(certificate: Path, key: Path) -> Signer:
-    """The key that boxes believe about lists.
-
-    Raises:
-        RejectedInput: it cannot be read, or is of another kind.
-
-    """
-    try:
-        private: Any = serialization.load_pem_private_key(key.read_bytes(), password=None)
-        made = Signer(private, x509.load_pem_x509_certificate(certificate.read_bytes()))
-    except (OSError, ValueError) as err:
-        raise RejectedInput(f"The key for the fleet's list ({key}) cannot be used: {err}.") from err
-    if not isinstance(private, ec.EllipticCurvePrivateKey):
-        raise RejectedInput(f"The key for the fleet's list ({key}) is of another kind.")
-    return made
 
 
 def _make(path: Path) -> FleetImmunity:

@@ -15,6 +15,7 @@ import msgspec
 import sqlalchemy as sa
 
 from sekisho.center.database import metadata
+from sekisho.center.views import orders
 from sekisho.telemetry import events
 from sekisho.telemetry.events import Event
 
@@ -47,7 +48,7 @@ class Slice(NamedTuple):
     take: Callable[[sa.Connection, Sequence[Row]], None]
 
 
-SLICES: Final[tuple[Slice, ...]] = ()
+SLICES: Final[tuple[Slice, ...]] = (Slice("orders", orders.TABLES, orders.take),)
 
 FAULT: Final = sa.Table(
     "view_fault",

@@ -1,0 +1,140 @@
+"""The process that keeps the brokers' copy of every box's settings true, until SIGTERM.
+
+Each document is signed and retained at the broker, so a box finds it whenever it connects. What is new goes out within
+`POLL_S`; all are published again after every connection, page by page, since a broker may have forgotten. A document
+counts as sent when the broker has confirmed it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import paho.mqtt.client as paho
+import sqlalchemy as sa
+
+from sekisho.appliance.core import orders, program, sdnotify, utc
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.appliance.core.orders import Orders
+from sekisho.appliance.core.sealed import load_key
+from sekisho.center import mqtt, settings
+from sekisho.center.database import Database
+from sekisho.center.orders import wishes
+from sekisho.center.orders.tables import ORDERS
+from sekisho.center.settings import BrokerLink, CenterSettings
+from sekisho.center.settings import Orders as OwnSettings
+
+POLL_S: Final = 0.2
+MEND_S: Final = 2.0
+RETRY_S: Final = 1.0
+CONFIRM_S: Final = 5.0
+WATCHDOG_S: Final = 2.0
+PAGE: Final = 50
+
+log = logging.getLogger("sekisho.center.orders")
+
+
+class Publisher:
+    """One broker connection, one database."""
+
+    def __init__(self, config: CenterSettings, own: OwnSettings) -> None:
+        self._key = load_key(Path(own.orders_cert), Path(own.orders_key))
+        self._database = Database(config.store)
+        self._stop = threading.Event()
+        self._greet = threading.Event()
+        self._after: str | None = None
+        """While all are published again: the box that came last."""
+        link = config.broker
+        self._link = BrokerLink(link.host, link.ca, own.cert, own.key, link.port, own.client)
+        self._client = mqtt.make_client(self._link, on_connect=self._greet.set)
+
+    def run(self) -> None:
+        """Work until `stop`."""
+        self._client.connect_async(self._link.host, self._link.port, keepalive=30)
+        self._client.loop_start()
+        sdnotify.notify("READY=1")
+        beat = mended = 0.0
+        while not self._stop.wait(POLL_S):
+            moment = time.monotonic()
+            if moment - beat >= WATCHDOG_S:
+                beat = moment
+                sdnotify.notify("WATCHDOG=1")
+            if not self._client.is_connected():
+                continue
+            try:
+                if moment - mended >= MEND_S:
+                    mended = moment
+                    wishes.overtake(self._database)
+                self._turn()
+            except DeviceFault as err:
+                log.error("%s Trying again.", err)
+                self._stop.wait(RETRY_S)
+        self._client.disconnect()
+        self._database.close()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _turn(self) -> None:
+        if self._greet.is_set():
+            self._greet.clear()
+            self._after = ""
+        self._publish(ORDERS.c.n > ORDERS.c.sent_n)
+        if self._after is not None:
+            page = self._publish(ORDERS.c.box > self._after)
+            self._after = page[-1].box if len(page) == PAGE else None
+
+    def _publish(self, which: sa.ColumnElement[bool]) -> Sequence[sa.Row[Any]]:
+        with self._database.reading() as db:
+            rows = db.execute(sa.select(ORDERS).where(which).order_by(ORDERS.c.box).limit(PAGE)).all()
+        given = [(row, self._client.publish(_topic(row), self._message(row), qos=1, retain=True)) for row in rows]
+        sent = [row for row, info in given if _confirmed(info)]
+        if fresh := [row for row in sent if row.n > row.sent_n]:
+            with self._database.transaction() as db:
+                for row in fresh:
+                    this = sa.and_(ORDERS.c.box == row.box, ORDERS.c.n == row.n)
+                    if row.document:
+                        db.execute(ORDERS.update().where(this).values(sent_n=row.n, sent_at=utc.now()))
+                    else:
+                        db.execute(ORDERS.delete().where(this))
+        return rows
+
+    def _message(self, row: sa.Row[Any]) -> bytes:
+        if not row.document:
+            return b""
+        return orders.seal(Orders(row.n, row.tenant, row.box, msgspec.Raw(row.document)), self._key)
+
+
+def _topic(row: sa.Row[Any]) -> str:
+    return f"sk/1/{row.tenant}/{row.box}/{orders.LEVEL}"
+
+
+def _confirmed(info: paho.MQTTMessageInfo) -> bool:
+    """Whether the broker has it; what it has not is published again."""
+    try:
+        info.wait_for_publish(CONFIRM_S)
+        return info.is_published()
+    except (RuntimeError, ValueError):
+        return False
+
+
+def _make(path: Path) -> Publisher:
+    config = settings.load(path)
+    if config.orders is None:
+        raise RejectedInput(f"{path}: the section [orders] is missing.")
+    return Publisher(config, config.orders)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until SIGTERM; 2 when the settings are refused, 3 when the database cannot be opened."""
+    return program.main("sekisho.center.orders", _make, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
