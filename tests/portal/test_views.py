@@ -12,7 +12,8 @@ from playground import every_kind
 
 from sekisho.appliance import cli
 from sekisho.center import views
-from sekisho.center.views import FAULT, Row, Slice
+from sekisho.center.views import FAULT
+from sekisho.center.views.model import Row, Slice
 
 
 def _content(office: Office) -> dict[str, list[Any]]:

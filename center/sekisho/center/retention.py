@@ -15,10 +15,11 @@ from typing import Final
 import sqlalchemy as sa
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.center import partitions, refused
+from sekisho.center import partitions, refused, views
 from sekisho.center.database import insert_new
 from sekisho.center.settings import Days, Retention
 from sekisho.center.store import EVENT, STORE, Store
+from sekisho.center.streams import STREAM
 from sekisho.telemetry.events import LANES
 
 STEP_ROWS: Final = 2000
@@ -65,6 +66,27 @@ def sweep(store: Store, policy: Retention, today: dt.date) -> Generator[int]:
     with store.database.transaction() as db:
         refused.forget(db, str(today - dt.timedelta(days=refused.KEPT_DAYS)))
     yield from _sweep_rows(store, policy, today) if store.database.embedded else _sweep_days(store, policy, today)
+    yield from _sweep_views(store, policy, today)
+
+
+def days_of(policy: Retention, tenant: str) -> Days:
+    """How long this customer's events are kept."""
+    less, most = policy.tenants.get(tenant, policy.everyone), policy.everyone
+    return Days(*(min(getattr(less, lane), getattr(most, lane)) for lane in Days.__struct_fields__))
+
+
+def _sweep_views(store: Store, policy: Retention, today: dt.date) -> Iterator[int]:
+    """What views keep of events that are past their time goes as well."""
+    with store.database.reading() as db:
+        tenants = db.scalars(sa.select(STREAM.c.tenant).distinct()).all()
+    for tenant in tenants:
+        for slice_ in views.SLICES:
+            gone = 1
+            while gone:
+                with store.database.transaction() as db:
+                    gone = slice_.forget(db, tenant, days_of(policy, tenant), today, STEP_ROWS)
+                if gone:
+                    yield gone
 
 
 def _reference(store: Store, now: dt.datetime) -> dt.date:

@@ -1,6 +1,6 @@
 """What pages show, kept ready: tables written in the transaction that stores the events they come from.
 
-Each slice is a module with its `TABLES` and `take(db, rows)`. What is in a view is therefore never behind the events,
+Each slice is a module with its `SLICE` (`views.model`). What is in a view is therefore never behind the events,
 and never ahead of them. A fault in a slice is ours alone: it is logged and counted, the events are stored all the
 same, and `rebuild` makes the views anew from them.
 """
@@ -8,16 +8,16 @@ same, and `rebuild` makes the views anew from them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import sqlalchemy as sa
 
 from sekisho.center.database import metadata
-from sekisho.center.views import orders
+from sekisho.center.views import devices, orders
+from sekisho.center.views.model import Row, Slice
 from sekisho.telemetry import events
-from sekisho.telemetry.events import Event
 
 if TYPE_CHECKING:
     from sekisho.center.store import NewRow
@@ -25,30 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Row(NamedTuple):
-    """One new event, decoded."""
-
-    tenant: str
-    box: str
-    epoch: str
-    seq: int
-    at: str
-    received_at: str
-    type: str
-    event: Event
-    again: bool
-    """It came once more after the centre was restored: people know it."""
-
-
-class Slice(NamedTuple):
-    """One view: what it keeps, and how new events change it."""
-
-    name: str
-    tables: tuple[sa.Table, ...]
-    take: Callable[[sa.Connection, Sequence[Row]], None]
-
-
-SLICES: Final[tuple[Slice, ...]] = (Slice("orders", orders.TABLES, orders.take),)
+SLICES: Final[tuple[Slice, ...]] = (Slice("orders", orders.TABLES, orders.take), devices.SLICE)
 
 FAULT: Final = sa.Table(
     "view_fault",
@@ -66,14 +43,14 @@ def project(db: sa.Connection, rows: Sequence[Row]) -> None:
             _take(db, slice_, rows)
 
 
-def decoded(tenant: str, box: str, epoch: str, new: Iterable[NewRow], received_at: str) -> Iterable[Row]:
-    """Stored rows as views take them; a body that is no event is in no view."""
-    for row in new:
+def decoded(tenant: str, box: str, epoch: str, new: Iterable[tuple[int, NewRow]], received_at: str) -> Iterable[Row]:
+    """Stored rows, each with its id, as views take them; a body that is no event is in no view."""
+    for number, row in new:
         try:
             event = events.decode(row.body)
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
-        yield Row(tenant, box, epoch, row.seq, row.at, received_at, row.type, event, row.again)
+        yield Row(tenant, box, epoch, row.seq, row.at, received_at, row.type, event, row.again, number)
 
 
 def _take(db: sa.Connection, slice_: Slice, rows: Sequence[Row]) -> None:

@@ -12,7 +12,7 @@ from sekisho.center.scope import Scope
 from sekisho.telemetry.events import Alert, Applied
 
 if TYPE_CHECKING:
-    from sekisho.center.views import Row
+    from sekisho.center.views.model import Row
 
 APPLIED: Final = sa.Table(
     "applied",

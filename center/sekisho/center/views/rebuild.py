@@ -15,7 +15,8 @@ import sqlalchemy as sa
 
 from sekisho.center.database import Database
 from sekisho.center.store import EVENT, REJECTED, hold_writers
-from sekisho.center.views import FAULT, SLICES, Row
+from sekisho.center.views import FAULT, SLICES
+from sekisho.center.views.model import Row
 from sekisho.telemetry import events
 
 PAGE: Final = 5000
@@ -57,7 +58,8 @@ def _row(row: sa.Row[tuple[object, ...]]) -> Row | None:
         event = events.decode(row.body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return Row(row.tenant, row.box, row.epoch, row.seq, row.at, row.received_at, row.type, event, again=True)
+    who = (row.tenant, row.box, row.epoch, row.seq)
+    return Row(*who, row.at, row.received_at, row.type, event, again=True, id=row.id)
 
 
 def _project(db: sa.Connection, rows: list[Row]) -> None:

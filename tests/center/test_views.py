@@ -1,0 +1,114 @@
+"""Views are written with the events they show, on both databases, and go when these do."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+import sqlalchemy as sa
+
+from sekisho.center import views
+from sekisho.center.retention import sweep
+from sekisho.center.settings import Retention
+from sekisho.center.store import EVENT, NewRow, Store
+from sekisho.center.views.devices import COVERED, SEEN, WHY
+from sekisho.center.views.model import Row, Slice
+from sekisho.telemetry.events import Coverage, Device, Event, Share, encode, lane_of
+
+MAC = "02:00:5e:10:00:01"
+NOW = "2026-03-02T10:05:00.000000Z"
+
+
+def row(seq: int, event: Event) -> NewRow:
+    return NewRow(seq, lane_of(event), str(event.__struct_config__.tag), event.at, encode(event))
+
+
+def add(store: Store, *events: Event, first: int = 1, tenant: str = "t1") -> None:
+    with store.transaction():
+        store.add(tenant, f"box-{tenant}", "e", [row(first + n, event) for n, event in enumerate(events)], NOW)
+
+
+def hour(**more: object) -> Coverage:
+    return Coverage(at="2026-03-02T10:00:01Z", mac=MAC, hour="2026-03-02T09:00:00Z", **more)  # type: ignore[arg-type]
+
+
+def test_rows_have_the_ids_under_which_their_events_are_stored(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Row] = []
+    monkeypatch.setattr(views, "SLICES", (Slice("test", (), lambda _db, rows: taken.extend(rows)),))
+    store = Store(store_url)
+    add(store, Device(at=NOW, mac=MAC), hour())
+    add(store, Device(at=NOW, mac=MAC), Device(at=NOW, mac=MAC), first=2)
+    with store.database.reading() as db:
+        stored = db.execute(sa.select(EVENT.c.id, EVENT.c.seq).order_by(EVENT.c.id)).all()
+    assert [(r.id, r.seq) for r in taken] == [tuple(pair) for pair in stored]
+    assert [r.seq for r in taken] == [1, 2, 3]
+    store.close()
+
+
+def test_a_fault_in_a_view_stops_no_event_and_is_counted(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(db: sa.Connection, rows: object) -> None:
+        db.execute(SEEN.delete())
+        raise KeyError("ours")
+
+    store = Store(store_url)
+    add(store, Device(at=NOW, mac=MAC))
+    monkeypatch.setattr(views, "SLICES", (Slice("test", (), fail),))
+    add(store, Device(at=NOW, mac=MAC), first=2)
+    with store.database.reading() as db:
+        assert db.scalar(sa.select(sa.func.count()).select_from(SEEN)) == 1, "what it began is undone"
+        assert db.execute(sa.select(views.FAULT.c.slice, views.FAULT.c.rows)).all() == [("test", 1)]
+    assert store.last_id() >= 2
+    store.close()
+
+
+def test_an_hour_told_again_word_for_word_counts_once_and_another_word_is_added(store_url: str) -> None:
+    store = Store(store_url)
+    told = hour(inspected=100, opaque=50, bypassed=[Share("engine_hung", 7)])
+    add(store, told, told)
+    add(store, Coverage(at="2026-03-02T10:00:09Z", mac=MAC, hour=told.hour, inspected=1), first=3)
+    with store.database.reading() as db:
+        assert db.execute(sa.select(COVERED.c.inspected, COVERED.c.opaque, COVERED.c.bypassed)).all() == [(101, 50, 7)]
+        assert db.execute(sa.select(WHY.c.why, WHY.c.octets)).all() == [("engine_hung", 7)]
+    store.close()
+
+
+def test_a_device_keeps_its_newest_word_and_its_first_and_last_sight(store_url: str) -> None:
+    store = Store(store_url)
+    add(store, hour(inspected=1))
+    add(store, Device(at="2026-03-02T08:00:00Z", mac=MAC, name="new", ipv4=["192.168.1.2", "no"]), first=2)
+    add(store, Device(at="2026-03-01T08:00:00Z", mac=MAC, name="old", first_seen="2026-03-01T07:00:00Z"), first=3)
+    with store.database.reading() as db:
+        found = db.execute(sa.select(SEEN.c.name, SEEN.c.addresses, SEEN.c.first_seen, SEEN.c.last_seen)).one()
+    assert tuple(found) == ("new", "192.168.1.2", "2026-03-01T07:00:00Z", "2026-03-02T10:00:00Z")
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        hour(inspected=1 << 62, opaque=-5, bypassed=[Share("x" * 65, 1 << 62)] * 20),
+        Coverage(at=NOW, mac="<script>", hour="2026-03-02T09:00:00Z"),
+        Coverage(at=NOW, mac=MAC, hour="2099-03-02T09:00:00Z"),
+        Coverage(at=NOW, mac=MAC, hour="2026-13-02T09:00:00Z"),
+        Device(at=NOW, mac=MAC, name="a\0b", first_seen="\0", last_seen="2026", ipv4=["\0"]),
+    ],
+)
+def test_a_hostile_box_stops_no_view(store_url: str, event: Event) -> None:
+    store = Store(store_url)
+    add(store, event)
+    with store.database.reading() as db:
+        assert not db.execute(sa.select(views.FAULT)).all()
+        assert db.scalar(sa.select(sa.func.coalesce(sa.func.max(COVERED.c.opaque), 0))) == 0
+    store.close()
+
+
+def test_what_views_keep_goes_when_its_time_is_over(store_url: str) -> None:
+    store = Store(store_url)
+    add(store, Device(at="2026-03-02T08:00:00Z", mac=MAC), hour(bypassed=[Share("too_large", 3)]))
+    list(sweep(store, Retention(), dt.date(2026, 3, 3)))
+    with store.database.reading() as db:
+        assert all(db.scalar(sa.select(sa.func.count()).select_from(table)) for table in (SEEN, COVERED, WHY))
+    list(sweep(store, Retention(), dt.date(2026, 7, 3)))
+    with store.database.reading() as db:
+        assert not any(db.scalar(sa.select(sa.func.count()).select_from(table)) for table in (SEEN, COVERED, WHY))
+    store.close()
