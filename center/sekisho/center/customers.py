@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import sqlalchemy as sa
 
+from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center.database import insert_new, metadata
+
+State = Literal["applied", "active", "ending", "ended", "deleted"]
 
 CUSTOMER: Final = sa.Table(
     "customer",
     metadata,
     sa.Column("tenant", sa.Text, primary_key=True),
     sa.Column("reseller", sa.Text, nullable=False, server_default="", doc="empty: the centre itself"),
-    sa.Column("state", sa.Text, nullable=False, server_default="active", doc="applied, active, ending, ended, deleted"),
+    sa.Column("state", sa.Text, nullable=False, server_default="active", doc="`State`"),
     sa.Column("changed_at", sa.Text, nullable=False, server_default=""),
     sa.Index("customer_by_reseller", "reseller", "tenant"),
+    sa.Index("customer_by_state", "state", "tenant"),
 )
+SERVED: Final = ("active", "ending")
+"""States in which a customer has the service."""
 
 
 def add(db: sa.Connection, tenant: str, reseller: str = "", *, at: str = "") -> None:
     """Enter a customer; one that is there stays as it is."""
     db.execute(insert_new(db, CUSTOMER), {"tenant": tenant, "reseller": reseller, "state": "active", "changed_at": at})
+
+
+def admit(db: sa.Connection, tenant: str, at: str) -> None:
+    """Enter whoever is to have a box.
+
+    Raises:
+        RejectedInput: the contract has not begun, or it is over.
+
+    """
+    add(db, tenant, at=at)
+    state = db.scalar(sa.select(CUSTOMER.c.state).where(CUSTOMER.c.tenant == tenant))
+    if state not in SERVED:
+        raise RejectedInput(f"The contract of {tenant} is not in force: it is {state}.")
 
 
 def of_reseller(db: sa.Connection, reseller: str) -> frozenset[str]:

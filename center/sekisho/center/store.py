@@ -66,6 +66,7 @@ BOX = sa.Table(
     sa.Column("epoch", sa.Text, nullable=False),
     sa.Column("next", sa.BigInteger, nullable=False),
     sa.Column("changed_at", sa.Text, nullable=False),
+    sa.Index("box_by_tenant", "tenant", "box"),
 )
 
 

@@ -42,6 +42,7 @@ STREAM = sa.Table(
     sa.Column("reach", sa.BigInteger, nullable=False, doc="highest number accounted for"),
     sa.Column("last_at", sa.Text, nullable=False),
     sa.Column("repeated", sa.BigInteger, nullable=False, server_default="0", doc="rows that came again"),
+    sa.Index("stream_by_tenant", "tenant"),
 )
 
 

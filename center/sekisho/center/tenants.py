@@ -10,6 +10,7 @@ import functools
 import logging
 import re
 import zoneinfo
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 
@@ -19,6 +20,7 @@ import sqlalchemy as sa
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.names import is_name
 from sekisho.center.database import metadata
+from sekisho.center.scope import Scope
 
 NAME_CAP: Final = 80
 RECIPIENTS_CAP: Final = 16
@@ -91,6 +93,14 @@ def load(db: sa.Connection, tenant: str) -> Tenant:
 def every(db: sa.Connection) -> list[Tenant]:
     """All tenants that have settings, by name."""
     rows = db.execute(sa.select(_tenant.c.id, _tenant.c.settings).order_by(_tenant.c.id))
+    return [_read(row.id, row.settings) for row in rows]
+
+
+def some(db: sa.Connection, scope: Scope, which: Sequence[str] | sa.Select[tuple[str]]) -> list[Tenant]:
+    """Those of these tenants that have settings."""
+    rows = db.execute(
+        sa.select(_tenant.c.id, _tenant.c.settings).where(_tenant.c.id.in_(which), scope.of(_tenant.c.id))
+    )
     return [_read(row.id, row.settings) for row in rows]
 
 

@@ -14,6 +14,7 @@ from typing import Final
 from office import BOXES, Office
 
 from sekisho.center import tenants
+from sekisho.center.ca import registry
 from sekisho.center.portal.assets import files
 
 Seeder = Callable[[Office, str], dict[str, str]]
@@ -29,6 +30,7 @@ def _basics(office: Office, tenant: str) -> dict[str, str]:
         settings = tenants.load(db, tenant)
         tenants.save(db, tenants.changed(settings, {"name": canary(tenant, "name")}))
         tenants.name_site(db, tenant, BOXES[tenant], canary(tenant, "site"))
+        registry.expect(db, BOXES[tenant], tenant, "2026-01-02T03:04:05.000000Z")
     return {"tenant": tenant, "box": BOXES[tenant]}
 
 

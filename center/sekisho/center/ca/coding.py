@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from cryptography import x509
 
 from sekisho.appliance.core.errors import RejectedInput
-from sekisho.center import pki
+from sekisho.center import customers, pki
 from sekisho.center.ca import registry
 from sekisho.center.ca.tables import ENROL_CODE
 from sekisho.center.ca.times import text
@@ -27,7 +27,7 @@ def make(
 
     Raises:
         RejectedInput: a name that could not be an MQTT topic level or is a service's, a box of another tenant,
-            no CA certificate.
+            a tenant whose contract is not in force, no CA certificate.
 
     """
     for given in (box, tenant):
@@ -36,6 +36,7 @@ def make(
         pin = codes.pin_of(x509.load_pem_x509_certificate(ca.read_bytes()).public_key())
     except (OSError, ValueError) as err:
         raise RejectedInput(f"The CA's certificate {ca} cannot be read: {err}.") from err
+    customers.admit(db, tenant, text(now))
     registry.expect(db, box, tenant, text(now), services)
     open_codes = (ENROL_CODE.c.box == box, ENROL_CODE.c.used_at == "", ENROL_CODE.c.expires_at > text(now))
     db.execute(ENROL_CODE.update().where(*open_codes).values(expires_at=text(now)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import sqlalchemy as sa
@@ -72,8 +72,13 @@ def certificates(db: sa.Connection, search: Search, now: dt.datetime, limit: int
         between = CERTIFICATE.c.not_after.between(text(now), text(search.expiring_by))
         wanted = wanted.where(between, *alive)
     for row in db.execute(wanted):
-        fields = {name: getattr(row, name) for name in Certificate.__struct_fields__ if name != "state"}
-        yield Certificate(state=_state(row, text(now)), **fields)
+        yield certificate(row, now)
+
+
+def certificate(row: sa.Row[Any], now: dt.datetime) -> Certificate:
+    """A row of the table as people read it."""
+    fields = {name: getattr(row, name) for name in Certificate.__struct_fields__ if name != "state"}
+    return Certificate(state=_state(row, text(now)), **fields)
 
 
 def attempts(db: sa.Connection, box: str, limit: int) -> Iterator[Attempt]:

@@ -15,6 +15,7 @@ BOX_IDENTITY: Final = sa.Table(
     sa.Column("tenant", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),  # expected, active, revoked
     sa.Column("changed_at", sa.Text, nullable=False),
+    sa.Index("box_identity_by_tenant", "tenant", "box"),
 )
 """One row for each box that was ever given a code; a box belongs to one tenant."""
 
@@ -29,6 +30,7 @@ ENROL_CODE: Final = sa.Table(
     sa.Column("expires_at", sa.Text, nullable=False),
     sa.Column("used_at", sa.Text, nullable=False),  # empty until used
     sa.Column("used_key", sa.Text, nullable=False),  # SHA-256 of the public key it was used for
+    sa.Index("enrol_code_by_tenant", "tenant", "made_at"),
 )
 
 CERTIFICATE: Final = sa.Table(
@@ -37,7 +39,7 @@ CERTIFICATE: Final = sa.Table(
     sa.Column("serial", sa.Text, primary_key=True),  # lower-case hexadecimal
     sa.Column("box", sa.Text, nullable=False, index=True),
     sa.Column("tenant", sa.Text, nullable=False),
-    sa.Column("key", sa.Text, nullable=False),  # SHA-256 of the public key (SubjectPublicKeyInfo, DER)
+    sa.Column("key", sa.Text, nullable=False, index=True),  # SHA-256 of the public key (SubjectPublicKeyInfo, DER)
     sa.Column("not_before", sa.Text, nullable=False),
     sa.Column("not_after", sa.Text, nullable=False, index=True),
     sa.Column("issued_at", sa.Text, nullable=False),

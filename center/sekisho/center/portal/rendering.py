@@ -229,5 +229,9 @@ def _environment() -> jinja2.Environment:
     return made
 
 
-MENU: Final[tuple[tuple[str, str, Right], ...]] = (("home", "/", "home.see"),)
+MENU: Final[tuple[tuple[str, str, Right], ...]] = (
+    ("home", "/", "home.see"),
+    ("boxes", "/boxes/enrol", "boxes.enrol"),
+    ("customers", "/customers", "customers.see"),
+)
 """(key of its name in [nav], path, right it needs), in the order of the menu."""
