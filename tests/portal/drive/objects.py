@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from office import BOXES, Office
+from office import BOXES, THEM, US, Office
 
-from sekisho.center import tenants
+from sekisho.appliance.core import utc
+from sekisho.center import devices, tenants
 from sekisho.center.ca import registry
 from sekisho.center.portal.assets import files
+from sekisho.telemetry import events as ev
 
 Seeder = Callable[[Office, str], dict[str, str]]
 
@@ -34,7 +36,17 @@ def _basics(office: Office, tenant: str) -> dict[str, str]:
     return {"tenant": tenant, "box": BOXES[tenant]}
 
 
-SEEDERS: Final[list[Seeder]] = [_basics]
+def _devices(office: Office, tenant: str) -> dict[str, str]:
+    mac = {US: "02:77:00:00:00:aa", THEM: "02:77:00:00:00:bb"}[tenant]
+    at = utc.now()
+    office.feed(ev.Device(at=at, mac=mac, name=canary(tenant, "device"), last_seen=at), tenant=tenant)
+    with office.store.transaction() as db:
+        names = {"name": canary(tenant, "our-name"), "whose": canary(tenant, "whose")}
+        devices.enter(db, tenant, BOXES[tenant], mac, standing="", **names)
+    return {"mac": mac}
+
+
+SEEDERS: Final[list[Seeder]] = [_basics, _devices]
 """In the order they run."""
 
 PLAIN: Final[dict[str, str]] = {"digest": files()["portal.js"][2], "name": "portal.js"}

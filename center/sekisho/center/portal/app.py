@@ -22,14 +22,19 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.handlers.base import BaseRouteHandler
 from litestar.types import Guard
 
-from sekisho.center.portal import assets, boxes, customers, forms, shell
+from sekisho.center.portal import assets, boxes, customers, devices, forms, shell
 from sekisho.center.portal.rendering import Portal
 from sekisho.center.portal.rights import Right
 from sekisho.center.settings import CenterSettings
 
 BODY_CAP_BYTES: Final = 256 << 10
 
-_ROOMS: Final[tuple[Callable[[Portal], Router], ...]] = (shell.router, customers.router, boxes.router)
+_ROOMS: Final[tuple[Callable[[Portal], Router], ...]] = (
+    shell.router,
+    devices.router,
+    customers.router,
+    boxes.router,
+)
 
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
 

@@ -21,7 +21,7 @@ from litestar.response import Redirect
 
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center.database import Database
-from sekisho.center.portal import accounts, assets, forms, viewer
+from sekisho.center.portal import accounts, amounts, assets, forms, viewer
 from sekisho.center.portal.rights import Right
 from sekisho.center.portal.viewer import Viewer
 from sekisho.center.portal.words import catalogue
@@ -225,12 +225,15 @@ def _environment() -> jinja2.Environment:
 
     made.filters["when"] = when
     made.filters["day"] = day
+    made.filters["octets"] = amounts.octets
+    made.filters["percent"] = amounts.percent
     made.filters["number"] = lambda number: f"{number:,}"
     return made
 
 
 MENU: Final[tuple[tuple[str, str, Right], ...]] = (
     ("home", "/", "home.see"),
+    ("devices", "/devices", "devices.see"),
     ("boxes", "/boxes/enrol", "boxes.enrol"),
     ("customers", "/customers", "customers.see"),
 )
