@@ -8,16 +8,22 @@ A parameter that names no customer's object (a day, a kind, a page) goes to `PLA
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
-from office import BOXES, THEM, US, Office
+from office import BOXES, CHAMBERS, THEM, US, Office
 
 from sekisho.appliance.core import utc
 from sekisho.center import devices, tenants
 from sekisho.center.ca import registry
+from sekisho.center.cases import desk, vendors
+from sekisho.center.cases.steps import Note
+from sekisho.center.cases.vendors import Vendor
 from sekisho.center.portal.assets import files
+from sekisho.center.scope import only
 from sekisho.telemetry import events as ev
+from sekisho.telemetry.events import FileVerdict, Flow
 
 Seeder = Callable[[Office, str], dict[str, str]]
 
@@ -46,7 +52,24 @@ def _devices(office: Office, tenant: str) -> dict[str, str]:
     return {"mac": mac}
 
 
-SEEDERS: Final[list[Seeder]] = [_basics, _devices]
+def _cases(office: Office, tenant: str) -> dict[str, str]:
+    flow = Flow("203.0.113.9", 443, "192.168.1.23", 50000, "TCP", "02:00:00:00:00:23")
+    told: dict[str, Any] = {"stars": 3, "why_stars": "file_arrived", "file_name": canary(tenant, "case.exe")}
+    office.feed(FileVerdict(utc.now(), flow=flow, outcome="delivered_then_found", **told), tenant=tenant)
+    who = desk.Actor(f"{canary(tenant)}@example.com", "member")
+    with office.store.transaction() as db:
+        case = desk.listed(db, only(tenant), closed=False)[0].id
+        desk.call(db, only(tenant), case, who, canary(tenant, "phone"), dt.datetime.now(dt.UTC))
+        desk.move(db, only(tenant), case, who, Note(canary(tenant, "note")), dt.datetime.now(dt.UTC))
+        vendor = vendors.save(db, Vendor("", CHAMBERS[tenant], "新潟市", canary(tenant, "vendor"), "025-000-0000", ""))
+    return {"case": case, "vendor": vendor}
+
+
+SEEDERS: Final[list[Seeder]] = [
+    _basics,
+    _devices,
+    _cases,
+]
 """In the order they run."""
 
 PLAIN: Final[dict[str, str]] = {"digest": files()["portal.js"][2], "name": "portal.js"}

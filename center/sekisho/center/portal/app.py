@@ -22,7 +22,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.handlers.base import BaseRouteHandler
 from litestar.types import Guard
 
-from sekisho.center.portal import assets, boxes, customers, devices, forms, shell
+from sekisho.center.portal import assets, boxes, cases, customers, devices, forms, shell, vendors
 from sekisho.center.portal.rendering import Portal
 from sekisho.center.portal.rights import Right
 from sekisho.center.settings import CenterSettings
@@ -34,6 +34,8 @@ _ROOMS: Final[tuple[Callable[[Portal], Router], ...]] = (
     devices.router,
     customers.router,
     boxes.router,
+    cases.router,
+    vendors.router,
 )
 
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")

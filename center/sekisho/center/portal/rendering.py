@@ -234,6 +234,7 @@ def _environment() -> jinja2.Environment:
 MENU: Final[tuple[tuple[str, str, Right], ...]] = (
     ("home", "/", "home.see"),
     ("devices", "/devices", "devices.see"),
+    ("cases", "/cases", "cases.see"),
     ("boxes", "/boxes/enrol", "boxes.enrol"),
     ("customers", "/customers", "customers.see"),
 )

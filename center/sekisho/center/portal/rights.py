@@ -50,7 +50,7 @@ _ALL: Final[frozenset[Right]] = frozenset(get_args(Right))
 RIGHTS: Final[dict[Role, frozenset[Right]]] = {
     "operator": _ALL,
     "helpdesk": _SEES | {"public", "self", "alerts.act", "cases.ask", "cases.work", "customers.see"},
-    "reseller": (_SEES - {"log.see", "settings.see"}) | {"public", "self", "customers.see", "cases.ask"},
+    "reseller": (_SEES - {"log.see", "settings.see"}) | {"public", "self", "customers.see", "cases.ask", "cases.work"},
     "admin": _SEES
     | {
         "public",

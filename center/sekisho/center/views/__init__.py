@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import sqlalchemy as sa
 
+from sekisho.center.cases import opening
 from sekisho.center.database import metadata
 from sekisho.center.views import devices, orders
 from sekisho.center.views.model import Row, Slice
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-SLICES: Final[tuple[Slice, ...]] = (Slice("orders", orders.TABLES, orders.take), devices.SLICE)
+SLICES: Final[tuple[Slice, ...]] = (
+    Slice("orders", orders.TABLES, orders.take),
+    devices.SLICE,
+    Slice("cases", (), opening.take),
+)
 
 FAULT: Final = sa.Table(
     "view_fault",
