@@ -14,7 +14,8 @@ import pytest
 from sekisho.appliance import cli
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.inspect import quarantine as room
-from sekisho.inspect.quarantine import Entry, Quarantine
+from sekisho.inspect.kept import Entry
+from sekisho.inspect.quarantine import Quarantine
 
 ENTRY = Entry(id="", at="2026-01-02T03:04:05Z", sha256="ab" * 32, size=3, file_name="a.exe", rules=["Bad"])
 
@@ -117,6 +118,28 @@ def test_an_identifier_that_is_none_is_refused(kept: Quarantine, ident: str) -> 
     for action in (kept.show, kept.purge, lambda i: content(kept, i)):
         with pytest.raises(RejectedInput):
             action(ident)
+
+
+def test_a_name_of_any_length_is_cut_and_the_entry_can_be_read_again(kept: Quarantine, tmp_path: Path) -> None:
+    long = "\x01" * (1 << 20)
+    (tmp_path / "content").write_bytes(b"x")
+    with (tmp_path / "content").open("rb") as source:
+        about = Entry("", "at", "ab", 1, file_name=long, rules=[long] * 40, app=long, url=long, src=long, dst=long)
+        entry = kept.put(source.fileno(), 1, about)
+    assert kept.show(entry.id) == entry and kept.damaged() == []
+    assert b"".join(kept.read(entry.id)) == b"x"
+
+
+def test_release_noted_is_the_content_proven_whole(kept: Quarantine, folder: Path) -> None:
+    entry = put(kept, b"y" * 100_000)
+    assert kept.note_release(entry.id, "ours").released.endswith(" ours")
+    path = folder / f"{entry.id}.skq"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(RejectedInput):
+        kept.note_release(entry.id, "again")
+    assert path.read_bytes() == bytes(data)
 
 
 def test_release_writes_the_content_once_and_notes_why(kept: Quarantine, folder: Path, tmp_path: Path) -> None:
@@ -258,7 +281,8 @@ def test_power_lost_at_any_change_leaves_only_whole_entries(folder: Path, power:
 KILLED = """
 import os, sys
 from pathlib import Path
-from sekisho.inspect.quarantine import Entry, Quarantine
+from sekisho.inspect.kept import Entry
+from sekisho.inspect.quarantine import Quarantine
 kept = Quarantine(Path(sys.argv[1]), max_bytes=1 << 30, keep_days=30)
 fd = os.memfd_create("c")
 os.write(fd, b"x" * 300_000)

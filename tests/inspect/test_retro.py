@@ -6,7 +6,8 @@ import os
 import time
 from pathlib import Path
 
-from sekisho.inspect.quarantine import Entry, Quarantine
+from sekisho.inspect.kept import Entry
+from sekisho.inspect.quarantine import Quarantine
 from sekisho.inspect.retro import Again, Rescan
 
 

@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "systemd" / "system"
 TASKS = sorted(path for path in FOLDER.glob("*.service") if path.with_suffix(".timer").exists())
-SERVICES = sorted(set(FOLDER.glob("*.service")) - set(TASKS))
+ERRANDS = sorted(path for path in FOLDER.glob("*.service") if path.with_suffix(".path").exists())
+"""What root does at another one's wish, once and with what is left of its powers."""
+SERVICES = sorted(set(FOLDER.glob("*.service")) - set(TASKS) - set(ERRANDS))
 DAEMONS = {path.parent.name: f"sekisho.{path.parent.name}.daemon" for path in ROOT.glob("*/sekisho/*/daemon.py")} | {
     f"center-{path.parent.name}": f"sekisho.center.{path.parent.name}"
     for path in ROOT.glob("center/sekisho/center/*/__main__.py")
@@ -44,7 +46,7 @@ def test_units_verify_clean(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("path", [*SERVICES, *TASKS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*SERVICES, *TASKS, *ERRANDS], ids=lambda path: path.stem)
 def test_exposure_is_low(path: Path) -> None:
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--no-pager", str(path)],
@@ -67,7 +69,7 @@ def test_a_daemon_is_isolated_watched_and_always_comes_back(path: Path) -> None:
     assert unit(path)["Unit"]["StartLimitIntervalSec"] == "0"
 
 
-@pytest.mark.parametrize("room", ["center", "center-web", "center-portal", "center-ca", "telemetry"])
+@pytest.mark.parametrize("room", ["center", "center-web", "center-portal", "center-ca", "telemetry", "portal_agent"])
 def test_a_daemon_that_strangers_can_feed_has_a_bound_on_its_memory(room: str) -> None:
     assert re.fullmatch(r"[0-9]+[MG]", unit(FOLDER / f"sekisho-{room}.service")["Service"]["MemoryMax"])
 
@@ -78,6 +80,15 @@ def test_a_task_runs_once_as_a_user_of_ours_and_its_timer_makes_up_for_a_missed_
     assert service["Type"] == "oneshot" and service["CapabilityBoundingSet"] == ""
     assert service["User"] in {unit(daemon)["Service"]["User"] for daemon in SERVICES} - {"root"}
     assert unit(path.with_suffix(".timer"))["Timer"]["Persistent"] == "yes"
+
+
+@pytest.mark.parametrize("path", ERRANDS, ids=lambda path: path.stem)
+def test_an_errand_runs_once_per_wish_with_few_powers_and_no_shell(path: Path) -> None:
+    service = unit(path)["Service"]
+    assert service["Type"] == "oneshot" and service["NoNewPrivileges"] == "yes"
+    assert service["ExecStart"].startswith(f"{INSTALLED}/python -I -m sekisho.")
+    assert set(service["CapabilityBoundingSet"].split()) == {"CAP_DAC_OVERRIDE", "CAP_CHOWN"}
+    assert unit(path.with_suffix(".path"))["Path"]["PathExists"].startswith("/run/sekisho-page/")
 
 
 def test_every_daemon_is_its_own_user_and_none_is_root() -> None:
@@ -93,6 +104,7 @@ def test_capabilities_are_the_least() -> None:
     assert held == {
         "sekisho-appliance": {"CAP_NET_ADMIN", "CAP_NET_RAW"},
         "sekisho-inspect": {"CAP_NET_ADMIN"},
+        "sekisho-portal_agent": {"CAP_NET_BIND_SERVICE"},
         "sekisho-telemetry": set(),
         "sekisho-center": set(),
         "sekisho-center-brokers": {"CAP_NET_BIND_SERVICE"},
@@ -142,5 +154,5 @@ def test_a_daemon_of_the_centre_reads_no_other_ones_key(tmp_path: Path) -> None:
 
 def test_every_writable_path_is_made_before() -> None:
     made = set(re.findall(r"^d (\S+)", (ROOT / "systemd" / "tmpfiles.d" / "sekisho.conf").read_text(), re.M))
-    for path in [*SERVICES, *TASKS]:
+    for path in [*SERVICES, *TASKS, *ERRANDS]:
         assert set(unit(path)["Service"].get("ReadWritePaths", "").split()) <= made

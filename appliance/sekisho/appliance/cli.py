@@ -20,6 +20,7 @@ ROOMS: Final = {
     "quarantine": "inspect",
     "signatures": "signatures",
     "telemetry": "telemetry",
+    "local-page": "portal_agent",
     "center": "center",
     "lab": "lab",
     "bench": "bench",

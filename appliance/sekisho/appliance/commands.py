@@ -13,6 +13,7 @@ import msgspec
 from sekisho.appliance import (
     bridge,
     covering,
+    doorway,
     express,
     isolation,
     meter,
@@ -131,6 +132,7 @@ def _down(args: argparse.Namespace) -> int:
     left = EngineProcess.try_adopt(engine_dir / "suricata.yaml", engine_dir / "suricata.pid")
     if left is not None:
         left.stop()
+    doorway.remove(settings)
     express.remove()
     meter.remove()
     netfilter.remove()

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from sekisho.appliance import bridge, express, netfilter, preflight, status, suricata
+from sekisho.appliance import bridge, doorway, express, netfilter, preflight, status, suricata
 from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
 from sekisho.appliance.core.sdnotify import notify
@@ -102,6 +102,15 @@ class Daemon:
         bridge.up(self.settings)
         netfilter.install(netfilter.plan(self.queues, self.closed, self.watchdog.mode))
         self._board()
+        self._doorway()
+
+    def _doorway(self) -> None:
+        """Without its rule the page stays shut, and everything else goes on."""
+        try:
+            if self.settings.page.enabled:
+                doorway.install(self.settings)
+        except (DeviceFault, OSError) as err:
+            log.error("The box's page stays shut: %s", err)
 
     def _board(self) -> None:
         """The express lane saves time, nothing else: without it everything takes the normal path."""
@@ -182,6 +191,8 @@ class Daemon:
         """Put back rules or switches that somebody else's firewall program swept away."""
         try:
             mended = self.packets.mend()
+            if self.settings.page.enabled and not doorway.present():
+                self._doorway()
             if netfilter.intact():
                 if not express.present():
                     self._board()

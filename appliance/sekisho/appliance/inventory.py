@@ -232,7 +232,7 @@ class Listener:
             self._save()
 
     def _save(self) -> None:
-        self._try_write(self._saved, self._inventory.devices, 0o600)
+        self._try_write(self._saved, self._inventory.devices, 0o640)
 
     @staticmethod
     def _try_write(path: Path, content: object, mode: int) -> None:

@@ -101,8 +101,9 @@ def device_lines(found: list[Seen]) -> list[str]:
     return [*table([head, *rows]), f"{len(found)} devices 台"]
 
 
-def coverage(settings: Settings, hours: int) -> Told:
-    """The last `hours`, the running one included: up to this instant where the kernel's counters may be read.
+def coverage(settings: Settings, hours: int, *, live: bool = True) -> Told:
+    """The last `hours`, the running one included: up to this instant with `live`, where the kernel's counters may be
+    read; else as of the last reading, a minute old at most.
 
     Raises:
         DeviceFault: nothing has been counted yet.
@@ -115,7 +116,7 @@ def coverage(settings: Settings, hours: int) -> Told:
     now = status.try_read(settings)
     at = moment()
     account = Account(state)
-    if now is not None and now.fresh and not state.stopped:
+    if live and now is not None and now.fresh and not state.stopped:
         with suppress(DeviceFault):  # not root: as of the last reading
             account.read(meter.read(), at, state.away, state.away)
     running = [*account.finished, account.state.hour]

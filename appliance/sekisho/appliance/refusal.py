@@ -21,10 +21,6 @@ import socket
 import threading
 from typing import Final
 
-from pyroute2 import NFCTSocket
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple
-
 from sekisho.appliance import answers, nft
 from sekisho.appliance.core import marks
 from sekisho.appliance.core.errors import DeviceFault
@@ -121,26 +117,14 @@ def frames(packet: Logged) -> list[tuple[int, bytes]]:
     return [(port, frame) for port, frame in found if port]
 
 
-def _forget(table: NFCTSocket, packet: Logged) -> None:
-    """Take a refused connection out of the kernel's table."""
-    talk = answers.talk_of(packet.frame)
-    if talk is None:
-        return
-    family = socket.AF_INET6 if ":" in talk.src else socket.AF_INET
-    ends = NFCTAttrTuple(
-        family=family, saddr=talk.src, daddr=talk.dst, proto=answers.TCP, sport=talk.src_port, dport=talk.dst_port
-    )
-    try:
-        table.entry("del", nfgen_family=family, tuple_orig=ends)
-    except NetlinkError as err:
-        log.debug("a refused connection is not in the table: %s", err)
-
-
 class Responder:
     """Answers what the last line logs; `run` is a thread of the daemon."""
 
     def run(self, stop: threading.Event) -> None:
         """Answer until `stop`; a kernel that refuses the log is asked again every second."""
+        # Not at the top: whoever only reads what the daemon publishes would carry 14 MiB of netlink with it.
+        from sekisho.appliance.conntrack import Table
+
         while not stop.is_set():
             try:
                 heard = LogSocket(GROUP, SNAP_BYTES, LISTEN_S)
@@ -150,11 +134,12 @@ class Responder:
                 continue
             try:
                 raw = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-                with socket.socket(socket.AF_PACKET, raw, 0) as out, NFCTSocket() as table:
+                with socket.socket(socket.AF_PACKET, raw, 0) as out, Table() as table:
                     while not stop.is_set():
                         for packet in heard.receive():
                             self._answer(out, packet)
-                            _forget(table, packet)
+                            if (talk := answers.talk_of(packet.frame)) is not None:
+                                table.forget(talk)
             except OSError as err:
                 log.warning("refusals are not answered: %s", err)
                 stop.wait(1.0)

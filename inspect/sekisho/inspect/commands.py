@@ -14,7 +14,8 @@ import msgspec
 
 from sekisho.appliance.core import settings
 from sekisho.appliance.core.errors import RejectedInput
-from sekisho.inspect.quarantine import Entry, Quarantine
+from sekisho.inspect.kept import Entry
+from sekisho.inspect.quarantine import Quarantine
 
 DEFAULT_SETTINGS = Path("/etc/sekisho/box.toml")
 

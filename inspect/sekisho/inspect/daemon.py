@@ -26,14 +26,16 @@ from typing import Literal
 import msgspec
 
 from sekisho.appliance.core import latency, marks, sdnotify, utc
+from sekisho.appliance.core.desk import Desk
 from sekisho.appliance.core.errors import SekishoError
 from sekisho.appliance.core.journal import JournalWriter
 from sekisho.appliance.core.settings import Inspection, Settings, load
-from sekisho.inspect import eve, gate, hold, pages, retro
+from sekisho.inspect import counter, eve, gate, hold, pages, retro
 from sekisho.inspect.fleet import Published
 from sekisho.inspect.janitor import Janitor
+from sekisho.inspect.kept import Entry
 from sekisho.inspect.ledger import Ledger
-from sekisho.inspect.quarantine import Entry, Quarantine
+from sekisho.inspect.quarantine import Quarantine
 from sekisho.inspect.ranges import Ranges
 from sekisho.inspect.recorder import Bad, NewFleet, NewRules, Record, Recorder
 from sekisho.inspect.refused import Refused
@@ -107,6 +109,10 @@ class Inspect:
         self._told_shed = -TELL_SHED_S
         self._shed: Counter[str] = Counter()
         self.janitor = Janitor(settings.filestore)
+        kept = settings.quarantine
+        shown = Quarantine(settings.quarantine_dir, max_bytes=kept.max_mb << 20, keep_days=kept.keep_days, writer=False)
+        answering = counter.Counter(shown, kept.keep_days, self.recorder.put)
+        self.desk = Desk(settings.quarantine_socket, counter.USERS, answering.answer)
         self.stopping = False
 
     def _rules_file(self) -> Path:
@@ -489,6 +495,7 @@ class Inspect:
         if self.gate is not None:
             self.gate.close()
         self.janitor.stop()
+        self.desk.close()
         self.rescan.close()
         self.ranges.close()
         self.pool.close()

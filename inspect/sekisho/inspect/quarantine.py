@@ -27,33 +27,17 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sekisho.appliance.core import fsio
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.inspect.kept import Entry
 from sekisho.telemetry.clocks import may_expire
 
 CHUNK = 1 << 20
 MAX_HEADER = 64 << 10
+TEXT_CAP, RULE_CAP, RULES_CAP = 1024, 128, 16
+"""Characters, each of which may be six bytes in JSON: all of it is less than a header may be."""
 SOUND_CLOCK = 1735689600
 """2025-01-01: a box that says it is earlier has not been told the time."""
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{12}")
 _LENGTH = struct.Struct(">I")
-
-
-class Entry(msgspec.Struct, omit_defaults=True, frozen=True):
-    """One quarantined file."""
-
-    id: str
-    at: str
-    sha256: str
-    size: int
-    file_name: str = ""
-    rules: list[str] = []
-    app: str = ""
-    url: str = ""
-    src: str = ""
-    dst: str = ""
-    form: str = "file"
-    """"file": the file itself; "transfer": the bytes as they travelled (headers, chunks, encodings)."""
-    released: str = ""
-    """When and why the owner released it; empty while it is kept."""
 
 
 class Quarantine:
@@ -95,7 +79,7 @@ class Quarantine:
         if length > self._max_bytes:
             raise RejectedInput(f"{length} bytes do not fit into a quarantine of {self._max_bytes}.")
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        entry = msgspec.structs.replace(entry, id=f"{stamp}-{secrets.token_hex(6)}")
+        entry = _bounded(msgspec.structs.replace(entry, id=f"{stamp}-{secrets.token_hex(6)}"))
         try:
             self._make_room(length)
             self._write(entry, _chunks_of(content_fd, length), self._key(make=True))
@@ -184,12 +168,28 @@ class Quarantine:
         except OSError as err:
             target.unlink(missing_ok=True)
             raise DeviceFault(f"{target}: {err.strerror}.") from err
-        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        entry = msgspec.structs.replace(entry, released=f"{when} {reason}"[:500])
         try:
-            self._write(entry, self.read(ident), key)
+            return self._note(entry, reason, key)
         except OSError as err:
             raise DeviceFault(f"{target} is written, but not noted: {err.strerror}.") from err
+
+    def note_release(self, ident: str, reason: str) -> Entry:
+        """Note that the owner releases an entry, whose content is proven whole by it; `read` gives it out.
+
+        Raises:
+            RejectedInput: unknown or damaged entry.
+            DeviceFault: it cannot be noted; it is as it was.
+
+        """
+        try:
+            return self._note(self.show(ident), reason, self._key())
+        except OSError as err:
+            raise DeviceFault(f"Quarantine: {err.strerror}.", "Free space on the data partition.") from err
+
+    def _note(self, entry: Entry, reason: str, key: bytes) -> Entry:
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        entry = msgspec.structs.replace(entry, released=f"{when} {reason}"[:500])
+        self._write(entry, self.read(entry.id), key)
         return entry
 
     def purge(self, ident: str | None = None) -> list[str]:
@@ -264,6 +264,14 @@ class Quarantine:
             tmp.unlink(missing_ok=True)
             raise
         fsio.sync_directory(self._dir)
+
+
+def _bounded(entry: Entry) -> Entry:
+    """Names come from strangers, and a header that is too long cannot be read again."""
+    short = {
+        name: getattr(entry, name)[:TEXT_CAP] for name in ("at", "sha256", "file_name", "app", "url", "src", "dst")
+    }
+    return msgspec.structs.replace(entry, rules=[rule[:RULE_CAP] for rule in entry.rules[:RULES_CAP]], **short)
 
 
 def _made_at(ident: str) -> float:

@@ -23,8 +23,9 @@ from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import SekishoError
 from sekisho.appliance.core.journal import JournalWriter
 from sekisho.appliance.core.known import BY_FLEET
+from sekisho.inspect.kept import Entry
 from sekisho.inspect.ledger import Ledger, Why
-from sekisho.inspect.quarantine import Entry, Quarantine
+from sekisho.inspect.quarantine import Quarantine
 from sekisho.inspect.refused import Refused
 from sekisho.telemetry import events
 

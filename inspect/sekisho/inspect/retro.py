@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from sekisho.appliance.core.errors import SekishoError
-from sekisho.inspect.quarantine import Entry, Quarantine
+from sekisho.inspect.kept import Entry
+from sekisho.inspect.quarantine import Quarantine
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from sekisho.lab.net import command
 from sekisho.lab.program import Program
 
 FILESTORE_MB = 512
+_BOX_ROOMS = ("appliance", "inspect", "telemetry", "portal_agent")
 
 
 def prepare(lay: Layout, overrides: toml.Table, *, portal: bool = False) -> list[Program]:
@@ -47,7 +48,7 @@ def prepare(lay: Layout, overrides: toml.Table, *, portal: bool = False) -> list
         Program("center", "center", _daemon("center", lay.center_settings)),
         *(Program(room, "center", _center_room(room, lay.center_settings)) for room in ("immunity", "orders")),
         *(_for_people(lay) if portal else ()),
-        *(Program(room, "box", _daemon(room, lay.box_settings)) for room in ("appliance", "inspect", "telemetry")),
+        *(Program(room, "box", _daemon(room, lay.box_settings)) for room in _BOX_ROOMS),
     ]
 
 

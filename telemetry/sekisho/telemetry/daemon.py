@@ -16,8 +16,10 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from sekisho.appliance.core import program, sdnotify, settings, utc
+from sekisho.appliance.core.desk import Desk
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Settings
+from sekisho.telemetry import counter
 from sekisho.telemetry.clocks import RELEASED, boot_mark
 from sekisho.telemetry.connection import (
     AckArrived,
@@ -68,6 +70,14 @@ class Telemetry:
         self._orders: OrdersFile | None = None
         self._open_spool()
         self._intake = Intake(config, self._spool)
+        self._desk = self._open_desk()
+
+    def _open_desk(self) -> Desk | None:
+        try:
+            return Desk(self._settings.sent_socket, counter.USERS, counter.Counter(self._settings).answer)
+        except OSError as err:  # the events matter more than the sight of them
+            log.error("What was sent cannot be shown on the box's page: %s", err)
+            return None
 
     def run(self) -> None:
         """Work until `stop`; then close the connection and the spool."""
@@ -281,6 +291,8 @@ class Telemetry:
             self._delivery.sent(publish, self._sender.publish(publish.batch.lane, publish.payload))
 
     def _close(self) -> None:
+        if self._desk:
+            self._desk.close()
         self._keeper.close()
         if self._sender:
             self._sender.stop()

@@ -107,6 +107,15 @@ class Telemetry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Whether addresses and names of the office's devices leave the box as pseudonyms only (telemetry.masking)."""
 
 
+class Page(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The box's own page for the office, on the box's own addresses; nobody on the internet's side reaches it."""
+
+    enabled: bool = True
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 443
+    door_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 80
+    """Plain HTTP: one page that explains the browser's warning and leads on; 0 = none."""
+
+
 class Paths(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     run: str = "/run/sekisho"
     state: str = "/var/lib/sekisho"
@@ -125,6 +134,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     signatures: Signatures = Signatures()
     policy: Policy = Policy()
     telemetry: Telemetry = Telemetry()
+    page: Page = Page()
     paths: Paths = Paths()
 
     @property
@@ -169,6 +179,38 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     def inspect_socket(self) -> Path:
         """Unix stream socket: JSON request line in, JSON reply line out (status, reload)."""
         return self.run / "inspect" / "control.sock"
+
+    @property
+    def quarantine_socket(self) -> Path:
+        """Unix stream socket (core.desk) on which inspect shows and releases what is in quarantine."""
+        return self.run / "inspect" / "quarantine.sock"
+
+    @property
+    def sent_socket(self) -> Path:
+        """Unix stream socket (core.desk) on which telemetry shows what was sent, and how the link is."""
+        return self.run / "telemetry" / "sent.sock"
+
+    @property
+    def doorway(self) -> Path:
+        """There while the packet rule that keeps the internet's side from the page is in force; by appliance."""
+        return self.run / "appliance" / "doorway"
+
+    @property
+    def page_state(self) -> Path:
+        """The page's own (0700): password, certificate, restart plan, what was done on it. Beside `state`, not in it:
+        there the other daemons may rename what is not theirs.
+        """
+        return self.state.with_name(self.state.name + "-page")
+
+    @property
+    def page_run(self) -> Path:
+        """Wishes of the page for root's errands (0700, the page's); gone with the power."""
+        return self.run.with_name(self.run.name + "-page")
+
+    @property
+    def errands_run(self) -> Path:
+        """What became of the wishes (root's, readable for all); gone with the power."""
+        return self.run.with_name(self.run.name + "-errands")
 
     @property
     def sets(self) -> Path:
@@ -290,6 +332,11 @@ box = "{box}"                   # this box's name at the monitoring centre, as i
 # spool_mb = 1536
 # keep_hours = 48
 # mask_internal = false         # true: 端末の IP・MAC・名前は仮名で送る devices are told of by pseudonyms only
+
+[page]
+# enabled = true                # 装置の画面 the box's own page: https://<one of addresses>
+# port = 443
+# door_port = 80                # explains the browser's warning; 0 = none
 
 [paths]
 # run = "/run/sekisho"

@@ -1,0 +1,68 @@
+"""What inspect shows of its quarantine to the box's own page, and how an owner's release gets into it (core.desk).
+
+Content is given out only after its release was noted with a reason; a release is an event that the centre hears of,
+without the reason, which is the owner's own word and stays on the box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import msgspec
+
+from sekisho.appliance.core import utc
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.inspect.kept import Entry, Kept, List, Question, Read, Release
+from sekisho.inspect.quarantine import Quarantine
+from sekisho.telemetry import events
+
+USERS: Final = ("sekisho-page",)
+SHOWN: Final = 200
+"""Of the newest entries; the rest is told as a number."""
+
+
+class Counter:
+    """Answers one question; called on the desk's threads."""
+
+    def __init__(self, quarantine: Quarantine, keep_days: int, report: Callable[[events.Health], None]) -> None:
+        """`quarantine` is no writer: it is the daemon's second hand."""
+        self._quarantine, self._keep_days, self._report = quarantine, keep_days, report
+
+    def answer(self, question: bytes) -> Iterator[bytes]:
+        """Frames.
+
+        Raises:
+            RejectedInput: no question, no such entry, or it is not released.
+            DeviceFault: the disk refuses.
+
+        """
+        try:
+            asked = msgspec.json.decode(question, type=Question)
+        except msgspec.MsgspecError as err:
+            raise RejectedInput(f"The question is not understood: {err}.") from err
+        match asked:
+            case List():
+                yield msgspec.json.encode(self._list())
+            case Release():
+                yield msgspec.json.encode(self._release(asked))
+            case Read():
+                entry = self._quarantine.show(asked.id)
+                if not entry.released:
+                    raise RejectedInput(f"Quarantine entry {asked.id} is not released.")
+                yield msgspec.json.encode(entry)
+                yield from self._quarantine.read(asked.id)
+
+    def _list(self) -> Kept:
+        entries, damaged = self._quarantine.entries(), self._quarantine.damaged()
+        newest = entries[: -SHOWN - 1 : -1]
+        return Kept(newest, len(entries) - len(newest), len(damaged), self._keep_days)
+
+    def _release(self, asked: Release) -> Entry:
+        reason = asked.reason.strip()
+        if not reason:
+            raise RejectedInput("A release needs a reason.")
+        entry = self._quarantine.note_release(asked.id, reason)
+        detail = f"{entry.id} {entry.sha256}"[:200]
+        self._report(events.Health(at=utc.now(), part="quarantine", state="released", detail=detail))
+        return entry

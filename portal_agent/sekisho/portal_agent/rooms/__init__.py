@@ -1,0 +1,1 @@
+"""The page's rooms: each a module with its handlers in `HANDLERS`."""

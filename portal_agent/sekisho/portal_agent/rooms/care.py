@@ -1,0 +1,80 @@
+"""What the owner can do: choose when the box restarts, join the centre with a code; and what was done on this page."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import time
+from statistics import median
+from typing import Any, Final
+
+from litestar import Response, get, post
+
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.portal_agent import restarts, wishes
+from sekisho.portal_agent.office import Asked, back, form_of, office_of
+from sekisho.portal_agent.password import MIN_CHARS
+
+HOUR: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
+
+
+@get("/care", right="owner", sync_to_thread=True)
+def care(request: Asked) -> Response[Any]:
+    office = office_of(request)
+    kept = office.restarts.kept
+    return office.page(
+        request,
+        "care.html",
+        plan=kept.plan,
+        restarting=bool(kept.asked),
+        not_done=kept.not_done,
+        took=round(median(kept.took_s)) if kept.took_s else None,
+        times=len(kept.took_s),
+        waits=wishes.waits(office.settings),
+        outcome=wishes.outcome(office.settings),
+        centre=office.settings.telemetry.centre,
+        lines=office.record.newest(),
+        fingerprint=office.fingerprint,
+        first_password=bool(office.password.label()),
+        min_chars=MIN_CHARS,
+    )
+
+
+@post("/care/restart", right="owner", sync_to_thread=True)
+def restart(request: Asked) -> Response[Any]:
+    """Now, tonight at an hour, or not now: one of three words."""
+    office, form = office_of(request), form_of(request)
+    match form.get("when"):
+        case "now" if form.get("sure") == "yes":
+            office.restarts.plan(time.time())
+            office.note(request, "restart_planned")
+            return back(request, "/care", "restart_now")
+        case "tonight" if hour := HOUR.fullmatch(form.get("at", "")):
+            at = restarts.tonight(int(hour[1]), int(hour[2]), dt.datetime.now().astimezone())
+            office.restarts.plan(at.timestamp())
+            office.note(request, "restart_planned", at.isoformat())
+            return back(request, "/care", "restart_planned")
+        case "never":
+            office.restarts.cancel()
+            office.note(request, "restart_cancelled")
+            return back(request, "/care", "restart_cancelled")
+        case _:
+            return back(request, "/care", "restart_unclear")
+
+
+@post("/care/enrol", right="owner", sync_to_thread=True)
+def enrol(request: Asked) -> Response[Any]:
+    """Hand the code to root's errand; it is written nowhere else."""
+    office, form = office_of(request), form_of(request)
+    centre = form.get("centre", "").strip()
+    if centre and "://" not in centre:
+        centre = f"https://{centre}"
+    try:
+        wishes.make(office.settings, wishes.Enrol(centre, form.get("code", "").strip()))
+    except RejectedInput:
+        return back(request, "/care", "enrol_unfit")
+    office.note(request, "enrol_asked", centre)
+    return back(request, "/care", "enrol_asked")
+
+
+HANDLERS: Final = (care, restart, enrol)

@@ -1,0 +1,160 @@
+"""The box's page in the whole lab: reachable from the office and from nowhere else, also with the internet down."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sekisho.appliance.core.settings import load
+from sekisho.lab import samples
+from sekisho.lab.lab import Lab
+from sekisho.lab.layout import BOX4, BOX6, SERVER4
+from sekisho.portal_agent import certificate
+from sekisho.portal_agent.office import certificate_file
+from sekisho.telemetry.events import FileVerdict, Health
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
+
+MOST_MIB = 64
+PAGE, PAGE6 = f"https://{BOX4}", f"https://[{BOX6}]"
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab(f"p{os.getpid()}-page") as made:
+        made.up()
+        yield made
+
+
+class Visitor:
+    """A browser on the office's computer, which trusts the box's certificate and nothing else."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.lab, self.jar = lab, folder / "jar"
+        self.trust = certificate_file(load(lab.lay.box_settings))
+
+    def ask(self, path: str, *more: str) -> tuple[int, bytes]:
+        """(status, body)."""
+        argv = [
+            "curl",
+            "-sS",
+            "--max-time",
+            "20",
+            "--cacert",
+            str(self.trust),
+            "-c",
+            str(self.jar),
+            "-b",
+            str(self.jar),
+        ]
+        done = self.lab.run("lan", [*argv, "-w", "\n%{http_code}", *more, PAGE + path], check=True)
+        body, _, status = done.stdout.rpartition(b"\n")
+        return int(status), body
+
+    def post(self, path: str, **form: str) -> tuple[int, bytes]:
+        fields = [word for name, value in form.items() for word in ("--data-urlencode", f"{name}={value}")]
+        return self.ask(path, "-H", f"Origin: {PAGE}", *fields)
+
+    def sign_in(self) -> str:
+        """The form token."""
+        settings = str(self.lab.lay.box_settings)
+        argv = [sys.executable, "-I", "-m", "sekisho.appliance.cli", "local-page", "label", "--settings", settings]
+        label = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        password = re.search(r"^password +(\S+)$", label, re.M)
+        assert password is not None and certificate.fingerprint(self.trust) in label
+        assert self.post("/sign-in", password=password[1])[0] == 303
+        found = re.search(rb'name="csrf" value="([^"]+)"', self.ask("/")[1])
+        assert found is not None
+        return found[1].decode()
+
+
+@pytest.fixture
+def visitor(lab: Lab, tmp_path: Path) -> Visitor:
+    return Visitor(lab, tmp_path)
+
+
+def reach(lab: Lab, place: str, url: str) -> int:
+    """Curl's exit code."""
+    assert place in ("lan", "wan", "center")
+    done = lab.run(place, ["curl", "-gksS", "--max-time", "1", "-o", "/dev/null", url])  # type: ignore[arg-type]
+    return done.returncode
+
+
+@pytest.mark.parametrize("url", [f"{PAGE}/", f"{PAGE6}/", f"http://{BOX4}/", f"http://[{BOX6}]/"])
+def test_the_office_reaches_the_page_and_nobody_else_does(lab: Lab, url: str) -> None:
+    assert reach(lab, "lan", url) == 0
+    assert reach(lab, "wan", url) == 28, "the internet's side gets no answer at all"
+    if BOX4 in url:
+        assert reach(lab, "center", url) == 28
+
+
+def test_the_rule_is_put_back_and_the_page_is_shut_without_it(lab: Lab) -> None:
+    doorway = load(lab.lay.box_settings).doorway
+    lab.run("box", ["nft", "delete", "table", "bridge", "sekisho_doorway"], check=True)
+    lab.wait(lambda: b"sekisho_doorway" in lab.run("box", ["nft", "list", "ruleset"]).stdout, "the rule is away", 20)
+    assert reach(lab, "wan", f"{PAGE}/") == 28
+    doorway.unlink()
+    try:
+        done = lab.run("lan", ["curl", "-ks", "-o", "/dev/null", "-w", "%{http_code}", f"{PAGE}/"])
+        assert done.stdout == b"503"
+    finally:
+        doorway.touch()
+
+
+def test_the_page_says_what_the_box_knows(lab: Lab, visitor: Visitor) -> None:
+    lab.wait(lambda: "つながっています".encode() in visitor.ask("/")[1], "the page does not tell of the link", 30)
+    assert "はい。この会社の通信は、いま検査されています。".encode() in visitor.ask("/")[1]
+
+
+def test_a_stopped_file_is_released_with_a_reason_and_saved(lab: Lab, visitor: Visitor) -> None:
+    lab.run("lan", ["curl", "-s", "--max-time", "20", f"http://{SERVER4}:8080/identity/bad/300k.bin"])
+    stopped = lab.wait_event(lambda e: isinstance(e, FileVerdict) and e.outcome == "blocked" and bool(e.quarantine))
+    assert isinstance(stopped.event, FileVerdict)
+    ident = stopped.event.quarantine
+    csrf = visitor.sign_in()
+    assert ident.encode() in visitor.ask("/quarantine")[1]
+    assert visitor.ask(f"/quarantine/{ident}/file")[0] == 409, "not before it is released"
+    assert visitor.post(f"/quarantine/{ident}/release", csrf=csrf, reason="", sure="yes")[0] == 303
+    assert visitor.ask(f"/quarantine/{ident}/file")[0] == 409, "not without a reason"
+    assert visitor.post(f"/quarantine/{ident}/release", csrf=csrf, reason="自社の見積書", sure="yes")[0] == 303
+    status, content = visitor.ask(f"/quarantine/{ident}/file")
+    assert status == 200
+    assert samples.malicious(300_000) in content
+    told = lab.wait_event(lambda e: isinstance(e, Health) and (e.part, e.state) == ("quarantine", "released"))
+    assert isinstance(told.event, Health) and told.event.detail.startswith(ident)
+    assert "見積書" not in told.event.detail, "the owner's reason stays on the box"
+    assert "自社の見積書".encode() in visitor.ask(f"/quarantine/{ident}")[1]
+
+
+def test_what_was_sent_is_shown_as_it_was_sent(lab: Lab, visitor: Visitor) -> None:
+    visitor.sign_in()
+    lab.run("lan", ["curl", "-s", "--max-time", "20", f"http://{SERVER4}:8080/identity/clean/300k.bin?sekisho-b6"])
+    lab.wait(lambda: b"sekisho" in visitor.ask("/sent")[1], "what was sent is not shown", 30)
+
+
+def test_the_page_fits_a_small_box(lab: Lab, visitor: Visitor) -> None:
+    visitor.sign_in()
+    for path in ("/", "/devices", "/quarantine", "/sent", "/sent/fields", "/care"):
+        assert visitor.ask(path)[0] == 200, path
+    told = Path(f"/proc/{lab.pid('portal_agent')}/smaps_rollup").read_text()
+    found = re.search(r"^Rss: +([0-9]+) kB", told, re.M)
+    assert found is not None
+    resident = int(found[1]) >> 10
+    print(f"{resident} MiB resident")
+    assert resident < MOST_MIB
+
+
+def test_with_the_internet_down_the_page_works(lab: Lab, visitor: Visitor) -> None:
+    lab.run("box", ["ip", "link", "set", "eth-wan", "down"], check=True)
+    try:
+        visitor.sign_in()
+        for path in ("/", "/devices", "/quarantine", "/sent", "/care"):
+            assert visitor.ask(path)[0] == 200, path
+    finally:
+        lab.run("box", ["ip", "link", "set", "eth-wan", "up"], check=True)
