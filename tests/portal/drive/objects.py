@@ -20,6 +20,9 @@ from sekisho.center.ca import registry
 from sekisho.center.cases import desk, vendors
 from sekisho.center.cases.steps import Note
 from sekisho.center.cases.vendors import Vendor
+from sekisho.center.orders import proposal, wishes
+from sekisho.center.orders.proposal import Wanted
+from sekisho.center.orders.wishes import Wish
 from sekisho.center.portal.assets import files
 from sekisho.center.scope import only
 from sekisho.telemetry import events as ev
@@ -65,10 +68,23 @@ def _cases(office: Office, tenant: str) -> dict[str, str]:
     return {"case": case, "vendor": vendor}
 
 
+def _orders(office: Office, tenant: str) -> dict[str, str]:
+    """A UTM with settings, and an exception on it."""
+    wanted = Wanted("keyword", "", 0, "", f"{canary(tenant, 'host')}.example")
+    until = dt.datetime(2099, 1, 1, tzinfo=dt.UTC)
+    with office.store.transaction() as db:
+        seen = wishes.of_box(db, only(tenant), BOXES[tenant]) or Wish(BOXES[tenant], tenant)
+        change = wishes.prepare(seen, lambda now: proposal.add(now, wanted, canary(tenant, "reason"), until))
+        assert change is not None
+        wishes.commit(db, change, canary(tenant, "author"))
+    return {"id": change.overlay.exception[0].id}
+
+
 SEEDERS: Final[list[Seeder]] = [
     _basics,
     _devices,
     _cases,
+    _orders,
 ]
 """In the order they run."""
 

@@ -22,7 +22,18 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.handlers.base import BaseRouteHandler
 from litestar.types import Guard
 
-from sekisho.center.portal import assets, boxes, cases, customers, devices, forms, shell, vendors
+from sekisho.center.portal import (
+    assets,
+    boxes,
+    cases,
+    customers,
+    devices,
+    exceptions_pages,
+    forms,
+    settings_pages,
+    shell,
+    vendors,
+)
 from sekisho.center.portal.rendering import Portal
 from sekisho.center.portal.rights import Right
 from sekisho.center.settings import CenterSettings
@@ -36,6 +47,8 @@ _ROOMS: Final[tuple[Callable[[Portal], Router], ...]] = (
     boxes.router,
     cases.router,
     vendors.router,
+    settings_pages.router,
+    exceptions_pages.router,
 )
 
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")

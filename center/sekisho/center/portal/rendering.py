@@ -236,6 +236,7 @@ MENU: Final[tuple[tuple[str, str, Right], ...]] = (
     ("devices", "/devices", "devices.see"),
     ("cases", "/cases", "cases.see"),
     ("boxes", "/boxes/enrol", "boxes.enrol"),
+    ("settings", "/settings", "settings.see"),
     ("customers", "/customers", "customers.see"),
 )
 """(key of its name in [nav], path, right it needs), in the order of the menu."""
