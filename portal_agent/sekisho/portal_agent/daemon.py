@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 class Page:
     """Everything the process owns."""
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, config: Settings, file: Path) -> None:
         """Have password, certificate and sockets.
 
         Raises:
@@ -54,7 +54,7 @@ class Page:
             config.page_run.mkdir(mode=0o700, exist_ok=True)
         except OSError as err:
             raise DeviceFault(f"The page has no place for its files: {err}.") from err
-        self.office = Office(config)
+        self.office = Office(config, file)
         if not serves:
             log.warning(
                 "There is no page: it is switched off, or the box has no address of its own ([bridge] addresses)."
@@ -115,7 +115,7 @@ class Page:
 
 def main(argv: list[str] | None = None) -> int:
     """Run until SIGTERM; 2 when the settings are refused, 3 when the machine is not fit."""
-    return program.main("sekisho.portal_agent.daemon", lambda path: Page(settings.load(Path(path))), argv)
+    return program.main("sekisho.portal_agent.daemon", lambda path: Page(settings.load(path), path), argv)
 
 
 if __name__ == "__main__":

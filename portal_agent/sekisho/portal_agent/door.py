@@ -14,7 +14,7 @@ from litestar.types import Receive, Send
 from sekisho.appliance.core.settings import Settings
 from sekisho.portal_agent import certificate, words
 from sekisho.portal_agent.office import certificate_file
-from sekisho.portal_agent.style import css
+from sekisho.portal_agent.style import KINDS, static
 
 
 class Door:
@@ -29,8 +29,9 @@ class Door:
         if scope["type"] != "http":
             return
         headers = dict(scope["headers"])
-        if scope["path"] == "/static/page.css":
-            await _answer(send, 200, b"text/css", css())
+        name = scope["path"].removeprefix("/static/")
+        if name in KINDS:
+            await _answer(send, 200, KINDS[name].encode(), static(name))
             return
         host = headers.get(b"host", b"").decode("latin-1")
         bare = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,9 @@ from litestar import MediaType, Request, Response
 from litestar.response import Redirect
 
 from sekisho.appliance.core import desk
-from sekisho.appliance.core.settings import Settings
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.fsio import stamp
+from sekisho.appliance.core.settings import Settings, load
 from sekisho.portal_agent import certificate, wishes, words
 from sekisho.portal_agent.delays import Delays
 from sekisho.portal_agent.password import Password
@@ -33,8 +36,8 @@ LANGUAGE: Final = "__Host-language"
 class Office:
     """One box's page."""
 
-    def __init__(self, settings: Settings, now: Callable[[], float] = time.monotonic) -> None:
-        """Read what is on the disk; `now` is monotonic seconds.
+    def __init__(self, settings: Settings, file: Path, now: Callable[[], float] = time.monotonic) -> None:
+        """Read what is on the disk; `file` is where the settings come from, `now` monotonic seconds.
 
         Raises:
             DeviceFault: the first password cannot be written.
@@ -42,6 +45,8 @@ class Office:
         """
         folder = settings.page_state
         self.settings, self.now = settings, now
+        self._file = file
+        self._said, self._said_stamp = settings, stamp(file)
         self.password = Password(folder)
         self.password.ensure()
         self.sessions, self.delays = Sessions(), Delays()
@@ -56,14 +61,24 @@ class Office:
         self._templates.filters.update(filters)
 
     @property
+    def told(self) -> Settings:
+        """The settings as they are by now, for what is only shown: a code changes whose box this is."""
+        now = stamp(self._file)
+        if now != self._said_stamp:
+            self._said_stamp = now
+            with suppress(RejectedInput):
+                self._said = load(self._file)
+        return self._said
+
+    @property
     def fingerprint(self) -> str:
         return certificate.fingerprint(certificate_file(self.settings))
 
     def session(self, request: Asked) -> Session | None:
         """Who asks; a new password ends all sessions, whoever set it."""
-        stamp = self.password.stamp()
-        if stamp != self._password_stamp:
-            self._password_stamp = stamp
+        now = self.password.stamp()
+        if now != self._password_stamp:
+            self._password_stamp = now
             self.sessions.end_all()
         return self.sessions.of(request.cookies.get(COOKIE, ""), self.now())
 
@@ -88,10 +103,10 @@ class Office:
             locale=locale,
             csrf=session.csrf if session else "",
             signed_in=session is not None,
-            box=self.settings.box,
+            box=self.told.box,
             path=request.url.path,
             said=said,
-            help_desk=self.settings.help_desk,
+            help_desk=self.told.help_desk,
             **values,
         )
         return Response(made, media_type=MediaType.HTML, status_code=status)

@@ -1,11 +1,15 @@
-"""The page's one style sheet."""
+"""The page's two files that are no pages: style sheet and icon."""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib import resources
+from typing import Final
+
+KINDS: Final = {"page.css": "text/css", "icon.svg": "image/svg+xml"}
 
 
 @cache
-def css() -> bytes:
-    return resources.files(__package__).joinpath("static/page.css").read_bytes()
+def static(name: str) -> bytes:
+    """One of `KINDS`."""
+    return resources.files(__package__).joinpath(f"static/{name}").read_bytes()

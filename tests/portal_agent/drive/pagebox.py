@@ -7,6 +7,7 @@ import shutil
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Box:
         self.settings.page_state.mkdir()
         for path in (certificate, note_file(certificate)):
             shutil.copy(path, self.settings.page_state)
-        self.page = Page(self.settings)
+        self.page = Page(self.settings, self.settings_file)
         self.office = self.page.office
         self.ahead = 0.0
         """Seconds that the page's clock is ahead."""
@@ -82,6 +83,16 @@ class Box:
         state = EngineState(phase=phase, rules_expected=10, rules_loaded=10, starts=1)
         told = Status(1, time.monotonic(), "normal", fail, state, Part("engine", engine), Part("gate", gate), devices=1)
         status.write(self.settings, told)
+
+    @staticmethod
+    def wait(fact: Callable[[], bool], timeout_s: float = 15) -> bool:
+        """Whether it became true in time."""
+        until = time.monotonic() + timeout_s
+        while not fact():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+        return True
 
     def sent(self, *events: Event) -> None:
         """Have the centre acknowledge these events."""

@@ -32,7 +32,7 @@ def care(request: Asked) -> Response[Any]:
         times=len(kept.took_s),
         waits=wishes.waits(office.settings),
         outcome=wishes.outcome(office.settings),
-        centre=office.settings.telemetry.centre,
+        centre=office.told.telemetry.centre,
         lines=office.record.newest(),
         fingerprint=office.fingerprint,
         first_password=bool(office.password.label()),

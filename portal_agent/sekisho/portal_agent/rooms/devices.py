@@ -45,7 +45,7 @@ def devices(request: Asked) -> Response[Any]:
         told = portrait.coverage(office.settings, HOURS, live=False)
     shares = {share.mac: share.tally for share in told.devices} if told else {}
     known = portrait.devices(office.settings)
-    rows = [_row(each, shares.get(each.mac, Tally())) for each in known[:SHOWN]]
+    rows = [_row(each, shares.get(each.mac, Tally()) if told else None) for each in known[:SHOWN]]
     others = [tally for mac, tally in shares.items() if mac not in {each.mac for each in known} and mac != GROUP]
     reasons = sorted(told.total.bypassed.items(), key=lambda item: -item[1])[:8] if told else []
     return office.page(
@@ -60,14 +60,16 @@ def devices(request: Asked) -> Response[Any]:
     )
 
 
-def _row(each: portrait.Seen, tally: Tally) -> Row:
-    whole = tally.total or 1
-    past = (sum(tally.bypassed.values()) + tally.unseen) / whole
-    word = "quiet" if not tally.total else "partly" if past >= PARTLY else "covered"
+def _row(each: portrait.Seen, tally: Tally | None) -> Row:
+    """`tally` is None while nothing was counted of anyone."""
+    counted = tally or Tally()
+    whole = counted.total
+    past = (sum(counted.bypassed.values()) + counted.unseen) / (whole or 1)
+    word = "uncounted" if tally is None else "quiet" if not whole else "partly" if past >= PARTLY else "covered"
     return Row(
         each.name, each.kind, each.vendor, each.random_mac, each.mac,
-        ", ".join([*each.ipv4[-2:], *each.ipv6[-1:]]), each.last_seen, word, portrait.size(tally.total),
-        round(100 * tally.inspected / whole), round(100 * tally.opaque / whole), round(100 * past),
+        ", ".join([*each.ipv4[-2:], *each.ipv6[-1:]]), each.last_seen, word, portrait.size(whole) if tally else "-",
+        round(100 * counted.inspected / (whole or 1)), round(100 * counted.opaque / (whole or 1)), round(100 * past),
     )  # fmt: skip
 
 

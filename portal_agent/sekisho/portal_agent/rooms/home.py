@@ -14,7 +14,7 @@ from litestar.response import Redirect
 from sekisho.appliance.core.errors import PeerError, RejectedInput
 from sekisho.portal_agent import state
 from sekisho.portal_agent.office import LANGUAGE, Asked, form_of, office_of
-from sekisho.portal_agent.style import css
+from sekisho.portal_agent.style import KINDS, static
 from sekisho.portal_agent.words import LOCALES
 from sekisho.telemetry.counter import LinkAsk, LinkTold
 
@@ -60,9 +60,14 @@ def language(request: Asked) -> Redirect:
     return answer
 
 
-@get("/static/page.css", right="public", media_type="text/css", sync_to_thread=False)
+@get("/static/page.css", right="public", media_type=KINDS["page.css"], sync_to_thread=False)
 def style() -> bytes:
-    return css()
+    return static("page.css")
 
 
-HANDLERS: Final = (home, language, style)
+@get("/static/icon.svg", right="public", media_type=KINDS["icon.svg"], sync_to_thread=False)
+def icon() -> bytes:
+    return static("icon.svg")
+
+
+HANDLERS: Final = (home, language, style, icon)

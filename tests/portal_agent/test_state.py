@@ -1,0 +1,123 @@
+"""The one word of the first screen says what is seen and nothing better; numbers come from the real writers' files."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from typing import Any
+
+import msgspec
+import pytest
+from pagebox import Box, Browser
+
+from sekisho.appliance import covering, status
+from sekisho.appliance.core.settings import Inspection
+from sekisho.appliance.coverage import Away, Hour, State, Tally
+from sekisho.appliance.engine import EngineState
+from sekisho.appliance.inventory import Known
+from sekisho.appliance.meter import Reading
+from sekisho.appliance.status import Status
+from sekisho.appliance.watchdog import Part
+from sekisho.portal_agent import state
+
+
+def seen(engine: str = "", gate: str = "", fail: str = "open", **about: Any) -> Status:
+    facts: dict[str, Any] = {"phase": "running", "rules_expected": 9, "rules_loaded": 9}
+    told = EngineState(**(facts | about))
+    return Status(1, time.monotonic(), "", fail, told, Part("engine", engine), Part("gate", gate))
+
+
+@pytest.mark.parametrize(
+    ("told", "word"),
+    [
+        (seen(), "protected"),
+        (seen(phase="reloading"), "protected"),
+        (seen(phase="starting"), "starting"),
+        (seen("stopped", "stopped", phase="starting"), "starting"),
+        (seen("stopped", "hung"), "open"),
+        (seen("hung"), "partly"),
+        (seen(gate="stopped"), "partly"),
+        (seen("stopped", "hung", "closed"), "closed"),
+        (seen("stopped", fail="closed"), "closed"),
+        (seen("stopped", "stopped", "closed", phase="starting"), "closed"),
+        (seen(rules_loaded=0), "partly"),
+        (seen(rules_failed=3), "partly"),
+        (seen(phase="stopped"), "starting"),
+        (None, "silent"),
+        (msgspec.structs.replace(seen(), at_mono=time.monotonic() - 60), "silent"),
+    ],
+)
+def test_the_word(box: Box, told: Status | None, word: str) -> None:
+    assert state.judge(told, box.settings) == word
+
+
+def test_detect_only_is_never_called_protected(box: Box) -> None:
+    settings = msgspec.structs.replace(box.settings, inspection=Inspection(mode="detect"))
+    assert state.judge(seen(), settings) == "watching"
+
+
+def test_a_damaged_status_is_silence(box: Box) -> None:
+    status.path_of(box.settings).write_bytes(b"{")
+    assert state.facts(box.settings, dt.datetime.now().astimezone()).word == "silent"
+
+
+def counted(box: Box, hour: dt.datetime, off: float, devices: dict[str, Tally]) -> Hour:
+    made = Hour(hour.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:00:00Z"), 3600.0, off, devices)
+    folder = covering.folder_of(box.settings)
+    folder.mkdir(exist_ok=True)
+    (folder / f"{made.hour.replace(':', '')}.json").write_bytes(msgspec.json.encode(made))
+    return made
+
+
+def running(box: Box, hour: dt.datetime, off: float, devices: dict[str, Tally]) -> None:
+    """The running hour as the appliance keeps it."""
+    now = counted(box, hour, off, devices)
+    folder = covering.folder_of(box.settings)
+    (folder / f"{now.hour.replace(':', '')}.json").unlink()
+    state = State(Reading("boot", {}), 0.0, Away(), now, stopped=True)
+    (folder / "now.json").write_bytes(msgspec.json.encode(state))
+
+
+def test_what_was_off_since_midnight_is_summed_and_yesterday_is_not(box: Box) -> None:
+    noon = dt.datetime.now().astimezone().replace(hour=12, minute=30)
+    assert state.facts(box.settings, noon).off_today_s is None, "nothing counted is not nothing off"
+    counted(box, noon - dt.timedelta(days=1), 100.0, {})
+    counted(box, noon - dt.timedelta(hours=3), 20.0, {})
+    running(box, noon, 3.0, {})
+    assert state.facts(box.settings, noon).off_today_s == 23.0
+
+
+def test_old_rules_heat_and_a_full_disk_are_said(box: Box) -> None:
+    now = dt.datetime.now().astimezone()
+    current = box.settings.sets / "current"
+    current.mkdir(parents=True)
+    (current / "set.json").write_text('{"built_at": "2020-01-01T00:00:00Z"}')
+    facts = state.facts(box.settings, now)
+    assert facts.rules_age_d is not None and facts.rules_age_d > 1000 and "rules_old" in facts.troubles
+    full = msgspec.structs.replace(facts, disk=0.95, temperature_c=90.0, rules_refused=True)
+    assert set(full.troubles) == {"rules_old", "hot", "disk_full", "rules_refused"}
+    (current / "set.json").write_text('{"built_at": "2999-01-01T00:00:00Z"}')
+    assert state.facts(box.settings, now).rules_age_d is None, "a clock behind its rules tells no age"
+
+
+def test_devices_are_shown_with_their_share_and_a_stranger_among_them(owner: Browser) -> None:
+    box, now = owner.box, dt.datetime.now(dt.UTC)
+    at = "2026-11-21T10:00:00.000000Z"
+    names = {"02:00:00:00:00:01": "tanaka-pc", "02:00:00:00:00:02": "<i>\u202ex", "02:00:00:00:00:03": "idle"}
+    known = {mac: Known(at, at, ["192.168.1.9"], name=name, kind="computer") for mac, name in names.items()}
+    (box.settings.state / "inventory.json").write_bytes(msgspec.json.encode(known))
+    assert owner.get("/devices").text.count("まだ数えていません") == 3
+    shares = {
+        "02:00:00:00:00:01": Tally(90, 10),
+        "02:00:00:00:00:02": Tally(80, 0, 0, {"engine_stopped": 20}),
+        "02:00:00:00:00:99": Tally(5),
+    }
+    running(box, now, 7.0, shares)
+    page = owner.get("/devices").text
+    assert (
+        page.count("検査を通っています") == 1
+        and page.count("一部が素通りしました") == 1
+        and page.count("通信なし") == 1
+    )
+    assert "&lt;i&gt;" in page and "\u202e" not in page
+    assert "一覧にない送り主が 1 ありました" in page and "engine_stopped" in page and "0:00:07" in page
