@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -104,6 +105,11 @@ def test_a_category_is_refused_and_an_exception_lets_one_site_pass_and_is_counte
     assert {(alert.exception, alert.action, alert.function) for alert in passed} == {
         ("x-bank", "allowed", "url_category")
     }
+    argv = [sys.executable, "-m", "sekisho.appliance.cli", "policy", "show"]
+    said = office.lab.run("box", [*argv, "--settings", str(office.lab.lay.box_settings)], check=True).stdout.decode()
+    assert "x-bank" in said and "gambling" in said and said.count("centre") == 2, (
+        "the box's owner sees whose word it is"
+    )
     office.decide(exception=())
     assert office.until(HOST, "page") < WITHIN_S
 

@@ -13,9 +13,10 @@ from sekisho.appliance.core.errors import DeviceFault
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.settings import Settings, load
 from sekisho.appliance.reload import reload
-from sekisho.policy import build, categories, source
+from sekisho.policy import build, categories, ordered, overlay, source
 from sekisho.policy.applications import table
 from sekisho.policy.model import Policy
+from sekisho.policy.overlay import laid_over
 from sekisho.telemetry.spool_view import SpoolView
 
 DEFAULT_SETTINGS: Final = Path("/etc/sekisho/box.toml")
@@ -95,12 +96,20 @@ def _show(args: argparse.Namespace) -> int:
         known = list(table().values())
         _say(args, known, [f"{one.id:16} {one.ja} / {one.en}" for one in known])
     else:
-        policy = source.load(Path(load(args.settings).policy.file))
-        _say(args, policy, _lines(policy))
+        own, both = _both(load(args.settings))
+        _say(args, both, _lines(both, own))
     return 0
 
 
-def _lines(policy: Policy) -> list[str]:
+def _both(settings: Settings) -> tuple[Policy, Policy]:
+    """The box's own policy, and the same with what the customer decided at the centre."""
+    own = source.load(Path(settings.policy.file))
+    orders = ordered.received(settings)
+    return own, laid_over(own, overlay.parse(bytes(orders.policy)))[0] if orders else own
+
+
+def _lines(policy: Policy, own: Policy) -> list[str]:
+    """A line for each entry; those of the centre say so."""
     lines = []
     for kind in ("web_guard", "url_category", "keyword", "application", "firewall", "isolation"):
         for entry in getattr(policy, kind):
@@ -109,10 +118,12 @@ def _lines(policy: Policy) -> list[str]:
             )
             whom = ", ".join(entry.groups) or "everybody"
             lines.append(f"{kind:13} {entry.action:6} {what}  ({whom}; {entry.schedule or 'always'})")
+            lines[-1] += "" if entry in getattr(own, kind) else "  (centre センター)"
     for exemption in policy.exception:
         what = exemption.function or f"signatures {', '.join(map(str, exemption.sids))}"
         lines.append(f"{'exception':13} {exemption.id}: {what} {exemption.entry}  {exemption.reason}")
         lines[-1] += f"  (until {exemption.expires:%Y-%m-%d %H:%M})" if exemption.expires else ""
+        lines[-1] += "" if exemption in own.exception else "  (centre センター)"
     return lines or ["The policy is empty: nothing is refused. ポリシーは空です。"]
 
 
@@ -121,7 +132,7 @@ def _hits(args: argparse.Namespace) -> int:
     settings = load(args.settings)
     used = SpoolView(settings.spool).hits()
     seen = {hit.exception for hit in used}
-    unused = [one.id for one in source.load(Path(settings.policy.file)).exception if one.id not in seen]
+    unused = [one.id for one in _both(settings)[1].exception if one.id not in seen]
     lines = [
         f"{hit.count:8} {hit.last[:19]}  {hit.function or 'signature'} {hit.entry} {hit.action}"
         + (f" (exception {hit.exception})" if hit.exception else "")

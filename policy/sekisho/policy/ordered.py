@@ -54,6 +54,7 @@ class Ordered:
     """The engine's thread asks what to try; the policy's thread, which looks at what came of it, settles."""
 
     def __init__(self, settings: Settings, report: Callable[[Event], None]) -> None:
+        self._settings = settings
         self._file = settings.orders
         self._memory_file = settings.policies / "orders.json"
         self._identity = (settings.tenant, settings.box)
@@ -72,7 +73,7 @@ class Ordered:
             return False
         self._stamp = stamp
         try:
-            newest = self._newest()
+            newest = received(self._settings)
         except RejectedInput:
             return True
         return (newest.n if newest else 0) != self._tried
@@ -82,7 +83,7 @@ class Ordered:
         self._stamp = fsio.stamp(self._file)
         good = self._good()
         try:
-            newest = self._newest()
+            newest = received(self._settings)
         except RejectedInput as err:
             log.warning("%s", err)
             self.refuse(Document(), "damaged")
@@ -128,16 +129,6 @@ class Ordered:
         if told is None or msgspec.structs.replace(told, at=fact.at) != fact:
             self._report(fact)
 
-    def _newest(self) -> Orders | None:
-        try:
-            with self._file.open("rb") as source:
-                found = orders.unchecked(source.read(sealed.MESSAGE_CAP + 1))
-        except FileNotFoundError:
-            return None
-        except OSError as err:
-            raise RejectedInput(f"{self._file} cannot be read: {err.strerror}.") from err
-        return found if (found.tenant, found.box) == self._identity else None
-
     def _good(self) -> Document:
         kept = self._memory.good
         if kept is None or (kept.tenant, kept.box) != self._identity:
@@ -166,3 +157,20 @@ class Ordered:
             except OSError as err:
                 raise DeviceFault(f"{self._memory_file} cannot be written: {err.strerror}.") from err
             self._memory = memory
+
+
+def received(settings: Settings) -> Orders | None:
+    """The newest document that telemetry has kept for this box; None where there is none.
+
+    Raises:
+        RejectedInput: its file is damaged.
+
+    """
+    try:
+        with settings.orders.open("rb") as source:
+            found = orders.unchecked(source.read(sealed.MESSAGE_CAP + 1))
+    except FileNotFoundError:
+        return None
+    except OSError as err:
+        raise RejectedInput(f"{settings.orders} cannot be read: {err.strerror}.") from err
+    return found if (found.tenant, found.box) == (settings.tenant, settings.box) else None

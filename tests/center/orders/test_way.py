@@ -143,26 +143,30 @@ def test_a_box_or_another_service_cannot_publish_settings_and_a_replay_changes_n
     hostile.disconnect()
 
 
-def test_what_is_taken_back_leaves_the_broker_and_then_the_database(way: Way) -> None:
+@pytest.mark.parametrize("running", [True, False])
+def test_what_the_centre_has_forgotten_leaves_the_broker(way: Way, running: bool) -> None:
     site = way.site
     site.start("broker", "center", "box")
     way.publish()
     way.decide("first")
-    site.wait(lambda: way.word() == "first")
+    way.decide("other", "box-2")
+    site.wait(lambda: way.word() == "first" and way.wish("box-2").state == "sent")
+    if not running:
+        site.kill("orders")
     with way.database.transaction() as db:
-        wishes.take_back(db, "t1")
+        db.execute(ORDERS.delete().where(ORDERS.c.box == "box-1"))
+    if not running:
+        way.publish()
 
-    def gone() -> bool:
-        with way.database.reading() as db:
-            return db.execute(ORDERS.select()).first() is None
+    def held() -> set[str]:
+        heard: list[str] = []
+        reader = site.client(site.listener, "listener")
+        reader.on_message = lambda _c, _u, message: heard.append(message.topic)
+        reader.subscribe("sk/1/+/+/orders", qos=1)
+        reader.subscribe("sk/1/+/+/state", qos=1)
+        site.wait(lambda: any("state" in topic for topic in heard))
+        reader.disconnect()
+        return {topic for topic in heard if "orders" in topic}
 
-    site.wait(gone)
-    heard: list[str] = []
-    reader = site.client(site.listener, "listener")
-    reader.on_message = lambda _c, _u, message: heard.append(message.topic)
-    reader.subscribe("sk/1/+/+/orders", qos=1)
-    reader.subscribe("sk/1/+/+/state", qos=1)
-    site.wait(lambda: any("state" in topic for topic in heard))
-    assert not any("orders" in topic for topic in heard)
-    reader.disconnect()
+    site.wait(lambda: held() == {"sk/1/t1/box-2/orders"})
     assert way.word() == "first", "what is in force on the box stays"

@@ -205,13 +205,19 @@ def test_a_restored_centre_goes_past_the_number_its_box_has(centre: Centre) -> N
     assert wishes.overtake(centre.database) == 0, "no box drives the numbers to their end"
 
 
-def test_a_contract_that_ends_takes_every_decision_back(centre: Centre) -> None:
+def test_a_contract_that_ends_leaves_nothing_of_its_decisions(centre: Centre) -> None:
     centre.decide(exception=(exemption("x-1"),))
     centre.decide(box="box-9", tenant="t9", zone="UTC")
     with centre.database.transaction() as db:
-        wishes.take_back(db, "t1")
+        wishes.forget(db, "t1")
     assert centre.wish() is None and centre.wish("box-9", "t9") is not None
     with centre.database.reading() as db:
-        assert [bytes(row.document) for row in db.execute(sa.select(ORDERS).where(ORDERS.c.tenant == "t1"))] == [b""]
+        assert db.execute(sa.select(ORDERS).where(ORDERS.c.tenant == "t1")).all() == []
         assert db.execute(sa.select(EXCEPTION)).all() == []
     assert centre.decide(zone="UTC"), "and a new one may be made"
+
+
+def test_what_a_box_refused_may_be_sent_once_more_unchanged(centre: Centre) -> None:
+    n = centre.decide(zone="UTC")
+    centre.says(Applied(at=at(1), number=n, state="refused", why="engine"))
+    assert centre.decide(zone="UTC") > n and centre.state() == ("waiting", "")

@@ -20,6 +20,7 @@ PURPOSE: Final = Purpose(b"sekisho orders 1\n", x509.ObjectIdentifier("1.3.6.1.5
 """id-kp-documentSigning (RFC 9336)."""
 LEVEL: Final = "orders"
 """The topic's last level, below the box's own."""
+EVERYWHERE: Final = f"sk/1/+/+/{LEVEL}"
 DOCUMENT_CAP: Final = 128 << 10
 """Bytes of a document; sealed it fits into a message."""
 

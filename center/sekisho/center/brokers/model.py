@@ -30,7 +30,7 @@ BOX_READS: Final = ("ack", "known", orders.LEVEL)
 ALL_READ: Final = (fleet.TOPIC_ALL, fleet.TOPIC_CHANGE)
 """Whole topics that every box reads: the fleet's list of bad files."""
 IMMUNITY_WRITES: Final = (*ALL_READ, "sk/1/+/+/known")
-ORDERS_WRITES: Final = (f"sk/1/+/+/{orders.LEVEL}",)
+ORDERS: Final = (orders.EVERYWHERE,)
 CENTER_READS: Final = ("ev/+", "state")
 CENTER_WRITES: Final = ("ack",)
 
@@ -86,9 +86,9 @@ class Broker:
         return [self.center_cn, *(f"{self.center_cn}-{number}" for number in range(2, self.workers + 1))]
 
     @property
-    def publishers(self) -> dict[str, tuple[str, ...]]:
-        """The names of the daemons that only publish, and the topics they may write."""
-        return {self.immunity_cn: IMMUNITY_WRITES, self.orders_cn: ORDERS_WRITES}
+    def publishers(self) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+        """The names of the daemons that publish to boxes: the topics each may write, and those it may read."""
+        return {self.immunity_cn: (IMMUNITY_WRITES, ()), self.orders_cn: (ORDERS, ORDERS)}
 
     def listed(self) -> tuple[Member, ...]:
         """The members, for a broker that cannot do without.

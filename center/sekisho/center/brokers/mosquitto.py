@@ -47,8 +47,9 @@ def _acl(broker: Broker) -> str:
         lines.append(f"user {center}")
         lines += [f"topic read sk/1/+/+/{level}" for level in CENTER_READS]
         lines += [f"topic write sk/1/+/+/{level}" for level in CENTER_WRITES]
-    for publisher, writes in broker.publishers.items():
+    for publisher, (writes, reads) in broker.publishers.items():
         lines += [f"user {publisher}", *(f"topic write {topic}" for topic in writes)]
+        lines += [f"topic read {topic}" for topic in reads]
     if broker.members is None:
         lines += [f"pattern write sk/1/+/%u/{level}" for level in BOX_WRITES]
         lines += [f"pattern read sk/1/+/%u/{level}" for level in BOX_READS]

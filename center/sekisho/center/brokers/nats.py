@@ -103,8 +103,8 @@ def _users(broker: Broker) -> list[_Table]:
         "subscribe": [*(_subject(f"sk/1/+/+/{level}") for level in CENTER_READS), DELIVERIES, "_INBOX.>"],
     }
     users: list[_Table] = [{"user": f"CN={name}", "permissions": center} for name in broker.centers]
-    for publisher, writes in broker.publishers.items():
-        some = {"publish": list(map(_subject, writes)), "subscribe": [DELIVERIES]}
+    for publisher, (writes, reads) in broker.publishers.items():
+        some = {"publish": list(map(_subject, writes)), "subscribe": [*map(_subject, reads), DELIVERIES]}
         users.append({"user": f"CN={publisher}", "permissions": some, "allowed_connection_types": ["MQTT"]})
     for member in broker.listed():
         own = {

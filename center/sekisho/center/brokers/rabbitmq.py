@@ -136,10 +136,10 @@ def _definitions(broker: Broker) -> dict[str, list[_Entry]]:
         users.append(_user(center))
         permissions.append(_permission(center, rf"mqtt-subscription-{re.escape(center)}-[0-9a-f]+qos[01]"))
         topics.append(_topics(center, map(_anywhere, CENTER_WRITES), map(_anywhere, CENTER_READS)))
-    for publisher, writes in broker.publishers.items():
+    for publisher, (writes, reads) in broker.publishers.items():
         users.append(_user(publisher))
         permissions.append(_permission(publisher, rf"mqtt-subscription-{re.escape(publisher)}-[0-9a-f]+qos[01]"))
-        topics.append(_topics(publisher, writes, []))
+        topics.append(_topics(publisher, writes, reads))
     # What is dropped here the boxes repeat.
     bound = {"max-length": QUEUED_MESSAGES, "max-length-bytes": QUEUED_BYTES, "overflow": "drop-head"}
     policy: _Entry = {"vhost": _VHOST, "name": "bound", "pattern": "^mqtt-", "apply-to": "queues", "definition": bound}

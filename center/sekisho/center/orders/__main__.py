@@ -2,12 +2,14 @@
 
 Each document is signed and retained at the broker, so a box finds it whenever it connects. What is new goes out within
 `POLL_S`; all are published again after every connection, page by page, since a broker may have forgotten. A document
-counts as sent when the broker has confirmed it.
+counts as sent when the broker has confirmed it. What the broker holds and the database does not (a contract has
+ended) is taken from it.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import threading
 import time
@@ -21,6 +23,7 @@ import sqlalchemy as sa
 
 from sekisho.appliance.core import orders, program, sdnotify, utc
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.appliance.core.names import NAME
 from sekisho.appliance.core.orders import Orders
 from sekisho.appliance.core.sealed import load_key
 from sekisho.center import mqtt, settings
@@ -36,6 +39,8 @@ RETRY_S: Final = 1.0
 CONFIRM_S: Final = 5.0
 WATCHDOG_S: Final = 2.0
 PAGE: Final = 50
+HELD_CAP: Final = 200_000
+_TOPIC: Final = re.compile(rf"sk/1/{NAME}/{NAME}/{orders.LEVEL}")
 
 log = logging.getLogger("sekisho.center.orders")
 
@@ -52,7 +57,10 @@ class Publisher:
         """While all are published again: the box that came last."""
         link = config.broker
         self._link = BrokerLink(link.host, link.ca, own.cert, own.key, link.port, own.client)
-        self._client = mqtt.make_client(self._link, on_connect=self._greet.set)
+        self._held: set[str] = set()
+        """Topics on which the broker holds something, as far as it has been heard; changed by the client's thread."""
+        self._client = mqtt.make_client(self._link, on_connect=self._connected)
+        self._client.on_message = self._on_message
 
     def run(self) -> None:
         """Work until `stop`."""
@@ -71,6 +79,7 @@ class Publisher:
                 if moment - mended >= MEND_S:
                     mended = moment
                     wishes.overtake(self._database)
+                    self._take_back()
                 self._turn()
             except DeviceFault as err:
                 log.error("%s Trying again.", err)
@@ -80,6 +89,28 @@ class Publisher:
 
     def stop(self) -> None:
         self._stop.set()
+
+    def _connected(self) -> None:
+        self._client.subscribe(orders.EVERYWHERE, 0)
+        self._greet.set()
+
+    def _on_message(self, _c: paho.Client, _u: Any, message: paho.MQTTMessage) -> None:
+        if message.payload and _TOPIC.fullmatch(message.topic) and len(self._held) < HELD_CAP:
+            self._held.add(message.topic)
+        elif not message.payload:
+            self._held.discard(message.topic)
+
+    def _take_back(self) -> None:
+        """Empty what belongs to no row any more."""
+        if not self._held:
+            return
+        held = set(self._held.copy())
+        with self._database.reading() as db:
+            known = {_topic(row) for row in db.execute(sa.select(ORDERS.c.tenant, ORDERS.c.box)).all()}
+        given = [(topic, self._client.publish(topic, b"", qos=1, retain=True)) for topic in sorted(held - known)[:PAGE]]
+        for topic, info in given:
+            if _confirmed(info):
+                self._held.discard(topic)
 
     def _turn(self) -> None:
         if self._greet.is_set():
@@ -95,23 +126,18 @@ class Publisher:
             rows = db.execute(sa.select(ORDERS).where(which).order_by(ORDERS.c.box).limit(PAGE)).all()
         given = [(row, self._client.publish(_topic(row), self._message(row), qos=1, retain=True)) for row in rows]
         sent = [row for row, info in given if _confirmed(info)]
+        self._held.update(map(_topic, sent))
         if fresh := [row for row in sent if row.n > row.sent_n]:
             with self._database.transaction() as db:
                 for row in fresh:
-                    this = sa.and_(ORDERS.c.box == row.box, ORDERS.c.n == row.n)
-                    if row.document:
-                        db.execute(ORDERS.update().where(this).values(sent_n=row.n, sent_at=utc.now()))
-                    else:
-                        db.execute(ORDERS.delete().where(this))
+                    db.execute(ORDERS.update().where(ORDERS.c.box == row.box).values(sent_n=row.n, sent_at=utc.now()))
         return rows
 
     def _message(self, row: sa.Row[Any]) -> bytes:
-        if not row.document:
-            return b""
         return orders.seal(Orders(row.n, row.tenant, row.box, msgspec.Raw(row.document)), self._key)
 
 
-def _topic(row: sa.Row[Any]) -> str:
+def _topic(row: Any) -> str:
     return f"sk/1/{row.tenant}/{row.box}/{orders.LEVEL}"
 
 

@@ -14,7 +14,7 @@ ORDERS: Final = sa.Table(
     sa.Column("box", sa.Text, primary_key=True),
     sa.Column("tenant", sa.Text, nullable=False),
     sa.Column("n", sa.BigInteger, nullable=False, doc="grows with every change"),
-    sa.Column("document", sa.LargeBinary, nullable=False, doc="policy.overlay as JSON; empty: to be taken back"),
+    sa.Column("document", sa.LargeBinary, nullable=False, doc="policy.overlay as JSON"),
     sa.Column("at", sa.Text, nullable=False),
     sa.Column("author", sa.Text, nullable=False, doc="who decided, as people know them"),
     sa.Column("sent_n", sa.BigInteger, nullable=False, doc="what the broker has confirmed"),

@@ -88,7 +88,7 @@ def _read(db: sa.Connection, which: sa.ColumnElement[bool], scope: Scope, limit:
     query = (
         sa.select(ORDERS, *(column.label(f"told_{column.name}") for column in told))
         .outerjoin(APPLIED, sa.and_(APPLIED.c.box == ORDERS.c.box, APPLIED.c.tenant == ORDERS.c.tenant))
-        .where(which, scope.of(ORDERS.c.tenant), ORDERS.c.document != b"")
+        .where(which, scope.of(ORDERS.c.tenant))
         .order_by(ORDERS.c.tenant, ORDERS.c.box)
         .limit(limit)
     )
@@ -106,7 +106,7 @@ def _wish(row: sa.Row[tuple[object, ...]]) -> Wish:
 
 
 def prepare(wish: Wish, edit: Callable[[Overlay], Overlay]) -> Change | None:
-    """The change that `edit` makes, proven; None where it makes none.
+    """The change that `edit` makes, proven; None where it makes none, unless the box refused what there is.
 
     Raises:
         RejectedInput: it could not be put in force; the message says why.
@@ -114,7 +114,7 @@ def prepare(wish: Wish, edit: Callable[[Overlay], Overlay]) -> Change | None:
     """
     made = edit(wish.overlay)
     document = overlay.encode(made)
-    if made == wish.overlay:
+    if made == wish.overlay and wish.state != "refused":
         return None
     if len(document) > orders.DOCUMENT_CAP:
         raise RejectedInput(f"The settings are larger than {orders.DOCUMENT_CAP >> 10} KiB.")
@@ -130,10 +130,10 @@ def commit(db: sa.Connection, change: Change, by: str) -> int:
 
     """
     row = db.execute(sa.select(ORDERS).where(ORDERS.c.box == change.box).with_for_update()).first()
-    before, newest = (0, 0) if row is None else (row.n if row.document else 0, row.n)
+    before = 0 if row is None else row.n
     if before != change.seen:
         raise ChangedMeanwhile("Somebody else has changed these settings meanwhile.", "Look at them, and try again.")
-    n = max(newest + 1, int(time.time()))
+    n = max(before + 1, int(time.time()))
     values = {"tenant": change.tenant, "n": n, "document": change.document, "at": utc.now(), "author": by}
     if row is None:
         db.execute(ORDERS.insert().values(box=change.box, sent_n=0, sent_at="", **values))
@@ -187,10 +187,10 @@ def exceptions(db: sa.Connection, scope: Scope, limit: int = 500) -> list[Made]:
     return [Made(r.box, r.id, decode(r.exemption), r.n, r.at, r.author, r.gone_n) for r in db.execute(query)]
 
 
-def take_back(db: sa.Connection, tenant: str) -> None:
-    """Forget what was decided for a tenant's boxes; the daemon takes it from the broker, then the rows are gone."""
+def forget(db: sa.Connection, tenant: str) -> None:
+    """Forget what was decided for a tenant's boxes; the daemon then takes it from the broker."""
     db.execute(EXCEPTION.delete().where(EXCEPTION.c.tenant == tenant))
-    db.execute(ORDERS.update().where(ORDERS.c.tenant == tenant).values(document=b"", author="", n=ORDERS.c.n + 1))
+    db.execute(ORDERS.delete().where(ORDERS.c.tenant == tenant))
 
 
 def overtake(database: Database) -> int:

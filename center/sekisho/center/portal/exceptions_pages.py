@@ -22,6 +22,7 @@ from sekisho.center.portal.rendering import Portal
 from sekisho.center.portal.viewer import Viewer, viewer
 from sekisho.center.scope import Scope
 from sekisho.center.store import EVENT
+from sekisho.center.tenants import Locale
 from sekisho.center.views.orders import uses
 from sekisho.policy import source
 from sekisho.policy.applications import table
@@ -38,7 +39,10 @@ class Shown(msgspec.Struct, frozen=True):
     made: Made
     place: str
     wanted: Wanted
+    entry: str
+    """What people call the category or application."""
     state: State
+    why: str
     removing: bool
     over: bool
     until: str
@@ -56,7 +60,9 @@ def router(portal: Portal) -> Router:
             places = boxes.named(db, who.here, who.tenant) if who.tenant else {}
             decided = {wish.box: wish for wish in wishes.of_tenant(db, who.here)}
             used = uses(db, who.here)
-            rows = [_row(one, decided, places, used, portal.now()) for one in wishes.exceptions(db, who.here)]
+            rows = [
+                _row(one, decided, places, used, portal.now(), who.locale) for one in wishes.exceptions(db, who.here)
+            ]
         return portal.page(request, "exceptions/list.html", rows=rows, places=places)
 
     @get("/exceptions/new", right="exceptions.make", sync_to_thread=True)
@@ -187,7 +193,7 @@ def _about(wanted: Wanted) -> str:
 
 def _row(
     one: Made, decided: dict[str, Wish], places: dict[str, str], used: dict[tuple[str, str], tuple[int, str]],
-    now: dt.datetime,
+    now: dt.datetime, locale: Locale,
 ) -> Shown:  # fmt: skip
     what, wish = one.exemption, decided.get(one.box)
     until = what.expires
@@ -197,10 +203,18 @@ def _row(
     destination = ", ".join((*what.domains, *what.addresses))
     wanted = Wanted(what.function, what.entry, what.sids[0] if what.sids else 0, device, destination)
     hits, last = used.get((one.box, one.id), (0, ""))
+    state = wish.of(one.gone_n or one.n) if wish else "none"
     return Shown(
-        one, places.get(one.box, one.box), wanted, wish.of(one.gone_n or one.n) if wish else "none", bool(one.gone_n),
-        until is not None and until <= now, utc.text(until - dt.timedelta(seconds=1)) if until else "", hits, last,
+        one, places.get(one.box, one.box), wanted, _entry(wanted, locale), state,
+        wish.why if wish and state == "refused" else "", bool(one.gone_n), until is not None and until <= now,
+        utc.text(until - dt.timedelta(seconds=1)) if until else "", hits, last,
     )  # fmt: skip
+
+
+def _entry(wanted: Wanted, locale: Locale) -> str:
+    found = table().get(wanted.entry) if wanted.function == "application" else None
+    title = titles().get(wanted.entry) if wanted.function == "url_category" else found
+    return getattr(title, locale) if title else wanted.entry
 
 
 def _device(group: str) -> str:

@@ -83,12 +83,14 @@ def router(portal: Portal) -> Router:
         """What the UTM blocks, records or lets pass, and when it may restart."""
         who = _customer(request)
         name, wish = _of(portal, who, box)
+        with portal.reading.reading() as db:
+            zone = tenants.load(db, who.tenant).time_zone
         made = Choices()
         try:
             made = choices.read(data)
             if data.get("n") != str(wish.n):
                 raise ChangedMeanwhile("")
-            change = wishes.prepare(wish, lambda now: choices.put(now, made, who.zone))
+            change = wishes.prepare(wish, lambda now: choices.put(now, made, zone))
             if change is not None:
                 with portal.database.transaction() as db:
                     wishes.commit(db, change, who.name)
