@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
+from sekisho.center import customers
 from sekisho.center.ca import registry
 from sekisho.center.store import BOX
 from sekisho.center.streams import STREAM
@@ -17,18 +18,19 @@ _HEARD = [
 
 
 def strangers(db: sa.Connection, claims: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Those of the (box, tenant) pairs that are not to be believed: another tenant's box, or one that was revoked."""
+    """Those of the (box, tenant) pairs that are not to be believed: another's box, a revoked one, an ended contract."""
     claimed = sorted(claims)
     boxes = {box for box, _ in claimed}
     enrolled = registry.identities(db, boxes)
     heard = _first_heard(db, boxes - set(enrolled))
+    over = customers.over(db, {tenant for _, tenant in claimed})
     refused = []
     for box, tenant in claimed:
         if box in enrolled:
             believed = enrolled[box].may_speak_for(tenant)
         else:
             believed = heard.setdefault(box, tenant) == tenant
-        if not believed:
+        if not believed or tenant in over:
             refused.append((box, tenant))
     return refused
 

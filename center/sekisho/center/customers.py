@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Literal
 
 import sqlalchemy as sa
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center.database import insert_new, metadata
 
-State = Literal["applied", "active", "ending", "ended", "deleted"]
+State = Literal["active", "ending", "ended", "deleting", "deleted"]
 
 CUSTOMER: Final = sa.Table(
     "customer",
@@ -41,6 +42,18 @@ def admit(db: sa.Connection, tenant: str, at: str) -> None:
     state = db.scalar(sa.select(CUSTOMER.c.state).where(CUSTOMER.c.tenant == tenant))
     if state not in SERVED:
         raise RejectedInput(f"The contract of {tenant} is not in force: it is {state}.")
+
+
+_OVER = sa.select(CUSTOMER.c.tenant).where(
+    CUSTOMER.c.tenant.in_(sa.bindparam("tenants", expanding=True)), CUSTOMER.c.state.not_in(SERVED)
+)
+"""Made once: ingest asks it for every group of messages."""
+
+
+def over(db: sa.Connection, tenants: Iterable[str]) -> set[str]:
+    """Those of these tenants whose contract is over: nothing is taken for them any more."""
+    wanted = sorted(set(tenants))
+    return set(db.scalars(_OVER, {"tenants": wanted})) if wanted else set()
 
 
 def of_reseller(db: sa.Connection, reseller: str) -> frozenset[str]:

@@ -87,7 +87,7 @@ class Granting:
         old = db.execute(
             sa.select(CERTIFICATE).where(CERTIFICATE.c.serial == ask.serial).with_for_update()
         ).one_or_none()
-        if old is None:
+        if old is None or not old.pem:  # its customer's data was deleted: what is left is a revoked serial
             raise Refused("unknown certificate", "This certificate is not known.")
         if not requests.proves(old.pem, csr, bytes.fromhex(ask.proof)):
             raise Refused("wrong proof", "The request is not signed by the certificate's key.", old.box)
