@@ -38,7 +38,10 @@ def box(tmp_path: Path, made: Path) -> Box:
 def desks(box: Box) -> Iterator[Box]:
     """The box with inspect's and telemetry's desks open."""
     counter = quarantine_counter.Counter(
-        Quarantine(box.settings.quarantine_dir, max_bytes=1 << 30, keep_days=90, writer=False), 90, box.reported.append
+        Quarantine(box.settings.quarantine_dir, max_bytes=1 << 30, keep_days=90, writer=False),
+        90,
+        64 << 20,
+        box.reported.append,
     )
     with ExitStack() as stack:
         for desk in (

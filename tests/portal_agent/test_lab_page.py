@@ -9,12 +9,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sekisho.appliance.core.settings import load
 from sekisho.lab import samples
 from sekisho.lab.lab import Lab
-from sekisho.lab.layout import BOX4, BOX6, SERVER4
+from sekisho.lab.layout import BOX4, BOX6, BOX_NAME, CENTER4, ENROLMENT, SERVER4
 from sekisho.portal_agent import certificate
 from sekisho.portal_agent.office import certificate_file
 from sekisho.telemetry.events import FileVerdict, Health
@@ -108,7 +109,7 @@ def test_the_rule_is_put_back_and_the_page_is_shut_without_it(lab: Lab) -> None:
 
 
 def test_the_page_says_what_the_box_knows(lab: Lab, visitor: Visitor) -> None:
-    lab.wait(lambda: "つながっています".encode() in visitor.ask("/")[1], "the page does not tell of the link", 30)
+    lab.wait(lambda: ">つながっています".encode() in visitor.ask("/")[1], "the page does not tell of the link", 30)
     assert "はい。この会社の通信は、いま検査されています。".encode() in visitor.ask("/")[1]
 
 
@@ -125,7 +126,7 @@ def test_a_stopped_file_is_released_with_a_reason_and_saved(lab: Lab, visitor: V
     assert visitor.post(f"/quarantine/{ident}/release", csrf=csrf, reason="自社の見積書", sure="yes")[0] == 303
     status, content = visitor.ask(f"/quarantine/{ident}/file")
     assert status == 200
-    assert samples.malicious(300_000) in content
+    assert content == samples.malicious(300_000), "the file itself, not the transfer it came in"
     told = lab.wait_event(lambda e: isinstance(e, Health) and (e.part, e.state) == ("quarantine", "released"))
     assert isinstance(told.event, Health) and told.event.detail.startswith(ident)
     assert "見積書" not in told.event.detail, "the owner's reason stays on the box"
@@ -158,3 +159,25 @@ def test_with_the_internet_down_the_page_works(lab: Lab, visitor: Visitor) -> No
             assert visitor.ask(path)[0] == 200, path
     finally:
         lab.run("box", ["ip", "link", "set", "eth-wan", "up"], check=True)
+
+
+def test_a_code_typed_on_the_page_makes_the_box_a_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "systemctl").write_text("#!/bin/sh\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with Lab(f"p{os.getpid()}-code") as lab:
+        lab.up(portal=True)
+        visitor = Visitor(lab, tmp_path)
+        csrf = visitor.sign_in()
+        assert "まだ見守りセンターに登録していません".encode() in visitor.ask("/")[1]
+        argv = [sys.executable, "-I", "-m", "sekisho.appliance.cli", "center", "enrol-code", "--box", BOX_NAME]
+        argv += ["--tenant", "default", "--settings", str(lab.lay.center_settings), "--json"]
+        code = msgspec.json.decode(subprocess.run(argv, capture_output=True, check=True).stdout)["code"]
+        visitor.post("/care/enrol", csrf=csrf, centre=f"{CENTER4}:{ENROLMENT}", code=code)
+        errand = [sys.executable, "-I", "-m", "sekisho.portal_agent.errands", "--settings", str(lab.lay.box_settings)]
+        lab.run("box", errand, check=True)
+        page = visitor.ask("/care")[1].decode()
+        assert f"登録しました。センターでの名前: {BOX_NAME}" in page and f"https://{CENTER4}:{ENROLMENT}" in page
+        lab.stop("telemetry")
+        lab.start("telemetry")
+        lab.wait(lambda: ">つながっています".encode() in visitor.ask("/")[1], "the page does not tell of the link", 30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import re
 
@@ -149,6 +150,18 @@ def test_a_release_is_noted_told_and_recorded_and_the_file_comes_as_it_was(owner
     assert "見積書" not in owner.box.reported[0].detail
     deeds = [(line.deed, line.about) for line in owner.box.office.record.newest()]
     assert deeds[:2] == [("downloaded", entry.id), ("released", f"{entry.id} 取引先の 見積書")]
+
+
+@pytest.mark.parametrize(("wanted", "end"), [(b"x" * 1000, ""), (b"another", ".transfer")])
+def test_of_a_transfer_the_file_itself_is_saved_or_it_is_named_a_transfer(
+    owner: Browser, wanted: bytes, end: str
+) -> None:
+    transfer = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000
+    entry = owner.box.keep(transfer, form="transfer", sha256=hashlib.sha256(wanted).hexdigest())
+    owner.post(f"/quarantine/{entry.id}/release", {"reason": "ours", "sure": "yes"})
+    file = owner.get(f"/quarantine/{entry.id}/file")
+    assert file.content == (transfer if end else wanted)
+    assert f'filename="invoice.exe{end}.quarantined"' in file.headers["content-disposition"]
 
 
 def test_a_file_that_was_changed_on_the_disk_is_not_given_out(owner: Browser) -> None:

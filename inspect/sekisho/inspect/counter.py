@@ -6,6 +6,7 @@ without the reason, which is the owner's own word and stays on the box.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -13,6 +14,7 @@ import msgspec
 
 from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import RejectedInput
+from sekisho.inspect import unwrap
 from sekisho.inspect.kept import Entry, Kept, List, Question, Read, Release
 from sekisho.inspect.quarantine import Quarantine
 from sekisho.telemetry import events
@@ -25,9 +27,11 @@ SHOWN: Final = 200
 class Counter:
     """Answers one question; called on the desk's threads."""
 
-    def __init__(self, quarantine: Quarantine, keep_days: int, report: Callable[[events.Health], None]) -> None:
-        """`quarantine` is no writer: it is the daemon's second hand."""
-        self._quarantine, self._keep_days, self._report = quarantine, keep_days, report
+    def __init__(
+        self, quarantine: Quarantine, keep_days: int, limit: int, report: Callable[[events.Health], None]
+    ) -> None:
+        """`quarantine` is no writer: it is the daemon's second hand. `limit`: bytes of the largest file."""
+        self._quarantine, self._keep_days, self._limit, self._report = quarantine, keep_days, limit, report
 
     def answer(self, question: bytes) -> Iterator[bytes]:
         """Frames.
@@ -50,8 +54,23 @@ class Counter:
                 entry = self._quarantine.show(asked.id)
                 if not entry.released:
                     raise RejectedInput(f"Quarantine entry {asked.id} is not released.")
-                yield msgspec.json.encode(entry)
-                yield from self._quarantine.read(asked.id)
+                yield from self._content(entry)
+
+    def _content(self, entry: Entry) -> Iterator[bytes]:
+        """The entry and its content; the file itself where it was kept as it travelled and can be told apart in it."""
+        if entry.form != "transfer":
+            yield msgspec.json.encode(entry)
+            yield from self._quarantine.read(entry.id)
+            return
+        transfer = os.memfd_create("released", os.MFD_CLOEXEC)
+        try:
+            for chunk in self._quarantine.read(entry.id):
+                os.write(transfer, chunk)
+            file = unwrap.content(transfer, entry.app, entry.sha256, self._limit)
+            yield msgspec.json.encode(msgspec.structs.replace(entry, form="file") if file else entry)
+            yield from file if file is not None else self._quarantine.read(entry.id)
+        finally:
+            os.close(transfer)
 
     def _list(self) -> Kept:
         entries, damaged = self._quarantine.entries(), self._quarantine.damaged()

@@ -111,7 +111,7 @@ class Inspect:
         self.janitor = Janitor(settings.filestore)
         kept = settings.quarantine
         shown = Quarantine(settings.quarantine_dir, max_bytes=kept.max_mb << 20, keep_days=kept.keep_days, writer=False)
-        answering = counter.Counter(shown, kept.keep_days, self.recorder.put)
+        answering = counter.Counter(shown, kept.keep_days, inspection.scan_limit_mb << 20, self.recorder.put)
         self.desk = Desk(settings.quarantine_socket, counter.USERS, answering.answer)
         self.stopping = False
 

@@ -19,17 +19,19 @@ def shown(text: object, cap: int = CAP) -> str:
     return "".join(char if _visible(char) else "\N{REPLACEMENT CHARACTER}" for char in short)
 
 
-def attachment(name: str, ident: str) -> str:
+def attachment(name: str, ident: str, *, transfer: bool = False) -> str:
     """The value of Content-Disposition (RFC 6266) under which a browser stores a file and never opens it by itself.
 
-    The name ends in `.quarantined`, so that a click on it does not run it either.
+    The name ends in `.quarantined`, so that a click on it does not run it either; `transfer`: it is not the file
+    itself but the way it travelled.
     """
     base = name.replace("\\", "/").rpartition("/")[2]
     plain = "".join(c if c.isalnum() or c in _FILE_MARKS else "_" for c in unicodedata.normalize("NFC", base))
     plain = plain.strip(". ")[:_FILE_CAP] or ident
     safe = "".join(c if c.isascii() else "_" for c in plain)
-    whole = quote(f"{plain}.quarantined", safe="")
-    return f"attachment; filename=\"{safe}.quarantined\"; filename*=UTF-8''{whole}"
+    end = ".transfer.quarantined" if transfer else ".quarantined"
+    whole = quote(plain + end, safe="")
+    return f"attachment; filename=\"{safe}{end}\"; filename*=UTF-8''{whole}"
 
 
 def _visible(char: str) -> bool:

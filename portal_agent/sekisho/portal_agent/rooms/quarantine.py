@@ -45,7 +45,7 @@ def content(request: Asked) -> Response[Any]:
     frames = office.ask(office.settings.quarantine_socket, Read(_ident(request)))
     entry = msgspec.json.decode(next(frames), type=Entry)
     office.note(request, "downloaded", entry.id)
-    headers = {"content-disposition": attachment(entry.file_name, entry.id)}
+    headers = {"content-disposition": attachment(entry.file_name, entry.id, transfer=entry.form == "transfer")}
     return Stream(_bytes(frames), media_type="application/octet-stream", headers=headers)
 
 
