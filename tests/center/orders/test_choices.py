@@ -43,6 +43,14 @@ def test_what_is_saved_is_what_is_shown_and_can_be_put_in_force() -> None:
     assert [one.schedule for one in (*made.url_category, *made.application, *made.keyword)] == ["page-hours"] * 4
 
 
+def test_devices_are_ticked_or_written() -> None:
+    form = {"whom": "chosen", f"devices.{MAC}": "yes", "devices": "02:00:5e:00:53:09\r\n" + MAC, "isolated.x": ""}
+    made = choices.put(EMPTY, choices.read(form), "")
+    assert made.group[0].devices == (MAC, "02:00:5e:00:53:09") and made.isolation == ()
+    with pytest.raises(BadField):
+        choices.put(EMPTY, choices.read({"isolated.pc-1": "yes"}), "")
+
+
 def test_what_the_page_does_not_show_stays() -> None:
     before = proposal.add(
         EMPTY, Wanted("keyword", "", 0, MAC, "a.example"), "r", dt.datetime(2031, 1, 1, tzinfo=dt.UTC)

@@ -117,6 +117,12 @@ def read(form: Mapping[str, str]) -> Choices:
     def several(prefix: str) -> tuple[str, ...]:
         return tuple(day for day in DAYS if form.get(f"{prefix}.{day}"))
 
+    def devices(field: str) -> str:
+        """Those that are ticked, then those that are written."""
+        prefix = f"{field}."
+        ticked = [key.removeprefix(prefix) for key, value in form.items() if key.startswith(prefix) and value]
+        return "\n".join((*ticked, form.get(field, "")))
+
     return Choices(
         categories={name: found for name in titles() if (found := word(f"category.{name}", ACTIONS)) != "off"},
         applications={name: found for name in table() if (found := word(f"application.{name}", ACTIONS)) != "off"},
@@ -126,12 +132,12 @@ def read(form: Mapping[str, str]) -> Choices:
         sites_action=word("sites_action", ("block", "log")),
         signatures=word("signatures", ("shipped", "log")),
         whom=word("whom", ("all", "chosen")),
-        devices=form.get("devices", ""),
+        devices=devices("devices"),
         hours=word("hours", ("always", "hours")),
         days=several("day"),
         start=form.get("start", "09:00"),
         end=form.get("end", "18:00"),
-        isolated=form.get("isolated", ""),
+        isolated=devices("isolated"),
         restart_days=several("restart"),
         restart_start=form.get("restart_start", "03:00"),
         restart_hours=form.get("restart_hours", "3"),

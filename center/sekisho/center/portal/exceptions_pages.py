@@ -60,10 +60,11 @@ def router(portal: Portal) -> Router:
             places = boxes.named(db, who.here, who.tenant) if who.tenant else {}
             decided = {wish.box: wish for wish in wishes.of_tenant(db, who.here)}
             used = uses(db, who.here)
+            devices = boxes.devices(db, who.here)
             rows = [
                 _row(one, decided, places, used, portal.now(), who.locale) for one in wishes.exceptions(db, who.here)
             ]
-        return portal.page(request, "exceptions/list.html", rows=rows, places=places)
+        return portal.page(request, "exceptions/list.html", rows=rows, places=places, devices=devices)
 
     @get("/exceptions/new", right="exceptions.make", sync_to_thread=True)
     def new(request: Request[Any, Any, Any]) -> Response[Any]:
@@ -144,10 +145,11 @@ def _form(
 ) -> Response[Any]:
     with portal.reading.reading() as db:
         places = boxes.named(db, who.here, who.tenant) if who.tenant else {}
+        devices = boxes.devices(db, who.here)
     filled = {"what": "", "device": "", "destination": "", "reason": "", "days": "", "alert": "", "box": "", **form}
     return portal.page(
         request, "exceptions/new.html", status=400 if wrong else 200, form=filled, wrong=wrong, places=places,
-        functions=_FUNCTIONS, categories=titles(), applications=table(),
+        devices=devices, functions=_FUNCTIONS, categories=titles(), applications=table(),
     )  # fmt: skip
 
 

@@ -128,9 +128,12 @@ def _box_page(
     portal: Portal, request: Request[Any, Any, Any], name: str, wish: Wish, form: Choices, wrong: str = "",
     value: str = "",
 ) -> Response[Any]:  # fmt: skip
+    who = viewer(request)
+    with portal.reading.reading() as db:
+        devices = boxes.devices(db, who.here, wish.box)
     return portal.page(
         request, "settings/utm.html", status=400 if wrong else 200, name=name, wish=wish, form=form, wrong=wrong,
-        value=value, days=DAYS,
+        devices=devices, value=value, days=DAYS,
         categories={key: one for key, one in titles().items() if key not in TEST_ENTRIES},
         applications={key: one for key, one in table().items() if key not in TEST_ENTRIES},
     )  # fmt: skip
