@@ -7,13 +7,23 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import argon2
 import pytest
 
 from sekisho.appliance.core import utc
+from sekisho.center.portal.access import passwords
 
 sys.path.insert(0, str(Path(__file__).parent / "drive"))
 
 from office import Office  # the path above leads to it
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_passwords() -> Iterator[None]:
+    """The same hash with little work: most tests are not about how long a guess takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "_HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
+        yield
 
 
 @pytest.fixture

@@ -78,6 +78,10 @@ class Tenant(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defau
     """How long a box may be out of reach before people are told; 0 = they are not told."""
     immunity: bool = True
     """Whether the tenant's boxes give to and take from the fleet's list of bad files."""
+    second_factor: bool = False
+    """Whether everyone of the customer needs a second factor to sign in."""
+    one_session: bool = False
+    """Whether an account is signed in on one browser at a time: a new sign-in ends the older one."""
 
     @property
     def zone(self) -> zoneinfo.ZoneInfo:

@@ -3,6 +3,7 @@
 A seeder stores the same things for whichever customer it is given and returns the values that name them in paths,
 queries and forms: `{"alert": "17"}` for `/alerts/{alert:int}`. Whatever a person or a stranger could have written
 (host names, URLs, notes, names) it makes with `canary(tenant, "...")`: the walk looks for it on the wrong pages.
+What names an object holds no canary: a page may say again what it was asked for.
 A parameter that names no customer's object (a day, a kind, a page) goes to `PLAIN`.
 """
 
@@ -23,6 +24,8 @@ from sekisho.center.cases.vendors import Vendor
 from sekisho.center.orders import proposal, wishes
 from sekisho.center.orders.proposal import Wanted
 from sekisho.center.orders.wishes import Wish
+from sekisho.center.portal import accounts, audit, sessions
+from sekisho.center.portal.access import onetime, passkeys
 from sekisho.center.portal.assets import files
 from sekisho.center.scope import only
 from sekisho.telemetry import events as ev
@@ -80,11 +83,32 @@ def _orders(office: Office, tenant: str) -> dict[str, str]:
     return {"id": change.overlay.exception[0].id}
 
 
+def _people(office: Office, tenant: str) -> dict[str, str]:
+    """A member with a passkey and a session, an invitation, a chamber's account: all that a page about people names."""
+    now = dt.datetime.now(dt.UTC)
+    with office.store.transaction() as db:
+        login, name = f"person@{tenant}.example", canary(tenant, "person")
+        person = accounts.make(db, login, "member", tenant=tenant, name=name, now=now)
+        session = sessions.digest(sessions.begin(db, person, now, agent=canary(tenant, "agent")))[:16]
+        values = {"credential": f"of-{tenant}", "id": f"key-{tenant}", "name": canary(tenant, "key")}
+        key = passkeys.PASSKEY.insert().values(
+            **values, account=person, public_key=b"", sign_count=0, made_at=utc.text(now), used_at=""
+        )
+        db.execute(key)
+        guest = accounts.make(db, f"guest@{canary(tenant)}.example", "admin", tenant=tenant, state="invited", now=now)
+        token = onetime.make(db, guest, "invite", now).rpartition("/")[2]
+        row = accounts.by_login(db, login)
+        assert row is not None
+        audit.write(db, row, "member.invite", canary(tenant, "about"))
+    return {"person": person, "passkey": values["id"], "session": session, "token": token, "login": login}
+
+
 SEEDERS: Final[list[Seeder]] = [
     _basics,
     _devices,
     _cases,
     _orders,
+    _people,
 ]
 """In the order they run."""
 

@@ -12,7 +12,7 @@ from litestar.testing import TestClient
 
 from sekisho.appliance.core import utc
 from sekisho.center import customers, settings, tenants
-from sekisho.center.portal import accounts
+from sekisho.center.portal import accounts, sessions
 from sekisho.center.portal.app import create_app
 from sekisho.center.portal.rendering import COOKIE
 from sekisho.center.portal.rights import Role
@@ -74,10 +74,10 @@ class Office:
         with self.store.transaction() as db:
             login = f"{role}-{next(self._numbers)}@example.com"
             account = accounts.make(db, login, role, locale=locale, now=now, **own)
-            secret = accounts.begin(db, account, now)
-            who = accounts.find(db, secret, now)
+            secret = sessions.begin(db, account, now)
+            who = sessions.find(db, secret, now)
             assert who is not None
-            accounts.open_customer(db, who, tenant)
+            sessions.open_customer(db, who, tenant)
         return secret, who
 
     def anonymous(self) -> Client:

@@ -24,6 +24,9 @@ Kind = Literal[
     "deaf",
     "hears",
     "failed",
+    "invite",
+    "password",
+    "account",
 ]
 
 
@@ -67,3 +70,5 @@ class Letter(msgspec.Struct, frozen=True, omit_defaults=True):
     """It goes to the centre's staff because the tenant has named nobody."""
     thread: str = ""
     """What the first mail of its thread was about."""
+    link: str = ""
+    """Where its one button leads; good once and for a while only."""

@@ -23,8 +23,8 @@ from sekisho.center.settings import Notify
 POLL_S: Final = 0.2
 _ANSWERED: Final = ("alert", "again", "offline", "flapping")
 """Kinds with the button "this is fine" beside "call me"."""
-_OWN: Final = ("outage", "over", "deaf", "hears", "failed", "digest", "back", "steady")
-"""Kinds without buttons."""
+_OWN: Final = ("outage", "over", "deaf", "hears", "failed", "digest", "back", "steady", "account")
+"""Kinds without buttons of the watch."""
 
 log = logging.getLogger(__name__)
 Clock = Callable[[], dt.datetime]
@@ -100,7 +100,7 @@ class Sender:
         created = dt.datetime.fromisoformat(taken.created_at)
         config = self._config
         return build(
-            view(letter, config.help_desk, self._links(taken, created, key)),
+            view(letter, config.help_desk, self._links(letter, taken, created, key)),
             id_=taken.id,
             thread=mail_id(letter.tenant, letter.thread, taken.recipient) if letter.thread else "",
             sender=config.sender,
@@ -109,7 +109,11 @@ class Sender:
             at=created,
         )
 
-    def _links(self, taken: Claimed, created: dt.datetime, key: tuple[str, bytes] | None) -> dict[str, str]:
+    def _links(
+        self, letter: Letter, taken: Claimed, created: dt.datetime, key: tuple[str, bytes] | None
+    ) -> dict[str, str]:
+        if letter.link:
+            return {taken.kind: letter.link}
         if key is None or taken.kind in _OWN:
             return {}
         actions = links.ACTIONS if taken.kind in _ANSWERED else links.ACTIONS[:1]

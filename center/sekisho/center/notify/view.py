@@ -19,7 +19,9 @@ from sekisho.center.notify.rules import IMPORTANT
 from sekisho.center.tenants import Locale
 from sekisho.telemetry import reasons
 
-_OUR_OWN: Final = ("offline", "back", "flapping", "steady", "outage", "over", "deaf", "hears", "failed")
+_ACCOUNTS: Final = ("invite", "password", "account")
+"""Kinds about somebody's account at the portal."""
+_OUR_OWN: Final = ("offline", "back", "flapping", "steady", "outage", "over", "deaf", "hears", "failed", *_ACCOUNTS)
 """Kinds that tell of no entries."""
 _ONE: Final = ("alert", "again")
 """Kinds that tell of one thing."""

@@ -1,27 +1,23 @@
-"""Accounts and their sessions: who somebody is between two requests.
-
-A session's secret is in the browser's cookie alone; what is stored is its digest.
-"""
+"""Accounts: who people are. Their sessions, passwords and second factors are elsewhere and go with them."""
 
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
+import re
 import secrets
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from sekisho.appliance.core import utc
-from sekisho.center import customers, tenants
+from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center.database import metadata
-from sekisho.center.portal.rights import OF_STAFF, Role
-from sekisho.center.portal.viewer import Viewer
-from sekisho.center.scope import EVERYONE, Scope, only
-from sekisho.center.tenants import Locale
+from sekisho.center.portal.rights import Role
+from sekisho.center.scope import Scope
+from sekisho.center.tenants import ADDRESS_CAP, Locale
 
-LIVES: Final = dt.timedelta(hours=12)
-SECRET_CAP: Final = 64
+NAME_CAP: Final = 80
+_LOGIN = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+")
 
 ACCOUNT: Final = sa.Table(
     "account",
@@ -34,20 +30,13 @@ ACCOUNT: Final = sa.Table(
     sa.Column("reseller", sa.Text, nullable=False, server_default="", doc="of a reseller"),
     sa.Column("locale", sa.Text, nullable=False, server_default="ja"),
     sa.Column("zone", sa.Text, nullable=False, server_default="", doc="empty: the customer's, else Asia/Tokyo"),
-    sa.Column("state", sa.Text, nullable=False, server_default="active"),
+    sa.Column("state", sa.Text, nullable=False, server_default="active", doc="invited, active"),
     sa.Column("made_at", sa.Text, nullable=False),
     sa.Index("account_by_tenant", "tenant", "login"),
 )
-SESSION: Final = sa.Table(
-    "session",
-    metadata,
-    sa.Column("digest", sa.Text, primary_key=True, doc="SHA-256 of the cookie's secret"),
-    sa.Column("account", sa.Text, nullable=False, index=True),
-    sa.Column("tenant", sa.Text, nullable=False, doc="the customer whose pages are shown; empty: not chosen"),
-    sa.Column("csrf", sa.Text, nullable=False),
-    sa.Column("made_at", sa.Text, nullable=False),
-    sa.Column("until", sa.Text, nullable=False),
-)
+
+Row = sa.Row[Any]
+"""A row of `ACCOUNT`."""
 
 
 def make(
@@ -59,63 +48,50 @@ def make(
     reseller: str = "",
     name: str = "",
     locale: Locale = "ja",
+    state: str = "active",
     now: dt.datetime,
 ) -> str:
-    """A new account; returns its id."""
+    """A new account; returns its id.
+
+    Raises:
+        RejectedInput: the login is no mail address or is taken; the role and whose it is do not fit together.
+
+    """
+    login = login.strip().lower()
+    if len(login) > ADDRESS_CAP or not _LOGIN.fullmatch(login):
+        raise RejectedInput(f"{login[:80]!r} is no mail address that can be used.")
+    if bool(tenant) != (role in ("admin", "member")) or bool(reseller) != (role == "reseller"):
+        raise RejectedInput("An administrator or member has a customer, a reseller has a chamber, others have neither.")
+    if by_login(db, login) is not None:
+        raise RejectedInput(f"{login} has an account already.")
     account = secrets.token_hex(16)
     values = {"role": role, "tenant": tenant, "reseller": reseller, "locale": locale, "made_at": utc.text(now)}
-    db.execute(ACCOUNT.insert().values(id=account, login=login.lower(), name=name or login, **values))
+    db.execute(ACCOUNT.insert().values(id=account, login=login, name=clean(name) or login, state=state, **values))
     return account
 
 
-def begin(db: sa.Connection, account: str, now: dt.datetime) -> str:
-    """Begin a session; returns the cookie's secret, which is stored nowhere."""
-    secret = secrets.token_urlsafe(32)
-    tenant = db.execute(sa.select(ACCOUNT.c.tenant).where(ACCOUNT.c.id == account)).scalar_one()
-    times = {"made_at": utc.text(now), "until": utc.text(now + LIVES)}
-    db.execute(
-        SESSION.insert().values(
-            digest=_digest(secret), account=account, tenant=tenant, csrf=secrets.token_urlsafe(32), **times
-        )
-    )
-    return secret
+def by_login(db: sa.Connection, login: str) -> Row | None:
+    return db.execute(sa.select(ACCOUNT).where(ACCOUNT.c.login == login.strip().lower()[:ADDRESS_CAP])).one_or_none()
 
 
-def end(db: sa.Connection, viewer: Viewer) -> None:
-    db.execute(SESSION.delete().where(SESSION.c.digest == viewer.session))
+def by_id(db: sa.Connection, account: str, scope: Scope) -> Row | None:
+    """An account of somebody in the scope; staff and chambers have no customer and are in everyone's alone."""
+    which = (ACCOUNT.c.id == account, scope.of(ACCOUNT.c.tenant))
+    return db.execute(sa.select(ACCOUNT).where(*which)).one_or_none()
 
 
-def find(db: sa.Connection, secret: str, now: dt.datetime) -> Viewer | None:
-    """Who holds this secret; None for one that is wrong, over, or of an account that is closed."""
-    if not secret or len(secret) > SECRET_CAP:
-        return None
-    query = (
-        sa.select(ACCOUNT, SESSION.c.digest, SESSION.c.tenant.label("here"), SESSION.c.csrf)
-        .join(ACCOUNT, ACCOUNT.c.id == SESSION.c.account)
-        .where(SESSION.c.digest == _digest(secret), SESSION.c.until > utc.text(now), ACCOUNT.c.state == "active")
-    )
-    row = db.execute(query).first()
-    if row is None:
-        return None
-    scope = _scope(db, row.role, row.tenant, row.reseller)
-    here = row.here if scope.holds(row.here) else ""
-    zone = row.zone or (tenants.load(db, here).time_zone if here else "Asia/Tokyo")
-    locale: Locale = "en" if row.locale == "en" else "ja"
-    return Viewer(row.id, row.login, row.name, row.role, scope, here, locale, zone, row.digest, row.csrf)
+def change(db: sa.Connection, account: str, **values: str) -> None:
+    db.execute(ACCOUNT.update().where(ACCOUNT.c.id == account).values(**values))
 
 
-def open_customer(db: sa.Connection, viewer: Viewer, tenant: str) -> None:
-    """Show this customer's pages from now on; the caller has asked the scope."""
-    db.execute(SESSION.update().where(SESSION.c.digest == viewer.session).values(tenant=tenant))
+def remove(db: sa.Connection, account: str) -> None:
+    """The account with everything that lets somebody in by it; what it did stays in the audit log."""
+    for table in metadata.sorted_tables:
+        if table.info.get("goes_with_account"):
+            db.execute(table.delete().where(table.c.account == account))
+    db.execute(ACCOUNT.delete().where(ACCOUNT.c.id == account))
 
 
-def _scope(db: sa.Connection, role: str, tenant: str, reseller: str) -> Scope:
-    if role in OF_STAFF:
-        return EVERYONE
-    if role == "reseller":
-        return Scope(customers.of_reseller(db, reseller))
-    return only(tenant)
-
-
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
+def clean(name: str) -> str:
+    """A person's name on one line, without what cannot be shown."""
+    return " ".join("".join(char if char.isprintable() else " " for char in name[: 4 * NAME_CAP]).split())[:NAME_CAP]

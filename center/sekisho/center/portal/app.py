@@ -2,6 +2,10 @@
 
 A room is a module with `router(portal) -> Router`, named in `_ROOMS`. Every handler names its `right`; the
 application does not start where one is missing. Nobody gets further than the guard here without it.
+
+What else a handler may say: `fresh="/members"` for what is dangerous (it is asked for again who one is, unless that
+was a short while ago, and then one is led to that page), `background=True` for what a page asks by itself (it does not
+keep a session alive), `enrol=True` for what somebody may use who must add a second factor first.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Any, Final, get_args
+from urllib.parse import quote
 
 from litestar import Litestar, Request, Response, Router
 from litestar.connection import ASGIConnection
@@ -24,16 +29,22 @@ from litestar.types import Guard
 
 from sekisho.center.portal import (
     assets,
+    audit_page,
     boxes,
     cases,
     customers,
     devices,
+    entrance,
     exceptions_pages,
     forms,
+    members,
+    own,
+    sessions,
     settings_pages,
     shell,
     vendors,
 )
+from sekisho.center.portal.access.signing_in import ENROL
 from sekisho.center.portal.rendering import Portal
 from sekisho.center.portal.rights import Right
 from sekisho.center.settings import CenterSettings
@@ -41,6 +52,8 @@ from sekisho.center.settings import CenterSettings
 BODY_CAP_BYTES: Final = 256 << 10
 
 _ROOMS: Final[tuple[Callable[[Portal], Router], ...]] = (
+    entrance.router,
+    own.router,
     shell.router,
     devices.router,
     customers.router,
@@ -49,6 +62,8 @@ _ROOMS: Final[tuple[Callable[[Portal], Router], ...]] = (
     vendors.router,
     settings_pages.router,
     exceptions_pages.router,
+    members.router,
+    audit_page.router,
 )
 
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
@@ -67,7 +82,7 @@ def create_app(settings: CenterSettings) -> Litestar:
     app = Litestar(
         [assets.serve, *(room(portal) for room in _ROOMS)],
         guards=[_guard(portal)],
-        exception_handlers={HTTPException: portal.refusal, Exception: _fault(portal)},
+        exception_handlers={Detour: _detour(portal), HTTPException: portal.refusal, Exception: _fault(portal)},
         request_max_body_size=BODY_CAP_BYTES,
         openapi_config=None,
         logging_config=None,
@@ -88,7 +103,7 @@ def _check(handler: BaseRouteHandler) -> None:
 
 def _guard(portal: Portal) -> Guard:
     async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-        who = await portal.identify(connection)
+        who = await portal.identify(connection, used=not handler.opt.get("background"))
         connection.scope["state"]["viewer"] = who
         changes = connection.scope.get("method") not in _SAFE
         if changes:
@@ -104,8 +119,26 @@ def _guard(portal: Portal) -> Guard:
             raise PermissionDeniedException()
         if changes:
             await forms.check_token(connection, who)
+        if who.stage == "enrol" and not handler.opt.get("enrol"):
+            raise Detour(ENROL)
+        if (back := handler.opt.get("fresh")) and not sessions.fresh(who, portal.now()):
+            raise Detour(f"/confirm?next={quote(back, safe='')}")
 
     return guard
+
+
+class Detour(HTTPException):
+    """Something comes first: another page."""
+
+    status_code = 303
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+
+def _detour(portal: Portal) -> Callable[[Request[Any, Any, Any], Detour], Response[Any]]:
+    return lambda _request, err: portal.go(err.path)
 
 
 def _fault(portal: Portal) -> Callable[[Request[Any, Any, Any], Exception], Response[Any]]:

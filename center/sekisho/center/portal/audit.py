@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from sekisho.appliance.core import utc
 from sekisho.center.database import metadata
 from sekisho.center.portal.viewer import Viewer
+from sekisho.center.scope import Scope
 
 ABOUT_CAP: Final = 200
 
@@ -29,6 +30,21 @@ AUDIT: Final = sa.Table(
 
 def note(db: sa.Connection, who: Viewer, action: str, about: str = "", *, tenant: str | None = None) -> None:
     """Keep what `who` does; `tenant` where it is not the customer whose pages are shown."""
-    values = {"account": who.account, "login": who.login, "action": action, "about": about[:ABOUT_CAP]}
     where = who.tenant if tenant is None else tenant
-    db.execute(AUDIT.insert().values(at=utc.now(), tenant=where, **values))
+    _keep(db, who.account, who.login, action, about, where)
+
+
+def write(db: sa.Connection, account: sa.Row[Any], action: str, about: str = "") -> None:
+    """Keep what happened to an account that nobody is signed in with (yet): a sign-in, a password set by a link."""
+    _keep(db, account.id, account.login, action, about, account.tenant)
+
+
+def of(db: sa.Connection, scope: Scope, *, before: int = 0, limit: int = 100) -> list[sa.Row[Any]]:
+    """The newest entries about customers of the scope; `before`: older than the entry of this number."""
+    query = sa.select(AUDIT).where(scope.of(AUDIT.c.tenant)).order_by(AUDIT.c.id.desc()).limit(limit)
+    return list(db.execute(query.where(AUDIT.c.id < before) if before else query))
+
+
+def _keep(db: sa.Connection, account: str, login: str, action: str, about: str, tenant: str) -> None:
+    values = {"account": account, "login": login, "action": action, "about": about[:ABOUT_CAP], "tenant": tenant}
+    db.execute(AUDIT.insert().values(at=utc.now(), **values))

@@ -21,7 +21,7 @@ from litestar.response import Redirect
 
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center.database import Database
-from sekisho.center.portal import accounts, amounts, assets, forms, viewer
+from sekisho.center.portal import amounts, assets, forms, sessions, viewer
 from sekisho.center.portal.rights import Right
 from sekisho.center.portal.viewer import Viewer
 from sekisho.center.portal.words import catalogue
@@ -57,6 +57,8 @@ class Portal:
             raise RejectedInput("The section [portal] is missing.")
         self.settings = settings
         self.origin = settings.portal.origin
+        self.mails = bool(settings.notify.smtp_host)
+        """Whether mails go out."""
         self.database = Database(settings.store)
         self.reading = Database(settings.store, read_only=True)
         self.now = now or (lambda: dt.datetime.now(dt.UTC))
@@ -65,14 +67,19 @@ class Portal:
         self.reading.close()
         self.database.close()
 
-    async def identify(self, connection: Asked) -> Viewer | None:
-        """Who is asking, by the session's cookie."""
+    async def identify(self, connection: Asked, *, used: bool = True) -> Viewer | None:
+        """Who is asking, by the session's cookie; `used`: somebody did something, so the session goes on."""
         secret = connection.cookies.get(COOKIE, "")
-        return await anyio.to_thread.run_sync(self._identify, secret) if secret else None
+        return await anyio.to_thread.run_sync(self._identify, secret, used) if secret else None
 
-    def _identify(self, secret: str) -> Viewer | None:
+    def _identify(self, secret: str, used: bool) -> Viewer | None:
+        now = self.now()
         with self.reading.reading() as db:
-            return accounts.find(db, secret, self.now())
+            who = sessions.find(db, secret, now)
+        if who is not None and used and sessions.stale(who, now):
+            with self.database.transaction() as db:
+                sessions.touch(db, who, now)
+        return who
 
     def page(
         self, request: Request[Any, Any, Any], template: str, *, status: int = 200, **values: Any
@@ -238,5 +245,7 @@ MENU: Final[tuple[tuple[str, str, Right], ...]] = (
     ("boxes", "/boxes/enrol", "boxes.enrol"),
     ("settings", "/settings", "settings.see"),
     ("customers", "/customers", "customers.see"),
+    ("members", "/members", "members.manage"),
+    ("audit", "/audit", "audit.see"),
 )
 """(key of its name in [nav], path, right it needs), in the order of the menu."""

@@ -7,7 +7,7 @@ from typing import Any
 from litestar import MediaType, Request, Response, Router, get, post
 from litestar.exceptions import NotFoundException
 
-from sekisho.center.portal import accounts, audit, rendering
+from sekisho.center.portal import accounts, audit, rendering, sessions
 from sekisho.center.portal.forms import Fields
 from sekisho.center.portal.rendering import Portal
 from sekisho.center.portal.viewer import of as who_asks
@@ -41,14 +41,14 @@ def router(portal: Portal) -> Router:
         if not tenant or not who.scope.holds(tenant):
             raise NotFoundException()
         with portal.database.transaction() as db:
-            accounts.open_customer(db, who, tenant)
+            sessions.open_customer(db, who, tenant)
             audit.note(db, who, "customer.open", tenant, tenant=tenant)
         return portal.go("/")
 
     @post("/logout", right="self", sync_to_thread=True)
     def logout(request: Request[Any, Any, Any]) -> Response[Any]:
         with portal.database.transaction() as db:
-            accounts.end(db, viewer(request))
+            sessions.end(db, viewer(request))
         response = portal.go("/login")
         response.set_cookie(rendering.cookie(rendering.COOKIE, "", 0))
         return response

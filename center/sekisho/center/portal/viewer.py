@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from litestar.connection import ASGIConnection
@@ -10,6 +10,9 @@ from litestar.connection import ASGIConnection
 from sekisho.center.portal.rights import RIGHTS, Right, Role
 from sekisho.center.scope import Scope
 from sekisho.center.tenants import Locale
+
+Stage = Literal["", "enrol"]
+"""enrol: signed in by password where a second factor is required and none is there yet; it may add one, no more."""
 
 
 class Viewer(msgspec.Struct, frozen=True):
@@ -29,6 +32,11 @@ class Viewer(msgspec.Struct, frozen=True):
     """The session's digest, as it is stored."""
     csrf: str
     """What every form of this session carries."""
+    stage: Stage = ""
+    seen_at: str = ""
+    """When the session was last known to be in use."""
+    confirmed_at: str = ""
+    """When this person last proved who they are (`sessions.fresh`)."""
 
     def may(self, right: Right) -> bool:
         return right in RIGHTS[self.role]
