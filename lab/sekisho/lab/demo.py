@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sekisho.appliance.core.errors import PeerError
-from sekisho.lab import layout
+from sekisho.lab import layout, people
 from sekisho.lab.lab import Lab, Stored
 from sekisho.lab.scenes import Got, Scene, all_scenes
 from sekisho.telemetry.events import Alert, Event, FileVerdict
@@ -45,7 +45,8 @@ def run(name: str, *, once: bool) -> int:
     try:
         if not found_up:
             console.print("関所を組み立てています  building the office, the box, the internet and the centre …")
-            lab.up()
+            lab.up(portal=True)
+            _open_portal(lab, console)
         good = _play(lab, console)
         if not once:
             _invite(lab, console)
@@ -56,6 +57,22 @@ def run(name: str, *, once: bool) -> int:
     finally:
         if not found_up:
             lab.down()
+
+
+def _open_portal(lab: Lab, console: Console) -> None:
+    """Before anything happens, so that whoever looks sees it happen."""
+    access = people.move_in(lab)
+    people.enrol(lab)
+    console.print(
+        f"""
+ポータル  the portal:  {access.url}/
+  ログイン  login     {access.login}
+  パスワード  password  {access.password}
+  この証明書は実演用です。ブラウザーの警告は続けて開いてください。 The demo's own certificate: go on past the warning.
+""",
+        markup=False,
+        highlight=False,
+    )
 
 
 def _play(lab: Lab, console: Console) -> bool:
