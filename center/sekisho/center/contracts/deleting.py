@@ -23,7 +23,8 @@ from sekisho.center.contracts.records import Record
 from sekisho.center.contracts.tables import DELETION, EXPORT
 from sekisho.center.customers import CUSTOMER
 from sekisho.center.database import Database
-from sekisho.center.portal.accounts import ACCOUNT, SESSION
+from sekisho.center.portal.accounts import ACCOUNT
+from sekisho.center.portal.sessions import SESSION
 from sekisho.center.scope import EVERYONE
 
 STEP_ROWS: Final = 2000
