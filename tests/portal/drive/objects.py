@@ -13,6 +13,7 @@ import datetime as dt
 from collections.abc import Callable
 from typing import Any, Final
 
+import sqlalchemy as sa
 from office import BOXES, CHAMBERS, THEM, US, Office
 
 from sekisho.appliance.core import utc
@@ -28,6 +29,7 @@ from sekisho.center.portal import accounts, audit, sessions
 from sekisho.center.portal.access import onetime, passkeys
 from sekisho.center.portal.assets import files
 from sekisho.center.scope import only
+from sekisho.center.views.alerts import ALERT, ALERT_NOTE
 from sekisho.telemetry import events as ev
 from sekisho.telemetry.events import FileVerdict, Flow
 
@@ -83,6 +85,19 @@ def _orders(office: Office, tenant: str) -> dict[str, str]:
     return {"id": change.overlay.exception[0].id}
 
 
+def _alerts(office: Office, tenant: str) -> dict[str, str]:
+    flow = ev.Flow("192.168.1.10", 4000, "203.0.113.9", 443, "TCP", "02:77:00:00:00:cc")
+    host = f"{canary(tenant, 'host')}.example"
+    office.feed(ev.Alert(at=utc.now(), flow=flow, sid=7, host=host, stars=3, why_stars="calls_out"), tenant=tenant)
+    with office.store.transaction() as db:
+        newest = sa.select(sa.func.max(ALERT.c.id)).where(ALERT.c.tenant == tenant)
+        number = db.execute(newest).scalar_one()
+        note = {"at": utc.now(), "account": "a", "who": canary(tenant, "who"), "kind": "note"}
+        text = canary(tenant, "note")
+        db.execute(ALERT_NOTE.insert().values(tenant=tenant, alert=number, text=text, **note))
+    return {"alert": str(number)}
+
+
 def _people(office: Office, tenant: str) -> dict[str, str]:
     """A member with a passkey and a session, an invitation, a chamber's account: all that a page about people names."""
     now = dt.datetime.now(dt.UTC)
@@ -109,6 +124,7 @@ SEEDERS: Final[list[Seeder]] = [
     _cases,
     _orders,
     _people,
+    _alerts,
 ]
 """In the order they run."""
 

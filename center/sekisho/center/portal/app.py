@@ -28,6 +28,7 @@ from litestar.handlers.base import BaseRouteHandler
 from litestar.types import Guard
 
 from sekisho.center.portal import (
+    alerts,
     assets,
     audit_page,
     boxes,
@@ -37,6 +38,7 @@ from sekisho.center.portal import (
     entrance,
     exceptions_pages,
     forms,
+    home,
     members,
     own,
     sessions,
@@ -55,6 +57,8 @@ _ROOMS: Final[tuple[Callable[[Portal], Router], ...]] = (
     entrance.router,
     own.router,
     shell.router,
+    home.router,
+    alerts.router,
     devices.router,
     customers.router,
     boxes.router,

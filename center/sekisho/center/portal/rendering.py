@@ -6,6 +6,7 @@ import datetime as dt
 import unicodedata
 import zoneinfo
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -19,7 +20,8 @@ from litestar.datastructures import Cookie
 from litestar.exceptions import HTTPException
 from litestar.response import Redirect
 
-from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.center import tenants
 from sekisho.center.database import Database
 from sekisho.center.portal import amounts, assets, forms, sessions, viewer
 from sekisho.center.portal.rights import Right
@@ -102,12 +104,21 @@ class Portal:
                 may=lambda right: who is not None and who.may(right),
                 local=_Local(locale, who.zone if who else "Asia/Tokyo"),
                 help_desk=self.settings.notify.help_desk,
+                looking_at=self._customer(who),
             )
         )
         response = Response(body, media_type=MediaType.HTML, status_code=status, headers=HEADERS)
         if said:
             response.set_cookie(cookie(FLASH, "", 0))
         return response
+
+    def _customer(self, who: Viewer | None) -> str:
+        """What the customer is called whose pages are shown; its identifier where that cannot be read."""
+        if who is None or not who.tenant:
+            return ""
+        with suppress(DeviceFault), self.reading.reading() as db:
+            return tenants.load(db, who.tenant).name or who.tenant
+        return who.tenant
 
     def go(self, path: str, said: str = "") -> Redirect:
         """On to another page after a form; `said` is the key of a sentence ("section.key") shown there once."""
@@ -240,6 +251,7 @@ def _environment() -> jinja2.Environment:
 
 MENU: Final[tuple[tuple[str, str, Right], ...]] = (
     ("home", "/", "home.see"),
+    ("alerts", "/alerts", "alerts.see"),
     ("devices", "/devices", "devices.see"),
     ("cases", "/cases", "cases.see"),
     ("boxes", "/boxes/enrol", "boxes.enrol"),
