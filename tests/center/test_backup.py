@@ -20,6 +20,7 @@ from sekisho.center.database import Database
 from sekisho.center.immunity import listing
 from sekisho.center.immunity.judge import next_number
 from sekisho.center.notify.tables import mail
+from sekisho.center.orders.tables import ORDERS
 from sekisho.center.outbox import NOTICE
 from sekisho.center.store import NewRow, Store
 from sekisho.telemetry.events import Alert, encode
@@ -131,6 +132,26 @@ def test_boxes_believe_the_restored_centres_lists(place: Place, tmp_path: Path) 
         restored.append(made.n)
         saved = backup.save(url, tmp_path / f"backups{later}", NOON + dt.timedelta(days=later))
     assert heard < restored[0] < restored[1] < restored[2]
+
+
+def test_boxes_take_what_the_restored_centre_decides_though_they_have_newer(place: Place, tmp_path: Path) -> None:
+    url = place.empty()
+    Store(url).close()
+    with Database(url).transaction() as db:
+        row = {"box": "b", "tenant": "t", "document": b"{}", "at": "", "author": "", "sent_at": ""}
+        db.execute(ORDERS.insert().values(n=5, sent_n=5, **row))
+    saved = backup.save(url, tmp_path / "backups", NOON)
+    heard = int(NOON.timestamp()) - 1
+    numbers = []
+    for later in (0, 1, -1):
+        url = place.empty()
+        restore.restore(url, Path(saved.path), NOON + dt.timedelta(days=later))
+        with Database(url).reading() as db:
+            n, sent = db.execute(sa.select(ORDERS.c.n, ORDERS.c.sent_n)).one()
+        numbers.append(n)
+        assert sent == 0, "it goes out once more"
+        saved = backup.save(url, tmp_path / f"backups{later}", NOON + dt.timedelta(days=later))
+    assert heard < numbers[0] < numbers[1] < numbers[2]
 
 
 def test_a_restore_never_overwrites_a_centre(place: Place, tmp_path: Path) -> None:

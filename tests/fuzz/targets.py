@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sekisho.appliance import answers, frames, nflog, packetnews, refusal
+from sekisho.appliance.core import orders as signed
 from sekisho.appliance.core import settings
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.devices import dhcp, dns, ssdp
@@ -30,7 +31,7 @@ from sekisho.inspect.containers import ole, rar, texts, walk, zips
 from sekisho.inspect.containers.budget import Budget, Spent
 from sekisho.inspect.scanner import Finding
 from sekisho.inspect.streams import mime, registry
-from sekisho.policy import lists, source
+from sekisho.policy import lists, overlay, source
 from sekisho.signatures.model import Source
 from sekisho.signatures.sources import parse_rules
 from sekisho.telemetry import batches, delivery
@@ -158,6 +159,17 @@ def refusing(parse: Callable[[str], object], data: bytes) -> None:
         parse(data.decode("utf-8", "replace"))
 
 
+def orders(data: bytes) -> None:
+    """The centre's settings, as a file holds them and as the document itself."""
+    with contextlib.suppress(RejectedInput):
+        document = signed.unchecked(data)
+        assert document.n >= 1
+    with contextlib.suppress(RejectedInput):
+        made = overlay.parse(data)
+        assert overlay.parse(overlay.encode(made)) == made
+        overlay.prove(made)
+
+
 def rules(data: bytes) -> None:
     with contextlib.suppress(RejectedInput):
         parse_rules([Source("fuzz.rules", data)])
@@ -259,6 +271,10 @@ TARGETS: dict[str, Target] = {
     "page": Target(page, ("\x02情報課 <b>&".encode(),)),
     "settings": Target(functools.partial(refusing, settings.parse), (b'box = "a"\n[inspection]\nmode = "block"\n',)),
     "policy": Target(functools.partial(refusing, source.parse), (b'[web_guard]\nmode = "block"\n',)),
+    "orders": Target(orders, (
+        b'{"keyword":[{"name":"a","words":["word"]}],"exception":[{"id":"x","reason":"r","sids":[1]}]}',
+        b'{"payload":"eyJuIjoxLCJ0ZW5hbnQiOiJ0IiwiYm94IjoiYiJ9","signature":"","certificate":""}',
+    )),
     "lists": Target(listed, (b"0.0.0.0 a.example\n||b.example^\nhttp://c.example/d\n10.0.0.0/8\n",)),
     "batch": Target(batch, (_ROW, b'{"v":1,"e":"00000000000000aa","n":1,"off":5}\n' + _ROW, batches.compress(_ROW))),
     "ack": Target(ack, (b'{"e":"a","upto":1,"have":[[1,1,2]],"g":1}',)),

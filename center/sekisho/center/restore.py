@@ -115,6 +115,12 @@ def _then(tables: set[str], now: dt.datetime) -> list[str]:
             f"INSERT INTO fleet_list(one, n, base, based_at) VALUES (1, {int(now.timestamp())}, 0, 0)"  # noqa: S608
             f" ON CONFLICT (one) DO UPDATE SET n = {number}, base = 0, based_at = 0"
         )
+    if "orders" in tables:
+        # What is decided about a box goes to it once more, past every number it has heard: box and centre agree again.
+        now_s = int(now.timestamp())
+        statements.append(
+            f"UPDATE orders SET n = CASE WHEN n >= {now_s} THEN n + 1 ELSE {now_s} END, sent_n = 0"  # noqa: S608 - a number
+        )
     if "mail" in tables:
         due = f"state IN ('due', 'sending') AND due_at <= '{before}'"
         statements.append(f"UPDATE mail SET state = {told} WHERE {due}")  # noqa: S608 - constants and a time

@@ -101,14 +101,12 @@ class Ordered:
             return [good]
 
     def refuse(self, document: Document, why: Why) -> None:
-        """Note that it is not to be, and tell it.
-
-        Raises:
-            DeviceFault: it could not be noted.
-
-        """
+        """Note that it is not to be, and tell it; where that cannot be noted it is tried again after a restart."""
         if why in FINAL:
-            self._remember(refused=document.number)
+            try:
+                self._remember(refused=document.number)
+            except DeviceFault as err:
+                log.warning("%s", err)
         self._tell(Applied(at=utc.now(), number=document.number, state="refused", why=why))
 
     def settle(self, document: Document, overruled: int) -> None:

@@ -34,7 +34,7 @@ from sekisho.center.settings import BrokerLink, CenterSettings
 from sekisho.center.settings import Orders as OwnSettings
 
 POLL_S: Final = 0.2
-MEND_S: Final = 2.0
+MEND_S: Final = 5.0
 RETRY_S: Final = 1.0
 CONFIRM_S: Final = 5.0
 WATCHDOG_S: Final = 2.0
