@@ -8,7 +8,7 @@ looked at as far as that goes: whom the device talks to was judged, the content 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from sekisho.center.devices import OWN
 from sekisho.center.scope import Scope
+from sekisho.center.streams import STREAM
 from sekisho.center.views.devices import COVERED, EVERYBODY, SEEN, WHY
 
 TRACE: Final = 0.01
@@ -110,6 +111,29 @@ def count(db: sa.Connection, scope: Scope, now: dt.datetime, *, most: int = 1000
     return {box: number for box, number in db.execute(sa.select(some.c.box, sa.func.count()).group_by(some.c.box))}
 
 
+def boxes(db: sa.Connection, scope: Scope) -> list[str]:
+    """The boxes that have ever been heard for these customers."""
+    query = sa.select(STREAM.c.box).where(scope.of(STREAM.c.tenant)).distinct().order_by(STREAM.c.box)
+    return list(db.scalars(query))
+
+
+def names(db: sa.Connection, scope: Scope, which: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """What these devices (box, address) are called: by their people, else by themselves."""
+    query = _query(scope).where(sa.tuple_(SEEN.c.box, SEEN.c.mac).in_(sorted(which)))
+    rows = db.execute(query) if which else ()
+    return {(row.box, row.mac): _name(row) for row in rows}
+
+
+def named(db: sa.Connection, scope: Scope) -> dict[str, str]:
+    """Address -> name of the devices that were seen last, to choose from."""
+    rows = db.execute(_query(scope).order_by(SEEN.c.last_seen.desc()).limit(PAGE)).all()
+    return {row.mac: _name(row) for row in sorted(rows, key=lambda row: (not _name(row), _name(row).lower()))}
+
+
+def _name(row: Any) -> str:
+    return str(row.own_name or row.name)
+
+
 def nobodys(db: sa.Connection, scope: Scope, boxes: Iterable[str], now: dt.datetime) -> Shares:
     """Bytes of the last day that belong to no one device, or to all."""
     sums = Shares()
@@ -129,7 +153,8 @@ def hours(db: sa.Connection, scope: Scope, box: str, mac: str, now: dt.datetime)
 
 def _query(scope: Scope) -> sa.Select[Any]:
     own = sa.and_(OWN.c.tenant == SEEN.c.tenant, OWN.c.box == SEEN.c.box, OWN.c.mac == SEEN.c.mac)
-    said = (sa.func.coalesce(column, "") for column in (OWN.c.name, OWN.c.whose, OWN.c.standing))
+    columns = (("own_name", OWN.c.name), ("whose", OWN.c.whose), ("standing", OWN.c.standing))
+    said = (sa.func.coalesce(column, "").label(name) for name, column in columns)
     facts = (SEEN.c[name] for name in Watched.__struct_fields__[:9])
     return sa.select(*facts, *said).select_from(SEEN.outerjoin(OWN, own)).where(scope.of(SEEN.c.tenant))
 

@@ -253,6 +253,7 @@ MENU: Final[tuple[tuple[str, str, Right], ...]] = (
     ("home", "/", "home.see"),
     ("alerts", "/alerts", "alerts.see"),
     ("devices", "/devices", "devices.see"),
+    ("log", "/log", "log.see"),
     ("cases", "/cases", "cases.see"),
     ("boxes", "/boxes/enrol", "boxes.enrol"),
     ("settings", "/settings", "settings.see"),

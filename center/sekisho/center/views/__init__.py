@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from sekisho.center.cases import opening
 from sekisho.center.database import metadata
-from sekisho.center.views import alerts, devices, orders
+from sekisho.center.views import alerts, devices, orders, passages
 from sekisho.center.views.model import Row, Slice
 from sekisho.telemetry import events
 
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 SLICES: Final[tuple[Slice, ...]] = (
     Slice("orders", orders.TABLES, orders.take),
     devices.SLICE,
+    passages.SLICE,
     Slice("cases", (), opening.take),
     alerts.SLICE,
 )
