@@ -34,9 +34,12 @@ def note(db: sa.Connection, who: Viewer, action: str, about: str = "", *, tenant
     _keep(db, who.account, who.login, action, about, where)
 
 
-def write(db: sa.Connection, account: sa.Row[Any], action: str, about: str = "") -> None:
-    """Keep what happened to an account that nobody is signed in with (yet): a sign-in, a password set by a link."""
-    _keep(db, account.id, account.login, action, about, account.tenant)
+def write(db: sa.Connection, account: sa.Row[Any], action: str, about: str = "", *, by: str = "") -> None:
+    """Keep what happened to an account that nobody is signed in with (yet): a sign-in, a password set by a link.
+
+    `by`: who did it, where that was not its owner.
+    """
+    _keep(db, account.id, by or account.login, action, about, account.tenant)
 
 
 def of(db: sa.Connection, scope: Scope, *, before: int = 0, limit: int = 100) -> list[sa.Row[Any]]:
