@@ -6,7 +6,6 @@ import datetime as dt
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -19,29 +18,20 @@ from sekisho.portal_agent.restarts import KEPT, LATE_S, NOT_DONE_S, Kept, Plan, 
 from sekisho.portal_agent.wishes import Enrol, Restart
 
 
-@pytest.fixture
-def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """A `systemctl` that writes down what it was called with; what it heard so far."""
-    folder, heard = tmp_path / "bin", tmp_path / "heard"
-    folder.mkdir()
-    (folder / "systemctl").write_text(f'#!/bin/sh\necho "$@" >> {heard}\n')
-    (folder / "systemctl").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return lambda: heard.read_text().splitlines() if heard.exists() else []
-
-
 def run(box: Box) -> int:
     argv = [sys.executable, "-I", "-m", "sekisho.portal_agent.errands", "--settings", str(box.settings_file)]
     return subprocess.run(argv, check=False, capture_output=True).returncode
 
 
-def test_a_restart_is_carried_out_once(box: Box, systemctl: Callable[[], list[str]]) -> None:
+def test_a_restart_is_carried_out_once(box: Box) -> None:
     wishes.make(box.settings, Restart())
     with pytest.raises(RejectedInput):
         wishes.make(box.settings, Restart())
     assert run(box) == 0
-    assert run(box) == 0
-    assert systemctl() == ["--no-block reboot"]
+    restart = wishes.restart_file(box.settings)
+    assert restart.exists()
+    restart.unlink()
+    assert run(box) == 0 and not restart.exists()
     told = wishes.outcome(box.settings)
     assert told is not None and (told.wish, told.word) == ("restart", "done")
     assert not wishes.waits(box.settings)
@@ -57,15 +47,15 @@ def test_a_restart_is_carried_out_once(box: Box, systemctl: Callable[[], list[st
         b'{"wish":"restart"}' + b" " * 5000,
     ],
 )  # fmt: skip
-def test_what_is_no_wish_is_thrown_away(box: Box, systemctl: Callable[[], list[str]], wish: bytes) -> None:
+def test_what_is_no_wish_is_thrown_away(box: Box, wish: bytes) -> None:
     wishes.wish_file(box.settings).write_bytes(wish)
     assert run(box) == 2
-    assert systemctl() == [] and not wishes.waits(box.settings)
+    assert not wishes.restart_file(box.settings).exists() and not wishes.waits(box.settings)
     told = wishes.outcome(box.settings)
     assert told is not None and told.word == "refused"
 
 
-def test_a_wish_of_somebody_else_or_through_a_link_is_not_heard(box: Box, systemctl: Callable[[], list[str]]) -> None:
+def test_a_wish_of_somebody_else_or_through_a_link_is_not_heard(box: Box) -> None:
     path = wishes.wish_file(box.settings)
     path.write_bytes(b'{"wish":"restart"}')
     os.chown(path, 65534, 65534)
@@ -76,7 +66,7 @@ def test_a_wish_of_somebody_else_or_through_a_link_is_not_heard(box: Box, system
     assert run(box) == 2
     os.mkfifo(path)
     assert run(box) == 2
-    assert systemctl() == [] and target.exists()
+    assert not wishes.restart_file(box.settings).exists() and target.exists()
 
 
 def test_an_address_without_a_centre_is_said_and_the_code_is_written_nowhere(box: Box) -> None:
@@ -90,9 +80,7 @@ def test_an_address_without_a_centre_is_said_and_the_code_is_written_nowhere(box
     assert left == []
 
 
-def test_the_pages_form_makes_the_wish_and_tells_what_became_of_it(
-    owner: Browser, systemctl: Callable[[], list[str]]
-) -> None:
+def test_the_pages_form_makes_the_wish_and_tells_what_became_of_it(owner: Browser) -> None:
     box = owner.box
     owner.post("/care/enrol", {"centre": "javascript:alert(1)", "code": "A"})
     assert "何も送っていません" in owner.get("/care").text and not wishes.waits(box.settings)

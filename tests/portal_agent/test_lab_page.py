@@ -161,10 +161,7 @@ def test_with_the_internet_down_the_page_works(lab: Lab, visitor: Visitor) -> No
         lab.run("box", ["ip", "link", "set", "eth-wan", "up"], check=True)
 
 
-def test_a_code_typed_on_the_page_makes_the_box_a_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "systemctl").write_text("#!/bin/sh\n")
-    (tmp_path / "systemctl").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+def test_a_code_typed_on_the_page_makes_the_box_a_member(tmp_path: Path) -> None:
     with Lab(f"p{os.getpid()}-code") as lab:
         lab.up(portal=True)
         visitor = Visitor(lab, tmp_path)
@@ -178,6 +175,4 @@ def test_a_code_typed_on_the_page_makes_the_box_a_member(tmp_path: Path, monkeyp
         lab.run("box", errand, check=True)
         page = visitor.ask("/care")[1].decode()
         assert f"登録しました。センターでの名前: {BOX_NAME}" in page and f"https://{CENTER4}:{ENROLMENT}" in page
-        lab.stop("telemetry")
-        lab.start("telemetry")
         lab.wait(lambda: ">つながっています".encode() in visitor.ask("/")[1], "the page does not tell of the link", 30)

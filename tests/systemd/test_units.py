@@ -86,9 +86,19 @@ def test_a_task_runs_once_as_a_user_of_ours_and_its_timer_makes_up_for_a_missed_
 def test_an_errand_runs_once_per_wish_with_few_powers_and_no_shell(path: Path) -> None:
     service = unit(path)["Service"]
     assert service["Type"] == "oneshot" and service["NoNewPrivileges"] == "yes"
-    assert service["ExecStart"].startswith(f"{INSTALLED}/python -I -m sekisho.")
-    assert set(service["CapabilityBoundingSet"].split()) == {"CAP_DAC_OVERRIDE", "CAP_CHOWN"}
-    assert unit(path.with_suffix(".path"))["Path"]["PathExists"].startswith("/run/sekisho-page/")
+    assert service["ExecStart"].startswith((f"{INSTALLED}/python -I -m sekisho.", "/bin/rm -f /run/sekisho-"))
+    powers = {"sekisho-portal_errands": {"CAP_DAC_OVERRIDE", "CAP_CHOWN"}, "sekisho-portal_restart": set()}
+    assert set(service["CapabilityBoundingSet"].split()) == powers[path.stem]
+    assert unit(path.with_suffix(".path"))["Path"]["PathExists"].startswith("/run/sekisho-")
+
+
+def test_only_a_file_of_roots_restarts_the_machine() -> None:
+    restart = FOLDER / "sekisho-portal_restart.service"
+    assert [path for path in FOLDER.iterdir() if "reboot" in path.read_text()] == [restart]
+    waited = unit(restart.with_suffix(".path"))["Path"]["PathExists"]
+    assert unit(restart)["Unit"]["SuccessAction"] == "reboot" and unit(restart)["Service"]["ExecStart"].endswith(waited)
+    made = (ROOT / "systemd" / "tmpfiles.d" / "sekisho.conf").read_text()
+    assert re.search(rf"^d {Path(waited).parent} +0755 +root +root$", made, re.M)
 
 
 def test_every_daemon_is_its_own_user_and_none_is_root() -> None:

@@ -28,6 +28,7 @@ NAME: Final = "sekisho"
 LIFE_D: Final = 825
 """What browsers still take."""
 EARLY_D: Final = 60
+TOOL_S: Final = 120
 SOUND: Final = 1767225600.0
 """2026-01-01: a clock before this is not set yet, and a certificate that begins at it is good today as well."""
 
@@ -55,7 +56,12 @@ def ensure(path: Path, addresses: list[str]) -> None:
         if path.exists() and note.addresses == addresses and time.time() < note.until:
             return
     argv = [sys.executable, "-I", "-m", "sekisho.portal_agent.certificate", str(path), *addresses]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120, stdin=subprocess.DEVNULL)
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, check=False, timeout=TOOL_S, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired) as err:
+        raise DeviceFault(f"The page's certificate cannot be made: {err}.") from err
     if done.returncode != 0:
         raise DeviceFault(f"The page's certificate cannot be made: {done.stderr.strip()[-200:]}.")
 

@@ -85,6 +85,12 @@ class Page:
             thread.join(STOP_S)
         return 0
 
+    def close(self) -> None:
+        """Give the ports back without having served."""
+        for _, sockets in self._places:
+            for each in sockets:
+                each.close()
+
     def stop(self) -> None:
         """May be called from a signal's handler."""
         self._stopped.set()

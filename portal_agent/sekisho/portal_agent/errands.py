@@ -1,8 +1,9 @@
 """Root's side: takes the page's one wish away, checks it, carries it out and says what became of it. Runs and ends.
 
 Started by sekisho-portal_errands.path when a wish appears. Only the page's user (and root) can wish, in the closed
-words of `wishes`; nothing of it reaches a shell. A wish is taken away before it is carried out: power that fails in
-between loses it, and never repeats it.
+words of `wishes`; nothing of it reaches a shell or any program. A restart is a file that the service manager waits for
+(sekisho-portal_restart.path); new settings are noticed by whom they concern. A wish is taken away before it is carried
+out: power that fails in between loses it, and never repeats it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import logging
 import os
 import pwd
 import stat
-import subprocess
 import sys
 from pathlib import Path
 from typing import Final
@@ -20,15 +20,22 @@ from typing import Final
 import msgspec
 
 from sekisho.appliance.core import utc
-from sekisho.appliance.core.errors import PeerError, RejectedInput, SekishoError
+from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput, SekishoError
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.settings import Settings, load
-from sekisho.portal_agent.wishes import CAP_BYTES, Enrol, Outcome, Restart, Wish, Word, outcome_file, wish_file
+from sekisho.portal_agent.wishes import (
+    CAP_BYTES,
+    Enrol,
+    Outcome,
+    Restart,
+    Wish,
+    Word,
+    outcome_file,
+    restart_file,
+    wish_file,
+)
 
 PAGE_USER: Final = "sekisho-page"
-RESTART: Final = ("systemctl", "--no-block", "reboot")
-RELOAD: Final = ("systemctl", "--no-block", "try-restart", "sekisho-telemetry.service")
-TOOL_S: Final = 60
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +67,7 @@ def take(settings: Settings) -> Wish | None:
             raise RejectedInput(f"The wish is not understood: {err}.") from err
 
 
-def carry_out(path: Path, wish: Wish) -> str:
+def carry_out(path: Path, settings: Settings, wish: Wish) -> str:
     """Do it; a word for the owner about it.
 
     Raises:
@@ -69,23 +76,20 @@ def carry_out(path: Path, wish: Wish) -> str:
     """
     match wish:
         case Restart():
-            _run(RESTART)
+            _mark(restart_file(settings))
             return ""
         case Enrol():
             from sekisho.telemetry.enrolment import box
 
-            grant = box.enrol(path, wish.centre.rstrip("/"), wish.code)
-            _run(RELOAD)
-            return grant.box
+            return box.enrol(path, wish.centre.rstrip("/"), wish.code).box
 
 
-def _run(argv: tuple[str, ...]) -> None:
+def _mark(path: Path) -> None:
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=TOOL_S)
-    except (OSError, subprocess.TimeoutExpired) as err:
-        raise PeerError(f"{argv[0]} does not answer: {err}.") from err
-    if done.returncode != 0:
-        raise PeerError(f"{' '.join(argv)}: {done.stderr.strip()[-200:]}.")
+        path.parent.mkdir(mode=0o755, exist_ok=True)
+        write_atomic(path, b"", 0o644)
+    except OSError as err:
+        raise DeviceFault(f"Cannot write {path}: {err.strerror}.") from err
 
 
 def _page_uids() -> set[int]:
@@ -117,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         what = str(wish.__struct_config__.tag)
         log.info("the page asks for: %s", what)
-        told = Outcome(what, utc.now(), "done", carry_out(args.settings, wish))
+        told = Outcome(what, utc.now(), "done", carry_out(args.settings, settings, wish))
     except SekishoError as err:
         log.error("%s: %s", what, err)
         told = Outcome(what, utc.now(), _word(err), str(err)[:500])

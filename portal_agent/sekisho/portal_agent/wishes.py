@@ -50,6 +50,11 @@ def outcome_file(settings: Settings) -> Path:
     return settings.errands_run / "outcome.json"
 
 
+def restart_file(settings: Settings) -> Path:
+    """Where it appears, the service manager restarts the machine; gone with the power."""
+    return settings.errands_run / "restart"
+
+
 def make(settings: Settings, wish: Wish) -> None:
     """Ask for it.
 

@@ -20,6 +20,7 @@ from sekisho.appliance.core.desk import Desk
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Settings
 from sekisho.telemetry import counter
+from sekisho.telemetry.changed import Changed
 from sekisho.telemetry.clocks import RELEASED, boot_mark
 from sekisho.telemetry.connection import (
     AckArrived,
@@ -55,6 +56,7 @@ class Telemetry:
 
     def __init__(self, config: Settings, path: Path) -> None:
         self._settings = config
+        self._changed = Changed(path, config)
         enrolled = Path(config.telemetry.cert) if config.telemetry.centre else None
         self._keeper = Keeper(path, enrolled, time.monotonic())
         self._inbox: SimpleQueue[Fact] = SimpleQueue()
@@ -108,6 +110,9 @@ class Telemetry:
 
     def turn(self, now: float) -> None:
         """Take what arrived (waiting one poll at most), read the sources, publish what may go."""
+        if self._changed.turn(now):
+            log.info("The settings have changed: beginning anew with them.")
+            self.stop()
         self._spool.keep_time()
         self._fleet_due(now)
         self._connect(now)

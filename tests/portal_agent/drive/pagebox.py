@@ -84,6 +84,10 @@ class Box:
         told = Status(1, time.monotonic(), "normal", fail, state, Part("engine", engine), Part("gate", gate), devices=1)
         status.write(self.settings, told)
 
+    def listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.settings.page.port)) == 0
+
     @staticmethod
     def wait(fact: Callable[[], bool], timeout_s: float = 15) -> bool:
         """Whether it became true in time."""

@@ -70,7 +70,10 @@ def listed(request: Asked) -> Response[Any]:
 def _fields() -> list[_Field]:
     """Asked of the command line: the types themselves bring the whole way to the broker with them (20 MiB)."""
     argv = [sys.executable, "-I", "-m", "sekisho.appliance.cli", "telemetry", "fields", "--json"]
-    done = subprocess.run(argv, capture_output=True, check=False, timeout=TOOL_S, stdin=subprocess.DEVNULL)
+    try:
+        done = subprocess.run(argv, capture_output=True, check=False, timeout=TOOL_S, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired) as err:
+        raise PeerError("The list of fields cannot be made.") from err
     if done.returncode != 0:
         raise PeerError("The list of fields cannot be made.")
     return [msgspec.json.decode(line, type=_Field) for line in done.stdout.splitlines()]
