@@ -90,6 +90,8 @@ class Portal(Web, forbid_unknown_fields=True, frozen=True, kw_only=True):
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 443
     origin: Annotated[str, msgspec.Meta(pattern=r"^https://[a-z0-9.:\[\]-]{1,260}$")]
     """How people's browsers reach it, without a slash at the end: https://portal.example."""
+    proof_key: str = "/var/lib/sekisho-center-portal/reports.key"
+    """Signs the reports that are issued, so that they can be proven later; made at first use. Belongs in the backup."""
 
 
 _KeptDays = Annotated[int, msgspec.Meta(ge=1, le=3660)]

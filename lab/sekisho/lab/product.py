@@ -91,6 +91,7 @@ def _portal(lay: Layout) -> toml.Table:
             "address": "127.0.0.1",
             "port": port,
             "origin": f"https://localhost:{port}",
+            "proof_key": str(lay.center / "reports.key"),
         },
         "ca": {
             "directory": str(lay.authority),

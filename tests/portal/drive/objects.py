@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -28,6 +29,10 @@ from sekisho.center.orders.wishes import Wish
 from sekisho.center.portal import accounts, audit, sessions
 from sekisho.center.portal.access import onetime, passkeys
 from sekisho.center.portal.assets import files
+from sekisho.center.report import month as months
+from sekisho.center.report import proofs
+from sekisho.center.report.figures import figures
+from sekisho.center.report.proofs import Key
 from sekisho.center.scope import only
 from sekisho.center.views.alerts import ALERT, ALERT_NOTE
 from sekisho.telemetry import events as ev
@@ -118,6 +123,17 @@ def _people(office: Office, tenant: str) -> dict[str, str]:
     return {"person": person, "passkey": values["id"], "session": session, "token": token, "login": login}
 
 
+def _report(office: Office, tenant: str) -> dict[str, str]:
+    assert office.settings.portal is not None
+    now = dt.datetime.now(dt.UTC)
+    key, month = Key(Path(office.settings.portal.proof_key)), months.read("", "Asia/Tokyo", now)
+    with office.store.transaction() as db:
+        made = figures(db, tenant, month, now)
+        pdf = canary(tenant, "pdf").encode()
+        issued = proofs.issue(db, key, tenant, made, "ja", proofs.new_names(), pdf, utc.now())
+    return {"report": issued.id, "/genuine/{token:str} token": issued.token}
+
+
 SEEDERS: Final[list[Seeder]] = [
     _basics,
     _devices,
@@ -125,10 +141,14 @@ SEEDERS: Final[list[Seeder]] = [
     _orders,
     _people,
     _alerts,
+    _report,
 ]
 """In the order they run."""
 
-PLAIN: Final[dict[str, str]] = {"digest": files()["portal.js"][2], "name": "portal.js"}
+PLAIN: Final[dict[str, str]] = {
+    "digest": files()["portal.js"][2],
+    "name": "portal.js",
+}
 """Parameters that are the same for everyone; `"/path/{x:str} x"` where one name means different things."""
 
 

@@ -175,9 +175,13 @@ def answers(db: sa.Connection, case: Case) -> list[Answer]:
 def uses(db: sa.Connection, tenant: str, today: dt.date, began: dt.date | None) -> tuple[Year, int]:
     """The year `today` is in, and the visits in it that count as uses."""
     within = year(today, began)
-    first, last = within.first.isoformat(), within.last.isoformat()
-    which = (CASE.c.tenant == tenant, CASE.c.used_on >= first, CASE.c.used_on <= last)
-    return within, int(db.execute(sa.select(sa.func.count()).where(*which)).scalar_one())
+    return within, used_within(db, tenant, within.first, within.last)
+
+
+def used_within(db: sa.Connection, tenant: str, first: dt.date, last: dt.date) -> int:
+    """Visits on these days that count as uses."""
+    which = (CASE.c.tenant == tenant, CASE.c.used_on >= str(first), CASE.c.used_on <= str(last))
+    return int(db.execute(sa.select(sa.func.count()).where(*which)).scalar_one())
 
 
 def counts(db: sa.Connection, scope: Scope, since: str, until: str) -> dict[State, int]:

@@ -147,6 +147,12 @@ def cookie(name: str, content: str, lives_s: int | None = None) -> Cookie:
     return Cookie(name, value=content, max_age=lives_s, path="/", secure=True, httponly=True, samesite="lax")
 
 
+def sheet(template: str, locale: Locale, zone: str, **values: Any) -> str:
+    """A page that is not shown in a browser but printed: no frame, no viewer."""
+    made = _environment().get_template(template)
+    return made.render(**values, locale=locale, t=_translate(locale), local=_Local(locale, zone))
+
+
 def language(request: Asked) -> Locale:
     """The viewer's language; before anybody signs in the browser's choice, Japanese where it has none."""
     if (who := viewer.of(request)) is not None:
@@ -255,6 +261,7 @@ MENU: Final[tuple[tuple[str, str, Right], ...]] = (
     ("devices", "/devices", "devices.see"),
     ("log", "/log", "log.see"),
     ("cases", "/cases", "cases.see"),
+    ("report", "/report", "report.see"),
     ("boxes", "/boxes/enrol", "boxes.enrol"),
     ("settings", "/settings", "settings.see"),
     ("customers", "/customers", "customers.see"),
