@@ -13,6 +13,7 @@ from office import BOXES, THEM, US, Office
 
 from sekisho.appliance.core import utc
 from sekisho.center import tenants
+from sekisho.center.orders import boxes as boxes_of
 from sekisho.center.orders import choices, wishes
 from sekisho.center.orders.wishes import Wish
 from sekisho.center.portal.audit import AUDIT
@@ -166,9 +167,11 @@ def test_an_exception_is_made_from_its_alert_narrow_and_counted(office: Office, 
     client = office.client()
     office.feed(
         Alert(at=ago(minutes=5), flow=FLOW, function="url_category", policy="gambling", host="bets.example",
-              action="blocked", sid=9000001)
+              action="blocked", sid=9000001, stars=1, why_stars="rule_broken")
     )  # fmt: skip
-    page = client.get(f"/exceptions/new?alert={alert_id(office)}").text
+    link = f"/exceptions/new?alert={alert_id(office)}"
+    assert link in client.get(f"/alerts/{alert_id(office)}").text
+    page = client.get(link).text
     for value in (MAC, "bets.example", "url_category:gambling"):
         assert f'value="{value}"' in page
     form = {"box": BOX, "what": "url_category:gambling", "device": MAC, "destination": "bets.example"}
@@ -250,6 +253,7 @@ def test_the_pages_ask_by_index(office: Office) -> None:
         wishes.of_tenant(db, only(US))
         wishes.exceptions(db, only(US))
         uses(db, only(US))
+        boxes_of.devices(db, only(US), BOX)
         for statement, values in list(seen):
             plans += [row[-1] for row in db.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
     assert plans and not [plan for plan in plans if plan.startswith("SCAN")]
