@@ -14,7 +14,8 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 ANSWER_S: Final = 15.0
-"""From the request's head to the answer's end; a body that comes slower is not waited for."""
+"""From the request's head to the answer's end; a body that comes slower is not waited for. See `prolong`."""
+_PROLONG: Final = "sekisho.prolong"
 
 HEADERS: Final = {
     b"cache-control": b"no-store",
@@ -43,6 +44,13 @@ def guarded(app: ASGIApp) -> ASGIApp:
     return serve
 
 
+def prolong(scope: Any, seconds: float) -> None:
+    """Let this one answer take so long from now: for a route that goes on sending, called once it knows who asks."""
+    longer = (scope.get("extensions") or {}).get(_PROLONG)
+    if longer is not None:
+        longer(seconds)
+
+
 async def _serve(app: ASGIApp, scope: Any, receive: Receive, send: Send) -> None:
     began, status = time.monotonic(), 0
 
@@ -55,7 +63,10 @@ async def _serve(app: ASGIApp, scope: Any, receive: Receive, send: Send) -> None
         await send(message)
 
     try:
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(ANSWER_S) as cap:
+            loop = asyncio.get_running_loop()
+            longer = {_PROLONG: lambda seconds: cap.reschedule(loop.time() + seconds)}
+            scope["extensions"] = {**(scope.get("extensions") or {}), **longer}
             await app(scope, receive, sending)
     except TimeoutError:
         if not status:
