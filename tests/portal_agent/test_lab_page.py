@@ -15,7 +15,7 @@ import pytest
 from sekisho.appliance.core.settings import load
 from sekisho.lab import samples
 from sekisho.lab.lab import Lab
-from sekisho.lab.layout import BOX4, BOX6, BOX_NAME, CENTER4, ENROLMENT, SERVER4
+from sekisho.lab.layout import BOX4, BOX6, BOX_NAME, CENTER4, CLIENT4, ENROLMENT, SERVER4, Place
 from sekisho.portal_agent import certificate
 from sekisho.portal_agent.office import certificate_file
 from sekisho.telemetry.events import FileVerdict, Health
@@ -80,10 +80,9 @@ def visitor(lab: Lab, tmp_path: Path) -> Visitor:
     return Visitor(lab, tmp_path)
 
 
-def reach(lab: Lab, place: str, url: str) -> int:
+def reach(lab: Lab, place: Place, url: str) -> int:
     """Curl's exit code."""
-    assert place in ("lan", "wan", "center")
-    done = lab.run(place, ["curl", "-gksS", "--max-time", "1", "-o", "/dev/null", url])  # type: ignore[arg-type]
+    done = lab.run(place, ["curl", "-gksS", "--max-time", "1", "-o", "/dev/null", url])
     return done.returncode
 
 
@@ -93,6 +92,32 @@ def test_the_office_reaches_the_page_and_nobody_else_does(lab: Lab, url: str) ->
     assert reach(lab, "wan", url) == 28, "the internet's side gets no answer at all"
     if BOX4 in url:
         assert reach(lab, "center", url) == 28
+
+
+KNOCK = """
+import sys, time
+from scapy.all import AsyncSniffer, Dot1Q, Ether, IP, TCP, conf, fragment, getmacbyip, sendp
+conf.verb = 0
+box, me = sys.argv[1:]
+mac = getmacbyip(box)
+def syn(port): return IP(src=me, dst=box) / TCP(sport=port, dport=443, flags="S", options=[("NOP", None)] * 20)
+heard = AsyncSniffer(iface="eth0", lfilter=lambda p: TCP in p and p[TCP].sport == 443)
+heard.start()
+time.sleep(0.5)
+sendp([Ether(dst=mac) / syn(40001), Ether(dst=mac) / Dot1Q(vlan=0) / syn(40002)], iface="eth0")
+sendp(Ether(dst=mac, type=0x88A8) / Dot1Q(vlan=0, type=0x0800) / syn(40003), iface="eth0")
+sendp([Ether(dst=mac) / piece for piece in fragment(syn(40004), 8)], iface="eth0")
+time.sleep(1)
+print(len({p[TCP].dport for p in heard.stop() if p[TCP].flags == "SA"}))
+"""
+
+
+@pytest.mark.parametrize(("place", "own", "answers"), [("lan", CLIENT4, b"4"), ("wan", SERVER4, b"0")])
+def test_priority_tags_and_fragments_do_not_get_around_the_rule(
+    lab: Lab, place: Place, own: str, answers: bytes
+) -> None:
+    done = lab.run(place, [sys.executable, "-c", KNOCK, BOX4, own], check=True)
+    assert done.stdout.strip() == answers
 
 
 def test_the_rule_is_put_back_and_the_page_is_shut_without_it(lab: Lab) -> None:
