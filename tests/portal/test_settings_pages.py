@@ -143,24 +143,35 @@ def test_who_is_told_is_changed_and_checked(office: Office) -> None:
     client = office.client()
     assert sentence("settings", "mail_nobody") in client.get("/settings").text
     form = {
-        "recipients": "a@example.com\r\n b@example.com ", "threshold": "2", "digest": "weekly", "digest_hour": "7",
-        "quiet_from": "22:00", "quiet_to": "06:00", "offline_minutes": "30", "immunity": "yes",
+        "recipients": "a@example.com\r\n b@example.com ", "locale": "en", "threshold": "2", "digest": "weekly",
+        "digest_hour": "7", "quiet_from": "22:00", "quiet_to": "06:00", "offline_minutes": "30", "immunity": "yes",
     }  # fmt: skip
     assert client.submit("/settings/mail", **form).headers["location"] == "/settings"
     with office.store.database.reading() as db:
         saved = tenants.load(db, US)
     assert (saved.recipients, saved.threshold, saved.digest) == (("a@example.com", "b@example.com"), 2, "weekly")
     assert (saved.quiet_from, saved.quiet_to, saved.offline_minutes, saved.immunity) == ("22:00", "06:00", 30, True)
-    assert saved.name == "青木商店" and actions(office) == ["settings.mail"]
+    assert saved.name == "青木商店" and saved.locale == "en" and actions(office) == ["settings.mail"]
     for change in (
         {"recipients": "a@example.com\r\nBcc: x@evil.example"}, {"recipients": HOSTILE}, {"threshold": "9"},
         {"digest_hour": "x"}, {"quiet_to": ""}, {"offline_minutes": "-1"}, {"digest": "hourly"},
+        {"locale": "xx"},
         {"recipients": "\n".join(f"a{n}@example.com" for n in range(17))},
     ):  # fmt: skip
         answer = client.submit("/settings/mail", **(form | change))
         assert answer.status_code == 400 and "<script>alert" not in answer.text, change
     with office.store.database.reading() as db:
         assert tenants.load(db, US) == saved
+
+
+def test_a_place_gets_a_name_its_people_know(office: Office) -> None:
+    client = office.client()
+    assert client.submit(f"{PAGE}/place", place="  本店 ").status_code == 303
+    assert "本店" in client.get("/settings").text
+    for name in ("x" * 81, "a\nb", "\u202eab"):
+        client.submit(f"{PAGE}/place", place=name)
+    assert "本店" in client.get("/settings").text
+    assert client.submit(f"/settings/utm/{BOXES[THEM]}/place", place="ours").status_code == 404
 
 
 def test_an_exception_is_made_from_its_alert_narrow_and_counted(office: Office, ago: Callable[..., str]) -> None:

@@ -25,7 +25,7 @@ from sekisho.policy.applications import table
 from sekisho.policy.categories import titles
 from sekisho.policy.schedules import DAYS
 
-MAIL_FIELDS: Final = ("threshold", "digest", "digest_hour", "quiet_from", "quiet_to", "offline_minutes")
+MAIL_FIELDS: Final = ("locale", "threshold", "digest", "digest_hour", "quiet_from", "quiet_to", "offline_minutes")
 TEST_ENTRIES: Final = frozenset({"malware_test", "sekisho_test"})
 """Shipped to try the product with; no office decides about them."""
 
@@ -104,7 +104,20 @@ def router(portal: Portal) -> Router:
             return _box_page(portal, request, name, wish, made, "too_much")
         return portal.go(f"/settings/utm/{box}", "settings.saved_box" if change else "settings.saved_nothing")
 
-    return Router("/", route_handlers=[overview, mail, change_mail, one_box, change_box])
+    @post("/settings/utm/{box:str}/place", right="settings.change", sync_to_thread=True)
+    def name_place(request: Request[Any, Any, Any], box: FromPath[str], data: Fields) -> Response[Any]:
+        """What people call the place of the UTM."""
+        who = _customer(request)
+        _of(portal, who, box)
+        try:
+            with portal.database.transaction() as db:
+                tenants.name_site(db, who.tenant, box, data.get("place", "").strip())
+                audit.note(db, who, "settings.place", box)
+        except RejectedInput:
+            return portal.go(f"/settings/utm/{box}", "settings.wrong_place")
+        return portal.go(f"/settings/utm/{box}", "settings.saved_place")
+
+    return Router("/", route_handlers=[overview, mail, change_mail, one_box, change_box, name_place])
 
 
 def _customer(request: Request[Any, Any, Any]) -> Viewer:
@@ -156,7 +169,7 @@ def _changed(before: tenants.Tenant, data: dict[str, str]) -> tenants.Tenant:
     """
     recipients = tuple(dict.fromkeys(line.strip() for line in data.get("recipients", "").splitlines() if line.strip()))
     after = _try("recipients", before, {"recipients": recipients})
-    for key in ("threshold", "digest", "digest_hour", "offline_minutes"):
+    for key in ("locale", "threshold", "digest", "digest_hour", "offline_minutes"):
         after = _try(key, after, {key: data.get(key, "")})
     after = _try("quiet", after, {key: data.get(key, "") for key in ("quiet_from", "quiet_to")})
     flags = {key: data.get(key) == "yes" for key in ("quiet_holds_important", "immunity")}
