@@ -1,0 +1,129 @@
+"""Every page of the menu in a real browser, as each role sees it: on a phone and on a desk, light and dark."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from browse import WIDTHS, Critic, screen
+from office import THEM, US, Office
+from playground import every_kind
+from playwright.sync_api import Page
+
+from sekisho.center import pki
+from sekisho.center.portal.rendering import COOKIE, MENU
+from sekisho.center.portal.rights import Role, may
+from sekisho.lab import toml
+
+
+class Served:
+    """A centre with a month behind it, served as it is in production."""
+
+    def __init__(self, folder: Path, ago: Callable[..., str]) -> None:
+        self.office = Office(folder)
+        for hours in range(1, 720, 60):
+            self.office.feed(*every_kind(ago(hours=hours)))
+        self.office.feed(*every_kind(ago(hours=2)), tenant=THEM)
+        authority = folder / "ca"
+        pki.create_ca(authority)
+        files = pki.issue(authority, "portal", "server", ("localhost",))
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = int(probe.getsockname()[1])
+        self.url, self.ca = f"https://localhost:{port}", files.ca
+        portal = {"cert": str(files.cert), "key": str(files.key), "address": "127.0.0.1", "port": port}
+        broker = {"host": "localhost", "ca": str(files.ca), "cert": str(files.cert), "key": str(files.key)}
+        settings = folder / "center.toml"
+        settings.write_text(
+            toml.dumps(
+                {
+                    "store": str(self.office.path),
+                    "broker": broker,
+                    "portal": {**portal, "origin": self.url},
+                    "notify": {"help_desk": "相談窓口 03-0000-0000"},
+                    "ca": {"directory": str(authority)},
+                }
+            )
+        )
+        argv = [sys.executable, "-I", "-m", "sekisho.center.portal", "--settings", str(settings)]
+        self._log = folder / "portal.log"
+        with self._log.open("wb") as out:
+            self._process = subprocess.Popen(argv, stderr=out)
+        self._wait()
+
+    def _wait(self) -> None:
+        while True:
+            assert self._process.poll() is None, self._log.read_text()
+            try:
+                requests.get(f"{self.url}/health", verify=str(self.ca), timeout=5)
+            except requests.ConnectionError:
+                continue
+            return
+
+    def close(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(10)
+        self.office.close()
+
+
+FILES = (".pdf", ".csv", ".zip", ".json", ".svg", "/file", "/export", "/live")
+"""Addresses that are saved, not looked at."""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, ago: Callable[..., str]) -> Iterator[Served]:
+    made = Served(tmp_path_factory.mktemp("served"), ago)
+    yield made
+    made.close()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("role", ["admin", "operator"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_page_of_the_menu_is_fit_to_be_seen(served: Served, width: int, role: Role, tmp_path: Path) -> None:
+    """The phone is dark and English where the desk is light and Japanese, so that each is seen."""
+    phone = width == min(WIDTHS)
+    critic = Critic(f"gallery/{role}-{width}")
+    with screen(width, tmp_path) as opened:
+        page = opened.open(dark=phone and role == "operator")
+        critic.listen(page)
+        secret, _ = served.office.sign_in(role, US, "en" if phone == (role == "operator") else "ja")
+        page.context.add_cookies([{"name": COOKIE, "value": secret, "url": served.url, "secure": True}])
+        for path in _reached(page, critic, served.url, [path for _, path, right in MENU if may(role, right)]):
+            critic.look(_name(path), page)
+    assert not critic.problems, "\n".join(critic.problems)
+
+
+def _reached(page: Page, critic: Critic, url: str, start: list[str]) -> Iterator[str]:
+    """Every kind of page that links lead to from these, each opened once."""
+    waiting, known = list(start), {_shape(path) for path in start}
+    while waiting:
+        path = waiting.pop(0)
+        answer = page.goto(url + path)
+        if answer is None or answer.status != 200:
+            critic.problems.append(f"{path}: {answer and answer.status}")
+            continue
+        yield path
+        links: list[str] = page.eval_on_selector_all(
+            "a[href]:not([download])",
+            "all => all.filter(a => a.origin == location.origin).map(a => a.pathname + a.search)",
+        )
+        for link in links:
+            if (shape := _shape(link)) not in known and not shape.endswith(FILES):
+                known.add(shape)
+                waiting.append(link)
+
+
+def _shape(path: str) -> str:
+    """A page whoever it is about: segments that name something are the same."""
+    parts = path.partition("?")[0].split("/")
+    return "/".join("*" if any(char.isdigit() or char in "%:" for char in part) else part for part in parts)
+
+
+def _name(path: str) -> str:
+    return "".join(char if char.isalnum() or char == "*" else "-" for char in _shape(path).strip("/")) or "home"
