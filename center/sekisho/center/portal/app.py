@@ -47,6 +47,7 @@ from sekisho.center.portal import (
     sessions,
     settings_pages,
     shell,
+    statistics_page,
     vendors,
 )
 from sekisho.center.portal.access.signing_in import ENROL
@@ -65,6 +66,7 @@ _ROOMS: Final[tuple[Callable[[Portal], Router], ...]] = (
     live.router,
     devices.router,
     records.router,
+    statistics_page.router,
     customers.router,
     boxes.router,
     cases.router,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
-import io
 import re
 import zoneinfo
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from litestar.params import QueryParameter
 from litestar.response import Stream
 
 from sekisho.center import protection, tenants, traffic
-from sekisho.center.portal import audit
+from sekisho.center.portal import audit, sheet
 from sekisho.center.portal.amounts import octets
 from sekisho.center.portal.rendering import HEADERS, Portal, shown
 from sekisho.center.portal.viewer import Viewer, viewer
@@ -34,7 +32,6 @@ CELL_CAP: Final = 2000
 Text = Annotated[str, QueryParameter(max_length=255)]
 _MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
 _PLACE = re.compile(r"(\d{1,18})-(\d{1,18})")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 class _Filter:
@@ -135,7 +132,9 @@ def router(portal: Portal) -> Router:
 
 def _rows(portal: Portal, who: Viewer, wanted: Wanted) -> Iterator[str]:
     zone, place, number = zoneinfo.ZoneInfo(who.zone), None, 0
-    yield "\ufeff" + _row([_say(who, key) for key in ("time", "box", "device", "mac", "kind", "partner", "detail")])
+    yield sheet.BOM + sheet.row(
+        [_say(who, key) for key in ("time", "box", "device", "mac", "kind", "partner", "detail")]
+    )
     for _ in range(FILE_STEPS):
         with portal.reading.reading() as db:
             found = traffic.search(db, who.here, wanted, place, page=500)
@@ -144,20 +143,13 @@ def _rows(portal: Portal, who: Viewer, wanted: Wanted) -> Iterator[str]:
             line = _line(who, entry, names)
             at = dt.datetime.fromisoformat(_time(entry.place[0])).astimezone(zone).isoformat(timespec="seconds")
             told = (at, entry.box, line["device"], _mac(entry), line["kind"], line["partner"], line["detail"])
-            yield _row([shown(text, CELL_CAP) for text in told])
+            yield sheet.row([shown(text, CELL_CAP) for text in told])
         number += len(found.entries)
         place = found.place
         if place is None or number >= FILE_ROWS:
             break
     if place is not None or number > FILE_ROWS:
-        yield _row([_say(who, "cut")])
-
-
-def _row(cells: list[str]) -> str:
-    """One line (RFC 4180). A cell that a spreadsheet would take for a formula is made text."""
-    out = io.StringIO()
-    csv.writer(out).writerow([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells])
-    return out.getvalue()
+        yield sheet.row([_say(who, "cut")])
 
 
 def _line(who: Viewer, entry: Entry, names: dict[tuple[str, str], str]) -> dict[str, str]:
