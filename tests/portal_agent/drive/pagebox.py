@@ -81,7 +81,9 @@ class Box:
     def inspecting(self, *, engine: str = "", gate: str = "", fail: str = "open", phase: Any = "running") -> None:
         """Publish a status as the appliance does, good for minutes; `engine` and `gate` say why each is bypassed."""
         state = EngineState(phase=phase, rules_expected=10, rules_loaded=10, starts=1)
-        told = Status(1, time.monotonic() + 300, "normal", fail, state, Part("engine", engine), Part("gate", gate), devices=1)
+        told = Status(
+            1, time.monotonic() + 300, "normal", fail, state, Part("engine", engine), Part("gate", gate), devices=1
+        )
         status.write(self.settings, told)
 
     def listens(self) -> bool:
