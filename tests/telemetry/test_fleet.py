@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from sekisho.appliance.core import fleet
+from sekisho.appliance.core.envelope import MESSAGE_CAP
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.fleet import All, Away, Change, Message
-from sekisho.appliance.core.sealed import MESSAGE_CAP, Key, load_key
+from sekisho.appliance.core.sealed import Key, load_key
 from sekisho.center import pki
 from sekisho.telemetry.fleet import FleetList, forget
 

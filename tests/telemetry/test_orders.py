@@ -14,10 +14,11 @@ import msgspec
 import pytest
 
 from sekisho.appliance.core import fleet, orders
+from sekisho.appliance.core.envelope import MESSAGE_CAP
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.fleet import All
 from sekisho.appliance.core.orders import DOCUMENT_CAP, Orders
-from sekisho.appliance.core.sealed import MESSAGE_CAP, Key, load_key
+from sekisho.appliance.core.sealed import Key, load_key
 from sekisho.center import pki
 from sekisho.telemetry.orders import OrdersFile
 

@@ -37,8 +37,8 @@ _USAGES = {
     "client": [ExtendedKeyUsageOID.CLIENT_AUTH],
     "server": [ExtendedKeyUsageOID.SERVER_AUTH],
     "node": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
-    "lists": [fleet.PURPOSE.usage],
-    "orders": [orders.PURPOSE.usage],
+    "lists": [x509.ObjectIdentifier(fleet.PURPOSE.usage)],
+    "orders": [x509.ObjectIdentifier(orders.PURPOSE.usage)],
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from sekisho.appliance.core import fsio, orders, sealed, utc
+from sekisho.appliance.core import envelope, fsio, orders, utc
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.orders import Orders
@@ -166,7 +166,7 @@ def received(settings: Settings) -> Orders | None:
     """
     try:
         with settings.orders.open("rb") as source:
-            found = orders.unchecked(source.read(sealed.MESSAGE_CAP + 1))
+            found = orders.unchecked(source.read(envelope.MESSAGE_CAP + 1))
     except FileNotFoundError:
         return None
     except OSError as err:

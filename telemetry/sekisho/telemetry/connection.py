@@ -3,8 +3,8 @@
 MQTT 3.1.1 over TLS with the box's certificate, perhaps in WebSocket, perhaps through a proxy. Opening blocks in a
 thread of its own; afterwards the client library runs one. Both only put facts into the daemon's inbox (at most one
 PUBACK per batch in the window, acknowledgements of at most `ACK_CAP_BYTES`, what is signed of at most
-`sealed.MESSAGE_CAP`). Nothing can hold a connection that is `abort`ed: its socket is shut down under whoever waits for
-it.
+`envelope.MESSAGE_CAP`). Nothing can hold a connection that is `abort`ed: its socket is shut down under whoever waits
+for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from sekisho.appliance.core import fleet, orders, sealed
+from sekisho.appliance.core import envelope, fleet, orders
 from sekisho.telemetry.delivery import ACK_CAP_BYTES, WINDOW_BATCHES
 from sekisho.telemetry.opening import STEP_S, Opening, explain
 from sekisho.telemetry.tls import Context
@@ -181,7 +181,7 @@ class Connection:
         if message.topic == f"{self._topic}/ack":
             if len(message.payload) <= ACK_CAP_BYTES:
                 self._tell(AckArrived(bytes(message.payload)))
-        elif len(message.payload) > sealed.MESSAGE_CAP:
+        elif len(message.payload) > envelope.MESSAGE_CAP:
             return
         elif message.topic == f"{self._topic}/{orders.LEVEL}":
             self._tell(OrdersArrived(bytes(message.payload)))

@@ -12,19 +12,20 @@ from typing import Annotated, Final
 
 import msgspec
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from sekisho.appliance.core import sealed
+from sekisho.appliance.core.envelope import Purpose
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.known import HASH, MAX_FILES
-from sekisho.appliance.core.sealed import Key, Purpose
+from sekisho.appliance.core.sealed import Key
 
 TOPIC_ALL: Final = "sk/1/known/all"
 TOPIC_CHANGE: Final = "sk/1/known/change"
 MAX_CHANGE: Final = 256
 """Hashes in one `Change`; beyond it the whole list is sent."""
 
-PURPOSE: Final = Purpose(b"sekisho fleet list 1\n", ExtendedKeyUsageOID.CODE_SIGNING)
+PURPOSE: Final = Purpose(b"sekisho fleet list 1\n", "1.3.6.1.5.5.7.3.3")
+"""id-kp-codeSigning (RFC 5280 4.2.1.12)."""
 
 _Number = Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]
 _Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]

@@ -7,16 +7,20 @@ read by who puts it in force; to who carries it, it is bytes.
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
-from cryptography import x509
 
-from sekisho.appliance.core import sealed
+from sekisho.appliance.core import envelope
+from sekisho.appliance.core.envelope import Purpose
 from sekisho.appliance.core.errors import RejectedInput
-from sekisho.appliance.core.sealed import Key, Purpose
 
-PURPOSE: Final = Purpose(b"sekisho orders 1\n", x509.ObjectIdentifier("1.3.6.1.5.5.7.3.36"))
+if TYPE_CHECKING:
+    from cryptography import x509
+
+    from sekisho.appliance.core.sealed import Key
+
+PURPOSE: Final = Purpose(b"sekisho orders 1\n", "1.3.6.1.5.5.7.3.36")
 """id-kp-documentSigning (RFC 9336)."""
 LEVEL: Final = "orders"
 """The topic's last level, below the box's own."""
@@ -59,6 +63,8 @@ def unseal(data: bytes, ca: x509.Certificate, now: float | None) -> Orders:
         RejectedInput: too large, malformed, or not signed by a key that may sign orders.
 
     """
+    from sekisho.appliance.core import sealed  # here: who reads unchecked loads no cryptography
+
     try:
         return _read(sealed.unseal(data, PURPOSE, ca, now))
     except (msgspec.MsgspecError, ValueError, RecursionError) as err:
@@ -73,7 +79,7 @@ def unchecked(data: bytes) -> Orders:
 
     """
     try:
-        return _read(sealed.unchecked(data))
+        return _read(envelope.opened(data).payload)
     except (msgspec.MsgspecError, ValueError, RecursionError) as err:
         raise RejectedInput(f"The kept settings of the centre are damaged: {err}.") from err
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any
 
 import msgspec
 from cryptography import x509
@@ -19,31 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from sekisho.appliance.core.envelope import Purpose, Sealed, opened
 from sekisho.appliance.core.errors import RejectedInput
-
-MESSAGE_CAP: Final = 256 << 10
-
-
-@dataclass(frozen=True)
-class Purpose:
-    """What a key may sign."""
-
-    domain: bytes
-    """What every signed text of it begins with."""
-    usage: x509.ObjectIdentifier
-    """The only extended key usage of its certificate."""
-
-
-class Sealed(msgspec.Struct, frozen=True):
-    """A message as it goes over the wire, base64 in JSON."""
-
-    payload: Annotated[bytes, msgspec.Meta(max_length=MESSAGE_CAP)]
-    signature: Annotated[bytes, msgspec.Meta(max_length=256)]
-    certificate: Annotated[bytes, msgspec.Meta(max_length=8 << 10)]
-    """DER."""
-
-
-_sealed = msgspec.json.Decoder(Sealed).decode
 
 
 @dataclass(frozen=True)
@@ -84,31 +61,14 @@ def unseal(data: bytes, purpose: Purpose, ca: x509.Certificate, now: float | Non
 
     """
     try:
-        if len(data) > MESSAGE_CAP:
-            raise ValueError("larger than its cap")
-        sealed = _sealed(data)
+        sealed = opened(data)
         public = _public_key(x509.load_der_x509_certificate(sealed.certificate), purpose, ca, now)
         public.verify(sealed.signature, purpose.domain + sealed.payload, ec.ECDSA(hashes.SHA256()))
     except InvalidSignature as err:
         raise ValueError("its signature is not the centre's") from err
-    except (msgspec.MsgspecError, TypeError, RecursionError, x509.ExtensionNotFound, UnsupportedAlgorithm) as err:
+    except (TypeError, RecursionError, x509.ExtensionNotFound, UnsupportedAlgorithm) as err:
         raise ValueError(str(err)) from err
     return sealed.payload
-
-
-def unchecked(data: bytes) -> bytes:
-    """The payload of a message that was checked by who wrote the file it is from.
-
-    Raises:
-        ValueError: it is no such message.
-
-    """
-    try:
-        if len(data) > MESSAGE_CAP:
-            raise ValueError("larger than its cap")
-        return _sealed(data).payload
-    except (msgspec.MsgspecError, RecursionError) as err:
-        raise ValueError(str(err)) from err
 
 
 def _public_key(
@@ -116,7 +76,7 @@ def _public_key(
 ) -> ec.EllipticCurvePublicKey:
     certificate.verify_directly_issued_by(ca)
     usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    if list(usage) != [purpose.usage]:
+    if [one.dotted_string for one in usage] != [purpose.usage]:
         raise ValueError("a certificate that is for another purpose")
     if now is not None and dt.datetime.fromtimestamp(now, dt.UTC) > certificate.not_valid_after_utc:
         raise ValueError("the certificate that signed it is over")
