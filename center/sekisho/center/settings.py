@@ -203,6 +203,8 @@ class CenterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     broker: BrokerLink
     store: str = DEFAULT_STORE
+    exports: str = "/var/lib/sekisho-center/exports"
+    """Where the files lie that customers take their data away in."""
     notify: Notify = Notify()
     web: Web | None = None
     portal: Portal | None = None

@@ -73,6 +73,7 @@ def _for_people(lay: Layout) -> list[Program]:
     return [
         Program("ca", "center", _center_room("ca", lay.center_settings)),
         Program("web", "center", _center_room("web", lay.center_settings)),
+        Program("contracts", "center", _center_room("contracts", lay.center_settings)),
         Program("portal", "host", _center_room("portal", lay.center_settings)),
     ]
 
@@ -84,6 +85,7 @@ def _portal(lay: Layout) -> toml.Table:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     return {
+        "exports": str(lay.center / "exports"),
         "web": {"cert": str(web.cert), "key": str(web.key), "port": layout.ENROLMENT},
         "portal": {
             "cert": str(portal.cert),

@@ -26,6 +26,7 @@ NOT_PERSONAL: Final[Mapping[str, str]] = {
     "deletion_record": "the proof of what was deleted",
     "record_key": "keys of the proofs",
     "store": "the database's own generation and days",
+    "vendor": "who may be sent for help, the same for every customer",
     "pulse": "when the broker was heard",
     "link_key": "keys of the links in mails",
     "fleet_list": "numbers of the fleet's list",
