@@ -119,6 +119,7 @@ def test_capabilities_are_the_least() -> None:
         "sekisho-center": set(),
         "sekisho-center-brokers": {"CAP_NET_BIND_SERVICE"},
         "sekisho-center-ca": set(),
+        "sekisho-center-contracts": set(),
         "sekisho-center-immunity": set(),
         "sekisho-center-notify": set(),
         "sekisho-center-orders": set(),

@@ -30,7 +30,7 @@ from sekisho.center.store import STORE
 
 @pytest.fixture
 def database(store_url: str, tmp_path: Path) -> Iterator[Database]:
-    filler.every_room()
+    plan.know_every_room()
     made = Database(store_url)
     filler.fill(made)
     for tenant in (US, THEM):
@@ -58,7 +58,7 @@ def _kept_names(database: Database, tenant: str) -> dict[str, list[object]]:
 
 
 def test_every_table_is_somebodys_or_named_as_nobodys() -> None:
-    filler.every_room()
+    plan.know_every_room()
     unknown = [table.name for table in metadata.sorted_tables if not plan.whose(table)]
     assert not unknown, f"contracts/plan.py must say whose these are: {unknown}"
     assert set(plan.NOT_PERSONAL) <= set(metadata.tables), "a table is named that is not there"
@@ -210,7 +210,7 @@ def test_killed_in_any_step_it_goes_on_and_ends_the_same(tmp_path: Path, monkeyp
     """The process dies before a transaction's last statement: once for every transaction there is."""
     monkeypatch.setattr(deleting, "STEP_ROWS", 4)
     whole = tmp_path / "whole.db"
-    filler.every_room()
+    plan.know_every_room()
     made = Database(str(whole))
     filler.fill(made, rows=1)
     made.close()

@@ -23,6 +23,7 @@ from sekisho.center.ca import registry
 from sekisho.center.cases import desk, vendors
 from sekisho.center.cases.steps import Note
 from sekisho.center.cases.vendors import Vendor
+from sekisho.center.contracts import exporting
 from sekisho.center.orders import proposal, wishes
 from sekisho.center.orders.proposal import Wanted
 from sekisho.center.orders.wishes import Wish
@@ -134,11 +135,21 @@ def _report(office: Office, tenant: str) -> dict[str, str]:
     return {"report": issued.id, "/genuine/{token:str} token": issued.token}
 
 
+def _contract(office: Office, tenant: str) -> dict[str, str]:
+    """A file that is ready to be taken away."""
+    now, files = dt.datetime.now(dt.UTC), Path(office.settings.exports)
+    with office.store.transaction() as db:
+        made = exporting.ask(db, tenant, f"{canary(tenant)}@example.com", now)
+    exporting.run_next(office.store.database, office.store.database, files, now, lambda: None)
+    return {"export": made}
+
+
 SEEDERS: Final[list[Seeder]] = [
     _basics,
     _devices,
     _cases,
     _orders,
+    _contract,
     _people,
     _alerts,
     _report,

@@ -47,6 +47,7 @@ class Office:
         self.settings = settings.CenterSettings(
             broker=settings.BrokerLink("localhost", "", "", ""),
             store=str(self.path),
+            exports=str(folder / "exports"),
             portal=settings.Portal(cert="", key="", origin=ORIGIN, proof_key=str(folder / "reports.key")),
             notify=settings.Notify(help_desk="相談窓口 03-0000-0000"),
         )

@@ -14,6 +14,7 @@ import re
 import secrets
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -35,9 +36,7 @@ KEPT: Final = dt.timedelta(days=7)
 PER_DAY: Final = 5
 """Exports a customer may ask for within a day."""
 WITHHELD: Final = frozenset({"session", "export", "deletion", "record_key", "poison"})
-_SECRET: Final = re.compile(
-    r"(^|_)(secret|token|csrf|password|credential|public_key|pem|used_key)($|_)"
-)
+_SECRET: Final = re.compile(r"(^|_)(secret|token|csrf|password|credential|public_key|pem|used_key)($|_)")
 
 README: Final = """\
 お客様のデータ / Your data
@@ -136,7 +135,8 @@ def run_next(database: Database, reading: Database, files: Path, now: dt.datetim
         partial.rename(final)
         sync_directory(files)
     except (OSError, DeviceFault):
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         with database.transaction() as db:
             db.execute(EXPORT.update().where(EXPORT.c.id == row.id).values(state="failed", done_at=utc.text(now)))
         raise

@@ -7,11 +7,15 @@ make a plan otherwise, and so does the test that walks the metadata.
 
 from __future__ import annotations
 
+import functools
+import importlib
+import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
+import sekisho.center
 from sekisho.center.ca.tables import BOX_IDENTITY, CERTIFICATE
 from sekisho.center.database import metadata
 from sekisho.center.immunity.tables import FLEET_FILE
@@ -26,6 +30,8 @@ NOT_PERSONAL: Final[Mapping[str, str]] = {
     "deletion_record": "the proof of what was deleted",
     "record_key": "keys of the proofs",
     "store": "the database's own generation and days",
+    "attempt": "how often signing in was tried, by digests, for a day",
+    "challenge": "numbers that a browser has to sign within minutes",
     "vendor": "who may be sent for help, the same for every customer",
     "pulse": "when the broker was heard",
     "link_key": "keys of the links in mails",
@@ -74,8 +80,17 @@ def parts(tenant: str, now: str) -> list[Part]:
         ValueError: a table of which nobody has said whose it is.
 
     """
+    know_every_room()
     made = [part for table in metadata.sorted_tables for part in _of(table, tenant, now)]
     return sorted(made, key=lambda part: (_rank(part), part.table.name))
+
+
+@functools.cache
+def know_every_room() -> None:
+    """Import every module of the centre: a process knows the tables of those rooms only that it has imported."""
+    for module in pkgutil.walk_packages(sekisho.center.__path__, "sekisho.center."):
+        if not module.name.endswith(".__main__"):
+            importlib.import_module(module.name)
 
 
 def whose(table: sa.Table) -> str:

@@ -267,6 +267,7 @@ MENU: Final[tuple[tuple[str, str, Right], ...]] = (
     ("report", "/report", "report.see"),
     ("boxes", "/boxes/enrol", "boxes.enrol"),
     ("settings", "/settings", "settings.see"),
+    ("contract", "/contract", "contract.see"),
     ("customers", "/customers", "customers.see"),
     ("members", "/members", "members.manage"),
     ("audit", "/audit", "audit.see"),

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib
 import itertools
-import pkgutil
 from typing import Any
 
 import sqlalchemy as sa
 
-import sekisho.center
 from sekisho.center import partitions
 from sekisho.center.contracts import plan
 from sekisho.center.contracts.tables import CONTRACT, EXPORT
@@ -25,16 +22,9 @@ SKIPPED = {"customer", "contract", "store", "export"} | set(plan.NOT_PERSONAL)
 _numbers = itertools.count(1)
 
 
-def every_room() -> None:
-    """Import every module of the centre: its tables are known then."""
-    for module in pkgutil.walk_packages(sekisho.center.__path__, "sekisho.center."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
-
-
 def fill(database: Database, rows: int = 3) -> None:
     """Something of both customers in every table; event days, certificates and boxes included."""
-    every_room()
+    plan.know_every_room()
     with database.transaction() as db:
         if not database.embedded:
             partitions.make(db, [dt.date(2026, 6, 1)])
@@ -100,4 +90,4 @@ def _value(column: sa.Column[Any], text: str) -> Any:
     if isinstance(column.type, (sa.Integer, sa.Float, sa.Numeric)):
         return next(_numbers) % 30_000
     length = getattr(column.type, "length", None)
-    return f"{text}-{column.name}"[-length:] if length else f"{text}-{column.name}"
+    return f"{next(_numbers)}-{text}"[:length] if length else f"{text}-{column.name}"
