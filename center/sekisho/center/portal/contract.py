@@ -6,6 +6,7 @@ import datetime as dt
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import anyio.to_thread
 from litestar import Request, Response, Router, get, post
 from litestar.exceptions import NotFoundException
 from litestar.params import PathParameter
@@ -14,11 +15,12 @@ from litestar.response import File
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center import roster
 from sekisho.center.contracts import book, exporting, records, state
+from sekisho.center.contracts.exporting import Export
 from sekisho.center.contracts.state import Contract
 from sekisho.center.portal import audit
 from sekisho.center.portal.forms import Fields
 from sekisho.center.portal.rendering import Portal
-from sekisho.center.portal.viewer import viewer
+from sekisho.center.portal.viewer import Viewer, viewer
 from sekisho.center.web.guard import ANSWER_S, prolong
 
 SLOWEST_BYTES_S: Final = 64 << 10
@@ -96,21 +98,22 @@ def router(portal: Portal) -> Router:
             return portal.go("/contract", "contract.no_export")
         return portal.go("/contract", "contract.exporting")
 
-    @get("/contract/export/{export:str}", right="export.make", fresh="/contract", sync_to_thread=True)
-    def download(request: Request[Any, Any, Any], export: _Id) -> Response[Any]:
+    @get("/contract/export/{export:str}", right="export.make", fresh="/contract")
+    async def download(request: Request[Any, Any, Any], export: _Id) -> Response[Any]:
         """The file."""
-        who = viewer(request)
-        with portal.database.transaction() as db:
-            found = exporting.ready(db, who.scope, export)
-            if found is None:
-                raise NotFoundException()
-            audit.note(db, who, "contract.download", found.id, tenant=found.tenant)
-        path = Path(portal.settings.exports) / f"{found.id}.zip"
-        if not path.is_file():
-            raise NotFoundException()
+        found = await anyio.to_thread.run_sync(find, viewer(request), export)
         prolong(request.scope, ANSWER_S + found.size / SLOWEST_BYTES_S)
         name = f"sekisho-{found.tenant}-{found.done_at[:10]}.zip"
+        path = Path(portal.settings.exports) / f"{found.id}.zip"
         return File(path, filename=name, media_type="application/zip", content_disposition_type="attachment")
+
+    def find(who: Viewer, export: str) -> Export:
+        with portal.database.transaction() as db:
+            found = exporting.ready(db, who.scope, export)
+            if found is None or not (Path(portal.settings.exports) / f"{found.id}.zip").is_file():
+                raise NotFoundException()
+            audit.note(db, who, "contract.download", found.id, tenant=found.tenant)
+        return found
 
     @get("/customers/{tenant:str}/record", right="customers.see", sync_to_thread=True)
     def record(request: Request[Any, Any, Any], tenant: _Id) -> Response[Any]:
