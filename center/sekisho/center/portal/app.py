@@ -3,9 +3,12 @@
 A room is a module with `router(portal) -> Router`, named in `_ROOMS`. Every handler names its `right`; the
 application does not start where one is missing. Nobody gets further than the guard here without it.
 
-What else a handler may say: `fresh="/members"` for what is dangerous (it is asked for again who one is, unless that
-was a short while ago, and then one is led to that page), `background=True` for what a page asks by itself (it does not
-keep a session alive), `enrol=True` for what somebody may use who must add a second factor first.
+What else a handler may say:
+- `fresh="/members"` for what is dangerous: who has not proved a short while ago who they are does so first, and is led
+  to that page;
+- `background=True` for what a page asks by itself: it does not keep a session alive (a script says it of a page with
+  the header x-background);
+- `enrol=True` for what somebody may use who must add a second factor first.
 """
 
 from __future__ import annotations
@@ -80,6 +83,8 @@ _ROOMS: Final[tuple[Callable[[Portal], Router], ...]] = (
     audit_page.router,
 )
 
+BACKGROUND: Final = "x-background"
+"""What a page's script says when it asks for something that nobody clicked on."""
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
 
 log = logging.getLogger(__name__)
@@ -117,7 +122,8 @@ def _check(handler: BaseRouteHandler) -> None:
 
 def _guard(portal: Portal) -> Guard:
     async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-        who = await portal.identify(connection, used=not handler.opt.get("background"))
+        by_itself = handler.opt.get("background") or BACKGROUND in connection.headers
+        who = await portal.identify(connection, used=not by_itself)
         connection.scope["state"]["viewer"] = who
         changes = connection.scope.get("method") not in _SAFE
         if changes:

@@ -41,6 +41,6 @@ def router(portal: Portal) -> Router:
 
 
 def _key(action: str) -> str:
-    """The sentence of an action; empty where no room has written one, and the action is shown as it is."""
-    key = action.replace(".", "_")
-    return key if catalogue().has("audited", key) else ""
+    """The sentence of an action, or of its kind; empty where no room has written one: it is shown as it is."""
+    exact, kind = action.replace(".", "_"), action.partition(".")[0] + "_any"
+    return next((key for key in (exact, kind) if catalogue().has("audited", key)), "")

@@ -271,5 +271,6 @@ MENU: Final[tuple[tuple[str, str, Right], ...]] = (
     ("customers", "/customers", "customers.see"),
     ("members", "/members", "members.manage"),
     ("audit", "/audit", "audit.see"),
+    ("account", "/account", "self"),
 )
 """(key of its name in [nav], path, right it needs), in the order of the menu."""

@@ -39,7 +39,7 @@ async function refresh() {
   if (busy) return later();
   busy = true;
   try {
-    const answer = await fetch(location.href, { headers: { accept: "text/html" }, credentials: "same-origin" });
+    const answer = await fetch(location.href, { headers: { accept: "text/html", "x-background": "1" }, credentials: "same-origin" });
     if (!answer.ok || answer.redirected) return;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     let grown = 0;
