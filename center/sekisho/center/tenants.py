@@ -48,6 +48,7 @@ _site = sa.Table(
     sa.Column("box", sa.String(64), primary_key=True),
     sa.Column("tenant", sa.String(64), nullable=False),
     sa.Column("name", sa.String(NAME_CAP), nullable=False),
+    sa.Index("site_by_tenant", "tenant", "box"),
 )
 
 

@@ -16,6 +16,7 @@ from litestar.params import FromPath, QueryParameter
 
 from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import DeviceFault
+from sekisho.center.cases import desk as cases
 from sekisho.center.devices import DEVICE
 from sekisho.center.portal import alert_view, audit
 from sekisho.center.portal.forms import Fields
@@ -96,11 +97,13 @@ def router(portal: Portal) -> Router:
             detail = alert_view.detail(db, whole, who.locale)
             others = alert_view.entries(db, alert_list.others(db, who.scope, whole), who.locale)
             notes = alert_list.notes(db, who.scope, alert)
+            case = cases.case_of(db, who.scope, whole.line.box, whole.epoch, whole.seq)
         values: dict[str, Any] = {
             "detail": detail,
             "whole": whole,
             "others": others,
             "notes": notes,
+            "case": case,
             "note_cap": NOTE_CAP,
             "functions": FUNCTIONS,
         }
