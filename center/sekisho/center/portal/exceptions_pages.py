@@ -21,8 +21,8 @@ from sekisho.center.portal.forms import Fields
 from sekisho.center.portal.rendering import Portal
 from sekisho.center.portal.viewer import Viewer, viewer
 from sekisho.center.scope import Scope
-from sekisho.center.store import EVENT
 from sekisho.center.tenants import Locale
+from sekisho.center.views.alerts import ALERT
 from sekisho.center.views.orders import uses
 from sekisho.policy import source
 from sekisho.policy.applications import table
@@ -127,10 +127,10 @@ def _wish(portal: Portal, who: Viewer, box: str) -> Wish:
 
 
 def _event(db: sa.Connection, scope: Scope, alert: str) -> tuple[str, events.Event]:
-    """The stored event and its box, where it is this customer's."""
+    """An alert's event and its box, where it is this customer's."""
     if not alert.isascii() or not alert.isdigit() or len(alert) > 18:
         raise NotFoundException()
-    query = sa.select(EVENT.c.box, EVENT.c.body).where(EVENT.c.id == int(alert), scope.of(EVENT.c.tenant)).limit(1)
+    query = sa.select(ALERT.c.box, ALERT.c.body).where(ALERT.c.id == int(alert), scope.of(ALERT.c.tenant))
     row = db.execute(query).first()
     if row is None:
         raise NotFoundException()
