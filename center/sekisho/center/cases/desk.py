@@ -46,6 +46,7 @@ class Case(msgspec.Struct, frozen=True):
     detected_at: str
     opened_at: str
     last_at: str
+    last_received: str
     number: int
     told: Told
     work: Work
@@ -203,22 +204,35 @@ def _select(scope: Scope) -> sa.Select[Any]:
 
 def _case(db: sa.Connection, row: Any) -> Case:
     told, work = msgspec.json.decode(row.facts, type=Told), msgspec.json.decode(row.work, type=Work)
-    names = ("id", "tenant", "box", "epoch", "seq", "why", "detected_at", "opened_at", "last_at", "number")
+    names = (
+        "id",
+        "tenant",
+        "box",
+        "epoch",
+        "seq",
+        "why",
+        "detected_at",
+        "opened_at",
+        "last_at",
+        "last_received",
+        "number",
+    )
     plain: dict[str, Any] = {name: getattr(row, name) for name in names}
     return Case(**plain, told=told, work=work, window=_window(db, row))
 
 
 def _window(db: sa.Connection, row: Any) -> Window:
     zone = tenants.load(db, row.tenant).zone
-    opened = dt.datetime.fromisoformat(row.opened_at)
+    received = dt.datetime.fromisoformat(row.last_received)
     which = (
         mail.c.tenant == row.tenant,
         mail.c.created_at >= row.opened_at,
-        mail.c.created_at < utc.text(opened + _MAILED_WITHIN),
+        mail.c.created_at < utc.text(dt.datetime.fromisoformat(row.opened_at) + _MAILED_WITHIN),
         mail.c.about == f"{row.box}/{row.epoch}/{row.seq}",
         mail.c.state == "sent",
     )
-    arrived = db.execute(sa.select(mail.c.done_at).where(*which).order_by(mail.c.created_at).limit(1)).scalar()
-    if arrived:
-        return Window(dt.datetime.fromisoformat(arrived), "mail", zone)
-    return Window(opened, "received", zone)
+    found = db.execute(sa.select(mail.c.done_at).where(*which).order_by(mail.c.created_at).limit(1)).scalar()
+    arrived = dt.datetime.fromisoformat(found) if found else None
+    if arrived is not None and arrived >= received:
+        return Window(arrived, "mail", zone)
+    return Window(received, "received", zone)

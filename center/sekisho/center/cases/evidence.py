@@ -33,6 +33,7 @@ def made(db: sa.Connection, case: Case, at: str) -> dict[str, Any]:
             "detected_at": case.detected_at,
             "received_at": case.opened_at,
             "last_at": case.last_at,
+            "last_received_at": case.last_received,
             "alerts": case.number,
             "reason": case.why,
             "first_alert": msgspec.to_builtins(case.told),

@@ -140,6 +140,7 @@ def _case(one: _Important) -> dict[str, object]:
         "detected_at": told.at,
         "opened_at": row.received_at,
         "last_at": told.at,
+        "last_received": row.received_at,
         "number": 0,
         "facts": msgspec.json.encode(told),
         "work": msgspec.json.encode(Work()),
@@ -154,9 +155,10 @@ def _put(db: sa.Connection, case: Any, group: Sequence[_Important], *, new: bool
         for r, _, _ in group
     ]
     db.execute(insert_new(db, ALERT), values)
-    total, last = case.number + len(group), max(one.row.at for one in group)
-    latest = sa.case((CASE.c.last_at < last, last), else_=CASE.c.last_at)
-    db.execute(CASE.update().where(CASE.c.id == case.id).values(number=total, last_at=latest))
+    total = case.number + len(group)
+    newest = {"last_at": max(one.row.at for one in group), "last_received": max(one.row.received_at for one in group)}
+    later = {name: sa.case((CASE.c[name] < at, at), else_=CASE.c[name]) for name, at in newest.items()}
+    db.execute(CASE.update().where(CASE.c.id == case.id).values(number=total, **later))
     if total.bit_length() > (1 if new else case.number.bit_length()):
         _log(db, group[-1], case.id, "repeated", total)
 

@@ -23,6 +23,7 @@ CASE: Final = sa.Table(
     sa.Column("detected_at", sa.Text, nullable=False, doc="by the box's clock"),
     sa.Column("opened_at", sa.Text, nullable=False, doc="when the centre was told"),
     sa.Column("last_at", sa.Text, nullable=False),
+    sa.Column("last_received", sa.Text, nullable=False, doc="when the centre was told of the newest alert"),
     sa.Column("number", sa.BigInteger, nullable=False, doc="alerts in it"),
     sa.Column("facts", sa.LargeBinary, nullable=False, doc="notify.told.Told of the first alert, JSON"),
     sa.Column("work", sa.LargeBinary, nullable=False, doc="steps.Work, JSON"),

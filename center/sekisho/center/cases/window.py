@@ -2,8 +2,9 @@
 
 Article 4(1)(3): within 30 days after the alert's mail arrived. A mail cannot arrive before the centre knows of the
 alert, so until its arrival is known the 30 days are counted from there: never longer than the terms, and a box that was
-out of reach for a week takes none of them away. Article 4(3): the insurance runs for one year from the first day of the
-month after the service began, and again. Article 4(2): the service itself runs to 31 March.
+out of reach for a week takes none of them away. Every alert has its own 30 days: a case has those of its newest one.
+Article 4(3): the insurance runs for one year from the first day of the month after the service began, and again.
+Article 4(2): the service itself runs to 31 March.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from sekisho.center.portal import audit
 from sekisho.center.portal.forms import Fields
 from sekisho.center.portal.rendering import Portal
 from sekisho.center.portal.viewer import Viewer, viewer
+from sekisho.center.views.alerts import ALERT
 
 PAGE: Final = 30
 _Id = Annotated[str, PathParameter(max_length=16)]
@@ -214,6 +215,7 @@ def _shown(db: sa.Connection, who: Viewer, case: Case, now: dt.datetime) -> dict
         "customer": tenant.name or case.tenant,
         "log": record.read(db, case.id, desk.LOG_CAP + 1),
         "alerts": desk.alerts(db, case),
+        "alert": _alert_page(db, case),
         "answers": desk.answers(db, case),
         "vendors": vendors.of_tenant(db, case.tenant),
         "checks": steps.CHECKS,
@@ -226,6 +228,12 @@ def _shown(db: sa.Connection, who: Viewer, case: Case, now: dt.datetime) -> dict
         "used": used,
         "today": now.astimezone(tenant.zone).date().isoformat(),
     }
+
+
+def _alert_page(db: sa.Connection, case: Case) -> int:
+    """The number of the first alert's page; 0 where it is past its time."""
+    which = (ALERT.c.tenant == case.tenant, ALERT.c.box == case.box, ALERT.c.epoch == case.epoch)
+    return int(db.execute(sa.select(ALERT.c.id).where(*which, ALERT.c.seq == case.seq)).scalar() or 0)
 
 
 def _block(db: sa.Connection, who: Viewer, case: Case) -> Block:

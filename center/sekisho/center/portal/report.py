@@ -17,8 +17,10 @@ from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center import tenants
 from sekisho.center.portal import amounts, rendering
+from sekisho.center.portal.charts import Chart, Series, bars
 from sekisho.center.portal.rendering import Portal
 from sekisho.center.portal.viewer import Viewer, viewer
+from sekisho.center.portal.words import catalogue
 from sekisho.center.report import month as months
 from sekisho.center.report import press, proofs
 from sekisho.center.report.advice import advice
@@ -167,7 +169,18 @@ def _values(made: Figures, locale: Locale, at: str) -> dict[str, Any]:
         "octets": amounts.octets,
         "minutes": lambda seconds: (seconds // 3600, seconds % 3600 // 60),
         "summary": _summary(made),
+        "chart": _chart(made, locale) if made.detections else None,
     }
+
+
+def _chart(made: Figures, locale: Locale) -> Chart:
+    say = catalogue().say
+    series = [
+        Series(say(locale, "report", "was_blocked"), [day.blocked for day in made.days]),
+        Series(say(locale, "report", "passed"), [day.passed for day in made.days]),
+    ]
+    labels = [str(int(day.day[-2:])) for day in made.days]
+    return bars(say(locale, "report", "daily"), labels, series, stacked=True, height=200)
 
 
 def _summary(made: Figures) -> str:
