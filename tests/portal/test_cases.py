@@ -253,3 +253,22 @@ def test_lists_of_cases_use_an_index_and_a_limit(office: Office, ago: Ago) -> No
         plan = " ".join(str(row) for row in db.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}"))
     assert "case_by_tenant" in plan
     assert "TEMP B-TREE" not in plan
+
+
+def test_every_alert_has_its_own_thirty_days(office: Office, ago: Ago) -> None:
+    """What is seen again after weeks must not be told that its time is over."""
+    for number, days in ((901, 40), (902, 0)):
+        event = important(ago(days=days, minutes=1))
+        row = NewRow(number, 1, "alert", event.at, encode(event), stars=3)
+        with office.store.transaction():
+            office.store.add(US, BOXES[US], EPOCH, [row], ago(days=days))
+        left = opened(office)[0].window.days_left(dt.datetime.now(dt.UTC))
+        assert left == (-1 if days else 30)
+    assert len(opened(office)) == 1
+
+
+def test_alert_and_case_lead_to_each_other(office: Office, ago: Ago) -> None:
+    case, client = the_case(office, ago), office.client()
+    alert = re.search(r'href="(/alerts/\d+)"', client.get(f"/cases/{case}").text)
+    assert alert is not None
+    assert f'href="/cases/{case}"' in client.get(alert[1]).text

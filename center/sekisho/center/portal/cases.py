@@ -38,6 +38,8 @@ class Line(msgspec.Struct, frozen=True):
     customer: str
     title: str
     days_left: int
+    where: str
+    """The device, in the alert's words."""
 
 
 def router(portal: Portal) -> Router:
@@ -202,7 +204,9 @@ def _actor(who: Viewer) -> Actor:
 
 def _line(db: sa.Connection, who: Viewer, case: Case, now: dt.datetime) -> Line:
     customer = tenants.load(db, case.tenant).name or case.tenant
-    return Line(case, customer, _block(db, who, case).title, case.window.days_left(now))
+    block = _block(db, who, case)
+    where = block.rows[0].value if block.rows and case.told.device else ""
+    return Line(case, customer, block.title, case.window.days_left(now), where)
 
 
 def _shown(db: sa.Connection, who: Viewer, case: Case, now: dt.datetime) -> dict[str, Any]:
