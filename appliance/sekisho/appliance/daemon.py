@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from sekisho.appliance import bridge, doorway, express, netfilter, preflight, status, suricata
+from sekisho.appliance import bridge, doorway, express, netfilter, preflight, status, suricata, vitals
 from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
 from sekisho.appliance.core.sdnotify import notify
@@ -131,6 +131,7 @@ class Daemon:
                 ("inventory", self.listener.run),
                 ("responder", self.responder.run),
                 ("coverage", self.covering.run),
+                ("vitals", lambda stop: vitals.run(stop, self.settings.state, self.findings.report)),
                 ("packets", self.packets.reader.run),
             )
         ]

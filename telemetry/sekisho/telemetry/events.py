@@ -273,7 +273,26 @@ class Applied(_Event, tag="applied", frozen=True):
     """Entries about which the box's own policy file says something else: it goes before."""
 
 
-Event = Alert | FileVerdict | Bypass | Health | Device | Retro | Coverage | Web | Tls | Dns | Mail | Gap | Applied
+class Vitals(_Event, tag="vitals", frozen=True):
+    """The box's vital signs, every ten minutes. What it cannot measure is 0."""
+
+    temperature: float = 0.0
+    """Of its hottest sensor, degrees Celsius."""
+    disk_free: int = 0
+    """Bytes, of the disk that keeps its state; likewise `disk_size`."""
+    disk_size: int = 0
+    memory_free: int = 0
+    """Bytes that programs can still have; likewise `memory_size`, all there are."""
+    memory_size: int = 0
+    uptime: int = 0
+    """Seconds since the machine started."""
+    version: str = ""
+    """Of the product."""
+
+
+Event = (
+    Alert | FileVerdict | Bypass | Health | Device | Retro | Coverage | Web | Tls | Dns | Mail | Gap | Applied | Vitals
+)
 LANES = 3
 GAP_RUNS = 256
 BATCH_RUNS = 1024

@@ -46,5 +46,9 @@ def every_kind(at: str) -> list[Event]:
         ev.Tls(at=at, flow=FLOW, sni="www.example", version="TLS 1.3"),
         ev.Dns(at=at, flow=FLOW, name="www.example", rrtype="A"),
         ev.Mail(at=at, flow=FLOW, mail_from="a@example.com", mail_to=["b@example.com"]),
+        ev.Vitals(
+            at=at, temperature=45.5, disk_free=5 << 30, disk_size=8 << 30, memory_free=300 << 20, memory_size=1 << 30,
+            uptime=90_000, version="0.1.0",
+        ),
         ev.Gap(at=at, stars=1, why_stars="reports_dropped", first=1, last=2, count=2, why="cap"),
     ]  # fmt: skip

@@ -30,7 +30,7 @@ FILE_STEPS: Final = 200
 CELL_CAP: Final = 2000
 
 Text = Annotated[str, QueryParameter(max_length=255)]
-_MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
+_MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}|mac-[a-z0-9]{10}")
 _PLACE = re.compile(r"(\d{1,18})-(\d{1,18})")
 
 
@@ -42,7 +42,8 @@ class _Filter:
         if not self.box and len(boxes) > BOXES_CAP:
             self.box = boxes[0]
         self.kind = fields["kind"] if fields["kind"] in KINDS else ""
-        mac = fields["mac"].strip().lower().replace("-", ":")
+        mac = fields["mac"].strip().lower()
+        mac = mac if mac.startswith("mac-") else mac.replace("-", ":")
         self.mac = mac if _MAC.fullmatch(mac) else ""
         self.site = fields["site"].strip().lower().strip(".")
         self.since, self.until = _day(fields["since"]), _day(fields["until"])

@@ -262,6 +262,7 @@ MENU: Final[tuple[tuple[str, str, Right], ...]] = (
     ("alerts", "/alerts", "alerts.see"),
     ("devices", "/devices", "devices.see"),
     ("log", "/log", "log.see"),
+    ("health", "/health-of-boxes", "health.see"),
     ("statistics", "/statistics", "statistics.see"),
     ("cases", "/cases", "cases.see"),
     ("report", "/report", "report.see"),

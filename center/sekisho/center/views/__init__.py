@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sekisho.center.cases import opening
 from sekisho.center.database import metadata
 from sekisho.center.report import tally
-from sekisho.center.views import alerts, counts, devices, orders, passages
+from sekisho.center.views import alerts, counts, devices, health, orders, passages
 from sekisho.center.views.model import Row, Slice
 from sekisho.telemetry import events
 
@@ -32,6 +32,7 @@ SLICES: Final[tuple[Slice, ...]] = (
     devices.SLICE,
     passages.SLICE,
     counts.SLICE,
+    health.SLICE,
     Slice("cases", (), opening.take),
     alerts.SLICE,
     Slice("report", tally.TABLES, tally.take, tally.forget),

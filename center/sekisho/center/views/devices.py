@@ -28,7 +28,9 @@ ADDRESSES_CAP: Final = 8
 OCTETS_CAP: Final = 1 << 44
 """Of one device in one hour: more than any wire carries; sums of these stay far below what a database can add."""
 
-_MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
+_MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}|mac-[a-z0-9]{10}")
+"""An address, or the pseudonym a box sends where its owner wants that (telemetry.masking); likewise `_IP`."""
+_IP = re.compile(r"ip-[a-z0-9]{10}")
 _HOUR = re.compile(r"\d{4}-\d\d-\d\dT\d\d:00:00Z")
 
 SEEN: Final = sa.Table(
@@ -168,6 +170,9 @@ def _time(text: str) -> str:
 
 def _addresses(texts: Sequence[str]) -> Iterable[str]:
     for text in texts[:ADDRESSES_CAP]:
+        if _IP.fullmatch(text):
+            yield text
+            continue
         try:
             yield str(ipaddress.ip_address(text))
         except ValueError:
