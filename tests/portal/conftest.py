@@ -33,7 +33,7 @@ def office(tmp_path: Path) -> Iterator[Office]:
     made.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def ago() -> Callable[..., str]:
     """A time in the past as events have it, from the parts of a timedelta: five minutes ago is `ago(minutes=5)`."""
 
