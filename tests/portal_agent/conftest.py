@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "drive"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "journey" / "drive"))
 
 from pagebox import PASSWORD, Box, Browser
 

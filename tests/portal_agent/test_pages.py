@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import html
+import json
 import re
 
 import httpx
@@ -17,7 +18,8 @@ from sekisho.telemetry.events import Dns, Flow
 
 OWNERS = [
     ("GET", "/devices"), ("GET", "/quarantine"), ("GET", "/quarantine/x"), ("GET", "/quarantine/x/file"),
-    ("POST", "/quarantine/x/release"), ("GET", "/sent"), ("GET", "/sent/fields"), ("GET", "/care"),
+    ("POST", "/quarantine/x/release"), ("GET", "/sent"), ("GET", "/sent/fields"), ("GET", "/sent/all"),
+    ("GET", "/care"),
     ("POST", "/care/restart"), ("POST", "/care/enrol"), ("POST", "/care/password"), ("POST", "/sign-out"),
 ]  # fmt: skip
 HOSTILE = [
@@ -119,6 +121,16 @@ def test_hostile_names_in_what_was_sent_are_shown_whole_and_harmless(owner: Brow
     page = owner.get("/sent").text
     assert "&lt;img src=x onerror=alert(1)&gt;" in page and "<img" not in page
     assert "moc.live" in page and "\u202e" not in page
+
+
+def test_all_that_was_sent_is_saved_as_lines(owner: Browser) -> None:
+    at = "2026-11-21T10:00:00.000000Z"
+    owner.box.sent(*(Dns(at=at, name=f"{number}.example") for number in range(1200)))
+    file = owner.get("/sent/all")
+    assert file.headers["content-disposition"] == 'attachment; filename="sekisho-sent.jsonl"'
+    rows = [json.loads(line) for line in file.text.splitlines()]
+    assert [row["event"]["name"] for row in rows] == [f"{number}.example" for number in range(1200)]
+    assert owner.get("/sent").text.count("<details>") == 100
 
 
 @pytest.mark.parametrize("ident", ["x", "../key", "%2e%2e%2fkey", "20260101T000000-000000000000", "a" * 5000])

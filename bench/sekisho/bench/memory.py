@@ -6,7 +6,7 @@ from sekisho.bench.arms import Arms
 from sekisho.bench.figures import Figure
 from sekisho.bench.processes import rss_mb
 
-BOX = ("appliance", "inspect", "telemetry")
+BOX = ("appliance", "inspect", "telemetry", "portal_agent")
 
 
 def memory(arms: Arms) -> list[Figure]:

@@ -10,7 +10,7 @@ from sekisho.lab import remains
 from sekisho.lab.lab import Lab
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-ROOMS = ("appliance", "inspect", "telemetry", "center")
+ROOMS = ("appliance", "inspect", "telemetry", "portal_agent", "center")
 
 
 def name_of(pid: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import chain, islice
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -20,6 +21,7 @@ from sekisho.telemetry.spool_view import LaneStatus, SentRow, SpoolView
 USERS: Final = ("sekisho-page",)
 ROWS_CAP: Final = 200
 ROW_CAP_BYTES: Final = 16 << 10
+LINES: Final = 500
 
 
 class LinkAsk(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="link"):
@@ -33,7 +35,11 @@ class SentAsk(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
     limit: Annotated[int, msgspec.Meta(ge=1, le=ROWS_CAP)] = 50
 
 
-Question = LinkAsk | SentAsk
+class AllAsk(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="all"):
+    """Everything that was sent and is still kept, as lines of JSON after an empty object."""
+
+
+Question = LinkAsk | SentAsk | AllAsk
 
 
 class LinkTold(msgspec.Struct, frozen=True):
@@ -60,7 +66,7 @@ class Counter:
         self._settings = settings
 
     def answer(self, question: bytes) -> Iterator[bytes]:
-        """One frame.
+        """One frame, and of `AllAsk` many.
 
         Raises:
             RejectedInput: no question.
@@ -72,8 +78,14 @@ class Counter:
         except msgspec.MsgspecError as err:
             raise RejectedInput(f"The question is not understood: {err}.") from err
         with closing(SpoolView(self._settings.spool)) as spool:
-            told = self._link(spool) if isinstance(asked, LinkAsk) else self._sent(spool, asked)
-        yield msgspec.json.encode(told)
+            match asked:
+                case LinkAsk():
+                    yield msgspec.json.encode(self._link(spool))
+                case SentAsk():
+                    yield msgspec.json.encode(self._sent(spool, asked))
+                case AllAsk():
+                    yield b"{}"
+                    yield from _lines(spool)
 
     def _link(self, spool: SpoolView) -> LinkTold:
         known = link.read(self._settings.link_status)
@@ -87,3 +99,10 @@ class Counter:
             return SentTold(said=said[: -asked.limit - 1 : -1], keep_hours=keep)
         rows = [row for row in spool.sent(asked.limit) if len(bytes(row.event)) <= ROW_CAP_BYTES]
         return SentTold(rows=rows[::-1], keep_hours=keep)
+
+
+def _lines(spool: SpoolView) -> Iterator[bytes]:
+    """Births and wills first, then events as they were acknowledged, a few hundred a frame."""
+    rows = chain(spool.said(), spool.sent())
+    while lines := [msgspec.json.encode(row) + b"\n" for row in islice(rows, LINES)]:
+        yield b"".join(lines)

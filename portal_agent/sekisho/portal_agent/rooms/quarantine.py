@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -46,12 +45,8 @@ def content(request: Asked) -> Response[Any]:
     entry = msgspec.json.decode(next(frames), type=Entry)
     office.note(request, "downloaded", entry.id)
     headers = {"content-disposition": attachment(entry.file_name, entry.id, transfer=entry.form == "transfer")}
-    return Stream(_bytes(frames), media_type="application/octet-stream", headers=headers)
-
-
-def _bytes(frames: Iterator[bytes]) -> Iterator[bytes]:
-    """An answer that is cut short breaks the download off, so that nobody takes a part for the whole."""
-    yield from frames
+    # An answer that is cut short breaks the download off, so that nobody takes a part for the whole.
+    return Stream(frames, media_type="application/octet-stream", headers=headers)
 
 
 def _kept(request: Asked) -> Kept:

@@ -9,10 +9,11 @@ from typing import Any, Final
 
 import msgspec
 from litestar import Response, get
+from litestar.response import Stream
 
 from sekisho.appliance.core.errors import PeerError
 from sekisho.portal_agent.office import Asked, office_of
-from sekisho.telemetry.counter import ROW_CAP_BYTES, SentAsk, SentTold
+from sekisho.telemetry.counter import ROW_CAP_BYTES, AllAsk, SentAsk, SentTold
 
 LIMIT: Final = 100
 TOOL_S: Final = 20
@@ -58,6 +59,16 @@ def _line(seq: int, event: bytes) -> Line:
     return Line(head.at, head.type, seq, event.decode(errors="replace"))
 
 
+@get("/sent/all", right="owner", sync_to_thread=True)
+def everything(request: Asked) -> Response[Any]:
+    """All of it as a file, a line of JSON each; an answer that is cut short breaks the download off."""
+    office = office_of(request)
+    frames = office.ask(office.settings.sent_socket, AllAsk())
+    next(frames)
+    headers = {"content-disposition": 'attachment; filename="sekisho-sent.jsonl"'}
+    return Stream(frames, media_type="application/octet-stream", headers=headers)
+
+
 @get("/sent/fields", right="owner", sync_to_thread=True)
 def listed(request: Asked) -> Response[Any]:
     by_type: dict[str, list[_Field]] = {}
@@ -79,4 +90,4 @@ def _fields() -> list[_Field]:
     return [msgspec.json.decode(line, type=_Field) for line in done.stdout.splitlines()]
 
 
-HANDLERS: Final = (sent, listed)
+HANDLERS: Final = (sent, everything, listed)
