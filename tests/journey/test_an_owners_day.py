@@ -164,7 +164,7 @@ def _by_the_menu(page: Page, name: str) -> None:
 
 def _follow_the_advice(owner: Owner) -> None:
     """The alert leads to its case; the first of the steps is taken and ticked."""
-    owner.portal.locator("a[href^='/cases/']").first.click()
+    owner.portal.locator("main a[href^='/cases/']").first.click()
     expect(owner.portal.locator("#checks")).to_be_visible()
     owner.look("case")
     ticked = owner.portal.locator(".checks .done").count()

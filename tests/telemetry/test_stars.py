@@ -8,12 +8,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sekisho.telemetry import events, reasons, stars
 from sekisho.telemetry.decode import decode_eve, decode_journal
 from sekisho.telemetry.events import Alert, Bypass, Delivery, Event, FileVerdict, Flow, Gap, Health, Retro
 from sekisho.telemetry.inventory import Inventory
+from sekisho.telemetry.weigh import weigh
 
 NOW = "2026-01-02T03:04:05.000006Z"
 HOME = ("192.168.10.0/24", "fd00::/8")
@@ -146,6 +148,14 @@ OUT = Flow(OURS, 40000, OUTSIDE, 25, "TCP")
 )
 def test_events_of_the_box_itself_get_their_stars(event: Event, expected: tuple[int, str], tmp_path: Path) -> None:
     assert journaled(event, office(tmp_path)) == expected
+
+
+def test_what_the_office_has_excepted_is_nothing_it_must_be_told_of(tmp_path: Path) -> None:
+    """It is counted with its exception; who decided that it may pass is not woken up by it."""
+    inventory, call = office(tmp_path), stars.Signature("ET MALWARE CnC Beacon", SPELLED_OUT["trojan-activity"])
+    plain = Alert(at=NOW, flow=OUT)
+    excepted = msgspec.structs.replace(plain, exception="maintenance")
+    assert [getattr(weigh(event, inventory, call), "stars", None) for event in (plain, excepted)] == [3, 0]
 
 
 def test_nobody_upstream_decides_how_important_an_event_is(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def weigh_own(event: Event) -> Event:
 
 
 def _alert(event: Alert, direction: Direction, side: str, device: str, signature: Signature | None) -> Verdict:
-    if event.function or signature is None:
+    if event.function or event.exception or signature is None:
         case = Case("policy", direction, side, event.action, device, function=event.function)
         return stars.judge(msgspec.structs.replace(case, excepted="yes") if event.exception else case)
     return stars.judge(Case("alert", direction, side, event.action, device), signature)
