@@ -13,8 +13,10 @@ from sekisho.center.customers import CUSTOMER
 from sekisho.center.scope import Scope
 from sekisho.center.store import BOX
 from sekisho.center.streams import STREAM
+from sekisho.center.views.alerts import ALERT
 
 PAGE: Final = 50
+IMPORTANT: Final = 3
 NAMES_CAP: Final = 20_000
 """Customers whose names a search looks through."""
 
@@ -43,6 +45,8 @@ class Listed(msgspec.Struct, frozen=True):
     online: int = 0
     heard_at: str = ""
     """When any box was last heard; empty: never."""
+    important: int = 0
+    """Important alerts (★★★) that nobody has closed."""
 
 
 def listed(db: sa.Connection, scope: Scope, wanted: Wanted) -> list[Listed]:
@@ -95,6 +99,8 @@ def _filled(db: sa.Connection, scope: Scope, rows: Sequence[sa.Row[Any]]) -> lis
     boxes = {tenant: (int(n), int(on)) for tenant, n, on in db.execute(counted.group_by(BOX.c.tenant))}
     last = sa.select(STREAM.c.tenant, sa.func.max(STREAM.c.last_at)).where(STREAM.c.tenant.in_(which))
     heard = {t: at for t, at in db.execute(last.where(scope.of(STREAM.c.tenant)).group_by(STREAM.c.tenant))}
+    still = (ALERT.c.tenant.in_(which), ALERT.c.state == "open", ALERT.c.stars == IMPORTANT, scope.of(ALERT.c.tenant))
+    important = {t: n for t, n in db.execute(sa.select(ALERT.c.tenant, number).where(*still).group_by(ALERT.c.tenant))}
     return [
         Listed(
             row.tenant,
@@ -104,6 +110,7 @@ def _filled(db: sa.Connection, scope: Scope, rows: Sequence[sa.Row[Any]]) -> lis
             row.changed_at,
             *boxes.get(row.tenant, (0, 0)),
             heard.get(row.tenant, ""),
+            important.get(row.tenant, 0),
         )
         for row in rows
     ]

@@ -36,6 +36,7 @@ NOT_PERSONAL: Final[Mapping[str, str]] = {
     "pulse": "when the broker was heard",
     "link_key": "keys of the links in mails",
     "fleet_list": "numbers of the fleet's list",
+    "noise_rule": "how often each rule spoke, all customers together, for a month",
     "view_fault": "how many events a view has missed",
 }
 """Tables in which nothing is a customer's, or what must outlive it; each with the reason."""

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sekisho.center.cases import opening
 from sekisho.center.database import metadata
 from sekisho.center.report import tally
-from sekisho.center.views import alerts, counts, devices, health, orders, passages
+from sekisho.center.views import alerts, counts, devices, health, noise, orders, passages
 from sekisho.center.views.model import Row, Slice
 from sekisho.telemetry import events
 
@@ -35,6 +35,7 @@ SLICES: Final[tuple[Slice, ...]] = (
     health.SLICE,
     Slice("cases", (), opening.take),
     alerts.SLICE,
+    noise.SLICE,
     Slice("report", tally.TABLES, tally.take, tally.forget),
 )
 

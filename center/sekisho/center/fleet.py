@@ -1,0 +1,105 @@
+"""The boxes of all customers as the centre's staff sees them: which state each is in, and what is noisy across them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, Final, Literal, get_args
+
+import msgspec
+import sqlalchemy as sa
+
+from sekisho.center import tenants
+from sekisho.center.ca.tables import BOX_IDENTITY
+from sekisho.center.customers import CUSTOMER, SERVED
+from sekisho.center.scope import Scope
+from sekisho.center.store import BOX
+from sekisho.center.views.alerts import INSPECTION
+from sekisho.center.views.noise import NOISE_RULE
+
+State = Literal["online", "offline", "bypass", "waiting"]
+"""Connected; not connected; connected, but traffic passes uninspected; has a code or a certificate, never heard."""
+STATES: Final[tuple[State, ...]] = get_args(State)
+PAGE: Final = 100
+NOISY: Final = 50
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """One box in the list."""
+
+    box: str
+    tenant: str
+    customer: str
+    site: str
+    reseller: str
+    since: str
+
+
+class Noisy(msgspec.Struct, frozen=True):
+    """One rule or function."""
+
+    function: str
+    sid: int
+    name: str
+    boxes: int
+    """On the day on which it spoke on most."""
+    count: int
+
+
+def counted(db: sa.Connection, scope: Scope, reseller: str = "") -> dict[State, int]:
+    """How many boxes are in each state; one whose traffic passes uninspected is also among those online."""
+    return {state: int(db.scalar(_count(_of(scope, state, reseller))) or 0) for state in STATES}
+
+
+def listed(db: sa.Connection, scope: Scope, state: State, reseller: str = "", after: str = "") -> list[Placed]:
+    """Boxes of a state by name; one more than `PAGE` where there are more."""
+    of = _of(scope, state, reseller, after).subquery()
+    rows = db.execute(sa.select(of).order_by(of.c.box).limit(PAGE + 1)).all()
+    return _named(db, scope, rows)
+
+
+def noisy(db: sa.Connection, days: int, today: dt.date) -> list[Noisy]:
+    """What spoke most, of all customers together, in these days (UTC) up to today."""
+    first = str(today - dt.timedelta(days=days - 1))
+    boxes, count = sa.func.max(NOISE_RULE.c.boxes), sa.func.sum(NOISE_RULE.c.count)
+    query = sa.select(NOISE_RULE.c.function, NOISE_RULE.c.sid, sa.func.max(NOISE_RULE.c.name), boxes, count)
+    query = query.where(NOISE_RULE.c.day >= first, NOISE_RULE.c.day <= str(today))
+    query = query.group_by(NOISE_RULE.c.function, NOISE_RULE.c.sid).order_by(boxes.desc(), count.desc()).limit(NOISY)
+    return [Noisy(function, sid, name, int(on), int(number)) for function, sid, name, on, number in db.execute(query)]
+
+
+def _of(scope: Scope, state: State, reseller: str, after: str = "") -> sa.Select[Any]:
+    table = BOX_IDENTITY if state == "waiting" else BOX
+    customer = table.join(CUSTOMER, CUSTOMER.c.tenant == table.c.tenant)
+    query = sa.select(table.c.box, table.c.tenant, table.c.changed_at, CUSTOMER.c.reseller).select_from(customer)
+    query = query.where(scope.of(table.c.tenant), CUSTOMER.c.state.in_(SERVED), table.c.box > after)
+    if reseller:
+        query = query.where(CUSTOMER.c.reseller == reseller)
+    if state == "waiting":
+        heard = sa.exists().where(BOX.c.box == BOX_IDENTITY.c.box)
+        return query.where(BOX_IDENTITY.c.state != "revoked", ~heard)
+    query = query.where(BOX.c.state == ("lost" if state == "offline" else "on"))
+    if state == "bypass":
+        off = (INSPECTION.c.tenant == BOX.c.tenant, INSPECTION.c.box == BOX.c.box, INSPECTION.c.state != "ended")
+        return query.where(sa.exists().where(*off))
+    return query
+
+
+def _count(query: sa.Select[Any]) -> sa.Select[tuple[int]]:
+    return sa.select(sa.func.count()).select_from(query.subquery())
+
+
+def _named(db: sa.Connection, scope: Scope, rows: list[Any] | Any) -> list[Placed]:
+    of = {row.tenant for row in rows}
+    names = {tenant.id: tenant.name for tenant in tenants.some(db, scope, sorted(of))}
+    sites = {tenant: tenants.sites(db, tenant) for tenant in of}
+    return [
+        Placed(
+            row.box,
+            row.tenant,
+            names.get(row.tenant) or row.tenant,
+            sites[row.tenant].get(row.box, ""),
+            row.reseller,
+            row.changed_at,
+        )
+        for row in rows
+    ]

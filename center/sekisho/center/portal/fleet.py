@@ -1,0 +1,62 @@
+"""The fleet's pages for the centre's staff: boxes by state, what is noisy across them, certificates by any clue."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, get_args
+from urllib.parse import urlencode
+
+from litestar import Request, Response, Router, get
+from litestar.params import QueryParameter
+
+from sekisho.center import fleet, roster
+from sekisho.center.ca import lookup
+from sekisho.center.portal.rendering import Portal
+from sekisho.center.portal.viewer import viewer
+
+DAYS = (2, 7)
+_Text = Annotated[str, QueryParameter(max_length=lookup.CLUE_CAP)]
+_Days = Annotated[int, QueryParameter(ge=1, le=366)]
+_Name = Annotated[str, QueryParameter(max_length=64)]
+
+
+def router(portal: Portal) -> Router:
+    """The routes."""
+
+    @get("/fleet", right="fleet.see", sync_to_thread=True)
+    def overview(request: Request[Any, Any, Any], show: _Name = "", reseller: _Name = "", after: _Name = "") -> Any:
+        """How many boxes are in each state, and those of one."""
+        scope = viewer(request).scope
+        wanted = next((state for state in get_args(fleet.State) if state == show), "offline")
+        with portal.reading.reading() as db:
+            counts = fleet.counted(db, scope, reseller)
+            found = fleet.listed(db, scope, wanted, reseller, after)
+            chambers = roster.resellers(db, scope)
+        last = found[fleet.PAGE - 1].box if len(found) > fleet.PAGE else ""
+        further = "/fleet?" + urlencode({"show": wanted, "reseller": reseller, "after": last}) if last else ""
+        return portal.page(
+            request,
+            "fleet/states.html",
+            counts=counts,
+            wanted=wanted,
+            found=found[: fleet.PAGE],
+            chambers=chambers,
+            reseller=reseller,
+            further=further,
+        )
+
+    @get("/fleet/noise", right="fleet.see", sync_to_thread=True)
+    def noise(request: Request[Any, Any, Any], days: _Days = DAYS[0]) -> Response[Any]:
+        """Which rules and functions report most."""
+        span = days if days in DAYS else DAYS[0]
+        with portal.reading.reading() as db:
+            found = fleet.noisy(db, span, portal.now().date())
+        return portal.page(request, "fleet/noise.html", found=found, days=span, spans=DAYS)
+
+    @get("/fleet/certificates", right="fleet.see", sync_to_thread=True)
+    def certificates(request: Request[Any, Any, Any], q: _Text = "") -> Response[Any]:
+        """Whose certificate this is."""
+        with portal.reading.reading() as db:
+            found = lookup.search(db, viewer(request).scope, q, portal.now())
+        return portal.page(request, "fleet/certificates.html", q=q, found=found)
+
+    return Router("/", route_handlers=[overview, noise, certificates])
