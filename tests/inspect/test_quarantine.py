@@ -130,6 +130,16 @@ def test_a_name_of_any_length_is_cut_and_the_entry_can_be_read_again(kept: Quara
     assert b"".join(kept.read(entry.id)) == b"x"
 
 
+def test_the_newest_are_told_without_reading_the_others(kept: Quarantine, folder: Path) -> None:
+    made = [put(kept, bytes([number])) for number in range(5)]
+    names = sorted((entry.id for entry in made), reverse=True)
+    (folder / f"{names[-1]}.skq").write_bytes(b"damaged, and older than what is read")
+    entries, damaged, more = kept.newest(3)
+    assert ([entry.id for entry in entries], damaged, more) == (names[:3], 0, 2)
+    (folder / f"{names[0]}.skq").write_bytes(b"damaged")
+    assert [entry.id for entry in kept.newest(9)[0]] == names[1:4] and kept.newest(9)[1:] == (2, 0)
+
+
 def test_release_noted_is_the_content_proven_whole(kept: Quarantine, folder: Path) -> None:
     entry = put(kept, b"y" * 100_000)
     assert kept.note_release(entry.id, "ours").released.endswith(" ours")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from pagebox import PASSWORD, Box, Browser
 
-from sekisho.appliance.core.settings import parse
+from sekisho.appliance.core.settings import Bridge, parse
 from sekisho.portal_agent.delays import ALL_PER_MINUTE, FREE, LONGEST_S, Delays
 from sekisho.portal_agent.guard import Guard
 from sekisho.portal_agent.sessions import AT_ONCE, IDLE_S, Sessions
@@ -46,6 +47,13 @@ def test_a_form_from_elsewhere_is_refused(guard: Guard, origin: list[str]) -> No
     headers = {"host": ["192.168.1.2"], "origin": origin}
     assert guard.refusal("POST", "192.168.1.77", headers) == 403
     assert guard.refusal("POST", "192.168.1.77", headers | {"origin": ["https://192.168.1.2"]}) == 0
+
+
+def test_an_address_without_its_network_is_for_the_home_networks(box: Box) -> None:
+    alone = msgspec.structs.replace(box.settings, bridge=Bridge(addresses=("192.168.1.2",)))
+    made = Guard(alone, 443, "https")
+    assert made.refusal("GET", "192.168.1.77", {"host": ["192.168.1.2"]}) == 0
+    assert made.refusal("GET", "203.0.113.9", {"host": ["192.168.1.2"]}) == 403
 
 
 @pytest.mark.parametrize("method", ["HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT"])

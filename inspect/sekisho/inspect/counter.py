@@ -15,7 +15,7 @@ import msgspec
 from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.inspect import unwrap
-from sekisho.inspect.kept import Entry, Kept, List, Question, Read, Release
+from sekisho.inspect.kept import Entry, Kept, List, Question, Read, Release, Show
 from sekisho.inspect.quarantine import Quarantine
 from sekisho.telemetry import events
 
@@ -48,6 +48,8 @@ class Counter:
         match asked:
             case List():
                 yield msgspec.json.encode(self._list())
+            case Show():
+                yield msgspec.json.encode(self._quarantine.show(asked.id))
             case Release():
                 yield msgspec.json.encode(self._release(asked))
             case Read():
@@ -73,9 +75,8 @@ class Counter:
             os.close(transfer)
 
     def _list(self) -> Kept:
-        entries, damaged = self._quarantine.entries(), self._quarantine.damaged()
-        newest = entries[: -SHOWN - 1 : -1]
-        return Kept(newest, len(entries) - len(newest), len(damaged), self._keep_days)
+        entries, damaged, more = self._quarantine.newest(SHOWN)
+        return Kept(entries, more, damaged, self._keep_days)
 
     def _release(self, asked: Release) -> Entry:
         reason = asked.reason.strip()

@@ -33,6 +33,12 @@ class List(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="d
     """The newest entries."""
 
 
+class Show(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="show"):
+    """One entry."""
+
+    id: Ident
+
+
 class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="release"):
     """Note that the owner takes the responsibility."""
 
@@ -46,7 +52,7 @@ class Read(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="d
     id: Ident
 
 
-Question = List | Release | Read
+Question = List | Show | Release | Read
 
 
 class Kept(msgspec.Struct, frozen=True):

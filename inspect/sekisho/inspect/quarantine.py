@@ -91,6 +91,16 @@ class Quarantine:
         """All entries, oldest first, without the `damaged` ones."""
         return [entry for ident in self._idents() if (entry := self._try_show(ident)) is not None]
 
+    def newest(self, limit: int) -> tuple[list[Entry], int, int]:
+        """The newest so many, newest first, how many of them are damaged, and how many older ones there are.
+
+        Reads no more than it gives out: a quarantine may hold many thousands.
+        """
+        idents = self._idents()
+        taken = idents[: -limit - 1 : -1]
+        entries = [entry for ident in taken if (entry := self._try_show(ident)) is not None]
+        return entries, len(taken) - len(entries), len(idents) - len(taken)
+
     def damaged(self) -> list[str]:
         """Identifiers of entries whose header cannot be read (`show` says what is wrong with one)."""
         gone = [ident for ident in self._idents() if self._try_show(ident) is None]

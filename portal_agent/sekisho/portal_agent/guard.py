@@ -44,7 +44,10 @@ class Guard:
     def __init__(self, settings: Settings, port: int, scheme: str) -> None:
         interfaces = [ipaddress.ip_interface(address) for address in settings.bridge.addresses]
         self._settings = settings
-        self._networks = [interface.network for interface in interfaces]
+        alone = any(interface.network.num_addresses == 1 for interface in interfaces)
+        # An address without its network says nothing of who is near.
+        home = settings.inspection.home_networks if alone else ()
+        self._networks = [*(interface.network for interface in interfaces), *map(ipaddress.ip_network, home)]
         names = [f"[{i.ip}]" if i.version == 6 else str(i.ip) for i in interfaces]
         standard = port == (443 if scheme == "https" else 80)
         self.hosts = {f"{name}:{port}" for name in names} | (set(names) if standard else set())

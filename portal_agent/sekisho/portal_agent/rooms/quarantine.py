@@ -9,7 +9,8 @@ from litestar import Response, get, post
 from litestar.exceptions import NotFoundException
 from litestar.response import Stream
 
-from sekisho.inspect.kept import REASON_CAP, Entry, Kept, List, Read, Release
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.inspect.kept import REASON_CAP, Entry, Kept, List, Read, Release, Show
 from sekisho.portal_agent.office import Asked, back, form_of, office_of
 from sekisho.portal_agent.shown import attachment
 
@@ -55,10 +56,12 @@ def _kept(request: Asked) -> Kept:
 
 
 def _entry(request: Asked) -> Entry:
-    for entry in _kept(request).entries:
-        if entry.id == _ident(request):
-            return entry
-    raise NotFoundException
+    office = office_of(request)
+    try:
+        frames = office.ask(office.settings.quarantine_socket, Show(_ident(request)))
+        return msgspec.json.decode(next(frames), type=Entry)
+    except RejectedInput as err:
+        raise NotFoundException from err
 
 
 def _ident(request: Asked) -> str:
