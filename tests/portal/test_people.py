@@ -16,6 +16,7 @@ import sekisho.center.portal as portal
 from sekisho.center import tenants
 from sekisho.center.portal import accounts, audit, sessions
 from sekisho.center.portal.access import factors
+from sekisho.center.portal.access.agents import named
 from sekisho.center.portal.audit_page import PAGE, _key
 from sekisho.center.portal.rights import Role
 from sekisho.center.scope import EVERYONE, Scope, only
@@ -137,10 +138,10 @@ def test_own_sessions_are_listed_and_ended(office: Office) -> None:
     with office.store.transaction() as db:
         row = db.execute(sa.select(accounts.ACCOUNT)).one()
         now = dt.datetime.now(dt.UTC)
-        agent = "Mozilla <i>\u202e" + "x" * 900
+        agent = "Mine <i>\u202e" + "x" * 900
         other = sessions.begin(db, row.id, now, agent=agent, source="192.0.2.7")
     page = client.get("/account").text
-    assert "192.0.2.7" in page and "Mozilla &lt;i&gt;" in page and "\u202e" not in page
+    assert "192.0.2.7" in page and "Mine &lt;i&gt;" in page and "\u202e" not in page
     assert sessions.digest(other) not in page
     found = re.findall(r'action="(/account/sessions/[0-9a-f]{16}/end)"', page)
     assert len(found) == 1
@@ -201,3 +202,16 @@ def test_every_action_has_its_sentence() -> None:
             elif isinstance(action, ast.JoinedStr) and isinstance(action.values[0], ast.Constant):
                 kind = str(action.values[0].value)
                 assert _key(kind), f"{file.name}: [audited] has no {kind.partition('.')[0]}_any"
+
+
+@pytest.mark.parametrize(
+    ("agent", "name"),
+    [
+        ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/140.0 Safari/537.36", "Chrome (Windows)"),
+        ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/140.0 Safari/537.36 Edg/140.0", "Edge (Windows)"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) Version/18.0 Mobile Safari/604.1", "Safari (iPhone)"),
+        ("curl/8.0", "curl/8.0"),
+    ],
+)
+def test_a_browser_is_called_what_people_call_it(agent: str, name: str) -> None:
+    assert named(agent) == name

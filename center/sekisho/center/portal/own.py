@@ -12,6 +12,7 @@ from litestar.params import PathParameter
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center.portal import accounts, audit, sessions
 from sekisho.center.portal.access import factors, mails, passkeys, passwords, throttle
+from sekisho.center.portal.access.agents import named
 from sekisho.center.portal.access.signing_in import ENROL
 from sekisho.center.portal.entrance import Answer, wait
 from sekisho.center.portal.forms import Fields
@@ -56,7 +57,7 @@ def router(portal: Portal) -> Router:
                 "has": factors.of_account(db, who.account),
                 "must": factors.required(db, row),
                 "passkeys": passkeys.of_account(db, who.account),
-                "sessions": sessions.of_account(db, who.account, now),
+                "sessions": [(one, named(one.agent)) for one in sessions.of_account(db, who.account, now)],
                 "zones": ZONES if not row.zone or row.zone in ZONES else (row.zone, *ZONES),
             }
         return portal.page(request, "access/account.html", status=status, wrong=wrong, minutes=minutes, **shown)
