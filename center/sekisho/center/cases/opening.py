@@ -55,20 +55,20 @@ def take(db: sa.Connection, rows: Sequence[Row]) -> None:
             by_key.setdefault(one.key, []).append(one)
     is_open = _open(db, by_key)
     fresh = _with_room(db, {key: group for key, group in by_key.items() if key not in is_open})
+    ours: set[str] = set()
     if fresh:
         db.execute(insert_new(db, CASE), [_case(group[0]) for group in fresh.values()])
         made = _open(db, fresh)
-        for key, group in fresh.items():
-            _log(db, group[0], made[key].id, "opened", 1)
+        ours = {key for key, case in made.items() if case.id == _id(fresh[key][0].row)}  # another worker may be first
         is_open |= made
     for key, group in sorted(by_key.items()):
         if key in is_open:
-            _put(db, is_open[key], group, new=key in fresh)
+            _put(db, is_open[key], group, new=key in ours)
 
 
-def case_id(tenant: str, box: str, epoch: str, seq: int) -> str:
+def _id(row: Row) -> str:
     """A case's name, from the alert that opened it: twelve letters and digits that can be read out on the phone."""
-    digest = hashlib.sha256("\0".join((tenant, box, epoch, str(seq))).encode()).digest()
+    digest = hashlib.sha256("\0".join((row.tenant, row.box, row.epoch, str(row.seq))).encode()).digest()
     return base64.b32encode(digest).decode()[:12]
 
 
@@ -128,7 +128,7 @@ def _with_room(db: sa.Connection, fresh: Mapping[str, list[_Important]]) -> dict
 def _case(one: _Important) -> dict[str, object]:
     row, told = one.row, one.told
     return {
-        "id": case_id(row.tenant, row.box, row.epoch, row.seq),
+        "id": _id(row),
         "tenant": row.tenant,
         "box": row.box,
         "epoch": row.epoch,
@@ -150,6 +150,8 @@ def _case(one: _Important) -> dict[str, object]:
 
 
 def _put(db: sa.Connection, case: Any, group: Sequence[_Important], *, new: bool) -> None:
+    if new:
+        _log(db, group[0], case.id, "opened", 1)
     values = [
         {"box": r.box, "epoch": r.epoch, "seq": r.seq, "tenant": r.tenant, "case": case.id, "at": r.at}
         for r, _, _ in group
