@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sekisho.center.views.model import Row
 
 IMPORTANT: Final = 3
-OPEN_CAP: Final = 1000
+OPEN_CAP: Final = 500
 """Open cases of one customer: a box gone mad cannot bury the others' cases under its own."""
 _ASKED: Final = 400
 """Keys in one statement, far below SQLite's 32,766 parameters."""
@@ -117,11 +117,12 @@ def _with_room(db: sa.Connection, fresh: Mapping[str, list[_Important]]) -> dict
         if tenant not in left:
             which = (CASE.c.tenant == tenant, CASE.c.open_key.is_not(None))
             left[tenant] = OPEN_CAP - db.execute(sa.select(sa.func.count()).where(*which)).scalar_one()
-        if left[tenant] > 0:
-            left[tenant] -= 1
+        left[tenant] -= 1
+        if left[tenant] >= 0:
             kept[key] = group
-        else:
-            log.warning("%s has %d open cases: an alert of %s opened none", tenant, OPEN_CAP, group[0].row.box)
+    for tenant, over in left.items():
+        if over < 0:
+            log.warning("%s has %d open cases: %d more were not opened", tenant, OPEN_CAP, -over)
     return kept
 
 
@@ -167,7 +168,7 @@ def _put(db: sa.Connection, case: Any, group: Sequence[_Important], *, new: bool
 
 def _log(db: sa.Connection, one: _Important, case: str, kind: str, number: int) -> None:
     """What happened by itself; repeats are written down each time their number has doubled."""
-    n, before = record.last(db, case)
+    n, before = (0, record.BEGIN) if kind == "opened" else record.last(db, case)
     key = f"{one.row.box}/{one.row.epoch}/{one.row.seq}"
     data = {"alert": key, "at": one.row.at, "why": one.told.why, "number": number}
     record.add(db, one.row.tenant, Entry(case, n + 1, one.row.received_at, "", "", kind, data), before)

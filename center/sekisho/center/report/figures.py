@@ -119,7 +119,8 @@ class Figures(msgspec.Struct, frozen=True):
 def figures(db: sa.Connection, tenant: str, month: Month, now: dt.datetime) -> Figures:
     """The customer's figures; the caller has asked the scope."""
     settings = tenants.load(db, tenant)
-    counted = _counted(db, tenant, month)
+    counted = _counted(db, tenant, month, COUNT.c.box, COUNT.c.mac, COUNT.c.why, COUNT.c.stars, COUNT.c.done)
+    hourly = _counted(db, tenant, month, COUNT.c.hour, COUNT.c.done)
     traffic = _traffic(db, tenant, month)
     devices = _devices(db, tenant, counted, traffic)
     first, until = utc.text(month.first), utc.text(month.until)
@@ -134,7 +135,7 @@ def figures(db: sa.Connection, tenant: str, month: Month, now: dt.datetime) -> F
         blocked=blocked,
         important=sum(row.number for row in counted if row.stars == 3),
         files=sum(row.number for row in counted if row.done in FILES),
-        days=_days(counted, month),
+        days=_days(hourly, month),
         reasons=_reasons(counted),
         devices=devices[:DEVICES_CAP],
         devices_seen=len(devices),
@@ -146,18 +147,19 @@ def figures(db: sa.Connection, tenant: str, month: Month, now: dt.datetime) -> F
     )
 
 
-def _counted(db: sa.Connection, tenant: str, month: Month) -> list[Any]:
+def _counted(db: sa.Connection, tenant: str, month: Month, *keys: sa.Column[Any]) -> list[Any]:
+    """The month's numbers by these keys."""
     first, until = tally.hours(month.first, month.until)
     which = (COUNT.c.tenant == tenant, COUNT.c.hour >= first, COUNT.c.hour < until)
-    keys = (COUNT.c.hour, COUNT.c.box, COUNT.c.mac, COUNT.c.why, COUNT.c.stars, COUNT.c.done)
-    return list(db.execute(sa.select(*keys, COUNT.c.number).where(*which)))
+    number = sa.cast(sa.func.sum(COUNT.c.number), sa.BigInteger).label("number")
+    return list(db.execute(sa.select(*keys, number).where(*which).group_by(*keys)))
 
 
-def _days(counted: list[Any], month: Month) -> list[Day]:
+def _days(hourly: list[Any], month: Month) -> list[Day]:
     zone = zoneinfo.ZoneInfo(month.zone)
     blocked: Counter[str] = Counter()
     passed: Counter[str] = Counter()
-    for row in counted:
+    for row in hourly:
         day = dt.datetime.fromisoformat(f"{row.hour}:00:00+00:00").astimezone(zone).date().isoformat()
         (blocked if row.done in BLOCKED else passed)[day] += row.number
     return [Day(day, blocked[day], passed[day]) for day in map(str, month.days)]
