@@ -31,8 +31,8 @@ class Served:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = int(probe.getsockname()[1])
         self.url, self.ca = f"https://localhost:{port}", files.ca
-        portal = {"cert": str(files.cert), "key": str(files.key), "address": "127.0.0.1", "port": port}
-        broker = {"host": "localhost", "ca": str(files.ca), "cert": str(files.cert), "key": str(files.key)}
+        portal: toml.Table = {"cert": str(files.cert), "key": str(files.key), "address": "127.0.0.1", "port": port}
+        broker: toml.Table = {"host": "localhost", "ca": str(files.ca), "cert": str(files.cert), "key": str(files.key)}
         settings = folder / "center.toml"
         settings.write_text(
             toml.dumps(

@@ -14,6 +14,7 @@ from sekisho.center import tenants
 from sekisho.center.database import Database, metadata
 from sekisho.center.portal import accounts, audit, sessions
 from sekisho.center.portal.access import factors, known, passwords, throttle
+from sekisho.center.portal.access.agents import named
 from sekisho.center.portal.sessions import digest
 
 STEP_LIVES: Final = dt.timedelta(minutes=10)
@@ -132,7 +133,7 @@ class SignIn:
             source=browser.source,
             agent=browser.agent,
         )
-        audit.write(db, account, "session.begin", how)
+        audit.write(db, account, f"session.{how}", _where(browser))
         return Opened(secret, known.remember(db, account.id, now), enrol)
 
 
@@ -150,6 +151,11 @@ def _step(db: sa.Connection, account: str, target: str, now: dt.datetime) -> str
     until = utc.text(now + STEP_LIVES)
     db.execute(STEP.insert().values(digest=digest(secret), account=account, next=target, until=until))
     return secret
+
+
+def _where(browser: Browser) -> str:
+    """From where, and with which browser, as people read it."""
+    return f"{browser.source} {named(browser.agent)}".strip()
 
 
 def _source(browser: Browser) -> throttle.Key:
