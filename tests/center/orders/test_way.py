@@ -101,6 +101,7 @@ def test_it_arrives_at_once_waits_for_who_is_away_and_survives_a_broker_that_for
     site.wait(lambda: way.word() == "third")
 
 
+@pytest.mark.parametrize("site", ["mosquitto", "nats", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
 @pytest.mark.protocol("P41")
 def test_what_the_box_says_of_it_is_what_the_centre_says(way: Way) -> None:
     site = way.site
