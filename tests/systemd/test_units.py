@@ -69,7 +69,10 @@ def test_a_daemon_is_isolated_watched_and_always_comes_back(path: Path) -> None:
     assert unit(path)["Unit"]["StartLimitIntervalSec"] == "0"
 
 
-@pytest.mark.parametrize("room", ["center", "center-web", "center-portal", "center-ca", "telemetry", "portal_agent"])
+FED = ["center", "center-web", "center-portal", "center-api", "center-ca", "telemetry", "portal_agent"]
+
+
+@pytest.mark.parametrize("room", FED)
 def test_a_daemon_that_strangers_can_feed_has_a_bound_on_its_memory(room: str) -> None:
     assert re.fullmatch(r"[0-9]+[MG]", unit(FOLDER / f"sekisho-{room}.service")["Service"]["MemoryMax"])
 
@@ -117,6 +120,7 @@ def test_capabilities_are_the_least() -> None:
         "sekisho-portal_agent": {"CAP_NET_BIND_SERVICE"},
         "sekisho-telemetry": set(),
         "sekisho-center": set(),
+        "sekisho-center-api": set(),
         "sekisho-center-brokers": {"CAP_NET_BIND_SERVICE"},
         "sekisho-center-ca": set(),
         "sekisho-center-contracts": set(),

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.center import account_commands, backup_commands, refused, tenant_commands
+from sekisho.center import account_commands, backup_commands, partner_commands, refused, tenant_commands
 from sekisho.center.ca import commands as ca_commands
 from sekisho.center.database import Database
 from sekisho.center.immunity import commands as immunity_commands
@@ -93,6 +93,7 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     immunity_commands.register(group)
     notify_commands.register(group)
     account_commands.register(group)
+    partner_commands.register(group)
     refusals = group.add_parser("refused", help="what boxes sent and the centre did not take, by box, kind and day")
     refusals.set_defaults(func=_refused)
     views = group.add_parser("rebuild-views", help="make what the portal shows anew from the stored events")

@@ -89,13 +89,15 @@ class Watched(msgspec.Struct, frozen=True):
         return self.day.state
 
 
-def listing(db: sa.Connection, scope: Scope, now: dt.datetime, *, before: tuple[str, ...] = ()) -> list[Watched]:
+def listing(
+    db: sa.Connection, scope: Scope, now: dt.datetime, *, before: tuple[str, ...] = (), limit: int = PAGE
+) -> list[Watched]:
     """A page of devices, the last seen first; `before` is the (last_seen, box, mac) where the last page ended."""
     query = _query(scope)
     if before:
         query = query.where(sa.tuple_(SEEN.c.last_seen, SEEN.c.box, SEEN.c.mac) < sa.tuple_(*map(sa.literal, before)))
     order = (SEEN.c.last_seen.desc(), SEEN.c.box.desc(), SEEN.c.mac.desc())
-    return _with_shares(db, scope, db.execute(query.order_by(*order).limit(PAGE)).all(), now)
+    return _with_shares(db, scope, db.execute(query.order_by(*order).limit(limit)).all(), now)
 
 
 def one(db: sa.Connection, scope: Scope, box: str, mac: str, now: dt.datetime) -> Watched | None:

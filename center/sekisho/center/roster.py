@@ -49,8 +49,8 @@ class Listed(msgspec.Struct, frozen=True):
     """Important alerts (★★★) that nobody has closed."""
 
 
-def listed(db: sa.Connection, scope: Scope, wanted: Wanted) -> list[Listed]:
-    """A page of customers in the order of their identifiers; one more than `PAGE` where there are more."""
+def listed(db: sa.Connection, scope: Scope, wanted: Wanted, limit: int = PAGE) -> list[Listed]:
+    """A page of customers in the order of their identifiers; one more than `limit` where there are more."""
     query = sa.select(CUSTOMER).where(scope.of(CUSTOMER.c.tenant), CUSTOMER.c.tenant > wanted.after)
     if wanted.state:
         query = query.where(CUSTOMER.c.state == wanted.state)
@@ -58,7 +58,7 @@ def listed(db: sa.Connection, scope: Scope, wanted: Wanted) -> list[Listed]:
         query = query.where(CUSTOMER.c.reseller == wanted.reseller)
     if wanted.clue:
         query = query.where(CUSTOMER.c.tenant.in_(_called(db, scope, wanted.clue)))
-    rows = db.execute(query.order_by(CUSTOMER.c.tenant).limit(PAGE + 1)).all()
+    rows = db.execute(query.order_by(CUSTOMER.c.tenant).limit(limit + 1)).all()
     return _filled(db, scope, rows)
 
 

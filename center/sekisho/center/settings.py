@@ -94,6 +94,16 @@ class Portal(Web, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Signs the reports that are issued, so that they can be proven later; made at first use. Belongs in the backup."""
 
 
+class Api(Web, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The API for partners: both sides show a certificate."""
+
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8444
+    client_ca: str
+    """The partners' CA, PEM: `sekisho center partner authority` makes it. No box has a certificate of it."""
+    requests_per_minute: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 600
+    """Of one partner; what comes beyond is answered 429."""
+
+
 _KeptDays = Annotated[int, msgspec.Meta(ge=1, le=3660)]
 
 
@@ -210,6 +220,7 @@ class CenterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     portal: Portal | None = None
     immunity: Immunity | None = None
     orders: Orders | None = None
+    api: Api | None = None
     retention: Retention = Retention()
     ca: Ca = Ca()
     jetstream: JetStream | None = None

@@ -37,6 +37,8 @@ NOT_PERSONAL: Final[Mapping[str, str]] = {
     "link_key": "keys of the links in mails",
     "fleet_list": "numbers of the fleet's list",
     "noise_rule": "how often each rule spoke, all customers together, for a month",
+    "partner": "companies that use the API; whose data they may see is in partner_tenant",
+    "partner_certificate": "what these companies show",
     "view_fault": "how many events a view has missed",
 }
 """Tables in which nothing is a customer's, or what must outlive it; each with the reason."""

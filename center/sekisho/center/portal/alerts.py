@@ -18,16 +18,16 @@ from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.center.cases import desk as cases
 from sekisho.center.devices import DEVICE
-from sekisho.center.portal import alert_view, audit
+from sekisho.center.portal import alert_view, alert_work
+from sekisho.center.portal.alert_work import NOTE_CAP, State
 from sekisho.center.portal.forms import Fields
 from sekisho.center.portal.rendering import Portal, shown
 from sekisho.center.portal.viewer import Viewer, viewer
 from sekisho.center.scope import Scope
 from sekisho.center.views import alert_list
 from sekisho.center.views.alert_list import Wanted, Whole
-from sekisho.center.views.alerts import ALERT, ALERT_NOTE, FUNCTIONS
+from sekisho.center.views.alerts import ALERT, FUNCTIONS
 
-NOTE_CAP: Final = 1000
 DEVICES_CAP: Final = 200
 ID_CAP: Final = 1 << 62
 _MAC: Final = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
@@ -112,27 +112,22 @@ def router(portal: Portal) -> Router:
     @post("/alerts/{alert:int}/state", right="alerts.act", sync_to_thread=True)
     def handle(request: Request[Any, Any, Any], alert: _Number, data: Fields) -> Response[Any]:
         """It was dealt with, or it has to be again."""
-        who, to = viewer(request), "done" if data.get("to") == "done" else "open"
+        who = viewer(request)
+        to: State = "done" if data.get("to") == "done" else "open"
         whole = _find(portal, who, alert)
-        at = utc.text(portal.now())
-        by = {"handled_by": who.name, "handled_at": at} if to == "done" else {"handled_by": "", "handled_at": ""}
         with portal.database.transaction() as db:
-            mine = (ALERT.c.tenant == whole.line.tenant, ALERT.c.id == alert, ALERT.c.state != to)
-            if db.execute(ALERT.update().where(*mine).values(state=to, **by)).rowcount:
-                _note(db, who, whole, to, "", at)
-                audit.note(db, who, f"alert.{to}", str(alert), tenant=whole.line.tenant)
+            alert_work.handle(db, who, whole.line, to, utc.text(portal.now()))
         return portal.go(f"/alerts/{alert}", f"alerts.said_{to}")
 
     @post("/alerts/{alert:int}/note", right="alerts.act", sync_to_thread=True)
     def write(request: Request[Any, Any, Any], alert: _Number, data: Fields) -> Response[Any]:
         """Somebody's note about it."""
-        who, text = viewer(request), _text(data.get("text", ""))
+        who, text = viewer(request), alert_work.clean(data.get("text", ""))
         whole = _find(portal, who, alert)
         if not text:
             return portal.go(f"/alerts/{alert}", "alerts.said_empty")
         with portal.database.transaction() as db:
-            _note(db, who, whole, "note", text, utc.text(portal.now()))
-            audit.note(db, who, "alert.note", str(alert), tenant=whole.line.tenant)
+            alert_work.note(db, who, whole.line, text, utc.text(portal.now()))
         return portal.go(f"/alerts/{alert}", "alerts.said_note")
 
     return Router("/", route_handlers=[overview, one, handle, write])
@@ -153,20 +148,7 @@ def _see(portal: Portal, who: Viewer, whole: Whole) -> None:
     mine = (ALERT.c.tenant == whole.line.tenant, ALERT.c.id == whole.line.id, ALERT.c.seen_at == "")
     with portal.database.transaction() as db:
         if db.execute(ALERT.update().where(*mine).values(seen_at=at)).rowcount:
-            _note(db, who, whole, "seen", "", at)
-
-
-def _note(db: sa.Connection, who: Viewer, whole: Whole, kind: str, text: str, at: str) -> None:
-    about = {"tenant": whole.line.tenant, "alert": whole.line.id}
-    values = {"at": at, "account": who.account, "who": who.name, "kind": kind, "text": text}
-    db.execute(ALERT_NOTE.insert().values(**about, **values))
-
-
-def _text(text: str) -> str:
-    """A note as it is kept: lines of what can be shown, at most NOTE_CAP characters."""
-    lines = text[: 2 * NOTE_CAP].replace("\r\n", "\n").split("\n")
-    clean = "\n".join("".join(char if char.isprintable() else " " for char in line) for line in lines)
-    return clean.strip()[:NOTE_CAP]
+            alert_work.keep(db, who, whole.line, "seen", "", at)
 
 
 def _wanted(chosen: dict[str, str], before: str, zone: str) -> Wanted:

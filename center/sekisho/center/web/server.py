@@ -10,12 +10,13 @@ from typing import Any, Final
 
 import uvicorn
 from litestar import Litestar
+from litestar.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sekisho.appliance.core import sdnotify
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.fsio import stamp
-from sekisho.center.settings import Web
+from sekisho.center.settings import Api, Web
 from sekisho.center.web.guard import guarded
 from sekisho.center.web.sources import Listener
 
@@ -35,6 +36,8 @@ def make_server(app: Litestar, web: Web) -> uvicorn.Server:
 
     """
     certificate = _Certificate(Path(web.cert), Path(web.key))
+    if isinstance(web, Api):
+        certificate.demand(Path(web.client_ca))
 
     async def beat() -> None:
         certificate.refresh()
@@ -42,7 +45,7 @@ def make_server(app: Litestar, web: Web) -> uvicorn.Server:
 
     config = uvicorn.Config(
         guarded(app),
-        http=_Punctual,
+        http=_Acquainted if isinstance(web, Api) else _Punctual,
         ws="none",
         loop=f"{__name__}:{_Loop.__name__}",
         lifespan="on",
@@ -108,6 +111,23 @@ class _Punctual(H11Protocol):
             self.transport.close()
 
 
+class _Acquainted(_Punctual):
+    """Tells the application which certificate the other side has shown, as ASGI's TLS extension (0.2) spells it."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        self.app = _introduced(self.app, (ssl.DER_cert_to_PEM_cert(shown),) if shown else ())
+
+
+def _introduced(app: ASGIApp, chain: tuple[str, ...]) -> ASGIApp:
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        scope["extensions"] = {**scope.get("extensions", {}), "tls": {"client_cert_chain": chain}}
+        await app(scope, receive, send)
+
+    return serve
+
+
 class _Certificate:
     """The server's certificate; a new file is taken for the connections that come after it."""
 
@@ -119,6 +139,19 @@ class _Certificate:
             self.context.load_cert_chain(cert, key)
         except (OSError, ValueError) as err:
             raise RejectedInput(f"The web service's certificate {cert} cannot be used: {err}.") from err
+
+    def demand(self, client_ca: Path) -> None:
+        """Let nobody past the handshake who has no certificate of this CA.
+
+        Raises:
+            RejectedInput: the file cannot be used.
+
+        """
+        try:
+            self.context.load_verify_locations(client_ca)
+        except (OSError, ValueError) as err:
+            raise RejectedInput(f"The clients' CA {client_ca} cannot be used: {err}.") from err
+        self.context.verify_mode = ssl.CERT_REQUIRED
 
     def refresh(self) -> None:
         """Take a replaced file; one that cannot be used yet (its key is still to come) is tried again."""

@@ -18,7 +18,9 @@ from sekisho.center.web.server import listen, make_server
 
 
 def serve(
-    section: Literal["web", "portal"], create: Callable[[CenterSettings], Litestar], argv: list[str] | None = None
+    section: Literal["web", "portal", "api"],
+    create: Callable[[CenterSettings], Litestar],
+    argv: list[str] | None = None,
 ) -> int:
     """Run until SIGTERM; 2 when the settings are refused, 3 when the address or the database cannot be used."""
     parser = argparse.ArgumentParser(prog=f"sekisho.center.{section}")
@@ -28,7 +30,7 @@ def serve(
     log = logging.getLogger(f"sekisho.center.{section}")
     try:
         config = settings.load(args.settings)
-        served = config.web if section == "web" else config.portal
+        served = {"web": config.web, "portal": config.portal, "api": config.api}[section]
         if served is None:
             raise RejectedInput(f"{args.settings}: the section [{section}] is missing.")
         server = make_server(create(config), served)
