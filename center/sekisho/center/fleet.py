@@ -84,7 +84,7 @@ def _of(scope: Scope, state: State, reseller: str, after: str = "") -> sa.Select
     return query
 
 
-def _count(query: sa.Select[Any]) -> sa.Select[tuple[int]]:
+def _count(query: sa.Select[Any]) -> sa.Select[Any]:
     return sa.select(sa.func.count()).select_from(query.subquery())
 
 
