@@ -18,7 +18,8 @@ import sqlalchemy as sa
 from office import BOXES, CHAMBERS, THEM, US, Office
 
 from sekisho.appliance.core import utc
-from sekisho.center import devices, tenants
+from sekisho.center import bulletins, devices, tenants
+from sekisho.center.bulletins import Bulletin
 from sekisho.center.ca import registry
 from sekisho.center.cases import desk, vendors
 from sekisho.center.cases.steps import Note
@@ -144,6 +145,15 @@ def _contract(office: Office, tenant: str) -> dict[str, str]:
     return {"export": made}
 
 
+def _notices(office: Office, tenant: str) -> dict[str, str]:
+    texts = {"title_ja": canary(tenant, "title"), "title_en": canary(tenant, "title")}
+    texts |= {"body_ja": canary(tenant, "text"), "body_en": canary(tenant, "text")}
+    times = {"since": "2026-01-01", "until": "2199-01-01", "posted_at": utc.now()}
+    with office.store.transaction() as db:
+        made = Bulletin(id=0, tenant=tenant, reseller="", posted_by="centre", **times, **texts)
+        return {"bulletin": str(bulletins.post(db, made))}
+
+
 SEEDERS: Final[list[Seeder]] = [
     _basics,
     _devices,
@@ -152,6 +162,7 @@ SEEDERS: Final[list[Seeder]] = [
     _contract,
     _people,
     _alerts,
+    _notices,
     _report,
 ]
 """In the order they run."""

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from litestar import Request, Response, Router, get
 
 from sekisho.appliance.core import utc
-from sekisho.center import pulse, tenants
+from sekisho.center import bulletins, pulse, tenants
 from sekisho.center.portal import alert_view, charts
 from sekisho.center.portal.charts import Chart, Series
 from sekisho.center.portal.rendering import Portal
@@ -64,6 +64,7 @@ def router(portal: Portal) -> Router:
                 "urgent": alert_view.entries(db, urgent, who.locale),
                 "recent": alert_view.entries(db, recent, who.locale),
                 "latest": alert_list.newest(db, who.here),
+                "unread": len(bulletins.unread(db, who.account, bulletins.of_tenant(db, who.tenant, utc.text(now)))),
             }
             days = by_day(alert_list.sums(db, who.here, _first_hour(now, who.zone)), now, who.zone)
         today = days[max(days)]

@@ -266,6 +266,7 @@ MENU: Final[tuple[tuple[str, str, Right], ...]] = (
     ("statistics", "/statistics", "statistics.see"),
     ("cases", "/cases", "cases.see"),
     ("report", "/report", "report.see"),
+    ("notices", "/notices", "notices.see"),
     ("boxes", "/boxes/enrol", "boxes.enrol"),
     ("settings", "/settings", "settings.see"),
     ("contract", "/contract", "contract.see"),
