@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.bench import center, figures, run
+from sekisho.bench import center, figures, portal, run
 
 PUBLIC_RULES = Path("../shared/data/rules/et-open-2020-04.rules.xz")
 
@@ -31,6 +31,12 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     centre.add_argument("--quick", action="store_true", help="a tenth of the boxes, a minute in all")
     centre.add_argument("--out", type=Path, default=Path("artifacts/bench-center.json"), help="where the JSON is kept")
     centre.set_defaults(func=_center)
+    pages = more.add_parser("portal", help="the portal's pages over a million stored events")
+    pages.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    pages.add_argument("--quick", action="store_true", help="a twentieth of the events")
+    pages.add_argument("--big", action="store_true", help="a second time with ten million")
+    pages.add_argument("--out", type=Path, default=Path("artifacts/bench-portal.json"), help="where the JSON is kept")
+    pages.set_defaults(func=_portal)
 
 
 def _bench(args: argparse.Namespace) -> int:
@@ -42,6 +48,10 @@ def _bench(args: argparse.Namespace) -> int:
 
 def _center(args: argparse.Namespace) -> int:
     return _tell(center.measure(_say, quick=args.quick), args)
+
+
+def _portal(args: argparse.Namespace) -> int:
+    return _tell(portal.measure(_say, quick=args.quick, big=args.big), args)
 
 
 def _tell(report: figures.Report, args: argparse.Namespace) -> int:

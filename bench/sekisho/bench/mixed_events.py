@@ -18,35 +18,35 @@ def pools(seed: int = 1) -> list[list[bytes]]:
     """Encoded events by lane, `_POOL` of each."""
     dice = random.Random(seed)
     at = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    return [[events.encode(make(dice, at)) for _ in range(_POOL)] for make in (_blocked, _alert, _metadata)]
+    return [[events.encode(make(dice, at)) for _ in range(_POOL)] for make in (blocked, alert, metadata)]
 
 
-def _flow(dice: random.Random, port: int) -> Flow:
+def flow(dice: random.Random, port: int) -> Flow:
     device = dice.randrange(10, 60)
     peer = f"203.0.113.{dice.randrange(1, 255)}"
     return Flow(f"192.168.1.{device}", dice.randrange(1024, 65536), peer, port, "TCP", f"02:00:5e:10:00:{device:02x}")
 
 
-def _metadata(dice: random.Random, at: str) -> Event:
+def metadata(dice: random.Random, at: str) -> Event:
     host = f"{dice.choice(('www', 'cdn', 'api', 'mail'))}.name-{dice.randrange(5000)}.example"
     kind = dice.random()
     if kind < 0.55:
-        return Dns(at=at, flow=_flow(dice, 53), name=host, rrtype=dice.choice(("A", "AAAA", "HTTPS")))
+        return Dns(at=at, flow=flow(dice, 53), name=host, rrtype=dice.choice(("A", "AAAA", "HTTPS")))
     if kind < 0.9:
-        return Tls(at=at, flow=_flow(dice, 443), sni=host, version="TLS 1.3")
+        return Tls(at=at, flow=flow(dice, 443), sni=host, version="TLS 1.3")
     if kind < 0.97:
         url = f"/{dice.randrange(1 << 32):x}/index.html"
-        return Web(at=at, flow=_flow(dice, 80), method="GET", host=host, url=url, status=200, length=4321)
+        return Web(at=at, flow=flow(dice, 80), method="GET", host=host, url=url, status=200, length=4321)
     sha256 = f"{dice.getrandbits(256):064x}"
     return FileVerdict(
-        at=at, flow=_flow(dice, 80), file_name="report.pdf", sha256=sha256, size=81234, app="http", host=host
+        at=at, flow=flow(dice, 80), file_name="report.pdf", sha256=sha256, size=81234, app="http", host=host
     )
 
 
-def _alert(dice: random.Random, at: str) -> Event:
+def alert(dice: random.Random, at: str) -> Event:
     return Alert(
         at=at,
-        flow=_flow(dice, 443),
+        flow=flow(dice, 443),
         sid=2000000 + dice.randrange(50000),
         rev=3,
         signature="ET POLICY An observed name that is worth a look",
@@ -57,10 +57,10 @@ def _alert(dice: random.Random, at: str) -> Event:
     )
 
 
-def _blocked(dice: random.Random, at: str) -> Event:
+def blocked(dice: random.Random, at: str) -> Event:
     return FileVerdict(
         at=at,
-        flow=_flow(dice, 80),
+        flow=flow(dice, 80),
         outcome="blocked",
         stars=2,
         rules=["Fleet_Test_File"],

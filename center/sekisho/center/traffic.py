@@ -68,22 +68,19 @@ def search(db: sa.Connection, scope: Scope, wanted: Wanted, place: Place | None 
     found: list[Entry] = []
     read = 0
     last: Place = place or (wanted.until_us, 0)
+    chunk = _CHUNK if wanted.mac or wanted.site else page + 1
     for since, until in _windows(db, scope, wanted, last):
         at: Place = last if since <= last[0] < until else (until, 0)
-        while True:
-            number = _CHUNK if wanted.mac or wanted.site else page + 1
-            places = _places(db, scope, wanted, since, at, number)
-            entries = _entries(db, scope, wanted, places)
-            for entry in entries:
+        read += _ASK_COST * len(wanted.boxes) * len(wanted.kinds)
+        merged = _places(db, scope, wanted, since, at)
+        while places := list(islice(merged, chunk)):
+            for entry in _entries(db, scope, wanted, places):
                 if len(found) == page:
                     return Found(found, found[-1].place)
                 found.append(entry)
-            read += len(places) + _ASK_COST * len(wanted.boxes) * len(wanted.kinds)
-            if len(places) < number:
-                break
-            at = places[-1]
+            read += len(places)
             if read >= LOOK_CAP:
-                return Found(found, at, looked=False)
+                return Found(found, places[-1], looked=False)
         if read >= LOOK_CAP:
             return Found(found, (since, 0), looked=False)
     return Found(found)
@@ -140,19 +137,24 @@ def _by_week(spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
             end = begin
 
 
-def _places(db: sa.Connection, scope: Scope, wanted: Wanted, since: int, at: Place, number: int) -> list[Place]:
-    """The newest so many of a window, older than `at`, of all boxes and kinds wanted."""
+def _places(db: sa.Connection, scope: Scope, wanted: Wanted, since: int, at: Place) -> Iterator[Place]:
+    """What is older than `at` in a window, the newest first, of all boxes and kinds wanted; read as it is taken."""
     key = (PASSAGE.c.at, PASSAGE.c.event)
     week = (at[0] - 1 if at[1] == 0 else at[0]) // WEEK_US
-    parts = []
-    for box in wanted.boxes:
-        for kind in wanted.kinds:
-            which = (PASSAGE.c.week == week, PASSAGE.c.term == passages.by_kind(box, kind))
-            older = sa.tuple_(*key) < sa.tuple_(*map(sa.literal, at))
-            query = sa.select(*key).where(scope.of(PASSAGE.c.tenant), *which, PASSAGE.c.at >= since, older)
-            rows = db.execute(query.order_by(PASSAGE.c.at.desc(), PASSAGE.c.event.desc()).limit(number)).all()
-            parts.append([(row.at, row.event) for row in rows])
-    return list(islice(heapq.merge(*parts, reverse=True), number))
+    older = sa.tuple_(*key) < sa.tuple_(*map(sa.literal, at))
+    query = sa.select(*key).where(scope.of(PASSAGE.c.tenant), PASSAGE.c.week == week, PASSAGE.c.at >= since, older)
+    newest = query.order_by(PASSAGE.c.at.desc(), PASSAGE.c.event.desc()).limit(LOOK_CAP + 1)
+    streamed = newest.execution_options(stream_results=True)
+    parts = [
+        db.execute(streamed.where(PASSAGE.c.term == passages.by_kind(box, kind)))
+        for box in wanted.boxes
+        for kind in wanted.kinds
+    ]
+    return heapq.merge(*(map(_place, part) for part in parts), reverse=True)
+
+
+def _place(row: sa.Row[tuple[int, int]]) -> Place:
+    return row.at, row.event
 
 
 def _entries(db: sa.Connection, scope: Scope, wanted: Wanted, places: Sequence[Place]) -> list[Entry]:
@@ -165,6 +167,8 @@ def _entries(db: sa.Connection, scope: Scope, wanted: Wanted, places: Sequence[P
     for place in places:
         row = stored.get(place[1])
         if row is None or row.box not in wanted.boxes or row.type not in wanted.kinds:
+            continue
+        if wanted.mac.encode() not in row.body:  # spares the decoding
             continue
         event = events.decode(row.body)
         if _fits(event, wanted):
