@@ -35,9 +35,10 @@ PUBLIC_POSTS = {
     "/login/passkey/options",
     "/forgot",
     "/welcome/{token:str}",
+    "/apply/{reseller:str}",
 }
 """What changes something without an account; each is tested where it is made."""
-BEARER = {"/static/{digest:str}/{name:str}", "/welcome/{token:str}", "/genuine/{token:str}"}
+BEARER = {"/static/{digest:str}/{name:str}", "/welcome/{token:str}", "/genuine/{token:str}", "/apply/{reseller:str}"}
 """Public routes with parameters: no customer's, or the parameter is the secret that opens them."""
 UNFIT = {"/static/{digest:str}/{name:str}", "/health"}
 """Routes that are no pages: their headers are their own."""

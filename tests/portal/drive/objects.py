@@ -24,7 +24,7 @@ from sekisho.center.ca import registry
 from sekisho.center.cases import desk, vendors
 from sekisho.center.cases.steps import Note
 from sekisho.center.cases.vendors import Vendor
-from sekisho.center.contracts import exporting
+from sekisho.center.contracts import applying, exporting
 from sekisho.center.orders import proposal, wishes
 from sekisho.center.orders.proposal import Wanted
 from sekisho.center.orders.wishes import Wish
@@ -141,8 +141,12 @@ def _contract(office: Office, tenant: str) -> dict[str, str]:
     now, files = dt.datetime.now(dt.UTC), Path(office.settings.exports)
     with office.store.transaction() as db:
         made = exporting.ask(db, tenant, f"{canary(tenant)}@example.com", now)
+        applying.name_reseller(db, CHAMBERS[tenant], CHAMBERS[tenant])
+        form = applying.Form(canary(tenant, "company"), "x", f"{canary(tenant)}@example.com", "0", "")
+        applying.apply(db, CHAMBERS[tenant], form, tenant, now)
+        application = applying.waiting(db, CHAMBERS[tenant])[0].id
     exporting.run_next(office.store.database, office.store.database, files, now, lambda: None)
-    return {"export": made}
+    return {"export": made, "application": application, "reseller": CHAMBERS[tenant]}
 
 
 def _notices(office: Office, tenant: str) -> dict[str, str]:

@@ -73,7 +73,7 @@ def router(settings: CenterSettings) -> Router:
         return await pass_on(data, request)
 
     async def pass_on(ask: EnrolAsk | RenewAsk, request: Request[Any, Any, Any]) -> Response[Grant | Refusal]:
-        source = _source(request.client.host if request.client else "")
+        source = source_of(request.client.host if request.client else "")
         if wait_s := pace.wait_s(source, time.monotonic()):
             headers = {"retry-after": str(int(wait_s) + 1)}
             return Response(Refusal("Too many attempts; please wait."), status_code=429, headers=headers)
@@ -102,7 +102,8 @@ async def _ask(path: str, question: Question) -> Answer:
         raise PeerError("The centre cannot give certificates now.", "Please try again in a minute.") from err
 
 
-def _source(host: str) -> str:
+def source_of(host: str) -> str:
+    """Whom attempts are counted under: an address, of IPv6 its /64; empty for what is none."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

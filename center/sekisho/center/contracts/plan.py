@@ -32,6 +32,7 @@ NOT_PERSONAL: Final[Mapping[str, str]] = {
     "store": "the database's own generation and days",
     "attempt": "how often signing in was tried, by digests, for a day",
     "challenge": "numbers that a browser has to sign within minutes",
+    "reseller": "the chambers, by name",
     "vendor": "who may be sent for help, the same for every customer",
     "pulse": "when the broker was heard",
     "link_key": "keys of the links in mails",

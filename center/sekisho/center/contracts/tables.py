@@ -74,3 +74,29 @@ RECORD_KEY: Final = sa.Table(
     sa.Column("secret", sa.LargeBinary, nullable=False, doc="Ed25519"),
     sa.Column("made_at", sa.Text, nullable=False),
 )
+
+RESELLER: Final = sa.Table(
+    "reseller",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+)
+"""Chambers at which customers apply."""
+
+APPLICATION: Final = sa.Table(
+    "application",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("reseller", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, doc="waiting, approved"),
+    sa.Column("tenant", sa.Text, nullable=False, index=True, doc="empty until it is approved"),
+    sa.Column("source", sa.Text, nullable=False, doc="the address it came from, for a day's count"),
+    sa.Column("asked_at", sa.Text, nullable=False),
+    sa.Column("company", sa.Text, nullable=False),
+    sa.Column("person", sa.Text, nullable=False),
+    sa.Column("mail", sa.Text, nullable=False),
+    sa.Column("phone", sa.Text, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Index("application_by_reseller", "state", "reseller", "asked_at"),
+    sa.Index("application_by_source", "source", "asked_at"),
+)

@@ -32,6 +32,7 @@ from litestar.types import Guard
 
 from sekisho.center.portal import (
     alerts,
+    apply,
     assets,
     audit_page,
     boxes,
@@ -79,6 +80,7 @@ _ROOMS: Final[tuple[Callable[[Portal], Router], ...]] = (
     customers.router,
     boxes.router,
     contract.router,
+    apply.router,
     fleet.router,
     cases.router,
     vendors.router,

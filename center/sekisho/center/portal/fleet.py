@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from litestar import Request, Response, Router, get
@@ -26,7 +26,7 @@ def router(portal: Portal) -> Router:
     def overview(request: Request[Any, Any, Any], show: _Name = "", reseller: _Name = "", after: _Name = "") -> Any:
         """How many boxes are in each state, and those of one."""
         scope = viewer(request).scope
-        wanted: fleet.State = next((state for state in get_args(fleet.State) if state == show), "offline")
+        wanted: fleet.State = next((state for state in fleet.STATES if state == show), "offline")
         with portal.reading.reading() as db:
             counts = fleet.counted(db, scope, reseller)
             found = fleet.listed(db, scope, wanted, reseller, after)

@@ -271,6 +271,7 @@ MENU: Final[tuple[tuple[str, str, Right], ...]] = (
     ("settings", "/settings", "settings.see"),
     ("contract", "/contract", "contract.see"),
     ("customers", "/customers", "customers.see"),
+    ("applications", "/applications", "customers.approve"),
     ("fleet", "/fleet", "fleet.see"),
     ("members", "/members", "members.manage"),
     ("audit", "/audit", "audit.see"),

@@ -35,6 +35,7 @@ Right = Literal[
     "audit.see",
     "customers.see",
     "customers.manage",
+    "customers.approve",
     "fleet.see",
     "fleet.act",
 ]
@@ -50,7 +51,8 @@ _ALL: Final[frozenset[Right]] = frozenset(get_args(Right))
 RIGHTS: Final[dict[Role, frozenset[Right]]] = {
     "operator": _ALL,
     "helpdesk": _SEES | {"public", "self", "alerts.act", "cases.ask", "cases.work", "customers.see"},
-    "reseller": (_SEES - {"log.see", "settings.see"}) | {"public", "self", "customers.see", "cases.ask", "cases.work"},
+    "reseller": (_SEES - {"log.see", "settings.see"})
+    | {"public", "self", "customers.see", "customers.approve", "cases.ask", "cases.work"},
     "admin": _SEES
     | {
         "public",
