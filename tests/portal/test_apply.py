@@ -23,7 +23,7 @@ FORM = {
     "person": "田中",
     "mail": "tanaka@example.com",
     "phone": "025-000-0000",
-    "note": "早めに",
+    "note": "",
 }
 NOW = dt.datetime.now(dt.UTC)
 
