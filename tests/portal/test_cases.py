@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import hashlib
 import json
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from office import BOXES, EPOCH, THEM, US, Client, Office
 
 from sekisho.appliance.core import utc
@@ -158,7 +161,12 @@ def test_the_record_is_whole_anybody_can_check_it_and_a_change_shows(office: Off
     client.submit(f"/cases/{case}/note", text="電源は入れたまま")
     answer = client.get(f"/cases/{case}/export?as=json")
     assert answer.headers["content-disposition"].startswith("attachment")
-    made = json.loads(answer.content)
+    whole = json.loads(answer.content)
+    made = whole["record"]
+    public = serialization.load_pem_public_key(client.get("/genuine/key").content)
+    text = json.dumps(made, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert isinstance(public, Ed25519PublicKey)
+    public.verify(base64.b64decode(whole["signature"]), b"sekisho case record 1\0" + text.encode())
     previous = "0" * 64
     for one in made["log"]:
         body = json.dumps(one["entry"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -171,7 +179,7 @@ def test_the_record_is_whole_anybody_can_check_it_and_a_change_shows(office: Off
         db.execute(
             LOG.update().where(LOG.c.case == case, LOG.c.n == 5).values(entry=entry.replace("電源".encode(), b"x"))
         )
-    assert json.loads(client.get(f"/cases/{case}/export?as=json").content)["log_is_whole"] is False
+    assert json.loads(client.get(f"/cases/{case}/export?as=json").content)["record"]["log_is_whole"] is False
     assert "合いません" in client.get(f"/cases/{case}/export").text
 
 
@@ -180,7 +188,7 @@ def test_an_entry_that_is_missing_shows(office: Office, ago: Ago) -> None:
     check_all(client, case)
     with office.store.transaction() as db:
         db.execute(LOG.delete().where(LOG.c.case == case, LOG.c.n == 2))
-    assert json.loads(client.get(f"/cases/{case}/export?as=json").content)["log_is_whole"] is False
+    assert json.loads(client.get(f"/cases/{case}/export?as=json").content)["record"]["log_is_whole"] is False
 
 
 def test_an_answer_by_mail_is_in_the_case_until_somebody_has_seen_to_it(office: Office, ago: Ago) -> None:

@@ -5,6 +5,7 @@ Metadata only: what a mail may hold, never content.
 
 from __future__ import annotations
 
+import base64
 from typing import Any, Final
 
 import msgspec
@@ -12,12 +13,21 @@ import sqlalchemy as sa
 
 from sekisho.center.cases import desk, record
 from sekisho.center.cases.desk import Case
+from sekisho.center.report import proofs
 
 FORMAT: Final = "sekisho case record 1"
 CHECK: Final = (
     "Each digest is SHA-256 over: the digest of the entry before it (64 hex digits; 64 zeros before the first), "
-    "a line feed, the entry as JSON (UTF-8, keys sorted, no spaces)."
+    "a line feed, the entry as JSON (UTF-8, keys sorted, no spaces). The signature is Ed25519 over the words "
+    "'sekisho case record 1', a zero byte, and the record as such JSON; the public key is at /genuine/key, "
+    "and its SHA-256 is named here."
 )
+
+
+def sealed(made: dict[str, Any], key: proofs.Key) -> dict[str, Any]:
+    """The record with the centre's signature over it."""
+    body = record.canonical(made)
+    return {"record": made, "signature": base64.b64encode(key.sign(body, proofs.CASE)).decode(), "key": key.fingerprint}
 
 
 def made(db: sa.Connection, case: Case, at: str) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def router(portal: Portal) -> Router:
             made = evidence.made(db, found, utc.text(now))
             if to != "json":
                 return portal.page(request, "cases/record.html", made=made, **_shown(db, who, found, now))
-        body = msgspec.json.format(record.canonical(made), indent=1)
+        body = msgspec.json.format(record.canonical(evidence.sealed(made, portal.proof_key)), indent=1)
         name = f"sekisho-case-{found.id}.json"
         headers = {"content-disposition": f'attachment; filename="{name}"', "cache-control": "no-store"}
         return Response(body, media_type="application/json", headers=headers)

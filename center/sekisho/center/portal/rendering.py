@@ -27,6 +27,7 @@ from sekisho.center.portal import amounts, assets, forms, sessions, viewer
 from sekisho.center.portal.rights import Right
 from sekisho.center.portal.viewer import Viewer
 from sekisho.center.portal.words import catalogue
+from sekisho.center.report import proofs
 from sekisho.center.settings import CenterSettings
 from sekisho.center.tenants import Locale
 
@@ -61,11 +62,22 @@ class Portal:
             raise RejectedInput("The section [portal] is missing.")
         self.settings = settings
         self.origin = settings.portal.origin
+        self._proof_key = settings.portal.proof_key
         self.mails = bool(settings.notify.smtp_host)
         """Whether mails go out."""
         self.database = Database(settings.store)
         self.reading = Database(settings.store, read_only=True)
         self.now = now or (lambda: dt.datetime.now(dt.UTC))
+
+    @property
+    def proof_key(self) -> proofs.Key:
+        """Signs what is handed out; read, or made, at its first use.
+
+        Raises:
+            DeviceFault: it cannot be.
+
+        """
+        return proofs.key_at(self._proof_key)
 
     def close(self) -> None:
         self.reading.close()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import threading
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import segno
@@ -44,7 +42,6 @@ _NAMES: Final = (
 def router(portal: Portal) -> Router:
     """The routes under /report, and /genuine."""
     often = Often(PROOFS_A_MINUTE, 60)
-    key = _Keys(portal)
 
     @get("/report", right="report.see", sync_to_thread=True)
     def shown(request: _Asked, month: _MonthName = "") -> Response[str]:
@@ -67,7 +64,7 @@ def router(portal: Portal) -> Router:
             made = figures(db, who.tenant, chosen, now)
             found = proofs.find(db, who.tenant, made, who.locale)
         try:
-            issued = found or _issue(portal, key.get(), who, made, now)
+            issued = found or _issue(portal, portal.proof_key, who, made, now)
         except (press.Busy, RejectedInput) as err:
             raise TooManyRequestsException() from err
         return _pdf(portal, who, issued.id)
@@ -80,7 +77,7 @@ def router(portal: Portal) -> Router:
     @get("/genuine/key", right="public", sync_to_thread=True)
     def public_key() -> Response[bytes]:
         """What signs the reports, for who wants to check without us."""
-        return Response(key.get().pem, media_type="application/x-pem-file")
+        return Response(portal.proof_key.pem, media_type="application/x-pem-file")
 
     @get("/genuine/{token:str}", right="public", sync_to_thread=True)
     def genuine(request: _Asked, token: Annotated[str, PathParameter(max_length=64)]) -> Response[str]:
@@ -90,31 +87,15 @@ def router(portal: Portal) -> Router:
         if not often.may(source, now.timestamp()):
             raise TooManyRequestsException()
         with portal.reading.reading() as db:
-            proof = proofs.prove(db, key.get(), token)
+            proof = proofs.prove(db, portal.proof_key, token)
         state = "unknown" if proof is None else "genuine" if proof.genuine else "broken"
         name = ""
         if proof is not None:
             name = month_name(proof.statement.month, rendering.language(request))
-        values = {"proof": proof, "state": state, "month_name": name, "fingerprint": key.get().fingerprint}
+        values = {"proof": proof, "state": state, "month_name": name, "fingerprint": portal.proof_key.fingerprint}
         return portal.page(request, "report/genuine.html", status=404 if proof is None else 200, **values)
 
     return Router("/", route_handlers=[shown, pdf, again, public_key, genuine])
-
-
-class _Keys:
-    """The signing key, read at its first use: the portal starts without it."""
-
-    def __init__(self, portal: Portal) -> None:
-        settings = portal.settings.portal
-        self._path = Path(settings.proof_key) if settings else Path()
-        self._key: Key | None = None
-        self._lock = threading.Lock()
-
-    def get(self) -> Key:
-        with self._lock:
-            if self._key is None:
-                self._key = Key(self._path)
-            return self._key
 
 
 def month_name(month: str, locale: Locale) -> str:

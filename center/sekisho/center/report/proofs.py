@@ -6,6 +6,7 @@ portal's alone; whoever can write the database cannot make a statement that is b
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import secrets
@@ -27,7 +28,9 @@ from sekisho.center.scope import Scope
 PER_MONTH: Final = 60
 """Reports of one customer's month: each time the figures have changed, one may be issued."""
 LISTED: Final = 24
-_PURPOSE: Final = b"sekisho report 1\0"
+REPORT: Final = b"sekisho report 1\0"
+CASE: Final = b"sekisho case record 1\0"
+"""What stands before the bytes that are signed, so that nothing signed as one thing passes for the other."""
 
 ISSUED: Final = sa.Table(
     "report_issued",
@@ -114,15 +117,21 @@ class Key:
     def pem(self) -> bytes:
         return self.public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
-    def sign(self, statement: bytes) -> bytes:
-        return self._key.sign(_PURPOSE + statement)
+    def sign(self, statement: bytes, purpose: bytes = REPORT) -> bytes:
+        return self._key.sign(purpose + statement)
 
-    def signed(self, statement: bytes, signature: bytes) -> bool:
+    def signed(self, statement: bytes, signature: bytes, purpose: bytes = REPORT) -> bool:
         try:
-            self.public.verify(signature, _PURPOSE + statement)
+            self.public.verify(signature, purpose + statement)
         except InvalidSignature:
             return False
         return True
+
+
+@functools.cache
+def key_at(path: str) -> Key:
+    """The key, read or made once; see `Key`."""
+    return Key(Path(path))
 
 
 def content_of(figures: Figures, locale: str) -> str:
