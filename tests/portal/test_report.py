@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from office import BOXES, THEM, US, Office
 
 from sekisho.appliance.core import utc
-from sekisho.appliance.core.errors import DeviceFault
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.center.portal import rendering, report
 from sekisho.center.report import press, proofs
 from sekisho.center.report.figures import Bytes, Device, Figures, figures
@@ -165,6 +165,35 @@ def _issued(office: Office) -> tuple[proofs.Issued, bytes]:
     key, made, pdf = Key(Path(office.settings.portal.proof_key)), figures_of(office), b"%PDF-x"
     with office.store.transaction() as db:
         return proofs.issue(db, key, US, made, "ja", proofs.new_names(), pdf, utc.now()), pdf
+
+
+def test_who_asks_too_often_in_a_month_still_gets_the_whole_one_at_its_end(
+    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proofs, "BEFORE_ITS_END", 2)
+    monkeypatch.setattr(proofs, "PER_MONTH", 3)
+    key = Key(tmp_path / "reports.key")
+
+    def issue(detections: int, *, over: bool) -> None:
+        made = msgspec.structs.replace(_empty(), detections=detections, over=over)
+        with office.store.transaction() as db:
+            proofs.issue(db, key, US, made, "ja", proofs.new_names(), b"%PDF-", utc.now())
+
+    for number in range(2):
+        issue(number, over=False)
+    with pytest.raises(RejectedInput, match="too often"):
+        issue(9, over=False)
+    issue(9, over=True)
+    with pytest.raises(RejectedInput, match="too often"):
+        issue(10, over=True)
+
+
+def test_staff_who_have_chosen_nobody_are_sent_to_choose(office: Office) -> None:
+    secret, _ = office.sign_in("operator", "")
+    client = office.anonymous()
+    client.cookies.set(rendering.COOKIE, secret)
+    assert client.get("/report", follow_redirects=False).headers["location"] == "/customers"
+    assert client.get("/cases").status_code == 200
 
 
 def test_who_has_the_paper_can_see_that_it_is_genuine_and_nothing_more(office: Office) -> None:

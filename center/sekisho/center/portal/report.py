@@ -44,8 +44,10 @@ def router(portal: Portal) -> Router:
     often = Often(PROOFS_A_MINUTE, 60)
 
     @get("/report", right="report.see", sync_to_thread=True)
-    def shown(request: _Asked, month: _MonthName = "") -> Response[str]:
+    def shown(request: _Asked, month: _MonthName = "") -> Response[Any]:
         who, now = viewer(request), portal.now()
+        if not who.tenant:
+            return portal.go("/customers")
         with portal.reading.reading() as db:
             chosen = _month(db, who, month, now)
             made = figures(db, who.tenant, chosen, now)

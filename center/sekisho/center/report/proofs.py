@@ -25,8 +25,10 @@ from sekisho.center.database import insert_new, metadata
 from sekisho.center.report.figures import Figures
 from sekisho.center.scope import Scope
 
-PER_MONTH: Final = 60
+PER_MONTH: Final = 100
 """Reports of one customer's month: each time the figures have changed, one may be issued."""
+BEFORE_ITS_END: Final = 40
+"""Of these, while the month is not over: there is always room for the whole month's."""
 LISTED: Final = 24
 REPORT: Final = b"sekisho report 1\0"
 CASE: Final = b"sekisho case record 1\0"
@@ -163,7 +165,8 @@ def issue(
     """
     id_, token = names
     which = (ISSUED.c.tenant == tenant, ISSUED.c.month == figures.month)
-    if db.execute(sa.select(sa.func.count()).where(*which)).scalar_one() >= PER_MONTH:
+    number = db.execute(sa.select(sa.func.count()).where(*which)).scalar_one()
+    if number >= (PER_MONTH if figures.over else BEFORE_ITS_END):
         raise RejectedInput("This month's report was issued too often.")
     body = _canonical(figures)
     statement = _canonical(
