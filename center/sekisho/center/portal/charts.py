@@ -26,6 +26,8 @@ COLOURS: Final = ("#1f5f8b", "#c2571a", "#5c7f3a", "#8a4f9e", "#6b7780", "#a3201
 LABELS_CAP: Final = 7
 """Names under the axis; of more every second, third, ... is written."""
 NAME_CAP: Final = 24
+BESIDE_CAP: Final = 240.0
+"""Units of the picture's width that names beside horizontal bars may take."""
 _MARGIN: Final = 8
 _LETTER: Final = 6.0
 """What pygal allows for a character at its own size of letters."""
@@ -70,9 +72,9 @@ def rows(title: str, labels: Sequence[str], series: Sequence[Series], *, unit: s
     """Horizontal bars, the first label on top: for names, which are longer than days."""
     height = 60 + 34 * max(1, len(labels))
     turned = [Series(one.name, tuple(reversed(one.values))) for one in series]
-    names = tuple(reversed(labels))
-    longest = max((_breadth(_cut(name)) for name in names), default=0)
-    room = max(0.0, longest - _LETTER * max((len(_cut(name)) for name in names), default=0))
+    names = tuple(_beside(label) for label in reversed(labels))
+    longest = max((_breadth(name) for name in names), default=0)
+    room = max(0.0, longest - _LETTER * max((len(name) for name in names), default=0))
     made = pygal.HorizontalBar(**_settings(names, turned, width, height, every=1), margin_left=_MARGIN + room)
     return _chart(made, title, names, turned, unit, shown=(labels, series))
 
@@ -193,8 +195,16 @@ def _local(tag: str) -> str:
 
 
 def _breadth(text: str) -> float:
-    """Of a name under or beside an axis, roughly: East Asian characters are twice as wide (UAX 11)."""
-    return sum(12.5 if unicodedata.east_asian_width(char) in "WFA" else 7.0 for char in text)
+    """Of a name beside an axis as a phone draws it: East Asian characters are twice as wide (UAX 11)."""
+    return sum(18.0 if unicodedata.east_asian_width(char) in "WFA" else 10.5 for char in text)
+
+
+def _beside(label: str) -> str:
+    """The label, cut so that the bars keep more than half of the width; the table has it whole."""
+    name = _cut(label)
+    while _breadth(name) > BESIDE_CAP:
+        name = name[:-2] + "…"
+    return name
 
 
 def _cut(label: str) -> str:
