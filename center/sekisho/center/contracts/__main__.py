@@ -16,7 +16,7 @@ from typing import Final
 from sekisho.appliance.core import program, sdnotify
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.center import settings
-from sekisho.center.contracts import applying, book, deleting, exporting
+from sekisho.center.contracts import applying, book, deleting, exporting, research
 from sekisho.center.database import Database
 from sekisho.center.settings import CenterSettings
 
@@ -67,6 +67,7 @@ class Keeper:
                 for contract in book.end_due(db, now):
                     log.info("the contract of %s ended", contract.tenant)
                 applying.forget(db, now)
+            research.step(self._database, self._reading, now)
             exporting.expire(self._database, self._files, now)
         if exporting.run_next(self._database, self._reading, self._files, now, self._beat):
             return True

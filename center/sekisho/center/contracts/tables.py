@@ -100,3 +100,14 @@ APPLICATION: Final = sa.Table(
     sa.Index("application_by_reseller", "state", "reseller", "asked_at"),
     sa.Index("application_by_source", "source", "asked_at"),
 )
+
+RESEARCH: Final = sa.Table(
+    "research_count",
+    metadata,
+    sa.Column("day", sa.Text, primary_key=True, doc="UTC"),
+    sa.Column("function", sa.Text, primary_key=True),
+    sa.Column("outcome", sa.Text, primary_key=True),
+    sa.Column("customers", sa.BigInteger, nullable=False),
+    sa.Column("count", sa.BigInteger, nullable=False),
+)
+"""Of all customers together, and only where nobody can be told from it (`contracts.research`)."""
