@@ -19,7 +19,7 @@ from sekisho.center.settings import Days
 from sekisho.center.store import BOX, BoxState
 from sekisho.center.views import noise
 from sekisho.center.views.noise import NOISE, NOISE_RULE
-from sekisho.telemetry.events import Alert, Bypass
+from sekisho.telemetry.events import Alert, Bypass, Vitals
 
 TODAY = dt.datetime.now(dt.UTC).date()
 
@@ -62,7 +62,7 @@ def test_a_customer_whose_contract_is_over_is_not_in_the_fleet(office: Office) -
 
 def test_the_fleet_is_for_the_centre(office: Office) -> None:
     for role in ("admin", "member", "reseller", "helpdesk"):
-        for path in ("/fleet", "/fleet/noise", "/fleet/certificates"):
+        for path in ("/fleet", "/fleet/noise", "/fleet/versions", "/fleet/certificates"):
             assert office.client(role).get(path).status_code == 403, (role, path)
     with office.store.database.reading() as db:
         _on(office, THEM)
@@ -111,6 +111,23 @@ def test_a_sum_never_overflows(office: Office) -> None:
     office.feed(*[_alert(7, count=(1 << 62) - 1) for _ in range(5)])
     with office.store.database.reading() as db:
         assert db.scalar(sa.select(NOISE_RULE.c.count)) == 5 * noise.COUNT_CAP
+
+
+def test_boxes_behind_the_newest_version_are_named(office: Office) -> None:
+    for tenant, version in ((US, "1.10.0"), (THEM, "1.9.3<b>")):
+        _on(office, tenant)
+        office.feed(Vitals(utc.now(), version=version), tenant=tenant)
+    _on(office, US, "box-silent")
+    with office.store.database.reading() as db:
+        assert [(one.version, one.boxes) for one in fleet.versions(db, EVERYONE)] == [
+            ("1.10.0", 1),
+            ("1.9.3<b>", 1),
+            ("", 1),
+        ]
+        assert [one.box for one, _ in fleet.behind(db, EVERYONE, "1.10.0")] == [BOXES[THEM]]
+        assert fleet.behind(db, only(US), "1.10.0") == []
+    page = office.client("operator").get("/fleet/versions").text
+    assert "1.9.3&lt;b&gt;" in page and "<b>" not in page and BOXES[THEM] in page
 
 
 def test_old_days_go(office: Office) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import Any, Final, Literal, get_args
 
 import msgspec
@@ -14,6 +15,7 @@ from sekisho.center.customers import CUSTOMER, SERVED
 from sekisho.center.scope import Scope
 from sekisho.center.store import BOX
 from sekisho.center.views.alerts import INSPECTION
+from sekisho.center.views.health import VITALS
 from sekisho.center.views.noise import NOISE_RULE
 
 State = Literal["online", "offline", "bypass", "waiting"]
@@ -67,7 +69,7 @@ def noisy(db: sa.Connection, days: int, today: dt.date) -> list[Noisy]:
     return [Noisy(function, sid, name, int(on), int(number)) for function, sid, name, on, number in db.execute(query)]
 
 
-def _of(scope: Scope, state: State, reseller: str, after: str = "") -> sa.Select[Any]:
+def _of(scope: Scope, state: State, reseller: str = "", after: str = "") -> sa.Select[Any]:
     table = BOX_IDENTITY if state == "waiting" else BOX
     customer = table.join(CUSTOMER, CUSTOMER.c.tenant == table.c.tenant)
     query = sa.select(table.c.box, table.c.tenant, table.c.changed_at, CUSTOMER.c.reseller).select_from(customer)
@@ -103,3 +105,40 @@ def _named(db: sa.Connection, scope: Scope, rows: list[Any] | Any) -> list[Place
         )
         for row in rows
     ]
+
+
+class Running(msgspec.Struct, frozen=True):
+    """How many boxes run a version; empty: they have not said."""
+
+    version: str
+    boxes: int
+
+
+def versions(db: sa.Connection, scope: Scope) -> list[Running]:
+    """What the boxes said last of their version, newest first."""
+    said = _of(scope, "online").add_columns(_VERSION).union_all(_of(scope, "offline").add_columns(_VERSION)).subquery()
+    version = sa.func.coalesce(said.c.version, "")
+    rows = db.execute(sa.select(version, sa.func.count()).group_by(version).limit(1000))
+    return sorted((Running(*row) for row in rows), key=lambda one: _order(one.version), reverse=True)
+
+
+def behind(db: sa.Connection, scope: Scope, newest: str, after: str = "") -> list[tuple[Placed, str]]:
+    """Connected boxes that run another version than the newest, by name; one more than `PAGE` where there are more."""
+    said = _of(scope, "online", after=after).add_columns(_VERSION).subquery()
+    query = sa.select(said).where(said.c.version != newest).order_by(said.c.box).limit(PAGE + 1)
+    rows = db.execute(query).all()
+    return list(zip(_named(db, scope, rows), (row.version for row in rows), strict=True))
+
+
+_VERSION = (
+    sa.select(VITALS.c.version)
+    .where(VITALS.c.tenant == BOX.c.tenant, VITALS.c.box == BOX.c.box)
+    .order_by(VITALS.c.hour.desc())
+    .limit(1)
+    .scalar_subquery()
+    .label("version")
+)
+
+
+def _order(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d{1,9}", version[:64])]

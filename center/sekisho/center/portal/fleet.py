@@ -52,6 +52,19 @@ def router(portal: Portal) -> Router:
             found = fleet.noisy(db, span, portal.now().date())
         return portal.page(request, "fleet/noise.html", found=found, days=span, spans=DAYS)
 
+    @get("/fleet/versions", right="fleet.see", sync_to_thread=True)
+    def versions(request: Request[Any, Any, Any], after: _Name = "") -> Response[Any]:
+        """Which boxes are behind."""
+        scope = viewer(request).scope
+        with portal.reading.reading() as db:
+            known = fleet.versions(db, scope)
+            newest = known[0].version if known else ""
+            found = fleet.behind(db, scope, newest, after) if newest else []
+        last = found[fleet.PAGE - 1][0].box if len(found) > fleet.PAGE else ""
+        further = "/fleet/versions?" + urlencode({"after": last}) if last else ""
+        shown = found[: fleet.PAGE]
+        return portal.page(request, "fleet/versions.html", versions=known, found=shown, further=further)
+
     @get("/fleet/certificates", right="fleet.see", sync_to_thread=True)
     def certificates(request: Request[Any, Any, Any], q: _Text = "") -> Response[Any]:
         """Whose certificate this is."""
@@ -59,4 +72,4 @@ def router(portal: Portal) -> Router:
             found = lookup.search(db, viewer(request).scope, q, portal.now())
         return portal.page(request, "fleet/certificates.html", q=q, found=found)
 
-    return Router("/", route_handlers=[overview, noise, certificates])
+    return Router("/", route_handlers=[overview, noise, versions, certificates])
