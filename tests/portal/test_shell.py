@@ -25,9 +25,10 @@ def test_every_sentence_has_both_languages_and_the_same_places() -> None:
             assert places[0] == places[1], f"{section}.{key}"
 
 
-@pytest.mark.parametrize(
-    "target", ["//evil.example", "https://evil.example", "/\\evil.example", "evil", "/a\r\nb", "", "/%0a/\x00"]
-)
+ELSEWHERE = ["//evil.example", "https://evil.example", "/\\evil.example", "evil", "/a\r\nb", "", "/%0a/\x00", "//["]
+
+
+@pytest.mark.parametrize("target", [*ELSEWHERE, "/\t/evil.example", "/" + "a" * 3000])
 def test_no_redirect_leads_elsewhere(target: str) -> None:
     assert rendering.local_path(target) == "/"
 

@@ -7,8 +7,12 @@ walked is in drive/objects.py.
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
 from typing import Any, NamedTuple, get_args
+from urllib.parse import quote
 
 import objects
 import pytest
@@ -17,6 +21,7 @@ from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from office import CHAMBERS, ORIGIN, THEM, US, Client, Office
 
+from sekisho.center import portal
 from sekisho.center.database import metadata
 from sekisho.center.portal import sessions
 from sekisho.center.portal.app import create_app
@@ -243,6 +248,39 @@ def test_what_is_asked_in_a_way_no_route_knows_is_refused_quietly(walk: Walk) ->
         for method in ("OPTIONS", "DELETE", "PUT", "TRACE", "PROPFIND"):
             answer = walk.client.request(method, path, follow_redirects=False)
             assert answer.status_code in (204, 303, 403, 404, 405), (method, path)
+
+
+def _fields() -> list[str]:
+    """The name of every field of every form."""
+    found = set()
+    for template in Path(str(resources.files(portal))).rglob("templates/**/*.html"):
+        found |= set(re.findall(r"""name="([\w.-]+)\"""", template.read_text()))
+    return sorted(found - {"viewport", "csrf"})
+
+
+HOSTILE = {
+    "nul": "a\0b",
+    "text": "' OR '1'='1' --\"><script>alert(1)</script>{{ 7*7 }}\r\nSet-Cookie: evil=1\r\n\r\n\u202egnp.exe\u2066",
+    "number": "9" * 40,
+    "negative": "-1",
+    "long": "あ" * 20_000,
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_no_route_fails_over_what_a_stranger_writes(walk: Walk, kind: str) -> None:
+    """In every field of every form, in the query and in the path: refused or taken as text."""
+    text, names = HOSTILE[kind], _fields()
+    for route in walk.routes:
+        if route.endless or route.path == "/logout":
+            continue
+        walk.sign_in("operator" if route.right in ("customers.manage", "fleet.act", "fleet.see") else "admin")
+        fields = dict.fromkeys(names, text if route.method != "GET" else text[:30])
+        chosen = {**walk.ours, **dict.fromkeys(route.parameters, quote(text[:300], safe=""))}
+        for answer in (walk.ask(route, walk.ours, fields=fields), walk.ask(route, chosen)):
+            assert answer.status_code < 500, (route, answer.text[-500:])
+            assert "<script>alert" not in answer.text and "evil" not in answer.headers.get("set-cookie", ""), route
+            assert answer.headers.get("location", "/").startswith("/"), route
 
 
 @pytest.mark.parametrize("role", ("reseller",))

@@ -12,6 +12,7 @@ from litestar.testing import TestClient
 
 from sekisho.appliance.core import utc
 from sekisho.center import customers, settings, tenants
+from sekisho.center.contracts import plan
 from sekisho.center.portal import accounts, sessions
 from sekisho.center.portal.app import create_app
 from sekisho.center.portal.rendering import COOKIE
@@ -53,6 +54,7 @@ class Office:
             portal=settings.Portal(cert="", key="", origin=ORIGIN, proof_key=str(folder / "reports.key")),
             notify=settings.Notify(help_desk="相談窓口 03-0000-0000"),
         )
+        plan.know_every_room()
         self.store = Store(self.path)
         self._numbers = itertools.count(1)
         with self.store.transaction() as db:

@@ -136,6 +136,7 @@ def _guard(portal: Portal) -> Guard:
         changes = connection.scope.get("method") not in _SAFE
         if changes:
             await forms.check_origin(connection, portal.origin)
+        await forms.check_text(connection)
         right: Right | None = handler.opt.get("right")
         if right is None:  # the framework's own answer to OPTIONS: nobody needs it here
             raise MethodNotAllowedException()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hmac
 from typing import Annotated, Any, Final
+from urllib.parse import unquote
 
 from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.enums import RequestEncodingType
-from litestar.exceptions import PermissionDeniedException
+from litestar.exceptions import ClientException, PermissionDeniedException
 from litestar.params import Body
 
 from sekisho.center.portal.viewer import Viewer
@@ -36,6 +37,21 @@ async def check_origin(connection: ASGIConnection[Any, Any, Any, Any], origin: s
         raise PermissionDeniedException()
     if connection.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise PermissionDeniedException()
+
+
+async def check_text(connection: ASGIConnection[Any, Any, Any, Any]) -> None:
+    """Refuse what no person types and no database need hold: a NUL in the address or in a form.
+
+    Raises:
+        ClientException: there is one.
+
+    """
+    texts = [connection.url.path, *(value for _, value in connection.query_params.multi_items())]
+    kind = connection.headers.get("content-type", "")
+    if isinstance(connection, Request) and kind.startswith(str(RequestEncodingType.URL_ENCODED.value)):
+        texts += [str(value) for _, value in (await connection.form()).multi_items()]
+    if any("\0" in unquote(text) for text in texts):
+        raise ClientException()
 
 
 async def check_token(connection: ASGIConnection[Any, Any, Any, Any], who: Viewer) -> None:

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Final, cast
 
 import sqlalchemy as sa
 from litestar import Request, Response, Router, get, post
-from litestar.exceptions import NotFoundException
+from litestar.exceptions import NotFoundException, TooManyRequestsException
 from litestar.params import PathParameter
 
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center import tenants
 from sekisho.center.portal import accounts, audit, sessions
-from sekisho.center.portal.access import factors, mails, onetime
+from sekisho.center.portal.access import factors, mails, onetime, throttle
 from sekisho.center.portal.accounts import ACCOUNT
 from sekisho.center.portal.forms import Fields
 from sekisho.center.portal.rendering import Portal
@@ -84,10 +84,17 @@ def _pages(portal: Portal, path: str, right: Right, roles: tuple[Role, ...]) -> 
         )
 
     def invited(request: Asked, db: sa.Connection, row: accounts.Row, kind: onetime.Kind) -> str:
-        """The link, posted where there are mails (and then not shown to whoever asked for it)."""
+        """The link, posted where there are mails (and then not shown to whoever asked for it).
+
+        Raises:
+            TooManyRequestsException: the address got several a short while ago; nothing is kept.
+
+        """
         link = portal.origin + onetime.make(db, row.id, kind, portal.now())
         if not portal.mails:
             return link
+        if throttle.take(db, portal.now(), throttle.key("forgot", row.login, throttle.OF_MAIL)):
+            raise TooManyRequestsException()
         mails.post(db, kind, row, link, portal.now())
         return ""
 

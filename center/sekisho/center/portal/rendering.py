@@ -42,6 +42,8 @@ HEADERS: Final = {
 }
 """With no-referrer a browser says "Origin: null" of our own forms (Fetch 3.1), and they would be refused."""
 SHOWN_CAP: Final = 200
+TARGET_CAP: Final = 2000
+"""Characters of an address a form leads on to."""
 _REFUSALS: Final = (400, 403, 404, 429, 500)
 
 Asked = ASGIConnection[Any, Any, Any, Any]
@@ -180,10 +182,14 @@ def language(request: Asked) -> Locale:
 
 def local_path(target: str) -> str:
     """`target` when it is a path on this site, else the home page: no redirect leads elsewhere."""
-    parts = urlsplit(target)
-    inside = target.startswith("/") and not target.startswith("//") and not parts.netloc and not parts.scheme
     clean = "\\" not in target and all(" " < char < "\x7f" for char in target)
-    return target if inside and clean else "/"
+    if len(target) > TARGET_CAP or not clean or not target.startswith("/") or target.startswith("//"):
+        return "/"
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        return "/"
+    return target if not parts.netloc and not parts.scheme else "/"
 
 
 def shown(text: str, cap: int = SHOWN_CAP) -> str:
