@@ -16,7 +16,7 @@ from typing import Final
 from sekisho.appliance.core import program, sdnotify
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.center import settings
-from sekisho.center.contracts import applying, book, deleting, exporting, research
+from sekisho.center.contracts import applying, book, deleting, exporting, plan, research
 from sekisho.center.database import Database
 from sekisho.center.settings import CenterSettings
 
@@ -34,6 +34,7 @@ class Keeper:
     """What is done about contracts without anybody asking."""
 
     def __init__(self, config: CenterSettings) -> None:
+        plan.know_every_room()  # before the database is opened, which makes the tables of the rooms that are known
         self._database = Database(config.store)
         self._reading = Database(config.store, read_only=True)
         self._files = Path(config.exports)
