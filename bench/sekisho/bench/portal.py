@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from litestar import Litestar
 from litestar.testing import TestClient
 
@@ -128,8 +129,9 @@ def _hourly(dice: random.Random, hour: dt.datetime) -> list[Event]:
     made: list[Event] = [ev.Vitals(at=at, temperature=50 + dice.random() * 9, disk_free=5, disk_size=9, version="1")]
     for device in range(10, 10 + DEVICES):
         mac, name = f"02:00:5e:10:00:{device:02x}", f"PC-{device}"
+        told = ev.Coverage(at=at, mac=mac, hour=begin, seconds=3600, unseen=dice.randrange(10**6))
         looked = {"inspected": dice.randrange(10**8), "opaque": dice.randrange(10**9)}
-        made.append(ev.Coverage(at=at, mac=mac, hour=begin, seconds=3600, unseen=dice.randrange(10**6), **looked))
+        made.append(msgspec.structs.replace(told, **looked))
         if hour.hour == 0:
             made.append(ev.Device(at=at, mac=mac, name=name, kind="computer", last_seen=at))
     return made
@@ -157,8 +159,8 @@ def _client(store: Path, role: Role) -> TestClient[Litestar]:
     )
     now, writer = dt.datetime.now(dt.UTC), Store(store)
     with writer.transaction() as db:
-        own = {"tenant": "tenant-0"} if role == "admin" else {}
-        account = accounts.make(db, f"{role}@example.com", role, now=now, **own)
+        own = "tenant-0" if role == "admin" else ""
+        account = accounts.make(db, f"{role}@example.com", role, tenant=own, now=now)
         secret = sessions.begin(db, account, now)
         who = sessions.find(db, secret, now)
         if who is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import heapq
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -23,11 +24,13 @@ from sekisho.telemetry import events
 from sekisho.telemetry.events import Event
 
 PAGE: Final = 50
-LOOK_CAP: Final = 6000
+LOOK_CAP: Final = 4000
 _CHUNK: Final = 500
 _ASK_COST: Final = 20
 """What asking for the places of one box and kind costs, in events read."""
 DAYS_CAP: Final = 400
+_PLAIN: Final = re.compile(r"[a-z0-9.:_-]+")
+"""A site that stands in JSON as it is."""
 
 Place = tuple[int, int]
 """(time in microseconds, event): what is older comes next."""
@@ -150,11 +153,12 @@ def _places(db: sa.Connection, scope: Scope, wanted: Wanted, since: int, at: Pla
         for box in wanted.boxes
         for kind in wanted.kinds
     ]
-    return heapq.merge(*(map(_place, part) for part in parts), reverse=True)
+    return heapq.merge(*map(_run, parts), reverse=True)
 
 
-def _place(row: sa.Row[tuple[int, int]]) -> Place:
-    return row.at, row.event
+def _run(rows: sa.CursorResult[Any]) -> Iterator[Place]:
+    for row in rows:
+        yield row.at, row.event
 
 
 def _entries(db: sa.Connection, scope: Scope, wanted: Wanted, places: Sequence[Place]) -> list[Entry]:
@@ -163,12 +167,13 @@ def _entries(db: sa.Connection, scope: Scope, wanted: Wanted, places: Sequence[P
     query = sa.select(EVENT.c.id, EVENT.c.box, EVENT.c.type, EVENT.c.body)
     rows = db.execute(query.where(EVENT.c.id.in_(ids), scope.of(EVENT.c.tenant))) if ids else ()
     stored = {row.id: row for row in rows}
+    hint = wanted.site.encode() if _PLAIN.fullmatch(wanted.site) else b""
     found = []
     for place in places:
         row = stored.get(place[1])
         if row is None or row.box not in wanted.boxes or row.type not in wanted.kinds:
             continue
-        if wanted.mac.encode() not in row.body:  # spares the decoding
+        if wanted.mac.encode() not in row.body or hint not in row.body.lower():  # spares the decoding
             continue
         event = events.decode(row.body)
         if _fits(event, wanted):

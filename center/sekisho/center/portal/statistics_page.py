@@ -37,7 +37,6 @@ def router(portal: Portal) -> Router:
             by=chosen,
             every=list(_BY),
             over_time=_over_time(who, chosen, periods),
-            functions=_functions(who, sums),
             sums=sums,
             all_=statistics.total(list(sums.values())),
             devices=devices,
@@ -71,15 +70,6 @@ def _over_time(who: Viewer, by: By, periods: list[Period]) -> charts.Chart:
         Series(_say(who, "detected"), [period.total.detected for period in periods]),
     ]
     return charts.bars(_say(who, f"chart_{by}"), labels, series, stacked=True)
-
-
-def _functions(who: Viewer, sums: dict[str, Count]) -> charts.Chart:
-    names = [name for name in FUNCTIONS if sums[name].found] or list(FUNCTIONS)
-    series = [
-        Series(_say(who, "blocked"), [sums[name].blocked for name in names]),
-        Series(_say(who, "detected"), [sums[name].detected for name in names]),
-    ]
-    return charts.rows(_say(who, "chart_functions"), [_name(who, name) for name in names], series)
 
 
 def _label(who: Viewer, by: By, period: Period) -> str:
