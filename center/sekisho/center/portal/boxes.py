@@ -77,7 +77,7 @@ def router(portal: Portal) -> Router:
             given = lookup.certificates(db, who.scope, box, portal.now())
         return portal.page(request, "boxes/certificates.html", box=found, certificates=given)
 
-    @post("/boxes/{box:str}/revoke", right="fleet.act", sync_to_thread=True)
+    @post("/boxes/{box:str}/revoke", right="fleet.act", fresh="/fleet", sync_to_thread=True)
     def revoke(request: Request[Any, Any, Any], box: _BoxName, data: Fields) -> Response[Any]:
         """Take the box's certificates and codes back; nothing of it is believed from now on."""
         who, why = viewer(request), data.get("why", "").strip()[:REASON_CAP]
