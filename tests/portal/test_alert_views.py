@@ -82,6 +82,8 @@ def test_every_query_has_an_index_and_sorts_nothing(office: Office, ago: Callabl
                 bounded = step.startswith(("SCAN pulse", "SCAN anon"))  # one row; a query's own bounded rows
                 assert not step.startswith("SCAN") or bounded, (statement, step)
                 assert "TEMP B-TREE" not in step, (statement, step)
+                if "alert.mac = ?" in statement:
+                    assert "alert_by_mac" in step, (statement, step)
 
 
 def test_filters_beyond_an_index_look_through_so_many_rows_and_say_where_to_go_on(

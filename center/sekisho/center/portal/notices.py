@@ -24,6 +24,8 @@ from sekisho.center.views import alert_list
 from sekisho.center.views.alert_list import Wanted
 
 BOXES: Final = 10
+BOX_WINDOW: Final = 2000
+"""Alerts that are looked through for them."""
 POSTED: Final = 100
 
 
@@ -37,7 +39,9 @@ def router(portal: Portal) -> Router:
         with portal.reading.reading() as db:
             found = bulletins.of_tenant(db, who.tenant, now)
             fresh = bulletins.unread(db, who.account, found)
-            lines = alert_list.listed(db, who.here, Wanted(function="box"), BOXES).lines if who.tenant else []
+            lines = (
+                alert_list.listed(db, who.here, Wanted(function="box"), BOXES, BOX_WINDOW).lines if who.tenant else []
+            )
             entries = alert_view.entries(db, lines, who.locale)
         if fresh:
             with suppress(DeviceFault), portal.database.transaction() as db:
