@@ -31,7 +31,26 @@ def describe(routers: Sequence[Router], version: str) -> dict[str, Any]:
         use_handler_docstrings=True,
         render_plugins=[JsonRenderPlugin()],
     )
-    return Litestar(routers, openapi_config=config, logging_config=None).openapi_schema.to_schema()
+    made = Litestar(routers, openapi_config=config, logging_config=None).openapi_schema.to_schema()
+    for operation in (operation for path in made["paths"].values() for operation in path.values()):
+        for parameter in operation.get("parameters", ()):
+            parameter["schema"] = _given(parameter["schema"])
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            name = content["schema"]["$ref"].rpartition("/")[2]
+            made["components"]["schemas"][name]["additionalProperties"] = False
+    return made
+
+
+def _given(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter that is there has a value: in a query, "null" would be a text."""
+    kept = dict(schema)
+    for one in kept.pop("oneOf", ()):
+        kept |= one if one != {"type": "null"} else {}
+    if isinstance(kept.get("type"), list):
+        (kept["type"],) = (kind for kind in kept["type"] if kind != "null")
+    if "enum" in kept:
+        kept["enum"] = [value for value in kept["enum"] if value is not None]
+    return kept
 
 
 def router(described: dict[str, Any]) -> Router:

@@ -1,4 +1,4 @@
-"""What the API says when it refuses: problem details (RFC 9457), without inner detail and without what was sent."""
+"""What the API says when it refuses: problem details (RFC 9457), without inner detail."""
 
 from __future__ import annotations
 
