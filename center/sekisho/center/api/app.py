@@ -18,7 +18,7 @@ from litestar.handlers.base import BaseRouteHandler
 from litestar.types import Message
 from litestar.types import Scope as AsgiScope
 
-from sekisho.center.api import alerts, boxes, cases, devices, document, problems, reports, tenants
+from sekisho.center.api import alerts, boxes, cases, devices, document, problems, reports, statistics, tenants
 from sekisho.center.api.desk import Desk
 from sekisho.center.api.versions import VERSIONS, Version
 from sekisho.center.portal.rights import Right
@@ -31,6 +31,7 @@ _ROOMS: Final[tuple[Callable[[Desk], Router], ...]] = (
     alerts.router,
     devices.router,
     boxes.router,
+    statistics.router,
     cases.router,
     reports.router,
 )

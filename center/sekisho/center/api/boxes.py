@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import sqlalchemy as sa
 from litestar import Router, get
+from litestar.exceptions import NotFoundException
+from litestar.params import PathParameter
 
-from sekisho.center import tenants
+from sekisho.appliance.core.names import NAME
+from sekisho.center import health, tenants
 from sekisho.center.api import problems
 from sekisho.center.api.desk import Desk, Tenant, about
 from sekisho.center.api.paging import LIMIT, Cursor, Limit, Word, mark, place
 from sekisho.center.api.words import moment
 from sekisho.center.ca.tables import BOX_IDENTITY
+from sekisho.center.health import BoxHealth
 from sekisho.center.scope import Scope
-from sekisho.center.store import BOX
-from sekisho.center.streams import STREAM
 from sekisho.center.views import alert_list
+
+_Box = Annotated[str, PathParameter(pattern=f"^{NAME}$")]
+
+
+class Vitals(msgspec.Struct, frozen=True):
+    """What it measured last."""
+
+    at: dt.datetime | None
+    version: str
+    temperature_celsius: float | None
+    disk_free_bytes: int
+    disk_size_bytes: int
+    memory_free_bytes: int
+    memory_size_bytes: int
+    uptime_s: int
 
 
 class Box(msgspec.Struct, frozen=True):
@@ -29,13 +46,25 @@ class Box(msgspec.Struct, frozen=True):
     """What its people call the place."""
     certificate: Literal["expected", "active", "revoked"]
     """expected: it has a code and has not joined yet."""
-    online: bool
+    state: Literal["on", "lost", "unknown"]
+    """unknown: the centre cannot tell now, or has never heard it."""
     changed_at: dt.datetime | None
-    """Since when it is online, or not."""
+    """Since when it is on, or lost."""
     heard_at: dt.datetime | None
-    inspecting: bool
-    """False: some part of it said last that it does not look at traffic."""
     not_inspecting_since: dt.datetime | None
+    """Some part of it said last that it does not look at traffic; null: none did."""
+    vitals: Vitals | None
+    """Of the last week; null: there are none."""
+
+
+class Part(msgspec.Struct, frozen=True):
+    """The last word of one part of a UTM."""
+
+    part: str
+    at: dt.datetime | None
+    state: str
+    rules: int
+    yara_rules: int
 
 
 class Boxes(msgspec.Struct, frozen=True):
@@ -43,6 +72,13 @@ class Boxes(msgspec.Struct, frozen=True):
 
     items: list[Box]
     next: str | None
+
+
+class BoxDetail(msgspec.Struct, frozen=True):
+    """One UTM with its parts."""
+
+    box: Box
+    parts: list[Part]
 
 
 class _Place(msgspec.Struct, array_like=True, frozen=True):
@@ -56,47 +92,75 @@ def router(desk: Desk) -> Router:
         "/tenants/{tenant:str}/boxes",
         right="health.see",
         operation_id="list_boxes",
-        summary="UTMの状態",
+        summary="UTMの一覧と状態",
         responses=problems.responses(),
         sync_to_thread=True,
     )
     def overview(tenant: Tenant, limit: Limit = LIMIT, cursor: Cursor = "") -> Boxes:
         """A customer's UTMs."""
-        scope, after = about(tenant), place(cursor, _Place)
+        after = place(cursor, _Place)
         with desk.reading.reading() as db:
-            found = listed(db, scope, after.box if after else "", limit + 1)
-            heard = heard_at(db, scope, [row.box for row in found])
-            off = dict(alert_list.uninspected(db, scope))
-            sites = tenants.sites(db, tenant)
-        items = [
-            Box(
-                box=row.box,
-                site=sites.get(row.box, ""),
-                certificate=row.standing,
-                online=row.state == "on",
-                changed_at=moment(row.changed_at or ""),
-                heard_at=moment(heard.get(row.box, "")),
-                inspecting=row.box not in off,
-                not_inspecting_since=moment(off.get(row.box, "")),
-            )
-            for row in found[:limit]
-        ]
+            found = listed(db, about(tenant), after.box if after else "", limit + 1)
+            items = _boxes(db, desk, tenant, found[:limit])
         return Boxes(items, mark(_Place(found[limit - 1].box)) if len(found) > limit else None)
 
-    return Router("/", route_handlers=[overview])
+    @get(
+        "/tenants/{tenant:str}/boxes/{box:str}",
+        right="health.see",
+        operation_id="get_box",
+        summary="UTMの状態",
+        responses=problems.responses(),
+        sync_to_thread=True,
+    )
+    def one(tenant: Tenant, box: _Box) -> BoxDetail:
+        """One UTM and what its parts said last."""
+        with desk.reading.reading() as db:
+            found = [row for row in listed(db, about(tenant), "", 1, box) if row.box == box]
+            if not found:
+                raise NotFoundException()
+            (made,) = _boxes(db, desk, tenant, found)
+            parts = health.parts(db, about(tenant), box)
+        said = [Part(part.part, moment(part.at), part.state, part.rules, part.yara_rules) for part in parts]
+        return BoxDetail(made, said)
+
+    return Router("/", route_handlers=[overview, one])
 
 
-def listed(db: sa.Connection, scope: Scope, after: str, limit: int) -> list[sa.Row[Any]]:
-    """(box, standing, state, changed_at) by the names; the last two of what has been heard."""
-    mine = sa.and_(BOX.c.box == BOX_IDENTITY.c.box, BOX.c.tenant == BOX_IDENTITY.c.tenant)
-    columns = (BOX_IDENTITY.c.box, BOX_IDENTITY.c.state.label("standing"), BOX.c.state, BOX.c.changed_at)
-    which = (scope.of(BOX_IDENTITY.c.tenant), BOX_IDENTITY.c.box > after)
-    query = sa.select(*columns).select_from(BOX_IDENTITY.outerjoin(BOX, mine)).where(*which)
+def listed(db: sa.Connection, scope: Scope, after: str, limit: int, box: str = "") -> list[sa.Row[Any]]:
+    """(box, state) of the registry by their names."""
+    which = [scope.of(BOX_IDENTITY.c.tenant), BOX_IDENTITY.c.box == box if box else BOX_IDENTITY.c.box > after]
+    query = sa.select(BOX_IDENTITY.c.box, BOX_IDENTITY.c.state).where(*which)
     return list(db.execute(query.order_by(BOX_IDENTITY.c.box).limit(limit)))
 
 
-def heard_at(db: sa.Connection, scope: Scope, boxes: list[str]) -> dict[str, str]:
-    """Box -> when it was last heard."""
-    which = (scope.of(STREAM.c.tenant), STREAM.c.box.in_(boxes))
-    query = sa.select(STREAM.c.box, sa.func.max(STREAM.c.last_at)).where(*which).group_by(STREAM.c.box)
-    return {box: at for box, at in db.execute(query)}
+def _boxes(db: sa.Connection, desk: Desk, tenant: str, rows: list[sa.Row[Any]]) -> list[Box]:
+    known = {one.box: one for one in health.boxes(db, about(tenant), tenant, desk.now())}
+    off = dict(alert_list.uninspected(db, about(tenant)))
+    sites = tenants.sites(db, tenant)
+    return [_box(row, known.get(row.box), sites.get(row.box, ""), off.get(row.box, "")) for row in rows]
+
+
+def _box(row: sa.Row[Any], known: BoxHealth | None, site: str, off: str) -> Box:
+    return Box(
+        box=row.box,
+        site=site,
+        certificate=row.state,
+        state=known.state if known else "unknown",
+        changed_at=moment(known.changed) if known else None,
+        heard_at=moment(known.heard) if known else None,
+        not_inspecting_since=moment(off),
+        vitals=_vitals(known.vital) if known and known.vital else None,
+    )
+
+
+def _vitals(of: health.Vital) -> Vitals:
+    return Vitals(
+        at=moment(of.at),
+        version=of.version,
+        temperature_celsius=of.temperature or None,
+        disk_free_bytes=of.disk_free,
+        disk_size_bytes=of.disk_size,
+        memory_free_bytes=of.memory_free,
+        memory_size_bytes=of.memory_size,
+        uptime_s=of.uptime,
+    )

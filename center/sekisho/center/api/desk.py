@@ -116,8 +116,7 @@ def about(tenant: str) -> Scope:
 def _check_query(connection: Asked, handler: BaseRouteHandler) -> None:
     """A filter that is not known must not be passed over: more would be answered than was asked for."""
     asked = [name for name, _ in connection.query_params.multi_items()]
-    fields = handler.parsed_fn_signature.parameters.items()
-    known = {getattr(field.kwarg_definition, "name", None) or name for name, field in fields}
+    known = set(problems.names(handler).values())
     known -= {*connection.path_params, "request", "data"}
     if wrong := [name for name in sorted(set(asked)) if name not in known or asked.count(name) > 1]:
         raise problems.unknown(*wrong)

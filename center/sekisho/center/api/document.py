@@ -53,6 +53,16 @@ def _given(schema: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def table(described: dict[str, Any]) -> str:
+    """The routes as a table in Markdown, for docs/api.md."""
+    lines = ["| route | what | 内容 |", "|---|---|---|"]
+    for path, operations in sorted(described["paths"].items()):
+        for method, operation in operations.items():
+            first = operation["description"].partition("\n")[0]
+            lines.append(f"| `{method.upper()} {path}` | {first} | {operation['summary']} |")
+    return "\n".join(lines)
+
+
 def router(described: dict[str, Any]) -> Router:
     """/openapi.json."""
     body = msgspec.json.encode(described)

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, TooManyRequestsException, ValidationException
+from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 
 from sekisho.appliance.core.errors import DeviceFault
@@ -68,10 +69,10 @@ def refuse(status: int, fields: list[Field] | None = None, headers: dict[str, st
     return Response(msgspec.json.encode(problem), status_code=known, media_type=MEDIA_TYPE, headers=headers or {})
 
 
-def refused(_request: Request[Any, Any, Any], err: HTTPException) -> Response[bytes]:
+def refused(request: Request[Any, Any, Any], err: HTTPException) -> Response[bytes]:
     """A refusal that was raised."""
     kept = {k: v for k, v in (err.headers or {}).items() if k.lower() in ("allow", "retry-after")}
-    return refuse(err.status_code, _fields(err) if isinstance(err, ValidationException) else [], kept)
+    return refuse(err.status_code, _fields(request, err) if isinstance(err, ValidationException) else [], kept)
 
 
 def failed(_request: Request[Any, Any, Any], err: Exception) -> Response[bytes]:
@@ -79,6 +80,8 @@ def failed(_request: Request[Any, Any, Any], err: Exception) -> Response[bytes]:
     if isinstance(err, DeviceFault):
         log.error("the API cannot answer: %s", err)
         return refuse(503, headers={"retry-after": str(RETRY_S)})
+    if isinstance(err, RecursionError):  # a body of brackets: the decoder's own depth cap
+        return refuse(400)
     log.error("the API failed", exc_info=err)
     return refuse(500)
 
@@ -92,6 +95,14 @@ def unknown(*names: str) -> ValidationException:
     return ValidationException(extra=[{"key": name, "message": "not known here"} for name in names])
 
 
-def _fields(err: ValidationException) -> list[Field]:
+def names(handler: BaseRouteHandler) -> dict[str, str]:
+    """What a handler calls its parameters -> what the API calls them."""
+    fields = handler.parsed_fn_signature.parameters.items()
+    return {name: getattr(field.kwarg_definition, "name", None) or name for name, field in fields}
+
+
+def _fields(request: Request[Any, Any, Any], err: ValidationException) -> list[Field]:
     extra = err.extra if isinstance(err.extra, list) else []
-    return [Field(str(one.get("key", ""))[:80], str(one.get("message", ""))[:200]) for one in extra[:20]]
+    known = names(request.route_handler)
+    found = [(str(one.get("key", "")), str(one.get("message", ""))) for one in extra[:20]]
+    return [Field(known.get(name, name)[:80], why[:200]) for name, why in found]
