@@ -8,23 +8,33 @@ in base64 (at any alignment) and in hex.
 from __future__ import annotations
 
 import base64
+import datetime as dt
+import html
 import itertools
 import os
+import re
 import secrets
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
+from litestar.testing import TestClient
 
 from sekisho.appliance.core.settings import load
-from sekisho.center import pki
+from sekisho.center import customers, pki, settings
+from sekisho.center.database import Database
 from sekisho.center.notify.letter import Entry, Letter
 from sekisho.center.notify.message import render_html, render_text
 from sekisho.center.notify.told import tell
 from sekisho.center.notify.view import view
+from sekisho.center.portal import accounts, sessions
+from sekisho.center.portal.app import create_app
+from sekisho.center.portal.rendering import COOKIE, MENU
+from sekisho.center.portal.rights import may
 from sekisho.lab import layout
 from sekisho.lab.lab import Lab
 from sekisho.lab.layout import SERVER4, SERVER6, SHAPES
@@ -199,8 +209,8 @@ def wait_for_all(lab: Lab) -> None:
 
 def places(lab: Lab, told: Path) -> dict[str, bytes]:
     """Every file that leaves the box, waits to leave it, or is kept by the centre."""
-    settings = load(lab.lay.box_settings)
-    found = [told, *settings.spool.parent.iterdir(), *settings.journals.iterdir()]
+    box = load(lab.lay.box_settings)
+    found = [told, *box.spool.parent.iterdir(), *box.journals.iterdir()]
     found += [path for path in (lab.lay.center / "broker").iterdir() if path.suffix == ".db"]
     found += [path for path in lab.lay.center.iterdir() if path.name.startswith(lab.lay.center_store.name)]
     found += [path for path in lab.lay.logs.iterdir() if path.stem in ("telemetry", "mosquitto", "center", "inspect")]
@@ -245,6 +255,53 @@ def test_no_canary_is_in_a_mail_and_what_may_be_is(lab: Lab, told: Path) -> None
     mails = mail_texts(lab)
     assert [name for name in SECRETS if any(form in mails for form in forms(name))] == []
     assert [name for name in ("path", "file-name") if forms(name)[0] not in mails] == []
+
+
+FILES = (".csv", ".pdf", "/export")
+"""Addresses that are saved, not read; what they hold is on a page as well."""
+FILTERS = 3
+
+
+def portal_pages(lab: Lab, folder: Path) -> bytes:
+    """Every page of the portal that links lead the customer's administrator to, in one piece."""
+    now = dt.datetime.now(dt.UTC)
+    portal = settings.Portal(cert="", key="", origin="https://portal.example", proof_key=str(folder / "proof.key"))
+    broker = settings.BrokerLink("localhost", "", "", "")
+    store = str(lab.lay.center_store)
+    database = Database(store)
+    with database.transaction() as db:
+        customers.add(db, layout.TENANT)
+        account = accounts.make(db, "owner@shop.example", "admin", tenant=layout.TENANT, now=now)
+        secret = sessions.begin(db, account, now)
+    database.close()
+    found: dict[str, bytes] = {}
+    seen: Counter[str] = Counter()
+    app = create_app(settings.CenterSettings(broker=broker, store=store, portal=portal))
+    with TestClient(app, base_url=portal.origin) as client:
+        client.cookies.set(COOKIE, secret)
+        waiting = [path for _, path, right in MENU if may("admin", right)]
+        while waiting:
+            path = waiting.pop()
+            if path in found:
+                continue
+            answer = client.get(path)
+            assert answer.status_code == 200, path
+            found[path] = answer.content
+            links = {html.unescape(link) for link in re.findall(r'href="(/[^"#]*)"', answer.text)}
+            for link in sorted(links - found.keys()):
+                place, _, asked = link.partition("?")
+                seen[place] += bool(asked)  # of a page's filters a few: they show a part of what it shows
+                if not place.startswith("/static/") and not place.endswith(FILES) and seen[place] <= FILTERS:
+                    waiting.append(link)
+    print(f"{len(found)} pages")
+    return b"\n".join(found.values()).lower()
+
+
+def test_no_canary_is_on_a_page_of_the_portal_and_what_may_be_is(lab: Lab, told: Path, tmp_path: Path) -> None:
+    """The alerts, the log, the cases and the month's report among them."""
+    pages = portal_pages(lab, tmp_path)
+    assert [name for name in SECRETS if any(form in pages for form in forms(name))] == []
+    assert [name for name in PUBLIC if forms(name)[0] not in pages] == []
 
 
 def test_the_rules_fired_on_the_requests_that_carried_the_canaries(lab: Lab, told: Path) -> None:
