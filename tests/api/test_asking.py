@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from house import Client, House, Partner
 from office import BOXES, THEM, US
 
 from sekisho.appliance.core import utc
-from sekisho.center.api import boxes
+from sekisho.center.api import boxes, partners
 from sekisho.center.ca import registry
 from sekisho.center.scope import only
 from sekisho.telemetry import events as ev
@@ -206,7 +207,8 @@ def test_a_database_that_is_gone_is_said_without_inner_detail(house: House) -> N
     assert "partner" not in answer.text and "events.db" not in answer.text
 
 
-def test_boxes_are_found_by_an_index(house: House) -> None:
+def test_partners_and_boxes_are_found_by_an_index(house: House) -> None:
+    who = house.partner("reseller")
     with house.office.store.database.reading() as db:
         steps: list[str] = []
 
@@ -218,4 +220,5 @@ def test_boxes_are_found_by_an_index(house: House) -> None:
         sa.event.listen(db, "before_cursor_execute", explain)
         boxes.listed(db, only(US), "a", 50)
         boxes.listed(db, only(US), "", 1, BOXES[US])
-    assert len(steps) == 2 and all(step.startswith("SEARCH") for step in steps), steps
+        partners.find(db, who.fingerprint, dt.datetime.now(dt.UTC))
+    assert len(steps) >= 4 and all(step.startswith("SEARCH") for step in steps), steps

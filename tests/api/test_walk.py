@@ -14,6 +14,7 @@ from office import THEM, US
 
 from sekisho.center.database import metadata
 from sekisho.center.portal.rights import Role, may
+from sekisho.lab.postgres import Postgres, programs
 
 ROLES: tuple[Role, ...] = get_args(Role)
 STRANGERS: tuple[Role, ...] = ("admin", "member", "reseller")
@@ -69,11 +70,19 @@ def _routes(app: Any) -> Iterator[Route]:
                     yield Route(str(method), route.path, tuple(route.path_parameters), handler.opt["right"])
 
 
-@pytest.fixture(scope="module")
-def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walk]:
-    house = House(tmp_path_factory.mktemp("walk"))
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def walk(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Walk]:
+    server = None
+    if request.param == "postgresql":
+        if not programs():
+            pytest.skip("postgresql is not installed")
+        server = Postgres()
+        server.start()
+    house = House(tmp_path_factory.mktemp("walk"), store=server.database() if server else "")
     yield Walk(house)
     house.close()
+    if server:
+        server.stop()
 
 
 def test_who_is_no_partner_gets_nothing_from_any_route(walk: Walk) -> None:

@@ -48,9 +48,9 @@ class Partner(NamedTuple):
 class House:
     """The centre's database with the API's application on it; no network."""
 
-    def __init__(self, folder: Path, *, requests_per_minute: int = 100_000) -> None:
+    def __init__(self, folder: Path, *, requests_per_minute: int = 100_000, store: str = "") -> None:
         self.folder = folder
-        self.office = Office(folder)
+        self.office = Office(folder, store)
         self.authority = folder / "partners"
         pki.create_ca(self.authority, "sekisho partners CA")
         api = Api(cert="", key="", client_ca=str(self.authority / "ca.crt"), requests_per_minute=requests_per_minute)

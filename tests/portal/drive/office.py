@@ -45,17 +45,18 @@ class Client(TestClient[Litestar]):
 class Office:
     """The centre's database with the portal's application on it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: str = "") -> None:
+        """`store`: an empty database elsewhere, postgresql://..."""
         self.path = folder / "events.db"
         self.settings = settings.CenterSettings(
             broker=settings.BrokerLink("localhost", "", "", ""),
-            store=str(self.path),
+            store=store or str(self.path),
             exports=str(folder / "exports"),
             portal=settings.Portal(cert="", key="", origin=ORIGIN, proof_key=str(folder / "reports.key")),
             notify=settings.Notify(help_desk="相談窓口 03-0000-0000"),
         )
         plan.know_every_room()
-        self.store = Store(self.path)
+        self.store = Store(store or self.path)
         self._numbers = itertools.count(1)
         with self.store.transaction() as db:
             for tenant, chamber in CHAMBERS.items():
