@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 
 import pytest
 import sqlalchemy as sa
@@ -10,10 +11,12 @@ import sqlalchemy as sa
 from sekisho.center import views
 from sekisho.center.retention import sweep
 from sekisho.center.settings import Retention
-from sekisho.center.store import EVENT, NewRow, Store
+from sekisho.center.store import EVENT, Arrival, NewRow, Store
+from sekisho.center.views import devices, health, orders
 from sekisho.center.views.devices import COVERED, SEEN, WHY
 from sekisho.center.views.model import Row, Slice
-from sekisho.telemetry.events import Coverage, Device, Event, Share, encode, lane_of
+from sekisho.center.views.orders import HITS_CAP, USE
+from sekisho.telemetry.events import Alert, Coverage, Device, Event, FileVerdict, Flow, Health, Share, encode, lane_of
 
 MAC = "02:00:5e:10:00:01"
 NOW = "2026-03-02T10:05:00.000000Z"
@@ -91,6 +94,10 @@ def test_a_device_keeps_its_newest_word_and_its_first_and_last_sight(store_url: 
         Coverage(at=NOW, mac=MAC, hour="2099-03-02T09:00:00Z"),
         Coverage(at=NOW, mac=MAC, hour="2026-13-02T09:00:00Z"),
         Device(at=NOW, mac=MAC, name="a\0b", first_seen="\0", last_seen="2026", ipv4=["\0"]),
+        Alert(at=NOW, sid=1 << 63),
+        Alert(at=NOW, flow=Flow(mac="\0"), exception="\0", until="\0"),
+        Alert(at=NOW, exception="e", until="\0"),
+        FileVerdict(at=NOW, flow=Flow(mac="\0"), outcome="blocked"),
     ],
 )
 def test_a_hostile_box_stops_no_view(store_url: str, event: Event) -> None:
@@ -99,6 +106,49 @@ def test_a_hostile_box_stops_no_view(store_url: str, event: Event) -> None:
     with store.database.reading() as db:
         assert not db.execute(sa.select(views.FAULT)).all()
         assert db.scalar(sa.select(sa.func.coalesce(sa.func.max(COVERED.c.opaque), 0))) == 0
+    store.close()
+
+
+def test_counts_that_no_database_can_add_stop_no_view(store_url: str) -> None:
+    store = Store(store_url)
+    add(store, *[Alert(at=NOW, exception="e", count=(1 << 62) - 1)] * 8)
+    add(store, Alert(at=NOW, exception="e", count=3), first=9)
+    with store.database.reading() as db:
+        assert not db.execute(sa.select(views.FAULT)).all()
+        assert db.scalar(sa.select(USE.c.hits)) == HITS_CAP
+    store.close()
+
+
+def test_what_one_box_says_costs_no_other_box_its_rows(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def take(db: sa.Connection, rows: Sequence[Row]) -> None:
+        devices.take(db, rows)
+        if any(row.box == "bad" for row in rows):
+            raise OverflowError("what nobody thought of")
+
+    monkeypatch.setattr(views, "SLICES", (Slice("test", (), take),))
+    store = Store(store_url)
+    with store.transaction():
+        arrivals = [Arrival(f"t-{box}", box, "e", [row(1, Device(at=NOW, mac=MAC))]) for box in ("a", "bad", "z")]
+        store.add_all(arrivals, NOW)
+    with store.database.reading() as db:
+        assert set(db.scalars(sa.select(SEEN.c.box))) == {"a", "z"}
+        assert db.execute(sa.select(views.FAULT.c.slice, views.FAULT.c.rows)).all() == [("test", 1)]
+    store.close()
+
+
+def test_names_a_box_makes_up_fill_no_table(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orders, "USES_CAP", 3)
+    store = Store(store_url)
+    add(store, *(Health(at=NOW, part=f"p{n:03}", state="new") for n in range(health.PARTS_CAP + 20)))
+    add(store, *(Alert(at=NOW, exception=f"e{n}") for n in range(5)), first=200)
+    add(store, Health(at=NOW, part="p000", state="newer"), Health(at=NOW, part="q"), Alert(at=NOW, exception="e0"),
+        Alert(at=NOW, exception="e9"), first=300)  # fmt: skip
+    with store.database.reading() as db:
+        assert db.scalar(sa.select(sa.func.count()).select_from(health.PART)) == health.PARTS_CAP
+        assert db.scalar(sa.select(health.PART.c.state).where(health.PART.c.part == "p000")) == "newer"
+        assert {name: hits for name, hits in db.execute(sa.select(USE.c.exception, USE.c.hits))} == dict(
+            e0=2, e1=1, e2=1
+        )
     store.close()
 
 

@@ -2,7 +2,7 @@
 
 Each slice is a module with its `SLICE` (`views.model`). What is in a view is therefore never behind the events,
 and never ahead of them. A fault in a slice is ours alone: it is logged and counted, the events are stored all the
-same, and `rebuild` makes the views anew from them.
+same, and `rebuild` makes the views anew from them. What fails together is tried box by box.
 """
 
 from __future__ import annotations
@@ -70,6 +70,13 @@ def _take(db: sa.Connection, slice_: Slice, rows: Sequence[Row]) -> None:
         with db.begin_nested():
             slice_.take(db, rows)
     except Exception:
+        boxes: dict[str, list[Row]] = {}
+        for row in rows:
+            boxes.setdefault(row.box, []).append(row)
+        if len(boxes) > 1:  # what one box says must not cost another customer's its rows
+            for _, own in sorted(boxes.items()):
+                _take(db, slice_, own)
+            return
         log.exception("the view %s did not take %d events: sekisho center rebuild-views", slice_.name, len(rows))
         _count_fault(db, slice_.name, rows)
 

@@ -64,7 +64,7 @@ def take(db: sa.Connection, rows: Sequence[Row]) -> None:
         hour = _hour(row.at, received)
         whole[row.tenant, hour, function, outcome, row.box] += number
         mac = row.event.flow.mac if isinstance(row.event, Alert | FileVerdict) else ""
-        if mac and outcome != "clean":
+        if mac and mac.isprintable() and outcome != "clean":
             devices[row.tenant, hour, row.box, mac[:17], function, outcome] += number
     for table, counts in ((TALLY, whole), (TALLY_DEVICE, devices)):
         if counts:

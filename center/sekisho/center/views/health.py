@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ from sekisho.center.views.model import Row, Slice
 from sekisho.telemetry.events import Bypass, Event, Gap, Health, Vitals
 
 WORD_CAP: Final = 64
+PARTS_CAP: Final = 64
+"""Parts of one box that are told apart."""
 DETAIL_CAP: Final = 200
 NUMBER_CAP: Final = 1 << 53
 EARLY: Final = dt.timedelta(days=60)
@@ -70,9 +73,28 @@ def take(db: sa.Connection, rows: Sequence[Row]) -> None:
     if moments := [_moment(row, moment) for row in rows if (moment := _told(row.event))]:
         db.execute(insert_new(db, MOMENT), moments)
     if parts := [_part(row, row.event) for row in rows if isinstance(row.event, Health)]:
-        db.execute(_PART, sorted(parts, key=_order))
+        if kept := _with_room(db, sorted(parts, key=_order)):
+            db.execute(_PART, kept)
     if vitals := [_vitals(row, row.event) for row in rows if isinstance(row.event, Vitals)]:
         db.execute(_VITALS, sorted(vitals, key=_order))
+
+
+def _with_room(db: sa.Connection, parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without the parts beyond a box's `PARTS_CAP`: their names are the box's word, and are never forgotten."""
+    places = sorted({(one["tenant"], one["box"]) for one in parts})
+    columns = (PART.c.tenant, PART.c.box, PART.c.part)
+    known = {tuple(row) for row in db.execute(sa.select(*columns).where(sa.tuple_(*columns[:2]).in_(places)))}
+    full = Counter(key[:2] for key in known)
+    kept = []
+    for one in parts:
+        key = (one["tenant"], one["box"], one["part"])
+        if key not in known:
+            if full[key[:2]] >= PARTS_CAP:
+                continue
+            full[key[:2]] += 1
+            known.add(key)
+        kept.append(one)
+    return kept
 
 
 def forget(db: sa.Connection, tenant: str, days: Days, today: dt.date, limit: int) -> int:

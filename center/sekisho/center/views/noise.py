@@ -24,6 +24,8 @@ RULES_CAP: Final = 300
 COUNT_CAP: Final = 1_000_000
 NAME_CAP: Final = 200
 SUM_CAP: Final = 1 << 50
+SID_CAP: Final = 1 << 62
+"""A box may say any number; one beyond this is no rule's, and no database's either."""
 REST: Final = "rest"
 
 NOISE: Final = sa.Table(
@@ -72,7 +74,7 @@ def take(db: sa.Connection, rows: Sequence[Row]) -> None:
     names: dict[int, str] = {}
     for row in rows:
         if isinstance(row.event, Alert):
-            sid = 0 if row.event.function else max(0, row.event.sid)
+            sid = 0 if row.event.function or not 0 <= row.event.sid < SID_CAP else row.event.sid
             counts[_Key(row.received_at[:10], row.box, row.event.function or "signature", sid)] += min(
                 row.event.count, COUNT_CAP
             )

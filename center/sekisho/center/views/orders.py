@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,6 +41,10 @@ TABLES: Final = (APPLIED, USE)
 HITS_CAP: Final = 1 << 53
 NAME_CAP: Final = 48
 """Characters of an exception's identifier; a longer one is none."""
+USES_CAP: Final = 2000
+"""Exceptions of one box whose uses are counted."""
+
+_Key = tuple[str, str, str]
 
 
 def take(db: sa.Connection, rows: Sequence[Row]) -> None:
@@ -49,22 +54,41 @@ def take(db: sa.Connection, rows: Sequence[Row]) -> None:
         event = row.event
         if isinstance(event, Applied) and event.number:
             _applied(db, row, event)
-        elif isinstance(event, Alert) and 0 < len(event.exception) <= NAME_CAP:
+        elif isinstance(event, Alert) and 0 < len(event.exception) <= NAME_CAP and event.exception.isprintable():
             key = (row.tenant, row.box, event.exception)
             hits, last = used.get(key, (0, ""))
-            used[key] = (hits + event.count, max(last, event.until or event.at))
-    for key, (hits, last) in used.items():
-        _used(db, key, hits, last)
+            until = event.until if len(event.until) <= NAME_CAP and event.until.isprintable() else ""
+            used[key] = (min(hits + event.count, HITS_CAP), max(last, until or event.at))
+    for key in _with_room(db, used):
+        _used(db, key, *used[key])
 
 
-def _used(db: sa.Connection, key: tuple[str, str, str], hits: int, last: str) -> None:
-    which = sa.and_(*(USE.c[name] == value for name, value in zip(("tenant", "box", "exception"), key, strict=True)))
+def _with_room(db: sa.Connection, used: dict[_Key, tuple[int, str]]) -> list[_Key]:
+    """Without what is beyond a box's `USES_CAP`: names are the box's word, and are never forgotten."""
+    if not used:
+        return []
+    places = sorted({key[:2] for key in used})
+    columns = (USE.c.tenant, USE.c.box, USE.c.exception)
+    rows = db.execute(sa.select(*columns).where(sa.tuple_(USE.c.tenant, USE.c.box).in_(places)))
+    known = {(row.tenant, row.box, row.exception) for row in rows}
+    full = Counter(key[:2] for key in known)
+    kept = []
+    for key in sorted(used):
+        if key not in known:
+            if full[key[:2]] >= USES_CAP:
+                continue
+            full[key[:2]] += 1
+        kept.append(key)
+    return kept
+
+
+def _used(db: sa.Connection, key: _Key, hits: int, last: str) -> None:
+    where = dict(zip(("tenant", "box", "exception"), key, strict=True))
+    db.execute(insert_new(db, USE), {**where, "hits": 0, "last": ""})
     newer = sa.case((USE.c.last < last, last), else_=USE.c.last)
     sum_ = sa.case((USE.c.hits < HITS_CAP - hits, USE.c.hits + hits), else_=HITS_CAP)
-    if not db.execute(USE.update().where(which).values(hits=sum_, last=newer)).rowcount:
-        db.execute(
-            USE.insert().values(tenant=key[0], box=key[1], exception=key[2], hits=min(hits, HITS_CAP), last=last)
-        )
+    which = sa.and_(*(USE.c[name] == value for name, value in where.items()))
+    db.execute(USE.update().where(which).values(hits=sum_, last=newer))
 
 
 def _applied(db: sa.Connection, row: Row, event: Applied) -> None:
