@@ -27,6 +27,8 @@ from sekisho.center.contracts import exporting, plan
 from sekisho.center.contracts.tables import EXPORT
 from sekisho.center.customers import CUSTOMER
 from sekisho.center.database import Database, metadata
+from sekisho.center.portal import accounts
+from sekisho.center.portal.access import mails, onetime
 from sekisho.center.scope import EVERYONE, only
 from sekisho.center.store import EVENT
 
@@ -70,6 +72,22 @@ def test_everything_that_would_be_deleted_is_in_it_but_secrets(database: Databas
     assert made.rows == made.total == sum(contents.values())
     digest = hashlib.sha256((tmp_path / f"{made.id}.zip").read_bytes()).hexdigest()
     assert (made.sha256, made.size) == (digest, (tmp_path / f"{made.id}.zip").stat().st_size)
+
+
+def test_no_link_that_opens_an_account_leaves_with_it(database: Database, tmp_path: Path) -> None:
+    with database.transaction() as db:
+        account = accounts.make(db, "colleague@example.com", "admin", tenant=US, now=NOW)
+        row = db.execute(sa.select(accounts.ACCOUNT).where(accounts.ACCOUNT.c.id == account)).one()
+        links = [onetime.make(db, account, kind, NOW) for kind in onetime.LIVES]
+        for kind, link in zip(onetime.LIVES, links, strict=True):
+            mails.post(db, kind, row, f"https://portal.example{link}", NOW)
+        mails.post(db, "account", row, "", NOW)
+    made = _export(database, tmp_path)
+    with zipfile.ZipFile(tmp_path / f"{made.id}.zip") as archive:
+        whole = b"".join(archive.read(name) for name in archive.namelist())
+        told = archive.read("tables/mail.jsonl")
+    assert not [link for link in links if link.rpartition("/")[2].encode() in whole]
+    assert b"colleague@example.com" in told, "mails without a way in are handed out"
 
 
 def test_no_secret_leaves_with_it(database: Database, tmp_path: Path) -> None:
