@@ -15,13 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from office import BOXES, THEM, US, Client, Office
 
-from sekisho.center import customers, pki
+from sekisho.center import belonging, customers, pki
 from sekisho.center.ca import lookup
 from sekisho.center.ca.granting import Granting, Refused
 from sekisho.center.ca.tables import BOX_IDENTITY, CERTIFICATE, ENROL_CODE
 from sekisho.center.scope import EVERYONE, only
 from sekisho.telemetry.enrolment import code as codes
 from sekisho.telemetry.enrolment.wire import EnrolAsk
+from sekisho.telemetry.events import Device
 
 
 def _now() -> dt.datetime:
@@ -85,6 +86,16 @@ def test_a_second_code_for_a_box_voids_the_first(office: Office, granting: Grant
     client.submit("/boxes/enrol", box="shop-1")
     with office.store.transaction() as db, pytest.raises(Refused, match="expired"):
         granting.grant(db, _ask(first), "192.0.2.1", _now())
+
+
+def test_the_name_of_somebody_elses_box_that_never_enrolled_here_gets_no_code(
+    office: Office, granting: Granting
+) -> None:
+    office.feed(Device(at=_now().isoformat(), mac="02:00:5e:10:00:01"), tenant=THEM)
+    answer = office.client("admin").submit("/boxes/enrol", box=BOXES[THEM])
+    assert answer.status_code == 400
+    with office.store.database.reading() as db:
+        assert belonging.strangers(db, [(BOXES[THEM], THEM)]) == [], "it is believed as before"
 
 
 def test_the_name_of_somebody_elses_box_gets_no_code_and_says_nothing_of_them(

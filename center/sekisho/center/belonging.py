@@ -35,6 +35,11 @@ def strangers(db: sa.Connection, claims: Iterable[tuple[str, str]]) -> list[tupl
     return refused
 
 
+def heard_for(db: sa.Connection, box: str) -> str:
+    """The tenant a box has spoken for, enrolled here or not; empty: it was never heard."""
+    return _first_heard(db, [box]).get(box, "")
+
+
 def _first_heard(db: sa.Connection, boxes: Iterable[str]) -> dict[str, str]:
     """From a box's birth, as nearly always, else from its streams."""
     heard: dict[str, str] = {}

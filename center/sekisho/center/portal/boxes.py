@@ -17,7 +17,7 @@ from litestar.params import PathParameter, QueryParameter
 
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.names import is_name
-from sekisho.center import tenants
+from sekisho.center import belonging, tenants
 from sekisho.center.ca import coding, lookup, registry, revoking
 from sekisho.center.portal import audit
 from sekisho.center.portal.forms import Fields
@@ -102,6 +102,8 @@ def _wrong(db: sa.Connection, who: Viewer, box: str, site: str, now: dt.datetime
         return "bad_site"
     known = registry.identities(db, [box]).get(box)
     if known is not None and known.tenant != who.tenant:
+        return "taken"
+    if belonging.heard_for(db, box) not in ("", who.tenant):  # it came with a certificate made elsewhere
         return "taken"
     if lookup.open_codes(db, who.scope, who.tenant, now) >= OPEN_CAP:
         return "too_many"
