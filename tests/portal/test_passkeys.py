@@ -208,3 +208,10 @@ def test_the_last_second_factor_of_staff_stays(office: Office) -> None:
 def test_a_site_that_is_a_bare_address_offers_none() -> None:
     assert passkeys.Site("https://portal.example").able and passkeys.Site("https://localhost:8443").able
     assert not passkeys.Site("https://192.0.2.1").able and not passkeys.Site("https://[2001:db8::1]:8443").able
+
+
+def test_a_body_deeper_than_anything_is_refused(office: Office) -> None:
+    headers = {"origin": ORIGIN, "content-type": "application/json"}
+    for body in (b"[" * 9000, b'{"a":' * 9000):
+        answer = office.anonymous().post("/login/passkey", content=body, headers=headers, follow_redirects=False)
+        assert answer.status_code == 400

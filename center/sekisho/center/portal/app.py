@@ -172,6 +172,8 @@ def _detour(portal: Portal) -> Callable[[Request[Any, Any, Any], Detour], Respon
 
 def _fault(portal: Portal) -> Callable[[Request[Any, Any, Any], Exception], Response[Any]]:
     def answer(request: Request[Any, Any, Any], err: Exception) -> Response[Any]:
+        if isinstance(err, RecursionError):  # a body of brackets, deeper than the decoder goes
+            return portal.refuse(request, 400)
         log.error("a page failed", exc_info=err)
         return portal.refuse(request, 500)
 

@@ -45,5 +45,7 @@ def _refusal(_request: Request[Any, Any, Any], err: HTTPException) -> Response[d
 
 
 def _fault(_request: Request[Any, Any, Any], err: Exception) -> Response[dict[str, str]]:
+    if isinstance(err, RecursionError):  # a body of brackets, deeper than the decoder goes
+        return Response({"error": "Refused."}, status_code=400)
     log.error("a request failed", exc_info=err)
     return Response({"error": "The centre cannot answer now."}, status_code=500)
