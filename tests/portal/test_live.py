@@ -29,15 +29,16 @@ from sekisho.center.web.server import listen, make_server
 class Site:
     """The portal on loopback, in this process."""
 
-    def __init__(self, office: Office, root: Path) -> None:
+    def __init__(self, office: Office, root: Path, connections: int = 512) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = int(free.getsockname()[1])
         pki.create_ca(root / "pki")
         files = pki.issue(root / "pki", "portal", "server", ("127.0.0.1", "localhost"))
         self.ca, self.url, self.office = str(files.ca), f"https://localhost:{port}", office
         portal = settings.Portal(
-            cert=str(files.cert), key=str(files.key), port=port, address="127.0.0.1", origin=self.url
-        )
+            cert=str(files.cert), key=str(files.key), port=port, address="127.0.0.1", origin=self.url,
+            connections=connections,
+        )  # fmt: skip
         self._server = make_server(create_app(msgspec.structs.replace(office.settings, portal=portal)), portal)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listen(portal)]})
         self._thread.start()
@@ -127,6 +128,24 @@ def test_a_session_has_so_many_streams_and_no_more(site: Site) -> None:
     assert status == 200, "a stream that was closed makes room"
     for answer in held:
         answer.close()
+
+
+def test_open_pages_leave_half_of_the_connections_to_others(
+    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "BEAT_S", 0.5)
+    site = Site(office, tmp_path, connections=8)
+    secret, _ = office.sign_in("member", US)
+    held = [site.hear(secret) for _ in range(4)]
+    for answer in held:
+        lines(answer)()
+    other, _ = office.sign_in("member", THEM)
+    with site.hear(other) as answer:
+        assert answer.status_code == 429
+    assert requests.get(f"{site.url}/login", verify=site.ca, timeout=20).status_code == 200
+    for answer in held:
+        answer.close()
+    site.stop()
 
 
 def test_who_has_no_session_hears_nothing(site: Site) -> None:

@@ -41,6 +41,7 @@ RETRY_MS: Final = 1000
 FULL_RETRY_MS: Final = 30_000
 OF_SESSION: Final = 4
 ALL: Final = 1000
+"""Streams of everybody; fewer where the server has few connections: half of them stay for pages."""
 LATE_S: Final = 10.0
 """So long after its successors an alert may still be committed (PostgreSQL hands out ids before commits)."""
 READ_CAP: Final = 2000
@@ -69,8 +70,8 @@ class Listener:
 class Watch:
     """The one who looks for new alerts."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, most: int = ALL) -> None:
+        self._database, self._most = database, most
         self._lock = threading.Lock()
         self._listeners: set[Listener] = set()
         self._thread: threading.Thread | None = None
@@ -81,7 +82,7 @@ class Watch:
         """Whether this session, or everybody together, has all the streams there may be."""
         with self._lock:
             of = Counter(one.session for one in self._listeners)
-            return of[session] >= OF_SESSION or len(self._listeners) >= ALL
+            return of[session] >= OF_SESSION or len(self._listeners) >= self._most
 
     def join(self, listener: Listener) -> None:
         with self._lock:
@@ -151,7 +152,7 @@ def new_since(floor: int) -> sa.Select[tuple[int, str]]:
 
 def router(portal: Portal) -> Router:
     """The route."""
-    watch = Watch(portal.reading)
+    watch = Watch(portal.reading, min(ALL, portal.connections // 2))
 
     @get("/live", right="alerts.see", endless=True, opt={"background": True})
     async def live(

@@ -64,6 +64,7 @@ class Portal:
             raise RejectedInput("The section [portal] is missing.")
         self.settings = settings
         self.origin = settings.portal.origin
+        self.connections = settings.portal.connections
         self._proof_key = settings.portal.proof_key
         self.mails = bool(settings.notify.smtp_host)
         """Whether mails go out."""
