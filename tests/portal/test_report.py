@@ -188,6 +188,14 @@ def test_who_asks_too_often_in_a_month_still_gets_the_whole_one_at_its_end(
         issue(10, over=True)
 
 
+def test_a_report_there_is_no_room_for_is_not_even_pressed(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(proofs, "BEFORE_ITS_END", 0)
+    monkeypatch.setattr(press, "pressed", made.append)
+    assert office.client("member").get("/report/pdf").status_code == 429
+    assert not made, "who has had too many takes no press from others"
+
+
 def test_staff_who_have_chosen_nobody_are_sent_to_choose(office: Office) -> None:
     secret, _ = office.sign_in("operator", "")
     client = office.anonymous()

@@ -116,6 +116,8 @@ def _month(db: sa.Connection, who: Viewer, name: str, now: dt.datetime) -> Month
 
 
 def _issue(portal: Portal, key: Key, who: Viewer, made: Figures, now: dt.datetime) -> Issued:
+    with portal.reading.reading() as db:
+        proofs.check_room(db, who.tenant, made)  # before the work: the presses are everybody's
     names = proofs.new_names()
     address = f"{portal.origin}/genuine/{names[1]}"
     values = _values(made, who.locale, utc.text(now))

@@ -164,10 +164,7 @@ def issue(
 
     """
     id_, token = names
-    which = (ISSUED.c.tenant == tenant, ISSUED.c.month == figures.month)
-    number = db.execute(sa.select(sa.func.count()).where(*which)).scalar_one()
-    if number >= (PER_MONTH if figures.over else BEFORE_ITS_END):
-        raise RejectedInput("This month's report was issued too often.")
+    check_room(db, tenant, figures)
     body = _canonical(figures)
     statement = _canonical(
         Statement(
@@ -191,6 +188,19 @@ def issue(
     if found is None:
         raise DeviceFault("The report could not be kept.")
     return found
+
+
+def check_room(db: sa.Connection, tenant: str, figures: Figures) -> None:
+    """Refuse one more report of a month that has had too many.
+
+    Raises:
+        RejectedInput: it has.
+
+    """
+    which = (ISSUED.c.tenant == tenant, ISSUED.c.month == figures.month)
+    number = db.execute(sa.select(sa.func.count()).where(*which)).scalar_one()
+    if number >= (PER_MONTH if figures.over else BEFORE_ITS_END):
+        raise RejectedInput("This month's report was issued too often.")
 
 
 def find(db: sa.Connection, tenant: str, figures: Figures, locale: str) -> Issued | None:
