@@ -463,6 +463,18 @@ def test_an_invitation_goes_by_mail_where_there_is_mail(office: Office) -> None:
     assert [(row.recipient, row.kind, row.tenant) for row in _mails(office)] == [("new@example.com", "invite", US)]
 
 
+def test_an_administrator_cannot_have_the_centre_mail_everybody(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle, "OF_INVITER", throttle.Limit(3, 3600.0))
+    client = _with_mail(office, office.sign_in("admin"))
+    sent = [client.submit("/members/invite", login=f"v{n}@example.com", role="member").status_code for n in range(6)]
+    assert sent[:4] == [303] * 4 and sent[4:] == [429] * 2
+    assert len(_mails(office)) == 4
+    with office.store.database.reading() as db:
+        assert accounts.by_login(db, "v5@example.com") is None, "what was refused has left nothing"
+
+
 def _with_mail(office: Office, signed_in: tuple[str, Any] | None = None) -> Client:
     """A browser at a portal that has a mail server."""
     notify = msgspec.structs.replace(office.settings.notify, smtp_host="mail.example")

@@ -87,13 +87,17 @@ def _pages(portal: Portal, path: str, right: Right, roles: tuple[Role, ...]) -> 
         """The link, posted where there are mails (and then not shown to whoever asked for it).
 
         Raises:
-            TooManyRequestsException: the address got several a short while ago; nothing is kept.
+            TooManyRequestsException: the address got several a short while ago, or many did by this customer's word;
+                nothing is kept.
 
         """
         link = portal.origin + onetime.make(db, row.id, kind, portal.now())
         if not portal.mails:
             return link
-        if throttle.take(db, portal.now(), throttle.key("forgot", row.login, throttle.OF_MAIL)):
+        limits = [throttle.key("forgot", row.login, throttle.OF_MAIL)]
+        if of_customer:
+            limits.append(throttle.key("links of", viewer(request).tenant, throttle.OF_INVITER))
+        if throttle.take(db, portal.now(), *limits):
             raise TooManyRequestsException()
         mails.post(db, kind, row, link, portal.now())
         return ""

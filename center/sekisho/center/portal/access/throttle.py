@@ -43,6 +43,8 @@ OF_SOURCE: Final = Limit(30)
 OF_SECOND: Final = Limit(4, 3600.0)
 """Six digits are few: at one attempt an hour guessing them takes a hundred years."""
 OF_MAIL: Final = Limit(3, 3600.0)
+OF_INVITER: Final = Limit(20, 3600.0)
+"""Links that one customer's administrators have mailed to whomever."""
 
 Key = tuple[str, Limit]
 
