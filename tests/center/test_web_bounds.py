@@ -9,11 +9,14 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from sekisho.center import pki, settings
+from sekisho.center.ca import routes
 from sekisho.center.ca.routes import BURST, PACE_S, SOURCES_KEPT, Pace
+from sekisho.center.portal import apply, entrance, report
 from sekisho.center.web import guard, server, sources
 from sekisho.center.web.app import BODY_CAP_BYTES, create_app
 
@@ -156,6 +159,12 @@ def test_more_connections_than_allowed_get_an_answer_and_the_door_opens_again(do
     until = time.monotonic() + 20
     while b" 200 " not in door.say(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"):
         assert time.monotonic() < until
+
+
+@pytest.mark.parametrize("module", [routes, apply, report, entrance])
+def test_on_a_socket_for_both_kinds_of_addresses_each_ipv4_address_is_a_source_of_its_own(module: ModuleType) -> None:
+    counted = vars(module)["source_of"]
+    assert (counted("::ffff:192.0.2.1"), counted("::ffff:192.0.2.2")) == ("192.0.2.1", "192.0.2.2")
 
 
 def test_a_source_may_ask_in_a_burst_and_then_at_a_pace() -> None:

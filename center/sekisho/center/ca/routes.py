@@ -7,7 +7,6 @@ an IPv6 source is its /64. Codes of 80 bits need no such bound against guessing:
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -20,6 +19,7 @@ from litestar.params import JSONBody
 from sekisho.appliance.core.errors import PeerError
 from sekisho.center.ca.wire import LINE_CAP_BYTES, TURN_S, Answer, Question
 from sekisho.center.settings import CenterSettings
+from sekisho.center.web.sources import source_of
 from sekisho.telemetry.enrolment.wire import (
     CA_PATH,
     ENROL_PATH,
@@ -100,12 +100,3 @@ async def _ask(path: str, question: Question) -> Answer:
                 writer.close()
     except (OSError, ValueError, msgspec.DecodeError) as err:
         raise PeerError("The centre cannot give certificates now.", "Please try again in a minute.") from err
-
-
-def source_of(host: str) -> str:
-    """Whom attempts are counted under: an address, of IPv6 its /64; empty for what is none."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return ""
-    return str(ipaddress.ip_network((host, 64), strict=False)) if address.version == 6 else host

@@ -10,7 +10,6 @@ from litestar.exceptions import NotFoundException
 from litestar.params import PathParameter
 
 from sekisho.appliance.core.errors import RejectedInput
-from sekisho.center.ca.routes import source_of
 from sekisho.center.contracts import applying
 from sekisho.center.portal import accounts, audit
 from sekisho.center.portal.access import mails, onetime
@@ -19,6 +18,7 @@ from sekisho.center.portal.forms import Fields
 from sekisho.center.portal.rendering import Portal
 from sekisho.center.portal.rights import OF_STAFF
 from sekisho.center.portal.viewer import Viewer, viewer
+from sekisho.center.web.sources import source_of
 
 _Id = Annotated[str, PathParameter(max_length=64)]
 
