@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from filler import NOW, THEM, US
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center import belonging
 from sekisho.center.ca.tables import BOX_IDENTITY, CERTIFICATE
-from sekisho.center.contracts import book, deleting, plan, records
+from sekisho.center.contracts import book, deleting, plan, records, state
 from sekisho.center.contracts.tables import DELETION, EXPORT, RECORD
 from sekisho.center.customers import CUSTOMER
 from sekisho.center.database import Database, metadata
@@ -105,6 +106,29 @@ def test_the_record_says_what_was_there_and_is_genuine(database: Database, tmp_p
     assert kept.record.cleared == {"certificate": 2, "fleet_file": 3}
     assert (kept.record.ended_on, kept.record.kept_until) == ("2026-07-01", "2026-10-01")
     assert kept.record.backups_until == "2026-11-15" and kept.record.revocations_until == "2027-01-01"
+
+
+def test_a_contract_that_is_taken_up_again_at_that_moment_is_not_deleted(database: Database) -> None:
+    refused: list[Exception] = []
+
+    def begin() -> None:
+        try:
+            with database.transaction() as db:
+                deleting.begin(db, US, "operator@example.com", NOW)
+        except RejectedInput as err:
+            refused.append(err)
+
+    with database.transaction() as db:
+        contract = book.load(db, EVERYONE, US, hold=True)
+        assert contract is not None
+        other = threading.Thread(target=begin)
+        other.start()
+        other.join(0.5)
+        assert other.is_alive(), "it waits for whoever is at the contract"
+        book.save(db, state.resume(contract), NOW)
+    other.join(30)
+    with database.reading() as db:
+        assert len(refused) == 1 and deleting.under_way(db) == []
 
 
 def test_a_changed_or_missing_record_is_seen(database: Database, tmp_path: Path) -> None:

@@ -25,8 +25,14 @@ PAGE: Final = 100
 _COLUMNS = [CONTRACT.c[name] for name in Contract.__struct_fields__ if name not in ("tenant", "state")]
 
 
-def load(db: sa.Connection, scope: Scope, tenant: str) -> Contract | None:
-    """The contract; None where the scope holds no such customer."""
+def load(db: sa.Connection, scope: Scope, tenant: str, *, hold: bool = False) -> Contract | None:
+    """The contract; None where the scope holds no such customer.
+
+    `hold`: nobody else changes it before this transaction ends. Who takes a contract up again while its deletion
+    begins would have it in force and its data deleted.
+    """
+    if hold:
+        db.execute(sa.select(CUSTOMER.c.tenant).where(CUSTOMER.c.tenant == tenant).with_for_update())
     query = (
         sa.select(CUSTOMER.c.tenant, CUSTOMER.c.state, *_COLUMNS)
         .outerjoin(CONTRACT, CONTRACT.c.tenant == CUSTOMER.c.tenant)
@@ -67,8 +73,8 @@ def end_due(db: sa.Connection, now: dt.datetime) -> list[Contract]:
     due = sa.select(CUSTOMER.c.tenant).join(CONTRACT, CONTRACT.c.tenant == CUSTOMER.c.tenant)
     due = due.where(CUSTOMER.c.state == "ending", CONTRACT.c.ends_on < tomorrow).order_by(CUSTOMER.c.tenant)
     for tenant in db.scalars(due.limit(PAGE)).all():
-        contract, day = load(db, Scope(frozenset({tenant})), tenant), sure_day(db, tenant, now)
-        if contract is None or day is None or str(day) <= contract.ends_on:
+        contract, day = load(db, Scope(frozenset({tenant})), tenant, hold=True), sure_day(db, tenant, now)
+        if contract is None or contract.state != "ending" or day is None or str(day) <= contract.ends_on:
             continue
         contract = state.end(contract, day)
         save(db, contract, now)

@@ -49,7 +49,7 @@ def begin(db: sa.Connection, tenant: str, by: str, now: dt.datetime) -> None:
         RejectedInput: the days for the export are not over, an export is being made, or the contract has not ended.
 
     """
-    contract, day = book.load(db, EVERYONE, tenant), book.sure_day(db, tenant, now)
+    contract, day = book.load(db, EVERYONE, tenant, hold=True), book.sure_day(db, tenant, now)
     if contract is None or day is None:
         raise RejectedInput(f"There is no contract of {tenant} that could be over.")
     contract = state.begin_deletion(contract, day)

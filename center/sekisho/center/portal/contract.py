@@ -137,7 +137,7 @@ def _change(
         return portal.go("/customers", "boxes.choose")
     try:
         with portal.database.transaction() as db:
-            contract = book.load(db, who.here, who.tenant)
+            contract = book.load(db, who.here, who.tenant, hold=True)
             if contract is None:
                 raise NotFoundException()
             new = change(contract, book.today(db, who.tenant, portal.now()))
