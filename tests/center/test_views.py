@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from sekisho.center import views
+from sekisho.center.report import tally
 from sekisho.center.retention import sweep
 from sekisho.center.settings import Retention
 from sekisho.center.store import EVENT, Arrival, NewRow, Store
@@ -149,6 +150,17 @@ def test_names_a_box_makes_up_fill_no_table(store_url: str, monkeypatch: pytest.
         assert {name: hits for name, hits in db.execute(sa.select(USE.c.exception, USE.c.hits))} == dict(
             e0=2, e1=1, e2=1
         )
+    store.close()
+
+
+def test_nothing_told_of_the_far_future_stays_for_ever(store_url: str) -> None:
+    store = Store(store_url)
+    add(store, Device(at=NOW, mac=MAC, first_seen="9999-01-01T00:00:00Z", last_seen="9999-01-01T00:00:00Z"),
+        Coverage(at=NOW, mac=MAC, hour="9999-01-01T00:00:00Z", seconds=3600),
+        Coverage(at=NOW, mac=MAC, hour="2026-13-01T00:00:00Z", seconds=3600))  # fmt: skip
+    list(sweep(store, Retention(), dt.date(2029, 7, 3)))
+    with store.database.reading() as db:
+        assert not any(db.scalar(sa.select(sa.func.count()).select_from(table)) for table in (SEEN, tally.WATCH))
     store.close()
 
 

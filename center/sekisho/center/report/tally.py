@@ -68,7 +68,7 @@ def take(db: sa.Connection, rows: Sequence[Row]) -> None:
     watched: dict[tuple[str, str, str, str], tuple[int, int]] = {}
     for row in rows:
         if isinstance(row.event, Coverage):
-            if _HOUR.fullmatch(row.event.hour):
+            if _is_hour(row.event.hour, row.received_at):
                 key = (row.tenant, row.event.hour[:13], row.box, row.at)
                 seconds, off = watched.get(key, (0, 0))
                 watched[key] = (max(seconds, _cut(row.event.seconds)), max(off, _cut(10 * row.event.off_seconds)))
@@ -111,6 +111,17 @@ def _hour(row: Row) -> str:
     except ValueError:
         believed = received
     return believed.astimezone(dt.UTC).strftime("%Y-%m-%dT%H")
+
+
+def _is_hour(hour: str, received_at: str) -> bool:
+    """Whether a box may tell of this hour now; what lies far in the future would never be forgotten."""
+    if not _HOUR.fullmatch(hour):
+        return False
+    try:
+        told, received = dt.datetime.fromisoformat(hour), dt.datetime.fromisoformat(received_at)
+    except ValueError:
+        return False
+    return told <= received + dt.timedelta(days=1)
 
 
 def _cut(seconds: float) -> int:

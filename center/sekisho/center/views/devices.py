@@ -129,7 +129,8 @@ def _told(row: Row, event: Device) -> dict[str, Any]:
     addresses = " ".join([*_addresses(event.ipv4), *_addresses(event.ipv6)])
     first, last = _time(event.first_seen) or row.at, _time(event.last_seen) or row.at
     facts = {"at": row.at, "addresses": addresses, "random_mac": event.random_mac}
-    return {**_key(row, event.mac), **words, **facts, "first_seen": first, "last_seen": max(first, last)}
+    seen = {"first_seen": first, "last_seen": min(max(first, last), row.received_at)}  # else it is never forgotten
+    return {**_key(row, event.mac), **words, **facts, **seen}
 
 
 def _busy(row: Row, event: Coverage) -> dict[str, Any]:
