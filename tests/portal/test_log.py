@@ -13,6 +13,7 @@ from playground import FLOW, MAC, every_kind
 
 from sekisho.center.portal import records
 from sekisho.center.portal.audit import AUDIT
+from sekisho.center.report.often import Often
 from sekisho.telemetry import events as ev
 from sekisho.telemetry.events import Device
 
@@ -127,3 +128,18 @@ def test_a_member_and_a_chamber_do_not_read_it(office: Office, role: str) -> Non
 def test_nonsense_is_no_fault(office: Office, ago: Ago, query: str) -> None:
     office.feed(*every_kind(ago(minutes=5)))
     assert office.client().get("/log?" + query).status_code in (200, 400)
+
+
+def test_one_person_has_so_many_files_a_minute_and_others_have_theirs(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "FILES_A_MINUTE", 2)
+    monkeypatch.setattr(Often, "may", _without_clock(Often.may))
+    client = office.client()
+    assert [client.get("/log.csv").status_code for _ in range(3)] == [200, 200, 429]
+    assert client.get("/log").status_code == 200
+
+
+def _without_clock(may: Callable[[Often, str, float], bool]) -> Callable[[Often, str, float], bool]:
+    """No minute ends in between."""
+    return lambda often, source, _now: may(often, source, 0.0)

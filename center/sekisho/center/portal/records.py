@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 from litestar import Request, Response, Router, get
+from litestar.exceptions import TooManyRequestsException
 from litestar.params import QueryParameter
 from litestar.response import Stream
 
@@ -18,6 +19,7 @@ from sekisho.center.portal.amounts import octets
 from sekisho.center.portal.rendering import HEADERS, Portal, shown
 from sekisho.center.portal.viewer import Viewer, viewer
 from sekisho.center.portal.words import catalogue
+from sekisho.center.report.often import Often
 from sekisho.center.traffic import Entry, Wanted
 from sekisho.center.views.passages import KINDS
 from sekisho.telemetry.events import Dns, Event, FileVerdict, Mail, Tls, Web
@@ -28,6 +30,8 @@ FILE_ROWS: Final = 10_000
 FILE_STEPS: Final = 200
 """Rows of one file, and pages of the log that are read for it."""
 CELL_CAP: Final = 2000
+FILES_A_MINUTE: Final = 6
+"""Of one person: each keeps a thread of the portal busy, of which everybody's pages are made too."""
 
 Text = Annotated[str, QueryParameter(max_length=255)]
 _MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}|mac-[a-z0-9]{10}")
@@ -66,6 +70,7 @@ class _Filter:
 
 def router(portal: Portal) -> Router:
     """The page and the file."""
+    often = Often(FILES_A_MINUTE, 60)
 
     @get("/log", right="log.see", sync_to_thread=True)
     def page(
@@ -120,6 +125,8 @@ def router(portal: Portal) -> Router:
     ) -> Stream:
         """The newest `FILE_ROWS` of what the page would show, written as they are read."""
         who = viewer(request)
+        if not often.may(who.account, portal.now().timestamp()):
+            raise TooManyRequestsException()
         fields = {"box": box, "kind": kind, "mac": mac, "site": site, "since": since, "until": until}
         with portal.reading.reading() as db:
             chosen = _Filter(who, protection.boxes(db, who.here), fields)
