@@ -16,10 +16,10 @@ import pytest
 from browse import WIDTHS, Critic, Screen, screen
 from playwright.sync_api import Page, expect
 
-from sekisho.lab import layout, scenes
+from sekisho.lab import layout, samples, scenes
 from sekisho.lab.lab import Lab
 from sekisho.lab.people import Access
-from sekisho.telemetry.events import Alert, Event
+from sekisho.telemetry.events import Alert, Event, FileVerdict
 
 BOX_PAGE = f"https://{layout.BOX4}"
 BEACON = f"beacon.{layout.SERVER_NAME}"
@@ -131,7 +131,9 @@ def test_an_owner_s_day(lab: Lab, access: Access, width: int, tmp_path: Path) ->
         assert portal.evaluate("window.sameness"), "the page was loaded anew"
         print(f"seconds from the centre's record to the screen: {[round(one, 2) for one in took]}")
         assert statistics.median(took) < 1
-        assert scenes.infected(lab, layout.SERVER4).ok
+        bad = _offer(lab, width)
+        lab.run("lan", ["curl", "-s", "--max-time", "5", "-o", "/dev/null", f"http://{layout.SERVER4}/bad/{bad}"])
+        lab.wait_event(lambda event: isinstance(event, FileVerdict) and event.file_name == bad)
         owner.look("alerts")
         owner.go("/")
         owner.look("home")
@@ -145,7 +147,7 @@ def test_an_owner_s_day(lab: Lab, access: Access, width: int, tmp_path: Path) ->
 
         portal.goto(alert)
         _make_an_exception(owner, width)
-        _release(owner)
+        _release(owner, bad)
         _save_the_report(owner, tmp_path)
 
         owner.go("/")
@@ -197,10 +199,17 @@ def _make_an_exception(owner: Owner, width: int) -> None:
     row.get_by_role("button").click()
 
 
-def _release(owner: Owner) -> None:
+def _offer(lab: Lab, width: int) -> str:
+    """A malicious file of its own, with its name in it."""
+    name = f"invoice-{width}.bin"
+    (lab.lay.www / "bad" / name).write_bytes(name.encode() * 1000 + samples.EICAR)
+    return name
+
+
+def _release(owner: Owner, name: str) -> None:
     owner.box.goto(BOX_PAGE + "/quarantine")
     owner.look("box-quarantine", owner.box)
-    owner.box.locator("tbody a").first.click()
+    owner.box.locator("tbody a", has_text=name).first.click()
     owner.box.fill("#reason", "自社で作った検査用のファイル")
     owner.box.check("input[name=sure]")
     owner.look("box-release", owner.box)
