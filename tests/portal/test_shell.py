@@ -84,6 +84,13 @@ def test_a_chamber_opens_its_own_customers_only(office: Office) -> None:
     assert client.submit("/customers/open", tenant=US).status_code == 303
 
 
+def test_staff_open_customers_that_there_are(office: Office) -> None:
+    client = office.client("operator")
+    assert client.submit("/customers/open", tenant="nobody").status_code == 404
+    assert client.submit("/customers/open", tenant="x" * 5000).status_code == 404
+    assert client.submit("/customers/open", tenant=THEM).status_code == 303
+
+
 def test_nothing_from_outside_and_nothing_inline_is_allowed(office: Office) -> None:
     answer = office.client().get("/nowhere")
     policy = answer.headers["content-security-policy"]

@@ -56,6 +56,10 @@ def over(db: sa.Connection, tenants: Iterable[str]) -> set[str]:
     return set(db.scalars(_OVER, {"tenants": wanted})) if wanted else set()
 
 
+def known(db: sa.Connection, tenant: str) -> bool:
+    return db.scalar(sa.select(CUSTOMER.c.tenant).where(CUSTOMER.c.tenant == tenant)) is not None
+
+
 def of_reseller(db: sa.Connection, reseller: str) -> frozenset[str]:
     """The customers a reseller looks after."""
     query = sa.select(CUSTOMER.c.tenant).where(CUSTOMER.c.reseller == reseller, CUSTOMER.c.reseller != "")

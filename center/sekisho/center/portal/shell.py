@@ -7,6 +7,7 @@ from typing import Any
 from litestar import MediaType, Request, Response, Router, get, post
 from litestar.exceptions import NotFoundException
 
+from sekisho.center import customers
 from sekisho.center.portal import accounts, audit, rendering, sessions
 from sekisho.center.portal.forms import Fields
 from sekisho.center.portal.rendering import Portal
@@ -41,6 +42,8 @@ def router(portal: Portal) -> Router:
         if not tenant or not who.scope.holds(tenant):
             raise NotFoundException()
         with portal.database.transaction() as db:
+            if not customers.known(db, tenant):
+                raise NotFoundException()
             sessions.open_customer(db, who, tenant)
             audit.note(db, who, "customer.open", tenant, tenant=tenant)
         return portal.go("/")
