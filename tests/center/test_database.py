@@ -10,24 +10,23 @@ import pytest
 import sqlalchemy as sa
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.center.database import Database, insert_new, metadata
-
-NOTE = sa.Table("test_note", metadata, sa.Column("name", sa.Text, primary_key=True), sa.Column("text", sa.Text))
+from sekisho.center.customers import CUSTOMER
+from sekisho.center.database import Database, insert_new
 
 
 def _names(database: Database) -> list[str]:
     with database.reading() as db:
-        return list(db.scalars(sa.select(NOTE.c.name).order_by(NOTE.c.name)))
+        return list(db.scalars(sa.select(CUSTOMER.c.tenant).order_by(CUSTOMER.c.tenant)))
 
 
 def test_all_or_nothing(tmp_path: Path) -> None:
     database = Database(str(tmp_path / "center.db"))
     with pytest.raises(ZeroDivisionError), database.transaction() as db:
-        db.execute(NOTE.insert(), {"name": "a", "text": ""})
+        db.execute(CUSTOMER.insert(), {"tenant": "a", "reseller": ""})
         raise ZeroDivisionError
     assert _names(database) == []
     with database.transaction() as db:
-        db.execute(NOTE.insert(), {"name": "a", "text": ""})
+        db.execute(CUSTOMER.insert(), {"tenant": "a", "reseller": ""})
     assert _names(Database(str(tmp_path / "center.db"), read_only=True)) == ["a"]
 
 
@@ -35,9 +34,9 @@ def test_what_is_there_stays_as_it_is(tmp_path: Path) -> None:
     database = Database(str(tmp_path / "center.db"))
     for text in ("first", "second"):
         with database.transaction() as db:
-            db.execute(insert_new(db, NOTE), [{"name": "a", "text": text}])
+            db.execute(insert_new(db, CUSTOMER), [{"tenant": "a", "reseller": text}])
     with database.reading() as db:
-        assert list(db.scalars(sa.select(NOTE.c.text))) == ["first"]
+        assert list(db.scalars(sa.select(CUSTOMER.c.reseller))) == ["first"]
 
 
 def test_two_writers_take_turns(tmp_path: Path) -> None:
@@ -46,7 +45,7 @@ def test_two_writers_take_turns(tmp_path: Path) -> None:
     def write(number: int) -> None:
         for count in range(20):
             with databases[number].transaction() as db:
-                db.execute(NOTE.insert(), {"name": f"{number}-{count}", "text": ""})
+                db.execute(CUSTOMER.insert(), {"tenant": f"{number}-{count}", "reseller": ""})
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(2)]
     for thread in threads:
@@ -63,7 +62,7 @@ def test_a_reader_changes_nothing_and_needs_a_database(tmp_path: Path) -> None:
     Database(str(path)).close()
     reader = Database(str(path), read_only=True)
     with pytest.raises(DeviceFault, match="readonly"), reader.transaction() as db:
-        db.execute(NOTE.insert(), {"name": "a", "text": ""})
+        db.execute(CUSTOMER.insert(), {"tenant": "a", "reseller": ""})
     assert path.stat().st_mode & 0o007 == 0
 
 
