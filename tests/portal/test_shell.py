@@ -8,7 +8,7 @@ import pytest
 from litestar import Litestar, get
 from office import THEM, US, Office
 
-from sekisho.center.portal import app, rendering
+from sekisho.center.portal import rendering, rights
 from sekisho.center.portal.words import catalogue
 
 
@@ -43,7 +43,7 @@ def test_a_route_without_a_right_does_not_start() -> None:
         return ""
 
     with pytest.raises(ValueError, match="right"):
-        app._check(Litestar([forgotten]).routes[0].route_handlers[0])  # type: ignore[union-attr]
+        rights.check_routes(Litestar([forgotten]))
 
 
 def test_the_language_is_switched_for_the_account(office: Office) -> None:

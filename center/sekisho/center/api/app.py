@@ -9,19 +9,17 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from litestar import Litestar, Router
 from litestar.exceptions import HTTPException
-from litestar.handlers import HTTPRouteHandler
-from litestar.handlers.base import BaseRouteHandler
 from litestar.types import Message
 from litestar.types import Scope as AsgiScope
 
 from sekisho.center.api import alerts, boxes, cases, devices, document, problems, reports, statistics, tenants
 from sekisho.center.api.desk import Desk
 from sekisho.center.api.versions import VERSIONS, Version
-from sekisho.center.portal.rights import Right
+from sekisho.center.portal import rights
 from sekisho.center.settings import CenterSettings
 
 BODY_CAP_BYTES: Final = 16 << 10
@@ -63,17 +61,8 @@ def create_app(
         logging_config=None,
         on_shutdown=[desk.close],
     )
-    for route in app.routes:
-        for handler in getattr(route, "route_handlers", ()):
-            _check(handler)
+    rights.check_routes(app)
     return app
-
-
-def _check(handler: BaseRouteHandler) -> None:
-    if isinstance(handler, HTTPRouteHandler) and handler.http_methods == {"OPTIONS"}:
-        return
-    if handler.opt.get("right") not in get_args(Right):
-        raise ValueError(f"{handler}: which right does it need?")
 
 
 def _sending(desk: Desk) -> Callable[[Message, AsgiScope], Any]:

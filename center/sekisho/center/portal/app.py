@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final, get_args
+from typing import Any, Final
 from urllib.parse import quote
 
 from litestar import Litestar, Request, Response, Router
@@ -26,7 +26,6 @@ from litestar.exceptions import (
     NotAuthorizedException,
     PermissionDeniedException,
 )
-from litestar.handlers import HTTPRouteHandler
 from litestar.handlers.base import BaseRouteHandler
 from litestar.types import Guard
 
@@ -52,6 +51,7 @@ from sekisho.center.portal import (
     own,
     records,
     report,
+    rights,
     sessions,
     settings_pages,
     shell,
@@ -115,17 +115,8 @@ def create_app(settings: CenterSettings) -> Litestar:
         logging_config=None,
         on_shutdown=[portal.close],
     )
-    for route in app.routes:
-        for handler in getattr(route, "route_handlers", ()):
-            _check(handler)
+    rights.check_routes(app)
     return app
-
-
-def _check(handler: BaseRouteHandler) -> None:
-    if isinstance(handler, HTTPRouteHandler) and handler.http_methods == {"OPTIONS"}:
-        return
-    if handler.opt.get("right") not in get_args(Right):
-        raise ValueError(f"{handler}: which right does it need?")
 
 
 def _guard(portal: Portal) -> Guard:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final, Literal, get_args
 
+from litestar import Litestar
+from litestar.handlers import HTTPRouteHandler
+
 Role = Literal["operator", "helpdesk", "reseller", "admin", "member"]
 """The centre's staff, the help desk, a chamber, a customer's administrator, somebody of the customer's."""
 
@@ -76,3 +79,17 @@ OF_STAFF: Final[frozenset[Role]] = frozenset({"operator", "helpdesk"})
 
 def may(role: Role, right: Right) -> bool:
     return right in RIGHTS[role]
+
+
+def check_routes(app: Litestar) -> None:
+    """Let no application start of which a route has forgotten its right.
+
+    Raises:
+        ValueError: that route.
+
+    """
+    for route in app.routes:
+        for handler in getattr(route, "route_handlers", ()):
+            asked = not isinstance(handler, HTTPRouteHandler) or handler.http_methods != {"OPTIONS"}
+            if asked and handler.opt.get("right") not in get_args(Right):
+                raise ValueError(f"{handler}: which right does it need?")
