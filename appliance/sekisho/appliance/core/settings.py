@@ -69,10 +69,18 @@ class Quarantine(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Signatures(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Where rule sets come from; empty = the set that ships with the product."""
+    """Where rule sets come from: the owner's directories, else the centre's channel, else what ships with the box."""
 
     rules_dir: str = ""
     yara_dir: str = ""
+    channel: Annotated[str, msgspec.Meta(pattern=r"^(https://[^@\s]{1,200})?$")] = ""
+    """The centre's signed repository of sets, https://name[:port]/path; empty = none, sets come by USB stick only."""
+    channel_ca: str = ""
+    """PEM file of the authority of that server's certificate; empty = `telemetry.ca`, or the system's."""
+    root: str = "/etc/sekisho/updates-root.json"
+    """TUF root metadata the box was given when it was made: whom it believes, whatever the server says."""
+    soak_minutes: Annotated[float, msgspec.Meta(ge=0, le=1440)] = 15.0
+    """How long a new set is watched: its new dropping rules only report until then, and too loud ones are muted."""
 
 
 class Policy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -218,6 +226,11 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return self.state / "signatures"
 
     @property
+    def channel(self) -> Path:
+        """The signatures daemon's own: trust metadata and floors, downloads, sources of published sets, its journal."""
+        return self.state / "channel"
+
+    @property
     def policies(self) -> Path:
         """Compiled policies: `<digest>/policy.rules` and the lists it asks."""
         return self.state / "policy"
@@ -314,6 +327,10 @@ box = "{box}"                   # this box's name at the monitoring centre, as i
 [signatures]
 # rules_dir = ""                # empty = the rules that ship with the product
 # yara_dir = ""
+# channel = ""                  # 署名付き更新の配布元 the centre's signed rule sets, https://...; empty = none
+# channel_ca = ""
+# root = "/etc/sekisho/updates-root.json"
+# soak_minutes = 15.0           # how long a new set is watched before it stays
 
 [policy]
 # file = "/etc/sekisho/policy.toml"   # what the office allows and refuses: sekisho policy check
