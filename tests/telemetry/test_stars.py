@@ -13,7 +13,7 @@ import pytest
 
 from sekisho.telemetry import events, reasons, stars
 from sekisho.telemetry.decode import decode_eve, decode_journal
-from sekisho.telemetry.events import Alert, Bypass, Delivery, Event, FileVerdict, Flow, Gap, Health, Retro
+from sekisho.telemetry.events import Alert, Bypass, Delivery, Event, FileVerdict, Flow, Gap, Health, Retro, Signatures
 from sekisho.telemetry.inventory import Inventory
 from sekisho.telemetry.weigh import weigh
 
@@ -136,6 +136,15 @@ OUT = Flow(OURS, 40000, OUTSIDE, 25, "TCP")
         (Health(at=NOW, part="engine", state="started", rules=19_000), (0, "")),
         (Health(at=NOW, part="engine", state="reloaded", rules=0), (3, "no_rules")),
         (Health(at=NOW, part="quarantine", state="failed"), (2, "storage_failed")),
+        (Signatures(at=NOW, state="silent"), (2, "rules_lost")),
+        (Signatures(at=NOW, state="silent", seconds=60.1), (3, "no_rules")),
+        (Signatures(at=NOW, state="repaired", seconds=9.0), (1, "rules_back")),
+        (Signatures(at=NOW, state="refused", refused=13), (1, "set_refused")),
+        (Signatures(at=NOW, state="rolled_back", refused=13), (1, "set_refused")),
+        *(
+            (Signatures(at=NOW, state=state, freshness="stale", sids=[1]), (0, ""))
+            for state in ("active", "soaking", "muted", "freshness")
+        ),
         (Gap(at=NOW, first=1, last=2, count=2, why="spool_full"), (1, "reports_dropped")),
         (Gap(at=NOW, first=1, last=2, count=2, why="damaged"), (2, "findings_lost")),
         (Alert(at=NOW, flow=OUT, function="url_category", action="blocked"), (0, "")),

@@ -15,6 +15,8 @@ import msgspec
 Outcome = Literal["clean", "blocked", "released_by_policy", "delivered_then_found"]
 Stars = Annotated[int, msgspec.Meta(ge=0, le=3)]
 """Importance: 1 to 3, 0 = nothing people are told of (`telemetry.stars`)."""
+MUTED_SIDS = 64
+"""Muted rules that one event names."""
 Function = Literal["web_guard", "url_category", "keyword", "application", "firewall", "isolation", "known_file"]
 
 
@@ -290,8 +292,60 @@ class Vitals(_Event, tag="vitals", frozen=True):
     """Of the product."""
 
 
+class Signatures(_Told, tag="signatures", frozen=True):
+    """What became of a rule set, and how fresh the one in force is: told at every change and every six hours.
+
+    Everything but `state`, `refused` and `detail` is of the set in force at that moment, as the inspectors count it.
+    """
+
+    lane: ClassVar[int] = 0
+    state: Literal["active", "soaking", "refused", "rolled_back", "muted", "silent", "repaired", "freshness"] = (
+        "freshness"
+    )
+    """"soaking": in force, its new dropping rules only report for now; "active": its soak is over; "refused": never
+    in force, "rolled_back": in force and taken back, the set before goes on; "muted": `sids` are left out; "silent":
+    an inspector works without the rules it should have, told as it is noticed and again after 60 and 600 s;
+    "repaired": it has them again; "freshness": nothing new."""
+    number: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)] = 0
+    """Published number of the set in force; 0: it is not of the channel."""
+    set: str = ""
+    """First 16 hexadecimal digits of its identifier."""
+    rules: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] = 0
+    """Suricata rules the engine has loaded; likewise `yara` of the file scanner, `failed` those it could not load."""
+    yara: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] = 0
+    failed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] = 0
+    freshness: Literal["fresh", "aging", "stale", "unknown"] = "unknown"
+    """"unknown": the box's clock cannot be believed, or it has no channel."""
+    built: str = ""
+    """When the set was built, UTC."""
+    checked: str = ""
+    """When the box last learned from the channel what is newest, UTC; empty: never."""
+    refused: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)] = 0
+    """Number of the newest set that was refused or rolled back and is not in force; 0: none."""
+    sids: list[int] = []
+    """Rules of the set that the soak or the centre muted, at most `MUTED_SIDS`."""
+    seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """"silent", "repaired": how long the inspector has been, or was, without its rules."""
+    detail: str = ""
+    """Why: a code word, ": ", and the reason for people."""
+
+
 Event = (
-    Alert | FileVerdict | Bypass | Health | Device | Retro | Coverage | Web | Tls | Dns | Mail | Gap | Applied | Vitals
+    Alert
+    | FileVerdict
+    | Bypass
+    | Health
+    | Device
+    | Retro
+    | Coverage
+    | Web
+    | Tls
+    | Dns
+    | Mail
+    | Gap
+    | Applied
+    | Vitals
+    | Signatures
 )
 LANES = 3
 GAP_RUNS = 256

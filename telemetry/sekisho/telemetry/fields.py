@@ -17,7 +17,7 @@ import msgspec
 
 from sekisho.telemetry import masking, privacy
 from sekisho.telemetry.batches import Header
-from sekisho.telemetry.events import GAP_RUNS, MAX_DELIVERIES, Event
+from sekisho.telemetry.events import GAP_RUNS, MAX_DELIVERIES, MUTED_SIDS, Event
 from sekisho.telemetry.sender import State
 
 TYPES: Final[dict[str, Any]] = {
@@ -26,7 +26,7 @@ TYPES: Final[dict[str, Any]] = {
     "batch": Header,
 }
 """Events first, then the other messages a box publishes."""
-_LIST_CAPS: Final = {"deliveries": MAX_DELIVERIES, "runs": GAP_RUNS}
+_LIST_CAPS: Final = {"deliveries": MAX_DELIVERIES, "runs": GAP_RUNS, "sids": MUTED_SIDS}
 _ADDRESSES: Final = frozenset({"src_ip", "dst_ip", "ip", "mac", "ipv4", "ipv6"})
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from sekisho.telemetry.events import Event
+from sekisho.telemetry.events import MUTED_SIDS, Event
 
 URL_CAP = 2048
 STRING_CAP = 256
@@ -75,6 +75,7 @@ _RULES: Final[dict[str, Callable[[str], str]]] = {
     "host": host_name,
     "method": method,
 }
+_CAPS: Final = {"sids": MUTED_SIDS}
 
 
 def tidy(event: Event) -> Event:
@@ -105,6 +106,6 @@ def _rule_of(name: str, hint: Any) -> Callable[[Any], Any] | None:
         return _RULES.get(name, _cut)
     if get_origin(hint) is list:
         (inner,) = get_args(hint)
-        rule, cap = _rule_of(name, inner), LIST_CAP if inner is str else STRUCT_CAP
+        rule, cap = _rule_of(name, inner), LIST_CAP if inner is str else _CAPS.get(name, STRUCT_CAP)
         return lambda items: [rule(item) if rule else item for item in items[:cap]]
     return _struct if isinstance(hint, type) and issubclass(hint, msgspec.Struct) else None

@@ -45,7 +45,7 @@ class Reading(NamedTuple):
 class Case(msgspec.Struct, frozen=True):
     """One event as the rows see it. What an event does not have stays empty and fits only rows that do not ask."""
 
-    event: Literal["alert", "policy", "file", "retro", "bypass", "health", "gap"]
+    event: Literal["alert", "policy", "file", "retro", "bypass", "health", "gap", "signatures"]
     flow: Direction = ""
     side: str = ""
     outcome: str = ""

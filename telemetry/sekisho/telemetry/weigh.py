@@ -12,12 +12,12 @@ from typing import Final, assert_never
 import msgspec
 
 from sekisho.telemetry import stars
-from sekisho.telemetry.events import Alert, Bypass, Event, FileVerdict, Flow, Gap, Health, Retro
+from sekisho.telemetry.events import Alert, Bypass, Event, FileVerdict, Flow, Gap, Health, Retro, Signatures
 from sekisho.telemetry.inventory import Inventory
 from sekisho.telemetry.stars import Case, Direction, Signature, Verdict
 
 _NOBODY: Final = Inventory(Path("/nonexistent"))
-_Told = Alert | FileVerdict | Retro | Bypass | Health | Gap
+_Told = Alert | FileVerdict | Retro | Bypass | Health | Gap | Signatures
 
 
 def weigh(event: Event, inventory: Inventory, signature: Signature | None = None, side: str = "") -> Event:
@@ -54,7 +54,7 @@ def _ours(client: str, server: str, direction: Direction) -> str:
     return server if direction == "in" else client
 
 
-def _case(event: FileVerdict | Retro | Bypass | Health | Gap, inventory: Inventory) -> Case:
+def _case(event: FileVerdict | Retro | Bypass | Health | Gap | Signatures, inventory: Inventory) -> Case:
     match event:
         case FileVerdict():
             return Case(
@@ -72,6 +72,8 @@ def _case(event: FileVerdict | Retro | Bypass | Health | Gap, inventory: Invento
             return Case("health", part=event.part, state=event.state, rules=event.rules)
         case Gap():
             return Case("gap", reason=event.why)
+        case Signatures():
+            return Case("signatures", state=event.state, seconds=event.seconds)
         case _:
             assert_never(event)
 

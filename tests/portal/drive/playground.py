@@ -50,5 +50,9 @@ def every_kind(at: str) -> list[Event]:
             at=at, temperature=45.5, disk_free=5 << 30, disk_size=8 << 30, memory_free=300 << 20, memory_size=1 << 30,
             uptime=90_000, version="0.1.0",
         ),
+        ev.Signatures(
+            at=at, stars=1, why_stars="set_refused", state="refused", number=12, set="0123456789abcdef", rules=20116,
+            yara=5883, freshness="fresh", built=at, checked=at, refused=13, sids=[2027865], detail="canary: not caught",
+        ),
         ev.Gap(at=at, stars=1, why_stars="reports_dropped", first=1, last=2, count=2, why="cap"),
     ]  # fmt: skip

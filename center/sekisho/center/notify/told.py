@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from sekisho.telemetry.events import Alert, Bypass, Event, FileVerdict, Gap, Health, Retro
+from sekisho.telemetry.events import Alert, Bypass, Event, FileVerdict, Gap, Health, Retro, Signatures
 
 Done = Literal["blocked", "file_blocked", "neutralised", "passed", "released", "found_later", ""]
 """What the box did, in the words of `words`: "blocked" only where bytes were withheld."""
@@ -36,7 +36,7 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that happened at one box."""
 
     code: str
-    """Its kind: alert, policy, file, retro, bypass, health, gap."""
+    """Its kind: alert, policy, file, retro, bypass, health, gap, signatures."""
     why: str
     """The rubric's code, which has the words for it (`telemetry.reasons`)."""
     stars: int
@@ -77,6 +77,9 @@ def tell(box: str, event: Event) -> Told | None:
             return _told(box, event, "health", about=f"{event.part}/{event.state}", facts=facts)
         case Gap():
             return _told(box, event, "gap", facts=_facts(number=str(event.count), reason=event.why))
+        case Signatures():
+            facts = _facts(state=event.state, number=str(event.refused or ""), detail=event.detail)
+            return _told(box, event, "signatures", about=event.state, facts=facts)
         case _:
             return None
 
@@ -159,7 +162,7 @@ def _retro(box: str, event: Retro) -> Told:
 
 def _told(
     box: str,
-    event: Alert | FileVerdict | Bypass | Health | Retro | Gap,
+    event: Alert | FileVerdict | Bypass | Health | Retro | Gap | Signatures,
     code: str,
     *,
     device: str = "",
