@@ -12,6 +12,7 @@ import msgspec
 from sekisho.appliance.core.errors import DeviceFault, SekishoError
 from sekisho.appliance.core.settings import Settings, load
 from sekisho.signatures import compiler
+from sekisho.signatures.depot import commands as depot_commands
 from sekisho.signatures.model import SetInfo
 
 
@@ -28,6 +29,7 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         verb.add_argument("--settings", type=Path, default=Path("/etc/sekisho/box.toml"), help="box settings (TOML)")
         verb.add_argument("--json", action="store_true", help="print facts as JSON")
         verb.set_defaults(func=_guarded(func))
+    depot_commands.register(verbs)
 
 
 def _guarded(func: Callable[[Settings], SetInfo | None]) -> Callable[[argparse.Namespace], int]:

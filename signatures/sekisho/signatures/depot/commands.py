@@ -1,0 +1,141 @@
+"""`sekisho signatures publish` and `sekisho signatures repository ...`: the centre's side of the channel."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.signatures.depot import repository
+from sekisho.signatures.depot.keys import Ring
+from sekisho.signatures.depot.publishing import Outcome, publish
+from sekisho.signatures.depot.status import as_text, status
+from sekisho.signatures.depot.tree import Tree
+
+DIRECTORY: Final = Path("/var/lib/sekisho-center-updates")
+KEYS: Final = Path("/etc/sekisho-center-updates")
+_PASSPHRASE_CAP: Final = 1024
+_PASSPHRASE_MIN: Final = 12
+
+
+def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `publish` and `repository` to the `signatures` group."""
+    verb = verbs.add_parser("publish", help="sign a built set and put it into the repository (centre)")
+    verb.add_argument("set", type=Path, metavar="SETDIR", help="directory that `signatures build` made")
+    verb.add_argument("--json", action="store_true", help="print facts as JSON")
+    _common(verb, keys=True)
+    verb.set_defaults(func=_publish)
+    group = verbs.add_parser("repository", help="the centre's signed repository: make, renew, show")
+    acts = group.add_subparsers(dest="act", required=True)
+    act = acts.add_parser("init", help="make all keys and an empty repository")
+    act.add_argument("--passphrase", action="store_true", help="ask for a passphrase for the offline keys")
+    _common(act, keys=True)
+    act.set_defaults(func=_init)
+    act = acts.add_parser("status", help="what is in force, until when, and what to do")
+    act.add_argument("--json", action="store_true", help="print facts as JSON")
+    _common(act, keys=False)
+    act.set_defaults(func=_status)
+    act = acts.add_parser("renew", help="sign again what is due (timer)")
+    _common(act, keys=True)
+    act.set_defaults(func=_renew)
+
+
+def _common(verb: argparse.ArgumentParser, *, keys: bool) -> None:
+    verb.add_argument("--dir", type=Path, default=DIRECTORY, help=f"the repository (default: {DIRECTORY})")
+    if keys:
+        verb.add_argument(
+            "--keys", type=Path, action="append", help=f"directory or stick with keys; repeatable (default: {KEYS})"
+        )
+        verb.add_argument("--passphrase-file", type=Path, help="file whose first line opens the offline keys")
+        verb.add_argument("--clock-is-right", action="store_true", help="sign although the last signature is weeks old")
+
+
+def _init(args: argparse.Namespace) -> int:
+    if args.keys is None or len(args.keys) != 1:
+        raise RejectedInput("Name one empty directory for the new keys with --keys.")
+    [place] = args.keys
+    repository.init(_tree(args), place, _now(), _new_passphrase(args))
+    sys.stdout.write(
+        f"The repository is in {args.dir}; an empty set list is signed.\n"
+        f"{place}/root-1 to root-3 and targets-1 to targets-3: move each to a stick of its own, kept apart,"
+        " and delete it here. Two of three sign.\n"
+        f"{place}/online: the centre's, for {KEYS}. {place}/spare: a second key for sets; keep it in a safe.\n"
+        f"Boxes are made with {args.dir}/metadata/1.root.json (settings: signatures.root).\n"
+    )
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    found = status(_tree(args), _now())
+    sys.stdout.write(msgspec.json.encode(found).decode() + "\n" if args.json else as_text(found))
+    return int(found.in_trouble)
+
+
+def _renew(args: argparse.Namespace) -> int:
+    done = repository.renew(_tree(args), _ring(args), _now(), args.clock_is_right)
+    sys.stdout.write(f"Signed again: {', '.join(done)}.\n" if done else "Nothing is due.\n")
+    left = status(_tree(args), _now())
+    sys.stderr.write("".join(f"{line}\n" for line in left.todo))
+    return int(left.in_trouble)
+
+
+def _publish(args: argparse.Namespace) -> int:
+    outcome = publish(_tree(args), _ring(args), args.set, _now(), args.clock_is_right)
+    sys.stdout.write(msgspec.json.encode(outcome).decode() + "\n" if args.json else _told(outcome))
+    return 0
+
+
+def _told(outcome: Outcome) -> str:
+    if outcome.repeated:
+        return f"Set {outcome.number} is in force already.\n"
+    lines = [f"Set {outcome.number} is in force.", *(f"  {size:>10}  {name}" for name, size in outcome.sizes.items())]
+    lines += [f"No delta from set {base}: it is not published here (any more)." for base in outcome.left_out]
+    lines.append(f"Tell the boxes: sekisho center rules announce --number {outcome.number}")
+    return "\n".join(lines) + "\n"
+
+
+def _tree(args: argparse.Namespace) -> Tree:
+    os.umask(0o022)  # the web server reads what is written here; keys have modes of their own
+    return Tree(args.dir)
+
+
+def _ring(args: argparse.Namespace) -> Ring:
+    def ask(path: Path) -> bytes | None:
+        if args.passphrase_file:
+            return _first_line(args.passphrase_file)
+        return getpass.getpass(f"Passphrase of {path}: ").encode() if sys.stdin.isatty() else None
+
+    return Ring(args.keys or [KEYS], ask)
+
+
+def _new_passphrase(args: argparse.Namespace) -> bytes | None:
+    if args.passphrase_file:
+        given = _first_line(args.passphrase_file)
+    elif args.passphrase:
+        given = getpass.getpass("Passphrase for the offline keys: ").encode()
+        if getpass.getpass("Once more: ").encode() != given:
+            raise RejectedInput("The two passphrases differ.")
+    else:
+        return None
+    if len(given) < _PASSPHRASE_MIN:
+        raise RejectedInput(f"The passphrase is too short: {_PASSPHRASE_MIN} characters at least.")
+    return given
+
+
+def _first_line(path: Path) -> bytes:
+    try:
+        with path.open("rb") as source:
+            return source.readline(_PASSPHRASE_CAP).strip()
+    except OSError as err:
+        raise RejectedInput(f"Cannot read {path}: {err.strerror}.") from err
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

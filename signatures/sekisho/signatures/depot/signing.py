@@ -1,0 +1,133 @@
+"""Makes the next versions of roles, and puts them in force in the one order that is safe at every instant.
+
+Everything is signed and verified in memory first. Then it is written from the leaves up: targets, sig, snapshot, and
+timestamp last, each durable before the next begins. Until timestamp.json is renamed nothing leads to the new files;
+afterwards everything is there. Whoever calls holds the repository's lock.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, TypeVar
+
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
+
+from sekisho.appliance.core import utc
+from sekisho.appliance.core.errors import DeviceFault
+from sekisho.signatures.depot.keys import Ring
+from sekisho.signatures.depot.roles import DELEGATED, ISSUED, ROLES
+from sekisho.signatures.depot.tree import Chain, Tree
+
+LEAP: Final = dt.timedelta(days=14)
+"""A clock this far past the last signature is not believed unasked: what it signs would move every box's clock."""
+_SLACK: Final = dt.timedelta(minutes=1)
+
+T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
+
+
+def begin(tree: Tree, now: dt.datetime, clock_is_right: bool = False) -> Chain:
+    """What is in force, once this machine's clock is fit to sign what follows it.
+
+    Raises:
+        DeviceFault: the clock is behind the last signature or far ahead of it, or the repository is damaged.
+
+    """
+    chain = tree.chain()
+    last = issued(chain)
+    if now < last - _SLACK:
+        raise DeviceFault(f"This machine's clock ({utc.text(now)}) is behind the last signature ({utc.text(last)}).")
+    if now > last + LEAP and not clock_is_right:
+        raise DeviceFault(
+            f"The last signature is {(now - last).days} days old, if this machine's clock ({utc.text(now)}) is right.",
+            "Boxes would believe that time for ever. Look at a watch, then run it again with --clock-is-right.",
+        )
+    return chain
+
+
+def issued(chain: Chain) -> dt.datetime:
+    """When the timestamp in force was signed."""
+    return dt.datetime.fromisoformat(str(chain.timestamp.signed.unrecognized_fields[ISSUED]))
+
+
+def advance(
+    tree: Tree,
+    ring: Ring,
+    chain: Chain,
+    now: dt.datetime,
+    *,
+    roots: Sequence[Metadata[Root]] = (),
+    targets: Targets | None = None,
+    sig: Targets | None = None,
+    snapshot: bool = False,
+) -> Chain:
+    """Put a new timestamp in force, with whatever else is given; `roots` are those that must all accept it.
+
+    Raises:
+        KeysMissing: nothing was written.
+        DeviceFault: the disk refused something; what was in force still is.
+
+    """
+    roots = roots or (chain.root,)
+    files: list[tuple[str, Metadata[Targets] | Metadata[Snapshot]]] = []
+    if targets is not None:
+        made = _next(tree, ring, "targets", targets, roots, now)
+        chain = replace(chain, targets=made)
+        files.append(("targets", made))
+    if sig is not None:
+        made = _next(tree, ring, DELEGATED, sig, (chain.targets,), now)
+        chain = replace(chain, sig=made)
+        files.append((DELEGATED, made))
+    if files or snapshot:
+        listed = Snapshot(meta={"targets.json": _meta(chain.targets), f"{DELEGATED}.json": _meta(chain.sig)})
+        chain = replace(chain, snapshot=_next(tree, ring, "snapshot", listed, roots, now))
+        files.append(("snapshot", chain.snapshot))
+    beat = Timestamp(snapshot_meta=_meta(chain.snapshot), unrecognized_fields={ISSUED: utc.text(now)})
+    beat.version = chain.timestamp.signed.version + 1
+    chain = replace(chain, timestamp=sign(ring, "timestamp", beat, roots, now))
+    for role, metadata in files:
+        tree.put(tree.versioned(metadata.signed.version, role), metadata.to_bytes())
+    tree.put(tree.metadata / "timestamp.json", chain.timestamp.to_bytes())
+    return chain
+
+
+def sign(
+    ring: Ring,
+    role: str,
+    signed: T,
+    judges: Sequence[Metadata[Root]] | Sequence[Metadata[Targets]],
+    now: dt.datetime,
+) -> Metadata[T]:
+    """`signed` with a fresh expiry and as many signatures as every judge asks for, and no more.
+
+    Raises:
+        KeysMissing: the ring has not enough of a judge's keys.
+
+    """
+    signed.expires = (now + ROLES[role].life).replace(microsecond=0)
+    metadata = Metadata(signed)
+    for judge in judges:
+        terms = judge.signed.get_delegated_role(role)
+        keys = [judge.signed.get_key(keyid) for keyid in terms.keyids]
+        for signer in ring.signers(role, keys, terms.threshold):
+            metadata.sign(signer, append=True)
+    for judge in judges:
+        judge.signed.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+    return metadata
+
+
+def _next(
+    tree: Tree,
+    ring: Ring,
+    role: str,
+    signed: T,
+    judges: Sequence[Metadata[Root]] | Sequence[Metadata[Targets]],
+    now: dt.datetime,
+) -> Metadata[T]:
+    signed.version = max([*tree.versions(role), 0]) + 1
+    return sign(ring, role, signed, judges, now)
+
+
+def _meta(metadata: Metadata[T]) -> MetaFile:
+    return MetaFile.from_data(metadata.signed.version, metadata.to_bytes(), ["sha256"])

@@ -1,0 +1,172 @@
+"""The repository's directory, as it is served, and what in it is in force.
+
+    metadata/VERSION.ROLE.json       root, targets, sig, snapshot: never changed once written (consistent snapshots)
+    metadata/timestamp.json          the one file that is replaced: whoever has it finds all others
+    targets/sig/SHA256.NAME          what is published
+    published.json                   `Published`: the newest set's number, for who announces it; not served
+
+In force is what timestamp.json leads to, verified from the first root on; a file that nothing leads to is a leftover
+of a publication that was cut short, and is harmless. Versions are never used twice, not even those of leftovers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, TargetFile, Targets, Timestamp
+
+from sekisho.appliance.core.errors import DeviceFault
+from sekisho.appliance.core.fsio import write_atomic
+from sekisho.signatures.depot.roles import DELEGATED
+from sekisho.signatures.published import MANIFEST, Manifest
+
+PUBLIC: Final = 0o644
+_VERSIONED: Final = re.compile(r"(\d{1,15})\.(root|targets|sig|snapshot)\.json")
+
+
+class Published(msgspec.Struct, frozen=True):
+    """`published.json`."""
+
+    number: int
+    """Of the newest set; 0: none yet."""
+    at: str
+    """When it was published (UTC, RFC 3339)."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What is in force, each verified by what leads to it. Expiry is not judged here."""
+
+    root: Metadata[Root]
+    timestamp: Metadata[Timestamp]
+    snapshot: Metadata[Snapshot]
+    targets: Metadata[Targets]
+    sig: Metadata[Targets]
+
+    def signed(self, role: str) -> Signed:
+        found: Signed = getattr(self, role).signed
+        return found
+
+
+class Tree:
+    """One repository's files."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.metadata = directory / "metadata"
+        self.targets = directory / "targets"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Alone with the repository; waits for another that is at it.
+
+        Raises:
+            DeviceFault: the directory is not there or not writable.
+
+        """
+        try:
+            fd = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as err:
+            raise DeviceFault(
+                f"{self.directory}: {err.strerror}.", "Is it the repository, and may you write it?"
+            ) from err
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def put(self, path: Path, data: bytes) -> None:
+        """Write a file that all may read, whole or not at all, on the disk at return; the same content is left alone.
+
+        Raises:
+            DeviceFault: the disk refuses it.
+
+        """
+        try:
+            if path.is_file() and path.read_bytes() == data:
+                return
+            write_atomic(path, data, PUBLIC)
+        except OSError as err:
+            raise DeviceFault(f"Cannot write {path}: {err.strerror}.", "Free space and run the command again.") from err
+
+    def versioned(self, version: int, role: str) -> Path:
+        return self.metadata / f"{version}.{role}.json"
+
+    def target(self, target: TargetFile) -> Path:
+        """Where the content of a target is."""
+        folder, name = target.path.rsplit("/", 1)
+        return self.targets / folder / f"{target.hashes['sha256']}.{name}"
+
+    def versions(self, role: str) -> list[int]:
+        """Every version of `role` that is on the disk, ascending."""
+        named = (_VERSIONED.fullmatch(path.name) for path in self.metadata.iterdir())
+        return sorted(int(match[1]) for match in named if match and match[2] == role)
+
+    def chain(self) -> Chain:
+        """What is in force.
+
+        Raises:
+            DeviceFault: there is no repository, or it is damaged: a box would not take it either.
+
+        """
+        if not (self.metadata / "timestamp.json").is_file():
+            raise DeviceFault(
+                f"{self.directory} is not a complete repository.", "Make one: sekisho signatures repository init"
+            )
+        try:
+            return self._chain()
+        except (RepositoryError, OSError, KeyError, ValueError) as err:
+            raise DeviceFault(
+                f"The repository in {self.directory} is damaged: {err}.",
+                "Put it back from a backup, then publish again.",
+            ) from err
+
+    def manifest(self, chain: Chain) -> Manifest | None:
+        """The newest published set's; None when there is none yet.
+
+        Raises:
+            DeviceFault: its file is damaged.
+
+        """
+        target = chain.sig.signed.targets.get(MANIFEST)
+        if target is None:
+            return None
+        try:
+            data = self.target(target).read_bytes()
+            target.verify_length_and_hashes(data)
+            return msgspec.json.decode(data, type=Manifest)
+        except (RepositoryError, OSError, msgspec.DecodeError) as err:
+            raise DeviceFault(f"The repository in {self.directory} is damaged: {MANIFEST}: {err}.") from err
+
+    def _chain(self) -> Chain:
+        root = Metadata[Root].from_bytes(self.versioned(1, "root").read_bytes())
+        root.signed.verify_delegate("root", root.signed_bytes, root.signatures)
+        while (path := self.versioned(root.signed.version + 1, "root")).is_file():
+            later = Metadata[Root].from_bytes(path.read_bytes())
+            for judge in (root, later):
+                judge.signed.verify_delegate("root", later.signed_bytes, later.signatures)
+            root = later
+        timestamp = Metadata[Timestamp].from_bytes((self.metadata / "timestamp.json").read_bytes())
+        root.signed.verify_delegate("timestamp", timestamp.signed_bytes, timestamp.signatures)
+        snapshot = Metadata[Snapshot].from_bytes(self._named("snapshot", timestamp.signed.snapshot_meta))
+        root.signed.verify_delegate("snapshot", snapshot.signed_bytes, snapshot.signatures)
+        targets = Metadata[Targets].from_bytes(self._named("targets", snapshot.signed.meta["targets.json"]))
+        root.signed.verify_delegate("targets", targets.signed_bytes, targets.signatures)
+        sig = Metadata[Targets].from_bytes(self._named(DELEGATED, snapshot.signed.meta[f"{DELEGATED}.json"]))
+        targets.signed.verify_delegate(DELEGATED, sig.signed_bytes, sig.signatures)
+        return Chain(root, timestamp, snapshot, targets, sig)
+
+    def _named(self, role: str, told: MetaFile) -> bytes:
+        data = self.versioned(told.version, role).read_bytes()
+        told.verify_length_and_hashes(data)
+        return data
