@@ -81,7 +81,7 @@ def test_a_daemon_that_strangers_can_feed_has_a_bound_on_its_memory(room: str) -
 def test_a_task_runs_once_as_a_user_of_ours_and_its_timer_makes_up_for_a_missed_time(path: Path) -> None:
     service = unit(path)["Service"]
     assert service["Type"] == "oneshot" and service["CapabilityBoundingSet"] == ""
-    assert service["User"] in {unit(daemon)["Service"]["User"] for daemon in SERVICES} - {"root"}
+    assert service["User"] in {unit(daemon)["Service"]["User"] for daemon in SERVICES} | {"sekisho-center-updates"}
     assert unit(path.with_suffix(".timer"))["Timer"]["Persistent"] == "yes"
 
 
@@ -107,9 +107,9 @@ def test_only_a_file_of_roots_restarts_the_machine() -> None:
 def test_every_daemon_is_its_own_user_and_none_is_root() -> None:
     users = [unit(path)["Service"]["User"] for path in SERVICES]
     assert len(set(users)) == len(users)
-    assert "root" not in users
     declared = (ROOT / "systemd" / "sysusers.d" / "sekisho.conf").read_text()
-    assert all(re.search(rf"^u {user} ", declared, re.M) for user in users)
+    users += [unit(path)["Service"]["User"] for path in TASKS]
+    assert "root" not in users and all(re.search(rf"^u {user} ", declared, re.M) for user in users)
 
 
 def test_capabilities_are_the_least() -> None:
@@ -135,7 +135,8 @@ def test_capabilities_are_the_least() -> None:
 def test_a_daemon_of_the_centre_reads_no_other_ones_key(tmp_path: Path) -> None:
     """The modes as systemd-tmpfiles sets them, with every file in the wrong mode before."""
     etc = tmp_path / "etc"
-    users = [unit(path)["Service"]["User"] for path in SERVICES if path.stem.startswith("sekisho-center")]
+    found = [path for path in (*SERVICES, *TASKS) if path.stem.startswith("sekisho-center")]
+    users = sorted({unit(path)["Service"]["User"] for path in found})
     ids = {"root": 0} | {user: number for number, user in enumerate(users, 1000)}
     groups = {"root": 0, "sekisho-center": 2000}
     etc.mkdir()

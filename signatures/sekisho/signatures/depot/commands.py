@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from sekisho.appliance.core.errors import RejectedInput
-from sekisho.signatures.depot import repository
+from sekisho.signatures.depot import repository, serve
 from sekisho.signatures.depot.keys import Ring
 from sekisho.signatures.depot.publishing import Outcome, publish
 from sekisho.signatures.depot.status import as_text, status
@@ -45,6 +45,15 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     act = acts.add_parser("renew", help="sign again what is due (timer)")
     _common(act, keys=True)
     act.set_defaults(func=_renew)
+    act = acts.add_parser("nginx-config", help="print how a plain web server hands it out")
+    act.add_argument("--certificate", type=Path, required=True, help="PEM file of the server's certificate")
+    act.add_argument("--key", type=Path, required=True, help="PEM file of the server's key")
+    act.add_argument("--client-ca", type=Path, help="answer only boxes with a certificate of this authority (PEM)")
+    act.add_argument("--crl", type=Path, help="that authority's list of revoked certificates (PEM)")
+    act.add_argument("--listen", default="443", help="[ADDRESS:]PORT (default: 443)")
+    act.add_argument("--name", default="_", help="the server's name (default: any)")
+    _common(act, keys=False)
+    act.set_defaults(func=_nginx_config)
 
 
 def _common(verb: argparse.ArgumentParser, *, keys: bool) -> None:
@@ -66,7 +75,7 @@ def _init(args: argparse.Namespace) -> int:
         f"The repository is in {args.dir}; an empty set list is signed.\n"
         f"{place}/root-1 to root-3 and targets-1 to targets-3: move each to a stick of its own, kept apart,"
         " and delete it here. Two of three sign.\n"
-        f"{place}/online: the centre's, for {KEYS}. {place}/spare: a second key for sets; keep it in a safe.\n"
+        f"{place}/online: its files go to {KEYS} at the centre. {place}/spare: a second key for sets, for a safe.\n"
         f"Boxes are made with {args.dir}/metadata/1.root.json (settings: signatures.root).\n"
     )
     return 0
@@ -89,6 +98,12 @@ def _renew(args: argparse.Namespace) -> int:
 def _publish(args: argparse.Namespace) -> int:
     outcome = publish(_tree(args), _ring(args), args.set, _now(), args.clock_is_right)
     sys.stdout.write(msgspec.json.encode(outcome).decode() + "\n" if args.json else _told(outcome))
+    return 0
+
+
+def _nginx_config(args: argparse.Namespace) -> int:
+    ways = {"client_ca": args.client_ca, "crl": args.crl, "listen": args.listen, "name": args.name}
+    sys.stdout.write(serve.config(args.dir, args.certificate, args.key, **ways))
     return 0
 
 
