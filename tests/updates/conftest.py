@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sekisho.lab.lab import Lab
-from sekisho.lab.load import CANARY_RULE
+from sekisho.lab.sets import CANARY_RULE
 from sekisho.signatures.sources import SHIPPED
 
 

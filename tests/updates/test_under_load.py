@@ -11,7 +11,8 @@ import pytest
 from sekisho.appliance.core.settings import load
 from sekisho.appliance.status import try_read
 from sekisho.lab.lab import Lab
-from sekisho.lab.load import CANARY_RULE, Load
+from sekisho.lab.load import Load
+from sekisho.lab.sets import CANARY_RULE
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(90)]
 

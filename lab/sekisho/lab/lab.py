@@ -22,6 +22,7 @@ from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
 from sekisho.appliance.core.settings import load
 from sekisho.appliance.status import try_read
 from sekisho.lab import layout, net, product, remains, servers, toml
+from sekisho.lab.channel import Channel
 from sekisho.lab.layout import ENV_MARK, ROOT, Layout, Place
 from sekisho.lab.program import Plan, Program, Reply, Request, Running
 from sekisho.telemetry.events import Event
@@ -49,6 +50,7 @@ class Lab:
 
     def __init__(self, name: str = "sk") -> None:
         self.lay = Layout(name)
+        self.channel = Channel(self.lay)
 
     def __enter__(self) -> Self:
         return self
@@ -64,13 +66,15 @@ class Lab:
         *,
         with_product: bool = True,
         portal: bool = False,
+        channel: bool = False,
         stopped: Collection[str] = (),
         timeout_s: float = 90,
     ) -> None:
         """Build everything and wait until every program is ready and the box inspects; `settings` go over its own.
 
         Without the product the box is a plain bridge, which is what the benches compare with. With the portal the
-        box is not enrolled yet (`enrol`). The programs named in `stopped` wait for `start`.
+        box is not enrolled yet (`enrol`). With the channel the centre publishes signatures (`self.channel`). The
+        programs named in `stopped` wait for `start`.
 
         Raises:
             DeviceFault: not root, already up, or a program did not get ready; the lab is removed again.
@@ -83,7 +87,7 @@ class Lab:
                 raise DeviceFault(f"Lab {self.lay.name} is already up.", f"`sekisho lab down --name {self.lay.name}`")
             self._remove()
             try:
-                self._build(settings or {}, with_product, portal, stopped)
+                self._build(settings or {}, with_product, portal, channel, stopped)
                 self.wait_ready(timeout_s)
                 if with_product and not {"appliance", "inspect"} & set(stopped):
                     self.wait(self.inspecting, "the box does not inspect", timeout_s)
@@ -253,14 +257,16 @@ class Lab:
         path = self.lay.logs / f"{name}.log"
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(no log)"
 
-    def _build(self, settings: toml.Table, with_product: bool, portal: bool, stopped: Collection[str]) -> None:
+    def _build(
+        self, settings: toml.Table, with_product: bool, portal: bool, channel: bool, stopped: Collection[str]
+    ) -> None:
         self.lay.root.mkdir(parents=True)
         net.command(["mount", "-t", "tmpfs", "-o", f"size={ROOT_MB}m,mode=755", "sekisho-lab", str(self.lay.root)])
         self.lay.logs.mkdir()
         net.build(self.lay, bridge=not with_product)
         programs: list[Program] = servers.prepare(self.lay)
         if with_product:
-            programs += product.prepare(self.lay, settings, portal=portal)
+            programs += product.prepare(self.lay, settings, portal=portal, channel=self.channel if channel else None)
         self.lay.programs.write_bytes(msgspec.json.encode(Plan(self.lay.name, programs, sorted(stopped))))
         with (self.lay.logs / "supervisor.log").open("ab") as out:
             supervisor = subprocess.Popen(

@@ -38,6 +38,7 @@ HOME_NETWORKS: Final = ("10.77.0.8/29", "fd77::10/124")
 
 HTTP, HTTPS, SHAPES, SMTP, FTP, DNS, MQTT = 80, 443, 8080, 25, 21, 53, 8883
 ENROLMENT: Final = 8443
+UPDATES: Final = 8444
 SUBMISSION: Final = 587
 POP3, IMAP = 110, 143
 BOX_NAME: Final = "lab-box"
@@ -96,6 +97,16 @@ class Layout:
     def authority(self) -> Path:
         """The lab's own certificate authority."""
         return self.center / "pki"
+
+    @property
+    def updates(self) -> Path:
+        """The centre's signed repository of rule sets."""
+        return self.center / "updates"
+
+    @property
+    def updates_root(self) -> Path:
+        """Whom the box believes in matters of signatures."""
+        return self.box_settings.with_name("updates-root.json")
 
     @property
     def wan(self) -> Path:

@@ -1,7 +1,7 @@
 """An office at work while something changes on its box: what was lost, what came through that must not, how late.
 
 The office and the internet ping each other, datagrams cross from the internet, one kind of them named by a `drop` rule
-(`CANARY_RULE`) that every rule set must hold, files are fetched, and malicious ones asked for. See `streams`.
+(`sets.CANARY_RULE`) that every rule set must hold, files are fetched, and malicious ones asked for. See `streams`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,10 @@ from sekisho.lab import layout
 from sekisho.lab.lab import Lab
 from sekisho.lab.layout import Place
 from sekisho.lab.samples import SIZES
+from sekisho.lab.sets import CANARY_PORT, CANARY_WORD
 from sekisho.lab.streams import STRAGGLERS_S, Counted, Fetch, Pings, Plan, Send, Take
 
-CANARY_PORT: Final = 4444
 PLAIN_PORT: Final = 4445
-CANARY_WORD: Final = "sekisho-lab-must-not-arrive"
-CANARY_SID: Final = 7_710_001
-CANARY_RULE: Final = (
-    f'drop udp any any -> any {CANARY_PORT} (msg:"LAB must not arrive"; content:"{CANARY_WORD}";'
-    f" sid:{CANARY_SID}; rev:1;)"
-)
 _ARGV: Final = [sys.executable, "-I", "-m", "sekisho.lab.streams"]
 _END_WITHIN_S: Final = 40
 

@@ -11,6 +11,7 @@ from sekisho.center import pki
 from sekisho.center.brokers import mosquitto
 from sekisho.center.brokers.model import Broker, Member
 from sekisho.lab import layout, toml
+from sekisho.lab.channel import Channel
 from sekisho.lab.layout import Layout
 from sekisho.lab.net import command
 from sekisho.lab.program import Program
@@ -19,10 +20,13 @@ FILESTORE_MB = 512
 _BOX_ROOMS = ("appliance", "inspect", "telemetry", "portal_agent")
 
 
-def prepare(lay: Layout, overrides: toml.Table, *, portal: bool = False) -> list[Program]:
+def prepare(
+    lay: Layout, overrides: toml.Table, *, portal: bool = False, channel: Channel | None = None
+) -> list[Program]:
     """Write certificates and settings, and return how to start everything. `overrides` go into the box's settings.
 
     With the portal come the CA's daemon and the web service: the box is then no member yet and waits for a code.
+    With a `channel` comes its server, and the box's daemon that takes signatures from it.
     """
     authority = lay.authority
     pki.create_ca(authority, "sekisho lab CA")
@@ -41,14 +45,21 @@ def prepare(lay: Layout, overrides: toml.Table, *, portal: bool = False) -> list
     for folder in (lay.box_state, lay.box_run / "filestore"):
         folder.mkdir(parents=True)
     command(["mount", "-t", "tmpfs", "-o", f"size={FILESTORE_MB}m", "sekisho-lab", str(lay.box_run / "filestore")])
+    published: tuple[Program, ...] = ()
+    base = _box(lay)
+    if channel is not None:
+        published = (channel.prepare(), Program("signatures", "box", _daemon("signatures", lay.box_settings)))
+        source = {"channel": channel.url, "channel_ca": str(server.ca), "root": str(lay.updates_root)}
+        base = toml.merged(base, {"signatures": source})
     link = {} if portal else _link(pki.issue(authority, layout.BOX_NAME), lay.box_settings.parent / "pki")
-    lay.box_settings.write_text(toml.dumps(toml.merged(toml.merged(_box(lay), {"telemetry": link}), overrides)))
+    lay.box_settings.write_text(toml.dumps(toml.merged(toml.merged(base, {"telemetry": link}), overrides)))
     return [
         Program("mosquitto", "center", list(broker.argv), [layout.MQTT]),
         Program("center", "center", _daemon("center", lay.center_settings)),
         *(Program(room, "center", _center_room(room, lay.center_settings)) for room in ("immunity", "orders")),
         *(_for_people(lay) if portal else ()),
         *(Program(room, "box", _daemon(room, lay.box_settings)) for room in _BOX_ROOMS),
+        *published,
     ]
 
 

@@ -1,0 +1,116 @@
+"""The lab's centre as publisher of signatures: a signed repository, and nginx that hands it out and counts bytes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sekisho.center import pki
+from sekisho.lab import layout, sets
+from sekisho.lab.layout import Layout
+from sekisho.lab.program import Program
+from sekisho.signatures.depot import repository
+from sekisho.signatures.depot.keys import Ring
+from sekisho.signatures.depot.publishing import publish
+from sekisho.signatures.depot.tree import Tree
+from sekisho.signatures.published import Manifest
+
+NGINX: Final = """\
+daemon off;
+user root;
+worker_processes 1;
+pid {work}/nginx.pid;
+error_log {logs}/depot-error.log;
+events {{ worker_connections 256; }}
+http {{
+  log_format counted '{{"uri":"$uri","status":$status,"sent":$bytes_sent,"got":$request_length,'
+                     '"connection":$connection,"at":$msec}}';
+  access_log {work}/access.log counted;
+  client_body_temp_path {work}/body;
+  proxy_temp_path {work}/proxy;
+  fastcgi_temp_path {work}/fastcgi;
+  uwsgi_temp_path {work}/uwsgi;
+  scgi_temp_path {work}/scgi;
+  ssl_protocols TLSv1.2 TLSv1.3;
+  ssl_certificate {cert};
+  ssl_certificate_key {key};
+  server {{
+    listen {port} ssl;
+    location /updates/metadata/ {{ alias {tree}/metadata/; }}
+    location /updates/targets/ {{ alias {tree}/targets/; }}
+  }}
+}}
+"""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """One request as nginx counted it; bytes include the heads, not TLS."""
+
+    uri: str
+    status: int
+    sent: int
+    got: int
+    connection: int
+    at: float
+    """Unix time of its end."""
+
+
+class Channel:
+    """What the centre publishes, and what boxes asked for."""
+
+    def __init__(self, lay: Layout) -> None:
+        self._lay = lay
+        self._sets: dict[int, sets.Files] = {}
+
+    @property
+    def tree(self) -> Tree:
+        return Tree(self._lay.updates)
+
+    @property
+    def url(self) -> str:
+        return f"https://{layout.CENTER4}:{layout.UPDATES}/updates"
+
+    def prepare(self) -> Program:
+        """Make keys and an empty repository, give the box its root, and return how nginx starts."""
+        lay = self._lay
+        work = lay.updates.with_name("updates-server")
+        (work / "body").mkdir(parents=True)
+        repository.init(self.tree, self._keys, datetime.now(UTC))
+        lay.updates_root.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.tree.versioned(1, "root"), lay.updates_root)
+        made = pki.issue(lay.authority, "updates", "server", (layout.CENTER4,))
+        config = work / "nginx.conf"
+        places = {"work": work, "logs": lay.logs, "cert": made.cert, "key": made.key, "tree": lay.updates}
+        config.write_text(NGINX.format_map(places | {"port": layout.UPDATES}))
+        return Program("depot", "center", ["nginx", "-c", str(config)], [layout.UPDATES])
+
+    def publish(
+        self,
+        number: int,
+        files: sets.Files,
+        new_drops: Collection[int] = (),
+        urgent: Collection[int] = (),
+        **claims: int,
+    ) -> Manifest:
+        """Sign set `number` as `sekisho signatures publish` does, with deltas from the last ones."""
+        folder = self._lay.updates.with_name("sets") / str(number)
+        manifest = sets.write(folder, number, files, self._sets, new_drops, urgent, **claims)
+        publish(self.tree, Ring([self._keys]), folder, datetime.now(UTC))
+        self._sets = dict(sorted({**self._sets, number: files}.items())[-sets.DELTAS :])
+        shutil.rmtree(folder)
+        return manifest
+
+    def asked(self) -> list[Asked]:
+        """Every request so far, in the order of their ends."""
+        log = self._lay.updates.with_name("updates-server") / "access.log"
+        lines = log.read_bytes().splitlines() if log.exists() else []
+        return [msgspec.json.decode(line, type=Asked) for line in lines]
+
+    @property
+    def _keys(self) -> Path:
+        return self._lay.updates.with_name("updates-keys")
