@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "drive"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "telemetry" / "crash"))
 
 from repository import Depot
 

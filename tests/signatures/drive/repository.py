@@ -106,15 +106,15 @@ class Depot:
         return client_of(self.tree.directory, cache, trusted or self.trusted)
 
 
-def client_of(directory: Path, cache: Path, trusted: bytes | None) -> Updater:
-    """A plain client of a served directory."""
+def client_of(served: Path | FetcherInterface, cache: Path, trusted: bytes | None) -> Updater:
+    """A plain client of a served directory, or of what fetches from r://repository/."""
     (cache / "targets").mkdir(parents=True, exist_ok=True)
     return Updater(
         str(cache),
         "r://repository/metadata/",
         str(cache / "targets"),
         "r://repository/targets/",
-        Disk(directory),
+        Disk(served) if isinstance(served, Path) else served,
         UpdaterConfig(),
         bootstrap=trusted,
     )

@@ -16,6 +16,8 @@ from sekisho.appliance.core.errors import RejectedInput
 from sekisho.signatures.depot import repository, serve
 from sekisho.signatures.depot.keys import Ring
 from sekisho.signatures.depot.publishing import Outcome, publish
+from sekisho.signatures.depot.roles import ROLES
+from sekisho.signatures.depot.rotate import rotate
 from sekisho.signatures.depot.status import as_text, status
 from sekisho.signatures.depot.tree import Tree
 
@@ -45,6 +47,13 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     act = acts.add_parser("renew", help="sign again what is due (timer)")
     _common(act, keys=True)
     act.set_defaults(func=_renew)
+    act = acts.add_parser("rotate", help="replace all keys of a role by new ones")
+    act.add_argument("role", choices=list(ROLES), metavar="ROLE", help=", ".join(ROLES))
+    act.add_argument("--new-keys", type=Path, required=True, help="directory for the new keys")
+    act.add_argument("--lost", action="store_true", help="too few of the old keys are left to sign with")
+    act.add_argument("--passphrase", action="store_true", help="ask for a passphrase for new offline keys")
+    _common(act, keys=True)
+    act.set_defaults(func=_rotate)
     act = acts.add_parser("nginx-config", help="print how a plain web server hands it out")
     act.add_argument("--certificate", type=Path, required=True, help="PEM file of the server's certificate")
     act.add_argument("--key", type=Path, required=True, help="PEM file of the server's key")
@@ -93,6 +102,26 @@ def _renew(args: argparse.Namespace) -> int:
     left = status(_tree(args), _now())
     sys.stderr.write("".join(f"{line}\n" for line in left.todo))
     return int(left.in_trouble)
+
+
+def _rotate(args: argparse.Namespace) -> int:
+    passphrase = _new_passphrase(args) if ROLES[args.role].offline else None
+    made = rotate(
+        _tree(args),
+        _ring(args),
+        args.role,
+        args.new_keys,
+        _now(),
+        lost=args.lost,
+        passphrase=passphrase,
+        clock_is_right=args.clock_is_right,
+    )
+    sys.stdout.write(
+        f"{args.role} has new keys: {', '.join(made)}, below {args.new_keys}. The old ones sign nothing any more.\n"
+    )
+    if args.role not in ("root", "timestamp", "snapshot"):
+        sys.stdout.write("If they were stolen, rotate snapshot and timestamp too: boxes then forget what was forged.\n")
+    return 0
 
 
 def _publish(args: argparse.Namespace) -> int:

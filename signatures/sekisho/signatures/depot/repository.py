@@ -14,7 +14,7 @@ from sekisho.signatures.depot import keys, pruning
 from sekisho.signatures.depot.announced import tell
 from sekisho.signatures.depot.keys import KeysMissing, Ring
 from sekisho.signatures.depot.roles import DELEGATED, DELEGATED_PATHS, ROLES
-from sekisho.signatures.depot.signing import advance, begin, sign
+from sekisho.signatures.depot.signing import advance, begin, keys_of, sign
 from sekisho.signatures.depot.tree import Chain, Tree
 
 
@@ -89,7 +89,7 @@ def renew(tree: Tree, ring: Ring, now: dt.datetime, clock_is_right: bool = False
                 done.remove("root")
         if "targets" in done:
             try:
-                _at_hand(ring, chain.root, "targets")
+                ring.signers("targets", *keys_of(chain.root, "targets"))
             except KeysMissing:
                 done.remove("targets")
         if set(done) - {"root"}:
@@ -107,16 +107,11 @@ def renew(tree: Tree, ring: Ring, now: dt.datetime, clock_is_right: bool = False
     return done
 
 
-def _at_hand(ring: Ring, judge: Metadata[Root], role: str) -> None:
-    terms = judge.signed.get_delegated_role(role)
-    ring.signers(role, [judge.signed.get_key(keyid) for keyid in terms.keyids], terms.threshold)
-
-
 def due(chain: Chain, now: dt.datetime) -> list[str]:
     """Roles that are old enough to be signed again."""
     found = []
     for role, terms in ROLES.items():
         signed_at = chain.signed(role).expires - terms.life
-        if now >= signed_at + terms.renewed_after:
+        if role in chain.orphans or now >= signed_at + terms.renewed_after:
             found.append(role)
     return found

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
+from securesystemslib.signer import Key
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 
 from sekisho.appliance.core import utc
@@ -108,13 +109,17 @@ def sign(
     signed.expires = (now + ROLES[role].life).replace(microsecond=0)
     metadata = Metadata(signed)
     for judge in judges:
-        terms = judge.signed.get_delegated_role(role)
-        keys = [judge.signed.get_key(keyid) for keyid in terms.keyids]
-        for signer in ring.signers(role, keys, terms.threshold):
+        for signer in ring.signers(role, *keys_of(judge, role)):
             metadata.sign(signer, append=True)
     for judge in judges:
         judge.signed.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
     return metadata
+
+
+def keys_of(judge: Metadata[Root] | Metadata[Targets], role: str) -> tuple[list[Key], int]:
+    """The keys that `judge` lets sign `role`, and how many of them it takes."""
+    terms = judge.signed.get_delegated_role(role)
+    return [judge.signed.get_key(keyid) for keyid in terms.keyids], terms.threshold
 
 
 def _next(

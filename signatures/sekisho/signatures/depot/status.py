@@ -14,7 +14,7 @@ from sekisho.signatures.depot.roles import DELEGATED, ROLES
 from sekisho.signatures.depot.signing import issued
 from sekisho.signatures.depot.tree import Chain, Tree
 
-_TROUBLE: Final = ("urgent", "expired")
+_TROUBLE: Final = ("urgent", "expired", "orphaned")
 
 
 class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +29,8 @@ class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
     expires: str
     renew_from: str
     state: str
-    """`good`, `due` (sign again), `urgent` (little is left) or `expired` (boxes take nothing new)."""
+    """`good`, `due` (sign again), `urgent` (little is left), `expired` (boxes take nothing new)
+    or `orphaned` (its keys were replaced, and it was not signed by the new ones: boxes take nothing new)."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +94,9 @@ def _role(chain: Chain, role: str, now: dt.datetime) -> RoleStatus:
     expires = chain.signed(role).expires
     renew_from = expires - life + renewal
     state = "good"
-    if now >= expires:
+    if role in chain.orphans:
+        state = "orphaned"
+    elif now >= expires:
         state = "expired"
     elif now >= expires - life / 6:
         state = "urgent"
@@ -112,9 +115,13 @@ def _role(chain: Chain, role: str, now: dt.datetime) -> RoleStatus:
 
 
 def _todo(role: RoleStatus) -> str:
-    word = {"expired": "has expired, and boxes take nothing new", "urgent": f"expires on {role.expires[:10]}"}.get(
-        role.state, f"should be signed again before {role.expires[:10]}"
-    )
+    day = role.expires[:10]
+    word = {
+        "orphaned": "is not signed by its new keys yet, and boxes take nothing new",
+        "expired": "has expired, and boxes take nothing new",
+        "urgent": f"expires on {day}",
+        "due": f"should be signed again before {day}",
+    }[role.state]
     if role.offline:
         return (
             f"{role.role} {word}: bring {role.threshold} of its keys ({', '.join(role.keys)}) together and run"

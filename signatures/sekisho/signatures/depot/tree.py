@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from tuf.api.exceptions import RepositoryError
+from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, TargetFile, Targets, Timestamp
 
 from sekisho.appliance.core.errors import DeviceFault
@@ -51,6 +51,8 @@ class Chain:
     snapshot: Metadata[Snapshot]
     targets: Metadata[Targets]
     sig: Metadata[Targets]
+    orphans: frozenset[str] = frozenset()
+    """Roles whose keys the newest root replaced, and that were not signed again: a rotation was cut short."""
 
     def signed(self, role: str) -> Signed:
         found: Signed = getattr(self, role).signed
@@ -149,24 +151,45 @@ class Tree:
             raise DeviceFault(f"The repository in {self.directory} is damaged: {MANIFEST}: {err}.") from err
 
     def _chain(self) -> Chain:
-        root = Metadata[Root].from_bytes(self.versioned(1, "root").read_bytes())
-        root.signed.verify_delegate("root", root.signed_bytes, root.signatures)
-        while (path := self.versioned(root.signed.version + 1, "root")).is_file():
+        roots = [Metadata[Root].from_bytes(self.versioned(1, "root").read_bytes())]
+        roots[0].signed.verify_delegate("root", roots[0].signed_bytes, roots[0].signatures)
+        while (path := self.versioned(roots[-1].signed.version + 1, "root")).is_file():
             later = Metadata[Root].from_bytes(path.read_bytes())
-            for judge in (root, later):
+            for judge in (roots[-1], later):
                 judge.signed.verify_delegate("root", later.signed_bytes, later.signatures)
-            root = later
+            roots.append(later)
         timestamp = Metadata[Timestamp].from_bytes((self.metadata / "timestamp.json").read_bytes())
-        root.signed.verify_delegate("timestamp", timestamp.signed_bytes, timestamp.signatures)
         snapshot = Metadata[Snapshot].from_bytes(self._named("snapshot", timestamp.signed.snapshot_meta))
-        root.signed.verify_delegate("snapshot", snapshot.signed_bytes, snapshot.signatures)
         targets = Metadata[Targets].from_bytes(self._named("targets", snapshot.signed.meta["targets.json"]))
-        root.signed.verify_delegate("targets", targets.signed_bytes, targets.signatures)
         sig = Metadata[Targets].from_bytes(self._named(DELEGATED, snapshot.signed.meta[f"{DELEGATED}.json"]))
+        orphans = {
+            role
+            for role, found in (("timestamp", timestamp), ("snapshot", snapshot), ("targets", targets))
+            if _orphaned(roots, role, found)
+        }
         targets.signed.verify_delegate(DELEGATED, sig.signed_bytes, sig.signatures)
-        return Chain(root, timestamp, snapshot, targets, sig)
+        return Chain(roots[-1], timestamp, snapshot, targets, sig, frozenset(orphans))
 
     def _named(self, role: str, told: MetaFile) -> bytes:
         data = self.versioned(told.version, role).read_bytes()
         told.verify_length_and_hashes(data)
         return data
+
+
+def _orphaned(
+    roots: list[Metadata[Root]], role: str, found: Metadata[Timestamp] | Metadata[Snapshot] | Metadata[Targets]
+) -> bool:
+    """Whether only the root before the newest vouches for it.
+
+    Raises:
+        UnsignedMetadataError: neither does.
+
+    """
+    try:
+        roots[-1].signed.verify_delegate(role, found.signed_bytes, found.signatures)
+    except UnsignedMetadataError:
+        if len(roots) == 1:
+            raise
+        roots[-2].signed.verify_delegate(role, found.signed_bytes, found.signatures)
+        return True
+    return False
