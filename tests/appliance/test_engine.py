@@ -12,8 +12,9 @@ import pytest
 
 from sekisho.appliance import control, suricata
 from sekisho.appliance.core.settings import parse
-from sekisho.appliance.engine import Engine, RuleSet, count_rules
+from sekisho.appliance.engine import Engine, RuleSet
 from sekisho.appliance.logs import set_aside
+from sekisho.appliance.rendering import count_rules
 from sekisho.telemetry.events import Event, Health
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
@@ -57,7 +58,7 @@ class Care:
 
     def loaded(self) -> tuple[int, int]:
         stats = control.ruleset_stats(self.settings.control_socket)
-        return stats.rules_loaded - count_rules(suricata.steer_rules()), stats.rules_failed
+        return stats.rules_loaded - count_rules(suricata.steer_rules()) - 1, stats.rules_failed
 
     def end(self) -> None:
         self.stop.set()

@@ -21,7 +21,7 @@ from scapy.utils import wrpcap
 from sekisho.appliance import known, suricata
 from sekisho.appliance.core.known import KnownFile, KnownFiles
 from sekisho.appliance.core.settings import parse
-from sekisho.appliance.engine import RuleSet, count_rules
+from sekisho.appliance.rendering import RuleSet, count_rules
 
 SIZES = (known.SMALL.start, 1000, 20_000, known.SMALL.stop - 1, known.SMALL.stop, 60_000, 300_000)
 MSS = 1400

@@ -16,6 +16,7 @@ GOLDEN = """\
 :SK_LOOK - [0:0]
 :SK_KEEP - [0:0]
 :SK_SEEN - [0:0]
+:SK_CANARY - [0:0]
 :SK_Q0 - [0:0]
 :SK_Q1 - [0:0]
 -A SK_LOOK -m mark --mark 0x400/0x400 -j RETURN
@@ -31,6 +32,8 @@ GOLDEN = """\
 -A SK_Q0 -j NFQUEUE --queue-num 0 --queue-bypass
 -A SK_Q1 -j MARK --set-mark 0x1001
 -A SK_Q1 -j NFQUEUE --queue-num 1 --queue-bypass
+-A SK_CANARY -m mark --mark 0x7ca00000 -j SK_Q0
+-A SK_CANARY -m mark --mark 0x7ca00001 -j SK_Q1
 -A SK_SEEN -j MARK --or-mark 0x1
 -A SK_KEEP -m mark --mark 0x80/0x80 -j CONNMARK --or-mark 0x80
 -A SK_KEEP -m mark --mark 0x200/0x200 -j CONNMARK --or-mark 0x200

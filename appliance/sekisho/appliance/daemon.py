@@ -1,6 +1,7 @@
 """The box's own daemon: puts the bridge and the rules up, then runs its threads until SIGTERM.
 
 Main thread: the bypass watchdog, ten looks a second, never blocked by the others. `engine`: Suricata's life.
+`proof`: whether it works with its rules.
 `inventory`: the LAN's devices. `responder`: tells whoever is refused. `packets`: reports what packet rules hit.
 `coverage`: which bytes were looked at. SIGHUP chooses the rule set anew. When the daemon ends the bridge and its rules
 stay: traffic goes on, uninspected where the engine ended with it. A thread that fails unexpectedly ends the daemon,
@@ -33,6 +34,7 @@ from sekisho.appliance.inventory import Listener
 from sekisho.appliance.known import KnownFiles
 from sekisho.appliance.packetfilter import PacketFilter
 from sekisho.appliance.refusal import Responder
+from sekisho.appliance.watch import Watch
 from sekisho.appliance.watchdog import BypassWatchdog, Part, Report, RestartEngine, SetMode, observe
 from sekisho.policy.live import Live
 from sekisho.signatures import compiler
@@ -41,6 +43,8 @@ from sekisho.telemetry.events import Bypass, Health
 LOOK_S: Final = 0.1
 PUBLISH_S: Final = 1.0
 INTACT_S: Final = 10.0
+FULL: Final = 500
+"""Packets waiting in a queue from which on it may be passing some by."""
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +77,17 @@ class Daemon:
         self.queues = suricata.queue_count(settings)
         self.closed = settings.inspection.fail_mode == "closed"
         self.watchdog = BypassWatchdog(self.queues, self.closed, self._saved_accounts())
+        self.watch = Watch(settings, self.engine, self.findings.report, self._excused)
         self.stop = threading.Event()
         self.failed = False
 
     def _choose(self) -> RuleSet:
         return self.known.choose(self.policy.choose(choose_rules(self.settings)))
+
+    def _excused(self) -> bool:
+        """Whether canaries may miss the engine now: it is absent or hangs, or its queue is full and passes packets."""
+        full = any(queue.waiting > FULL for queue in observe(self.settings.gate_beat).queues.values())
+        return full or bool(self.watchdog.engine.reason) or not netfilter.canaries_led()
 
     def _saved_accounts(self) -> tuple[Part, ...]:
         try:
@@ -126,6 +136,7 @@ class Daemon:
             threading.Thread(target=self._guarded, args=(work,), name=name)
             for name, work in (
                 ("engine", self.engine.run),
+                ("proof", self.watch.run),
                 ("policy", lambda stop: self.policy.run(stop, self.engine)),
                 ("known", lambda stop: self.known.run(stop, self.engine)),
                 ("inventory", self.listener.run),

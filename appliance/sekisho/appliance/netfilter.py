@@ -61,6 +61,7 @@ _BARE_ACK: Final = {
 }
 _BYPASSED: Final = f"{marks.BYPASS:#x}/{marks.BYPASS:#x}"
 _REFUSED: Final = f"{marks.REFUSE:#x}/{marks.REFUSE:#x}"
+_CANARY: Final = f"{marks.CANARY:#x}/{marks.CANARY_MASK:#x}"
 _KEPT: Final = marks.CUT | marks.DEEP | marks.WATCHED
 HOOKS: Final = (
     ("mangle", "FORWARD", ("-m", "physdev", "--physdev-is-bridged", "-j", "SK_LOOK")),
@@ -71,9 +72,10 @@ HOOKS: Final = (
         "POSTROUTING",
         ("-p", "tcp", "-m", "connmark", "--mark", _BYPASSED, "-j", "MARK", "--or-mark", f"{marks.EXPRESS:#x}"),
     ),
+    ("mangle", "OUTPUT", ("-o", "lo", "-p", "udp", "-m", "mark", "--mark", _CANARY, "-j", "SK_CANARY")),
 )
 CHAINS: Final = {
-    "mangle": ("SK_LOOK", "SK_KEEP", "SK_SEEN", *(f"SK_Q{i}" for i in range(16))),
+    "mangle": ("SK_LOOK", "SK_KEEP", "SK_SEEN", "SK_CANARY", *(f"SK_Q{i}" for i in range(16))),
     "filter": ("SK_GATE", "SK_SAVE", "SK_REFUSE", "SK_FILES", "SK_UNKNOWN", "SK_HOLD"),
 }
 
@@ -96,8 +98,10 @@ def plan(queues: int, fail_closed: bool, mode: Mode = NORMAL) -> str:
     """
     if not 1 <= queues <= 16:
         raise ValueError(f"{queues} queues")
-    lines = ["*mangle", *(f":{chain} - [0:0]" for chain in CHAINS["mangle"][: 3 + queues])]
+    lines = ["*mangle", *(f":{chain} - [0:0]" for chain in CHAINS["mangle"][: 4 + queues])]
     lines += _look(queues, fail_closed, mode)
+    # By the very rule that leads the customer's packets there: around the engine with them, stopped with them.
+    lines += [f"-A SK_CANARY -m mark --mark {marks.CANARY | i:#x} -j SK_Q{i}" for i in range(queues)]
     lines.append(f"-A SK_SEEN -j MARK --or-mark {marks.SEEN:#x}")
     lines += [_or_connmark("SK_KEEP", bit) for bit in (marks.CUT, marks.DEEP)]
     unknown = f"-A SK_KEEP -m mark --mark {marks.WATCHED:#x}/{marks.WATCHED:#x} -m conntrack --ctdir"
@@ -249,6 +253,14 @@ def intact() -> bool:
         return refusal.present() and all(_present(tool, *hook) for tool in TOOLS for hook in HOOKS)
     except (OSError, subprocess.TimeoutExpired) as err:
         raise DeviceFault(f"The packet rules could not be read: {err}.") from err
+
+
+def canaries_led() -> bool:
+    """Whether the rule that leads the engine's canaries into its queues is in force."""
+    try:
+        return _present(TOOLS[0], *HOOKS[-1])
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def remove() -> None:

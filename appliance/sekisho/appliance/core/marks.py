@@ -57,5 +57,9 @@ WATCHED: Final = 0x1000000
 leaves with it ends UNKNOWN. The answer to a first SYN leaves with it, and begins that. (On connections the bit is the
 firewall's.)"""
 
+CANARY: Final = 0x7CA00000
+"""Packet only, on the loopback device: one of the engine's canaries, for the queue in the lowest four bits."""
+CANARY_MASK: Final = 0xFFFFFFF0
+
 FILES: Final = HTTP | MAIL | FTPDATA | POP3 | IMAP | SMB
 SAVED: Final = BYPASS | UNKNOWN | FILES | CUT | PPPOE | DEEP | REFUSE | WHY

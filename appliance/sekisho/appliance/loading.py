@@ -1,0 +1,94 @@
+"""Gives rules to the engine: renders a set, writes the configuration, has it read. What came of it is proof.py's."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from typing import Final
+
+from sekisho.appliance import control, rendering, suricata
+from sekisho.appliance.core import muting
+from sekisho.appliance.core.errors import DeviceFault
+from sekisho.appliance.core.fsio import write_atomic
+from sekisho.appliance.core.settings import Settings
+from sekisho.appliance.rendering import Load, RuleSet
+
+RELOAD_S: Final = 120.0
+BUSY_S: Final = 0.3
+_WORD: Final = re.compile(r"rules-[0-9a-f]{16}\.rules")
+
+log = logging.getLogger(__name__)
+
+
+class Loader:
+    """The engine's configuration file and the rule files beside it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._dir = settings.control_socket.parent
+        self.config = self._dir / "suricata.yaml"
+        self._muting: tuple[tuple[int, int], ...] = ()
+
+    def muting_changed(self) -> bool:
+        """Whether other rules are muted, or on trial, than when a set was rendered last."""
+        return muting.stamps(self._settings) != self._muting
+
+    def prepare(self, wanted: RuleSet) -> Load:
+        """The set as it is to be loaded now.
+
+        Raises:
+            RejectedInput: the set cannot be read, or is not what it says.
+            DeviceFault: its file cannot be written.
+
+        """
+        self._muting = muting.stamps(self._settings)
+        detect = self._settings.inspection.mode == "detect"
+        return rendering.prepare(wanted, muting.both(self._settings), self._dir, detect=detect)
+
+    def write(self, load: Load) -> None:
+        """Make `load` what the engine reads at its next start or reload.
+
+        Raises:
+            DeviceFault: the configuration cannot be written.
+
+        """
+        try:
+            write_atomic(self.config, self._text(load).encode())
+        except OSError as err:
+            raise DeviceFault(f"{self.config} cannot be written: {err.strerror}.") from err
+
+    def left(self, load: Load) -> str:
+        """What a predecessor's configuration is beside this load's: "same", "rules" (only they differ), or "other"."""
+        try:
+            found = self.config.read_text()
+        except (OSError, UnicodeDecodeError):
+            return "other"
+        wanted = self._text(load)
+        if found == wanted:
+            return "same"
+        return "rules" if _WORD.sub("", found) == _WORD.sub("", wanted) else "other"
+
+    def reload(self, load: Load) -> None:
+        """Have the running engine read `load`; returns when it says that it has, which proves nothing.
+
+        Raises:
+            PeerError: it ended, or does not answer in `RELOAD_S`.
+            DeviceFault: the configuration cannot be written.
+
+        """
+        self.write(load)
+        deadline = time.monotonic() + RELOAD_S
+        while True:
+            reply = control.ask(self._settings.control_socket, "reload-rules", max(1.0, deadline - time.monotonic()))
+            log.info("reload answered %s %s", reply.result, reply.message)
+            if reply.result == "OK" or time.monotonic() > deadline:
+                return
+            time.sleep(BUSY_S)  # somebody's reload is under way, maybe of rules that are gone: ours comes after it
+
+    def prune(self, *kept: Load) -> None:
+        """Delete the rule files of former loads."""
+        rendering.prune(self._dir, *kept)
+
+    def _text(self, load: Load) -> str:
+        return suricata.model(self._settings, load.files).render()

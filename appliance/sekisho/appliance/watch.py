@@ -1,0 +1,193 @@
+"""Looks every few seconds whether the engine still works with its rules, says so (core.standing), and has it repaired.
+
+An engine can lose its rules without a word: somebody's signal makes it read a file that is gone, and it goes on with
+none. So its counts are asked and a canary is flown, all the time. What is wrong beyond doubt (counts) is repaired at
+once; a canary that got through is tried again first, and says nothing where packets are led around the engine, its
+queue is full, or no process holds it: those have their own watch (watchdog.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from sekisho.appliance import control
+from sekisho.appliance.account import Account, EngineState
+from sekisho.appliance.core import standing, utc
+from sekisho.appliance.core.errors import PeerError
+from sekisho.appliance.core.settings import Settings
+from sekisho.appliance.core.standing import Standing
+from sekisho.appliance.engine import Engine
+from sekisho.appliance.proof import Proof
+from sekisho.telemetry.events import Event, Signatures
+
+EVERY_S: Final = 2.0
+CHANGE_S: Final = 0.2
+"""How often is looked whether something changed, and, after a miss, again."""
+MISSES: Final = 4
+"""Canaries that get through one after the other before the engine is blamed."""
+COUNTERS_S: Final = 8.0
+"""The engine itself sums its counters this often."""
+REPAIR_S: Final = (0.0, 15.0, 60.0, 600.0)
+"""Between one repair and the next, the last for ever."""
+TOLD_S: Final = (60.0, 600.0)
+
+log = logging.getLogger(__name__)
+
+
+class Watch:
+    """One engine's."""
+
+    def __init__(
+        self, settings: Settings, engine: Engine, report: Callable[[Event], None], excused: Callable[[], bool]
+    ) -> None:
+        """`excused`: whether packets do not reach the engine now for a reason that others see to."""
+        self._settings = settings
+        self._engine = engine
+        self._report = report
+        self._excused = excused
+        self._account = Account()
+        self._standing = Standing(at=0.0)
+        self._good_at = time.monotonic()
+        self._misses = 0
+        self._silent_since: float | None = None
+        self._told = 0.0
+        self._repairs = 0
+        self._repair_at = 0.0
+        self._counters_at = 0.0
+        self._starts = 0
+        self._sent_before = 0
+        self._passed = self._stopped = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Look until `stop`."""
+        looked = 0.0
+        while not stop.wait(CHANGE_S):
+            account, now = self._engine.account, time.monotonic()
+            if account is not self._account or self._misses or now - looked >= EVERY_S:
+                looked = now
+                self.look(account)
+        self._write(Standing(at=time.monotonic(), loads=self._engine.account.loads))
+
+    def look(self, account: Account) -> None:
+        """One look at what `account` says should be so."""
+        self._account = account
+        if account.load is None:
+            self._misses = 0
+            self._say(account, None)
+        elif account.changing:
+            self._say(account, None, keep=True)
+        else:
+            proof = self._engine.prover.look(account.load)
+            if self._engine.account is account:
+                self._judge(account, proof)
+                self._count(self._engine.state)
+                self._say(account, proof)
+
+    def _judge(self, account: Account, proof: Proof) -> None:
+        load = account.load
+        if load is None:
+            return
+        now = time.monotonic()
+        if proof.loaded >= 0 and not proof.counts(load):
+            self._silent(now, f"rules: {proof.loaded} of {load.expected} are loaded, {proof.failed} failed.")
+        elif proof.canary == "missed" and not self._excused():
+            self._misses += 1
+            if self._misses >= MISSES:
+                self._silent(now, "canary: a packet that the rules must stop got through the engine.")
+        else:
+            self._misses = 0
+            if proof.whole(load):
+                self._well(now)
+
+    def _silent(self, now: float, detail: str) -> None:
+        if self._silent_since is None:
+            self._silent_since, self._told, self._repairs, self._repair_at = self._good_at, 0.0, 0, now
+            log.error("the engine is silent: %s", detail)
+            self._tell("silent", now, detail)
+        seconds = now - self._silent_since
+        if reached := [mark for mark in TOLD_S if self._told < mark <= seconds]:
+            self._told = reached[-1]
+            self._tell("silent", now, detail)
+        if now >= self._repair_at:
+            self._repair_at = now + REPAIR_S[min(self._repairs + 1, len(REPAIR_S) - 1)]
+            self._repairs += 1
+            self._engine.request_repair()
+
+    def _well(self, now: float) -> None:
+        if self._silent_since is not None:
+            log.warning("the engine has its rules again")
+            self._tell("repaired", now, "proven: its rules are counted and its canaries caught again.")
+            self._silent_since = None
+        self._good_at = now
+
+    def _tell(self, state: str, now: float, detail: str) -> None:
+        found, load = self._standing, self._account.load
+        self._report(
+            Signatures(
+                at=utc.now(),
+                state="silent" if state == "silent" else "repaired",
+                set=load.set_id[:16] if load else "",
+                rules=found.rules,
+                failed=found.failed,
+                seconds=round(now - (self._silent_since or now), 1),
+                detail=detail,
+            )
+        )
+
+    def _count(self, state: EngineState) -> None:
+        """The engine's own packet counters, without the canaries."""
+        now = time.monotonic()
+        if state.starts != self._starts:
+            self._starts, self._sent_before = state.starts, self._engine.prover.sent
+            self._passed = self._stopped = 0
+        elif now - self._counters_at < COUNTERS_S:
+            return
+        self._counters_at = now
+        try:
+            message = control.ask(self._settings.control_socket, "dump-counters").message
+            counted = message["ips"]
+            own = self._engine.prover.sent - self._sent_before
+            self._passed = max(self._passed, int(counted["accepted"]) - own, 0)
+            self._stopped = max(self._stopped, int(counted["blocked"]) - own, 0)
+        except (PeerError, KeyError, TypeError, ValueError) as err:
+            log.debug("no counters: %s", err)
+
+    def _say(self, account: Account, proof: Proof | None, *, keep: bool = False) -> None:
+        load, last = account.load, self._standing
+        if proof is None or load is None:
+            found = last if keep else Standing(at=0.0)
+        else:
+            flown = proof.canary != "untried"
+            rules, failed = (proof.loaded, proof.failed) if proof.loaded >= 0 else (last.rules + load.own, last.failed)
+            found = Standing(
+                at=0.0,
+                set_id=load.set_id,
+                rules=max(0, rules - load.own),
+                expected=load.rules,
+                failed=failed,
+                canary=proof.canary,
+                canary_at=proof.at if flown else last.canary_at,
+                muted=load.muted,
+                soaking=load.soaking,
+                accepted=self._passed,
+                blocked=self._stopped,
+            )
+        self._engine.state.canary = found.canary
+        self._write(found, account)
+
+    def _write(self, found: Standing, account: Account | None = None) -> None:
+        if account is not None:
+            found = msgspec.structs.replace(
+                found, at=time.monotonic(), loads=account.loads, refused=account.refused, why=account.why
+            )
+        self._standing = found
+        try:
+            standing.write(self._settings, "engine", found)
+        except OSError as err:
+            log.warning("what the engine works with cannot be said: %s", err)
