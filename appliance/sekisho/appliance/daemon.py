@@ -1,11 +1,11 @@
 """The box's own daemon: puts the bridge and the rules up, then runs its threads until SIGTERM.
 
-Main thread: the bypass watchdog, ten looks a second, never blocked by the others. `engine`: Suricata's life.
-`proof`: whether it works with its rules.
-`inventory`: the LAN's devices. `responder`: tells whoever is refused. `packets`: reports what packet rules hit.
-`coverage`: which bytes were looked at. SIGHUP chooses the rule set anew. When the daemon ends the bridge and its rules
-stay: traffic goes on, uninspected where the engine ended with it. A thread that fails unexpectedly ends the daemon,
-which the service manager starts again; a killed daemon's engine goes on and is adopted.
+Main thread: the bypass watchdog, ten looks a second, never blocked by the others. `engine`: Suricata's life. `proof`:
+whether it works with its rules. `inventory`: the LAN's devices. `responder`: tells whoever is refused. `packets`:
+reports what packet rules hit. `coverage`: which bytes were looked at. SIGHUP chooses the rule set anew. When the
+daemon ends the bridge and its rules stay: traffic goes on, uninspected where the engine ended with it. A thread that
+fails unexpectedly ends the daemon, which the service manager starts again; a killed daemon's engine goes on and is
+adopted.
 """
 
 from __future__ import annotations
