@@ -12,7 +12,7 @@ from sekisho.telemetry.events import Event
 
 OFF_CAP_S: Final = 200 * 366 * 86400.0
 """No clock is further off than from one end of a certificate's calendar to the other."""
-_TIMES: Final = frozenset({"at", "until", "first_seen", "last_seen", "hour"})
+_TIMES: Final = frozenset({"at", "until", "first_seen", "last_seen", "hour", "checked"})
 """Fields that hold a time, in events and in what events hold."""
 
 

@@ -56,7 +56,7 @@ def listed(db: sa.Connection, scope: Scope, state: State, reseller: str = "", af
     """Boxes of a state by name; one more than `PAGE` where there are more."""
     of = _of(scope, state, reseller, after).subquery()
     rows = db.execute(sa.select(of).order_by(of.c.box).limit(PAGE + 1)).all()
-    return _named(db, scope, rows)
+    return named(db, scope, rows)
 
 
 def noisy(db: sa.Connection, days: int, today: dt.date) -> list[Noisy]:
@@ -67,6 +67,11 @@ def noisy(db: sa.Connection, days: int, today: dt.date) -> list[Noisy]:
     query = query.where(NOISE_RULE.c.day >= first, NOISE_RULE.c.day <= str(today))
     query = query.group_by(NOISE_RULE.c.function, NOISE_RULE.c.sid).order_by(boxes.desc(), count.desc()).limit(NOISY)
     return [Noisy(function, sid, name, int(on), int(number)) for function, sid, name, on, number in db.execute(query)]
+
+
+def connected(scope: Scope) -> sa.Select[Any]:
+    """(box, tenant, changed_at, reseller) of the boxes that are connected."""
+    return _of(scope, "online")
 
 
 def _of(scope: Scope, state: State, reseller: str = "", after: str = "") -> sa.Select[Any]:
@@ -90,7 +95,8 @@ def _count(query: sa.Select[Any]) -> sa.Select[Any]:
     return sa.select(sa.func.count()).select_from(query.subquery())
 
 
-def _named(db: sa.Connection, scope: Scope, rows: list[Any] | Any) -> list[Placed]:
+def named(db: sa.Connection, scope: Scope, rows: list[Any] | Any) -> list[Placed]:
+    """Such rows with the names that people know."""
     of = {row.tenant for row in rows}
     names = {tenant.id: tenant.name for tenant in tenants.some(db, scope, sorted(of))}
     sites = {tenant: tenants.sites(db, tenant) for tenant in of}
@@ -127,7 +133,7 @@ def behind(db: sa.Connection, scope: Scope, newest: str, after: str = "") -> lis
     said = _of(scope, "online", after=after).add_columns(_VERSION).subquery()
     query = sa.select(said).where(said.c.version != newest).order_by(said.c.box).limit(PAGE + 1)
     rows = db.execute(query).all()
-    return list(zip(_named(db, scope, rows), (row.version for row in rows), strict=True))
+    return list(zip(named(db, scope, rows), (row.version for row in rows), strict=True))
 
 
 _VERSION = (

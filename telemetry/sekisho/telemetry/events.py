@@ -323,7 +323,7 @@ class Signatures(_Told, tag="signatures", frozen=True):
     refused: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)] = 0
     """Number of the newest set that was refused or rolled back and is not in force; 0: none."""
     sids: list[int] = []
-    """Rules of the set that the soak or the centre muted, at most `MUTED_SIDS`."""
+    """Rules of the set that are muted, at most `MUTED_SIDS`; with "muted" those that were added."""
     seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """"silent", "repaired": how long the inspector has been, or was, without its rules."""
     detail: str = ""

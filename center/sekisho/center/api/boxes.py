@@ -12,13 +12,14 @@ from litestar.exceptions import NotFoundException
 from litestar.params import PathParameter
 
 from sekisho.appliance.core.names import NAME
-from sekisho.center import health, tenants
+from sekisho.center import health, rulesets, tenants
 from sekisho.center.api import problems
 from sekisho.center.api.desk import Desk, Tenant, about
 from sekisho.center.api.paging import LIMIT, Cursor, Limit, Word, mark, place
 from sekisho.center.api.words import moment
 from sekisho.center.ca.tables import BOX_IDENTITY
 from sekisho.center.health import BoxHealth
+from sekisho.center.rulesets import Ruleset
 from sekisho.center.scope import Scope
 from sekisho.center.views import alert_list
 
@@ -38,6 +39,30 @@ class Vitals(msgspec.Struct, frozen=True):
     uptime_s: int
 
 
+class Signatures(msgspec.Struct, frozen=True):
+    """The rule set it inspects with, by its last word."""
+
+    told_at: dt.datetime | None
+    number: int
+    """Published number; 0: it does not come from the centre."""
+    in_use_since: dt.datetime | None
+    built_at: dt.datetime | None
+    checked_at: dt.datetime | None
+    """When it last learned which set is newest."""
+    freshness: rulesets.Grade
+    """unknown: there is no certain word; own: it does not take rules from the centre."""
+    rules: int
+    yara_rules: int
+    failed_rules: int
+    muted_rules: list[int]
+    """Numbers of rules that are left out."""
+    refused_number: int | None
+    """The newest set it refused or took back; the one before stays in use."""
+    refused_at: dt.datetime | None
+    without_rules_since: dt.datetime | None
+    """Some part of it works without the rules it should have; null: none does."""
+
+
 class Box(msgspec.Struct, frozen=True):
     """One UTM."""
 
@@ -55,6 +80,8 @@ class Box(msgspec.Struct, frozen=True):
     """Some part of it said last that it does not look at traffic; null: none did."""
     vitals: Vitals | None
     """Of the last week; null: there are none."""
+    signatures: Signatures | None
+    """null: it has not spoken of them."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -136,11 +163,12 @@ def listed(db: sa.Connection, scope: Scope, after: str, limit: int, box: str = "
 def _boxes(db: sa.Connection, desk: Desk, tenant: str, rows: list[sa.Row[Any]]) -> list[Box]:
     known = {one.box: one for one in health.boxes(db, about(tenant), tenant, desk.now())}
     off = dict(alert_list.uninspected(db, about(tenant)))
-    sites = tenants.sites(db, tenant)
-    return [_box(row, known.get(row.box), sites.get(row.box, ""), off.get(row.box, "")) for row in rows]
+    sites, now = tenants.sites(db, tenant), desk.now()
+    sets = {box: _signatures(one, now) for box, one in rulesets.of_boxes(db, about(tenant)).items()}
+    return [_box(row, known.get(row.box), sites.get(row.box, ""), off.get(row.box, ""), sets) for row in rows]
 
 
-def _box(row: sa.Row[Any], known: BoxHealth | None, site: str, off: str) -> Box:
+def _box(row: sa.Row[Any], known: BoxHealth | None, site: str, off: str, sets: dict[str, Signatures]) -> Box:
     return Box(
         box=row.box,
         site=site,
@@ -150,6 +178,25 @@ def _box(row: sa.Row[Any], known: BoxHealth | None, site: str, off: str) -> Box:
         heard_at=moment(known.heard) if known else None,
         not_inspecting_since=moment(off),
         vitals=_vitals(known.vital) if known and known.vital else None,
+        signatures=sets.get(row.box),
+    )
+
+
+def _signatures(of: Ruleset, now: dt.datetime) -> Signatures:
+    return Signatures(
+        told_at=moment(of.at),
+        number=of.number,
+        in_use_since=moment(of.since),
+        built_at=moment(of.built),
+        checked_at=moment(of.checked),
+        freshness=of.grade(now),
+        rules=of.rules,
+        yara_rules=of.yara,
+        failed_rules=of.failed,
+        muted_rules=of.muted,
+        refused_number=of.refused or None,
+        refused_at=moment(of.refused_at),
+        without_rules_since=moment(of.silent),
     )
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from litestar import Request, Response, Router, get
 from litestar.params import QueryParameter
 
-from sekisho.center import fleet, roster
+from sekisho.center import fleet, roster, rulesets
 from sekisho.center.ca import lookup
 from sekisho.center.portal.rendering import Portal
 from sekisho.center.portal.viewer import viewer
@@ -17,6 +17,7 @@ DAYS = (2, 7)
 _Text = Annotated[str, QueryParameter(max_length=lookup.CLUE_CAP)]
 _Days = Annotated[int, QueryParameter(ge=1, le=366)]
 _Name = Annotated[str, QueryParameter(max_length=64)]
+_Mark = Annotated[str, QueryParameter(max_length=70)]
 
 
 def router(portal: Portal) -> Router:
@@ -65,6 +66,22 @@ def router(portal: Portal) -> Router:
         shown = found[: fleet.PAGE]
         return portal.page(request, "fleet/versions.html", versions=known, found=shown, further=further)
 
+    @get("/fleet/rules", right="fleet.see", sync_to_thread=True)
+    def rules(request: Request[Any, Any, Any], after: _Mark = "") -> Response[Any]:
+        """Which boxes' rules need a look."""
+        scope, now = viewer(request).scope, portal.now()
+        with portal.reading.reading() as db:
+            found = rulesets.troubled(db, scope, now, after)
+            values: dict[str, Any] = {
+                "counts": rulesets.counted(db, scope, now),
+                "newest": rulesets.newest(db),
+                "running": rulesets.running(db, scope),
+                "muted": rulesets.muted(db, scope),
+            }
+        last = rulesets.mark(found[fleet.PAGE - 1]) if len(found) > fleet.PAGE else ""
+        further = "/fleet/rules?" + urlencode({"after": last}) if last else ""
+        return portal.page(request, "fleet/rules.html", found=found[: fleet.PAGE], further=further, **values)
+
     @get("/fleet/certificates", right="fleet.see", sync_to_thread=True)
     def certificates(request: Request[Any, Any, Any], q: _Text = "") -> Response[Any]:
         """Whose certificate this is."""
@@ -72,4 +89,4 @@ def router(portal: Portal) -> Router:
             found = lookup.search(db, viewer(request).scope, q, portal.now())
         return portal.page(request, "fleet/certificates.html", q=q, found=found)
 
-    return Router("/", route_handlers=[overview, noise, versions, certificates])
+    return Router("/", route_handlers=[overview, noise, versions, rules, certificates])

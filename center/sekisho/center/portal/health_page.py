@@ -10,7 +10,7 @@ from litestar import Request, Response, Router, get
 from litestar.exceptions import NotFoundException
 from litestar.params import PathParameter
 
-from sekisho.center import health
+from sekisho.center import health, rulesets
 from sekisho.center.health import Day, Moment, Part, Vital
 from sekisho.center.portal import charts
 from sekisho.center.portal.charts import Series
@@ -29,8 +29,9 @@ def router(portal: Portal) -> Router:
     def listing(request: Request[Any, Any, Any]) -> Response[Any]:
         who = viewer(request)
         with portal.reading.reading() as db:
-            found = health.boxes(db, who.here, who.tenant, portal.now())
-        return portal.page(request, "health/list.html", boxes=found, lasted=_lasted(who))
+            found, now = health.boxes(db, who.here, who.tenant, portal.now()), portal.now()
+            grades = {box: one.grade(now) for box, one in rulesets.of_boxes(db, who.here).items()}
+        return portal.page(request, "health/list.html", boxes=found, grades=grades, lasted=_lasted(who))
 
     @get("/health-of-boxes/{box:str}", right="health.see", sync_to_thread=True)
     def one(request: Request[Any, Any, Any], box: Box) -> Response[Any]:
@@ -46,6 +47,8 @@ def router(portal: Portal) -> Router:
                 "moments": health.moments(db, who.here, box, now),
                 "dropped": health.dropped(db, box),
                 "refused": health.refused(db, box, now),
+                "rules": (rules := rulesets.of_boxes(db, who.here, box).get(box)),
+                "grade": rules.grade(now) if rules else "unknown",
             }
         return portal.page(
             request,

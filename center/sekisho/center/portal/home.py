@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from litestar import Request, Response, Router, get
 
 from sekisho.appliance.core import utc
-from sekisho.center import bulletins, pulse, tenants
+from sekisho.center import bulletins, pulse, rulesets, tenants
 from sekisho.center.portal import alert_view, charts
 from sekisho.center.portal.charts import Chart, Series
 from sekisho.center.portal.rendering import Portal
@@ -98,11 +98,18 @@ def standing(db: sa.Connection, scope: Scope, waiting: int, now: dt.datetime) ->
         if box in there
         for name in [next(place for one, place, _, _ in boxes if one == box)]
     ]
+    sets = rulesets.of_boxes(db, scope)
+    places = [(place, sets[box]) for box, place, _, _ in boxes if box in sets]
+    bad += [
+        ("rules_silent", {"box": place, "at": one.silent}, "/health-of-boxes") for place, one in places if one.silent
+    ]
     heard = pulse.heard(db)
     if heard and now - dt.datetime.fromisoformat(heard) > DEAF:
         unknown.append(("deaf", {"at": heard}, ""))
     unknown += [("offline", {"box": place, "at": at}, "") for _, place, state, at in boxes if state != "on"]
-    return Standing("bad" if bad else "unknown" if unknown else "good", bad + unknown)
+    old = [place for place, one in places if one.grade(now) == "stale"]
+    aged = [("rules_stale", {"box": old[0], "number": len(old)}, "/health-of-boxes")] if old else []
+    return Standing("bad" if bad else "unknown" if unknown else "good", [*bad, *unknown, *aged])
 
 
 def by_day(sums: list[Sum], now: dt.datetime, zone: str) -> dict[dt.date, Day]:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sekisho.center.database import insert_new, metadata
 from sekisho.center.settings import Days
 from sekisho.center.views.model import Row, Slice
-from sekisho.telemetry.events import Bypass, Event, Gap, Health, Vitals
+from sekisho.telemetry.events import Bypass, Event, Gap, Health, Signatures, Vitals
 
 WORD_CAP: Final = 64
 PARTS_CAP: Final = 64
@@ -59,11 +59,13 @@ MOMENT: Final = sa.Table(
     sa.Column("box", sa.Text, primary_key=True),
     sa.Column("at", sa.Text, primary_key=True),
     sa.Column("event", sa.BigInteger, primary_key=True, autoincrement=False, doc="its id"),
-    sa.Column("kind", sa.Text, nullable=False, doc="health, bypass, gap"),
+    sa.Column("kind", sa.Text, nullable=False, doc="health, bypass, gap, signatures"),
     sa.Column("part", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("number", sa.Float, nullable=False, doc="seconds of a bypass, reports of a gap, rules of a health"),
+    sa.Column(
+        "number", sa.Float, nullable=False, doc="a bypass's seconds, a gap's reports, a health's rules, a set's number"
+    ),
     sqlite_with_rowid=False,
 )
 
@@ -116,38 +118,42 @@ def _order(row: Mapping[str, Any]) -> tuple[str, str, str]:
 def _told(event: Event) -> dict[str, Any] | None:
     match event:
         case Bypass():
-            said = {"part": event.part, "state": event.state, "reason": _word(event.reason, WORD_CAP)}
+            said = {"part": event.part, "state": event.state, "reason": word(event.reason, WORD_CAP)}
             return {"kind": "bypass", **said, "number": _number(event.seconds)}
         case Health():
-            said = {"part": _word(event.part, WORD_CAP), "state": _word(event.state, WORD_CAP)}
-            return {"kind": "health", **said, "reason": _word(event.detail, DETAIL_CAP), "number": _number(event.rules)}
+            said = {"part": word(event.part, WORD_CAP), "state": word(event.state, WORD_CAP)}
+            return {"kind": "health", **said, "reason": word(event.detail, DETAIL_CAP), "number": _number(event.rules)}
         case Gap():
-            said = {"part": "telemetry", "state": "dropped", "reason": _word(event.why, WORD_CAP)}
+            said = {"part": "telemetry", "state": "dropped", "reason": word(event.why, WORD_CAP)}
             return {"kind": "gap", **said, "number": _number(event.count)}
+        case Signatures() if event.state != "freshness":
+            number = event.refused if event.state in ("refused", "rolled_back") else event.number
+            said = {"part": "rules", "state": event.state, "reason": word(event.detail, DETAIL_CAP)}
+            return {"kind": "signatures", **said, "number": _number(number)}
         case _:
             return None
 
 
 def _moment(row: Row, told: dict[str, Any]) -> dict[str, Any]:
-    return {"tenant": row.tenant, "box": row.box, "at": _time(row), "event": row.id, **told}
+    return {"tenant": row.tenant, "box": row.box, "at": time_of(row), "event": row.id, **told}
 
 
 def _part(row: Row, event: Health) -> dict[str, Any]:
-    key = {"tenant": row.tenant, "box": row.box, "part": _word(event.part, WORD_CAP), "at": _time(row)}
-    said = {"state": _word(event.state, WORD_CAP), "detail": _word(event.detail, DETAIL_CAP)}
+    key = {"tenant": row.tenant, "box": row.box, "part": word(event.part, WORD_CAP), "at": time_of(row)}
+    said = {"state": word(event.state, WORD_CAP), "detail": word(event.detail, DETAIL_CAP)}
     return {**key, **said, "rules": int(_number(event.rules)), "yara_rules": int(_number(event.yara_rules))}
 
 
 def _vitals(row: Row, event: Vitals) -> dict[str, Any]:
-    at = _time(row)
+    at = time_of(row)
     degrees = min(max(event.temperature, 0.0), 999.0)
     sizes = ("disk_free", "disk_size", "memory_free", "memory_size", "uptime")
     numbers = {name: int(_number(getattr(event, name))) for name in sizes}
     key = {"tenant": row.tenant, "box": row.box, "hour": at[:13], "at": at}
-    return {**key, "temperature": degrees, **numbers, "version": _word(event.version, WORD_CAP)}
+    return {**key, "temperature": degrees, **numbers, "version": word(event.version, WORD_CAP)}
 
 
-def _time(row: Row) -> str:
+def time_of(row: Row) -> str:
     """When it was; that of receipt where the box's word cannot be believed."""
     try:
         at, received = dt.datetime.fromisoformat(row.at), dt.datetime.fromisoformat(row.received_at)
@@ -156,7 +162,7 @@ def _time(row: Row) -> str:
         return row.received_at
 
 
-def _word(text: str, cap: int) -> str:
+def word(text: str, cap: int) -> str:
     return "".join(char if char.isprintable() else " " for char in text[:cap])
 
 
