@@ -83,29 +83,29 @@ def test_another_customers_rules_are_not_there(office: Office, ago: Ago) -> None
 
 
 def test_the_staff_sees_who_is_without_rules_who_refused_and_who_is_behind(office: Office, ago: Ago) -> None:
-    told = page(office, "/fleet/rules", role="operator")
+    told = page(office, "/fleet/sets", role="operator")
     assert "まだありません" in told and "確認すべきUTMはありません" in told
     on(office)
     on(office, THEM)
     office.feed(word(ago, minutes=9, number=11, sids=[2027865]))
     office.feed(word(ago, "refused", minutes=8, refused=13, detail="test: line 7"), tenant=THEM)
-    told = page(office, "/fleet/rules", role="operator")
+    told = page(office, "/fleet/sets", role="operator")
     assert "いちばん新しい番号: 12" in told and "sid 2027865" in told
     assert told.index("番号 13 を受け付けない") < told.index(">番号が古い</td>") and "test: line 7" in told
     office.feed(word(ago, "silent", minutes=1, detail="engine: 0 rules"))
-    told = page(office, "/fleet/rules", role="operator", locale="en")
+    told = page(office, "/fleet/sets", role="operator", locale="en")
     assert told.index(">works without rules</td>") < told.index(">refused or took back number 13</td>")
     assert "an older number" not in told.split("<tbody>")[1], "one box stands there once, for the gravest"
 
 
 def test_rules_of_the_fleet_are_for_the_centre(office: Office) -> None:
     for role in ("admin", "member", "reseller", "helpdesk"):
-        assert office.client(role).get("/fleet/rules").status_code == 403
+        assert office.client(role).get("/fleet/sets").status_code == 403
 
 
 @pytest.mark.parametrize("after", ["9.", "0.", "x.y", ".", "0", "\u00b2.b", "4." + "z" * 66])
 def test_a_strange_place_in_the_list_is_answered(office: Office, after: str) -> None:
-    assert office.client("operator").get("/fleet/rules", params={"after": after}).status_code == 200
+    assert office.client("operator").get("/fleet/sets", params={"after": after}).status_code == 200
 
 
 def test_what_a_box_said_long_ago_is_not_called_fresh_now(office: Office, ago: Ago) -> None:

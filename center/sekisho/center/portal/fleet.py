@@ -66,8 +66,8 @@ def router(portal: Portal) -> Router:
         shown = found[: fleet.PAGE]
         return portal.page(request, "fleet/versions.html", versions=known, found=shown, further=further)
 
-    @get("/fleet/rules", right="fleet.see", sync_to_thread=True)
-    def rules(request: Request[Any, Any, Any], after: _Mark = "") -> Response[Any]:
+    @get("/fleet/sets", right="fleet.see", sync_to_thread=True)
+    def sets(request: Request[Any, Any, Any], after: _Mark = "") -> Response[Any]:
         """Which boxes' rules need a look."""
         scope, now = viewer(request).scope, portal.now()
         with portal.reading.reading() as db:
@@ -79,8 +79,8 @@ def router(portal: Portal) -> Router:
                 "muted": rulesets.muted(db, scope),
             }
         last = rulesets.mark(found[fleet.PAGE - 1]) if len(found) > fleet.PAGE else ""
-        further = "/fleet/rules?" + urlencode({"after": last}) if last else ""
-        return portal.page(request, "fleet/rules.html", found=found[: fleet.PAGE], further=further, **values)
+        further = "/fleet/sets?" + urlencode({"after": last}) if last else ""
+        return portal.page(request, "fleet/sets.html", found=found[: fleet.PAGE], further=further, **values)
 
     @get("/fleet/certificates", right="fleet.see", sync_to_thread=True)
     def certificates(request: Request[Any, Any, Any], q: _Text = "") -> Response[Any]:
@@ -89,4 +89,4 @@ def router(portal: Portal) -> Router:
             found = lookup.search(db, viewer(request).scope, q, portal.now())
         return portal.page(request, "fleet/certificates.html", q=q, found=found)
 
-    return Router("/", route_handlers=[overview, noise, versions, rules, certificates])
+    return Router("/", route_handlers=[overview, noise, versions, sets, certificates])
