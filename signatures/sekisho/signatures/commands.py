@@ -14,6 +14,7 @@ from sekisho.appliance.core.settings import Settings, load
 from sekisho.signatures import compiler
 from sekisho.signatures.depot import commands as depot_commands
 from sekisho.signatures.model import SetInfo
+from sekisho.signatures.trust import client
 
 
 def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -30,6 +31,7 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         verb.add_argument("--json", action="store_true", help="print facts as JSON")
         verb.set_defaults(func=_guarded(func))
     depot_commands.register(verbs)
+    client.register(verbs)
 
 
 def _guarded(func: Callable[[Settings], SetInfo | None]) -> Callable[[argparse.Namespace], int]:
