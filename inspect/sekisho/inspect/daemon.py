@@ -25,7 +25,7 @@ from typing import Literal
 
 import msgspec
 
-from sekisho.appliance.core import latency, marks, sdnotify, utc
+from sekisho.appliance.core import latency, marks, muting, sdnotify, utc
 from sekisho.appliance.core.desk import Desk
 from sekisho.appliance.core.errors import SekishoError
 from sekisho.appliance.core.journal import JournalWriter
@@ -40,6 +40,7 @@ from sekisho.inspect.ranges import Ranges
 from sekisho.inspect.recorder import Bad, NewFleet, NewRules, Record, Recorder
 from sekisho.inspect.refused import Refused
 from sekisho.inspect.scan import Pool
+from sekisho.inspect.telling import Telling
 from sekisho.inspect.worker import Job, Result
 from sekisho.telemetry import events
 
@@ -91,6 +92,9 @@ class Inspect:
         self._next_again = 0
         self.fleet = Published(settings.fleet_bad)
         self.pool = Pool(inspection.scan_workers, 512, self._rules_file(), self.fleet.fd)
+        self.telling = Telling(settings, self.pool)
+        self._muting: tuple[tuple[int, int], ...] = ()
+        self._mute()
         self.files = _bind(settings.files_socket, socket.SOCK_DGRAM)
         self.control = _bind(settings.inspect_socket, socket.SOCK_STREAM)
         self.beat = _Beat(settings.gate_beat)
@@ -177,7 +181,7 @@ class Inspect:
         self.beat.write()
         sdnotify.notify("WATCHDOG=1")
         current = self._rules_file()
-        if current != self.pool.rules:
+        if current != self.pool.rules or self._mute():
             self.pool.rules = current
             self.engine.forget_verdicts()
             self.recorder.put(NewRules(current.with_name("known.bin")))
@@ -188,12 +192,22 @@ class Inspect:
         if self.pool.idle:
             self._look_again()
         self.pool.tick()
+        self.telling.turn()
         self.engine.overloaded = self.pool.waiting > BUSY
         if time.monotonic() - self._checked >= CHECK_S and self.gate is not None:
             self._checked = time.monotonic()
             self._cross_check()
             self._tell_shed()
             self._do(self.engine.due(time.monotonic()))
+
+    def _mute(self) -> bool:
+        """Whether other rules are muted than before; the workers hear of it with their next job."""
+        stamps = muting.stamps(self.settings)
+        if stamps == self._muting:
+            return False
+        self._muting, before = stamps, self.pool.muted
+        self.pool.muted = muting.both(self.settings).yara
+        return self.pool.muted != before
 
     def _look_again(self) -> None:
         """One file that was delivered before the rules changed."""

@@ -1,13 +1,15 @@
 """The pool of scan workers: jobs out, results back, the dead and the stuck replaced.
 
-Owns the children. A job whose worker died is tried once more on another; then its result says
-"worker_lost". Nothing here blocks: `submit` and `handle` return at once, `fds` are to be polled.
+Owns the children. Another set of rules comes in with one worker more: once that has read it whole and found the canary
+with it, the old workers are replaced one after the other, none in the middle of a file. A set that no worker can begin
+with is refused, and the last good one stays, held open here: its file may be gone. A job whose worker died is tried
+once more on another; then its result says "worker_lost". Nothing here blocks: `submit` and `handle` return at once,
+`fds` are to be polled.
 """
 
 from __future__ import annotations
 
 import array
-import contextlib
 import logging
 import os
 import signal
@@ -21,13 +23,17 @@ from pathlib import Path
 
 import msgspec
 
-from sekisho.inspect.worker import MAX_OBJECTS, MESSAGE_BYTES, Job, Object, Result
+from sekisho.inspect.compiled import Compiled, opened
+from sekisho.inspect.worker import MAX_OBJECTS, MESSAGE_BYTES, Job, Object, Result, Trial
 
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 30.0
 RESPAWN_S = 0.5
 MAX_WAITING = 256
+CANARY_S = 3.0
+BIRTHS = 2
+"""Workers that do not begin with a new set, before it is refused."""
 
 
 @dataclass
@@ -39,7 +45,8 @@ class _Task:
     """Those of a result that has come in part."""
 
     def close(self) -> None:
-        os.close(self.fd)
+        if self.fd >= 0:
+            os.close(self.fd)
 
 
 @dataclass
@@ -51,6 +58,12 @@ class _Worker:
     ready: bool = False
     task: _Task | None = None
     deadline: float = 0.0
+    trial: Trial | None = None
+    tried: float = 0.0
+
+    @property
+    def free(self) -> bool:
+        return self.ready and self.task is None
 
 
 @dataclass
@@ -63,12 +76,23 @@ class Pool:
     """The compiled rules of the set in force; changing it replaces the workers one by one."""
     fleet: int = -1
     """Descriptor of the fleet's bad files (fleet.Published), if there is such a list."""
+    muted: tuple[str, ...] = ()
+    """Names of rules whose matches count for nothing, from the next job on."""
     lost: int = 0
     submitted: int = 0
+    loads: int = 0
+    """Sets that were taken or refused so far."""
+    refused: str = ""
+    """The file that was refused since the last success, and why."""
+    why: str = ""
     _workers: list[_Worker] = field(default_factory=list)
     _queue: deque[_Task] = field(default_factory=deque)
     _done: list[Result] = field(default_factory=list)
     _spawn_after: float = 0.0
+    _good: Compiled | None = None
+    """The last rules that every worker had, and found the canary with."""
+    _unborn: int = 0
+    _wanted: str = ""
 
     def fds(self) -> list[int]:
         """What to poll for results."""
@@ -81,8 +105,23 @@ class Pool:
     @property
     def idle(self) -> bool:
         """Nothing to do, and every worker has the rules in force."""
-        rules = str(self.rules)
-        return not self.busy and len(self._workers) == self.size and all(w.rules == rules for w in self._workers)
+        return not self.busy and len(self._workers) == self.size and all(w.rules == self._target for w in self._workers)
+
+    @property
+    def _target(self) -> str:
+        """What workers are to have: what is wanted, unless that was refused."""
+        wanted = str(self.rules)
+        return self._good.path if self._good is not None and self.refused == wanted else wanted
+
+    @property
+    def good(self) -> Compiled | None:
+        """What every worker has, or had until the change that goes on; None before the first."""
+        return self._good
+
+    def trials(self) -> list[tuple[Trial | None, float]]:
+        """What the last trial showed, and when, of each worker that has the good rules."""
+        good = self._good.path if self._good is not None else ""
+        return [(w.trial, w.tried) for w in self._workers if w.ready and w.rules == good]
 
     @property
     def waiting(self) -> int:
@@ -124,7 +163,7 @@ class Pool:
         if not message:
             self._bury(worker, "worker_lost")
         elif not worker.ready:
-            worker.ready = True
+            self._born(worker, message)
         elif worker.task is not None:
             self._finish(worker, message)
         self._feed()
@@ -142,12 +181,60 @@ class Pool:
             unborn = not worker.ready and now > worker.started + START_TIMEOUT_S
             if stuck or unborn:
                 self._bury(worker, "timeout")
-        outdated = [w for w in self._workers if w.rules != str(self.rules) and w.ready and w.task is None]
-        if (outdated and self.ready > 1) or (outdated and len(self._workers) == 1):
-            self._bury(outdated[0], "")
-        if len(self._workers) < self.size and now >= self._spawn_after:
-            self._spawn()
+        if str(self.rules) != self._wanted:
+            self._wanted, self._unborn = str(self.rules), 0
+            if self.refused == self._wanted:
+                self.refused = ""  # asked for again
+        self._renew(now)
         self._feed()
+        for worker in self._workers:
+            if worker.free and now - worker.tried >= CANARY_S:
+                worker.tried = now
+                self._give(worker, _Task(Job(0, "canary", 0, timeout_s=2), -1, tries=1))
+
+    def _renew(self, now: float) -> None:
+        """Bring the workers to `size`, all with the same rules; a newcomer with others is one more for a while."""
+        target = self._target
+        old = [w for w in self._workers if w.rules != target]
+        born = all(w.ready for w in self._workers)
+        if len(self._workers) > self.size:
+            spare = next((w for w in (old or self._workers) if w.free), None)
+            if spare is not None and born:
+                self._bury(spare, "")
+        elif (len(self._workers) < self.size or (old and born)) and now >= self._spawn_after:
+            self._spawn()
+        if len(self._workers) == self.size and all(w.ready and w.rules == target for w in self._workers):
+            self._settle(target)
+
+    def _settle(self, target: str) -> None:
+        if self._good is not None and self._good.path == target:
+            return
+        if self._good is not None:
+            self._good.close()
+        self._good = Compiled.open(target)
+        self.loads += 1
+        self.refused = self.why = ""
+
+    def _born(self, worker: _Worker, message: bytes) -> None:
+        """A worker's first message: what it has read, and whether it works."""
+        worker.ready, worker.tried = True, time.monotonic()
+        try:
+            worker.trial = msgspec.msgpack.decode(message, type=Trial)
+        except msgspec.MsgspecError:
+            worker.trial = Trial(0)
+        if self._good is None or worker.rules == self._good.path:
+            return  # nothing better is there
+        if not worker.trial.caught:
+            self._refuse(worker.rules, "the scan workers do not find the canary file with it")
+            self._bury(worker, "")
+        elif worker.trial.sha256 not in ("", Compiled.said(worker.rules).yara_sha256 or worker.trial.sha256):
+            self._refuse(worker.rules, "its compiled rules are damaged")
+            self._bury(worker, "")
+
+    def _refuse(self, path: str, why: str) -> None:
+        self.refused, self.why = path, f"The YARA rules were refused: {why}."
+        self.loads += 1
+        log.error("%s %s", path, self.why)
 
     def close(self) -> None:
         for worker in self._workers:
@@ -158,22 +245,27 @@ class Pool:
         for task in self._queue:
             task.close()
         self._queue.clear()
+        if self._good is not None:
+            self._good.close()
+            self._good = None
 
     def _spawn(self) -> None:
+        target = self._target
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         self._spawn_after = time.monotonic() + RESPAWN_S
         try:
-            rules_fd = os.open(self.rules, os.O_RDONLY | os.O_CLOEXEC)
+            rules_fd, known_fd = self._good.again() if self._good and self._good.path == target else opened(target)
         except OSError as err:
-            log.error("no compiled YARA rules at %s: %s", self.rules, err.strerror)
+            log.error("no compiled YARA rules at %s: %s", target, err.strerror)
             ours.close()
             theirs.close()
+            self._stillborn(target, f"they cannot be read: {err.strerror}")
             return
         fleet = self.fleet if self.fleet < 0 else os.dup(self.fleet)
         fds = [theirs.fileno(), rules_fd, fleet]
-        with contextlib.suppress(OSError):
-            fds.append(os.open(self.rules.with_name("known.bin"), os.O_RDONLY | os.O_CLOEXEC))
+        if known_fd >= 0:
+            fds.append(known_fd)
         command = [sys.executable, "-I", "-m", "sekisho.inspect.worker", str(self.memory_mb), *map(str, fds)]
         process = subprocess.Popen(
             command,
@@ -186,7 +278,15 @@ class Pool:
         for fd in fds[1:]:
             if fd >= 0:
                 os.close(fd)
-        self._workers.append(_Worker(process, ours, str(self.rules), time.monotonic()))
+        self._workers.append(_Worker(process, ours, target, time.monotonic()))
+
+    def _stillborn(self, path: str, why: str) -> None:
+        """A worker did not begin with these rules; others go on with the last good ones."""
+        if self._good is None or path == self._good.path or path != self._target:
+            return
+        self._unborn += 1
+        if self._unborn >= BIRTHS:
+            self._refuse(path, why)
 
     def _feed(self) -> None:
         for worker in self._workers:
@@ -198,9 +298,12 @@ class Pool:
     def _give(self, worker: _Worker, task: _Task) -> None:
         worker.task = task
         worker.deadline = time.monotonic() + task.job.timeout_s * 2 + 1
-        fds = array.array("i", [task.fd]).tobytes()
+        task.job.muted = self.muted
+        fds = array.array("i", [task.fd] if task.fd >= 0 else []).tobytes()
         try:
-            worker.sock.sendmsg([msgspec.msgpack.encode(task.job)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+            worker.sock.sendmsg(
+                [msgspec.msgpack.encode(task.job)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if fds else []
+            )
         except OSError:
             self._bury(worker, "worker_lost")
 
@@ -218,10 +321,19 @@ class Pool:
         if result.goes_on:
             return
         result.objects = task.objects
-        result.outdated = worker.rules != str(self.rules)
+        result.outdated = worker.rules != self._target
         worker.task = None
         task.close()
-        self._done.append(result)
+        if task.job.what == "canary":
+            self._tried(worker, result.trial or Trial(0))
+        else:
+            self._done.append(result)
+
+    def _tried(self, worker: _Worker, trial: Trial) -> None:
+        """A worker that no longer finds what it found before is replaced."""
+        before, worker.trial, worker.tried = worker.trial, trial, time.monotonic()
+        if before is not None and before.caught and not trial.caught:
+            self._bury(worker, "canary_missed")
 
     def _bury(self, worker: _Worker, why: str) -> None:
         self._workers.remove(worker)
@@ -232,6 +344,8 @@ class Pool:
         if why:
             self.lost += 1
             log.warning("scan worker %d ended (%s) with status %s", worker.process.pid, why, worker.process.returncode)
+        if why and not worker.ready:
+            self._stillborn(worker.rules, f"the scan workers cannot begin with it ({why}): damaged, or out of memory")
         if task is None:
             return
         if why == "worker_lost" and task.tries == 0:
@@ -239,4 +353,5 @@ class Pool:
             self._queue.appendleft(task)
         else:
             task.close()
-            self._done.append(Result(task.job.id, error=why or "worker_lost"))
+            if task.job.what != "canary":
+                self._done.append(Result(task.job.id, error=why or "worker_lost"))

@@ -63,12 +63,42 @@ class Scanner:
         """`known`: sorted 32-byte hashes of malicious files, which no rule need recognise; `fleet`: other boxes'."""
         warm()
         self._rules = yara.load(file=source)
+        self._names = frozenset(rule.identifier for rule in self._rules)
+        self.loaded = sum(1 for _ in self._rules)
+        """Rules there are."""
+        self._muted: frozenset[str] = frozenset()
         self._known = known
         self._fleet = fleet
         self._fleet_number = 0
         self._clean: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._looked: OrderedDict[tuple[str, str], Finding] = OrderedDict()
         self._bad: OrderedDict[str, list[str]] = OrderedDict()
+
+    @property
+    def muted(self) -> int:
+        """How many of them count for nothing."""
+        return len(self._muted & self._names)
+
+    def mute(self, names: tuple[str, ...]) -> None:
+        """From now on matches of these rules count for nothing; what was found before is looked at anew."""
+        if len(names) == len(self._muted) and self._muted.issuperset(names):
+            return
+        self._muted = frozenset(names)
+        self._clean.clear()
+        self._looked.clear()
+        self._bad.clear()
+
+    def catches(self, canary: bytes) -> bool:
+        """Whether the rules, muted or not, find `canary` within a second, and find nothing in it backwards."""
+        externals = dict.fromkeys(("filename", "filepath", "extension"), "")
+        try:
+            hit, none = (
+                self._rules.match(data=data, timeout=1, externals=externals, fast=True)
+                for data in (canary, canary[::-1])
+            )
+        except (yara.TimeoutError, yara.Error):
+            return False
+        return bool(hit) and not none
 
     def look(self, data: bytes | memoryview, *, name: str, limits: Limits) -> Finding:
         """What is found in `data` and everything it carries.
@@ -127,7 +157,7 @@ class Scanner:
         except yara.Error:
             budget.note("damaged")
             return False
-        finding.rules = [m.rule for m in matches][:MAX_RULES]
+        finding.rules = [m.rule for m in matches if m.rule not in self._muted][:MAX_RULES]
         if finding.rules:
             self._bad[digest] = finding.rules
             if len(self._bad) > MAX_REMEMBERED:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import array
 import gc
+import hashlib
 import mmap
 import os
 import resource
@@ -37,6 +38,8 @@ _WORTH = (
     b"MZ", b"\x7fELF", b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"%PDF", b"{\\rtf", b"#!", b"Rar!", b"7z\xbc\xaf",
     b"\x1f\x8b", b"MSCF", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"L\0\0\0", b"X5O!P%@A",
 )  # fmt: skip
+CANARY = b"X5O!P%@AP[4\\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-" + b"ANTIVIRUS-TEST-FILE!" + b"$H+H*"
+"""The test file that every scanner in the world must find; put together here, so that this file is not taken for it."""
 MESSAGE_BYTES = 192 << 10
 """Of one message; a result that needs more comes in several."""
 
@@ -45,7 +48,8 @@ class Job(msgspec.Struct, omit_defaults=True):
     """What to look at: an extracted `file`, or one direction of a `stream`."""
 
     id: int
-    what: Literal["file", "stream"]
+    what: Literal["file", "stream", "canary"]
+    """"canary": nothing is sent along; the rules are tried on what they must find, without any memory of it."""
     length: int
     app: str = ""
     to_server: bool = False
@@ -77,6 +81,8 @@ class Job(msgspec.Struct, omit_defaults=True):
     """Mails: how much of the unfinished one was still to come at the last look; 0 = not known."""
     stalled: bool = False
     """Mails: its sender has stopped."""
+    muted: tuple[str, ...] = ()
+    """Rules whose matches count for nothing."""
 
 
 class Object(msgspec.Struct, omit_defaults=True):
@@ -119,6 +125,18 @@ class Object(msgspec.Struct, omit_defaults=True):
     """Where the original of what decided lies in the stream."""
 
 
+class Trial(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What a worker's rules are, and whether they work. The first message of every worker is its first one."""
+
+    loaded: int
+    """Rules, the muted ones among them."""
+    muted: int = 0
+    caught: bool = False
+    """The canary was recognised, and what is harmless was not."""
+    sha256: str = ""
+    """Of the compiled rules it read; in the first message only."""
+
+
 class Result(msgspec.Struct, omit_defaults=True):
     """What was found. `error` is empty, "timeout" or "damaged"."""
 
@@ -142,6 +160,8 @@ class Result(msgspec.Struct, omit_defaults=True):
     """The rest of this result follows in another message."""
     outdated: bool = False
     """Set by the pool: the worker had other rules than those in force."""
+    trial: Trial | None = None
+    """Of a canary."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -160,10 +180,19 @@ class Worker:
     def __init__(self, scanner: Scanner) -> None:
         self._scanner = scanner
 
+    def trial(self, sha256: str = "") -> Trial:
+        """Try the rules on what they must find."""
+        scanner = self._scanner
+        return Trial(scanner.loaded, scanner.muted, scanner.catches(CANARY), sha256)
+
     def run(self, job: Job, data: memoryview) -> Result:
         """Look at `data` as the job says. Never raises on content: what goes wrong is the result's `error`."""
         began = time.monotonic()
         result = Result(job.id)
+        self._scanner.mute(job.muted)
+        if job.what == "canary":
+            result.trial = self.trial()
+            return result
         limits = Limits(began + job.timeout_s, job.expanded, job.depth, job.files)
         try:
             if job.what == "file":
@@ -329,8 +358,11 @@ def serve(sock: socket.socket, worker: Worker) -> None:
         if not message:
             return
         job = decoder.decode(message)
-        with Mapped(fds[0], job.length) as data:
-            result = worker.run(job, data)
+        if fds:
+            with Mapped(fds[0], job.length) as data:
+                result = worker.run(job, data)
+        else:
+            result = worker.run(job, memoryview(b""))
         for message in messages(result):
             sock.send(message)
 
@@ -347,14 +379,18 @@ def main(argv: list[str]) -> int:
     sock = socket.socket(fileno=int(argv[1]))
     fleet = Listed(int(argv[3])) if int(argv[3]) >= 0 else None
     known = mmap.mmap(int(argv[4]), 0, prot=mmap.PROT_READ) if argv[4:] and os.fstat(int(argv[4])).st_size else b""
+    # What the rules need counts too: a set that does not fit must fail here, not in the middle of a file.
+    resource.setrlimit(resource.RLIMIT_AS, (int(argv[0]) << 20, resource.getrlimit(resource.RLIMIT_AS)[1]))
     with os.fdopen(int(argv[2]), "rb") as source:
+        sha256 = hashlib.file_digest(source, "sha256").hexdigest()
+        source.seek(0)
         scanner = Scanner(source, known, fleet)
     worker = Worker(scanner)
     warm(worker)  # imports and allocations before the door closes
     gc.collect()
     gc.freeze()  # what lives as long as the worker need not be walked each time something is collected
     confine(int(argv[0]))
-    sock.send(b"ready")
+    sock.send(_encoder.encode(worker.trial(sha256)))
     serve(sock, worker)
     return 0
 
