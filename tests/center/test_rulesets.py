@@ -17,7 +17,7 @@ from sekisho.center.store import BoxState, NewRow, Store
 from sekisho.center.views import FAULT
 from sekisho.center.views import rulesets as view
 from sekisho.center.views.rebuild import rebuild
-from sekisho.telemetry.events import Signatures, encode
+from sekisho.telemetry.events import Event, Health, Signatures, encode
 
 NOW = dt.datetime(2026, 3, 2, 12, 0, tzinfo=dt.UTC)
 BOX = "box-t1"
@@ -37,10 +37,10 @@ class Centre:
         self.store = Store(url)
         self._next = 1
 
-    def told(self, *events: Signatures, box: str = BOX, tenant: str = "t1") -> None:
+    def told(self, *events: Event, box: str = BOX, tenant: str = "t1") -> None:
         rows = []
         for event in events:
-            rows.append(NewRow(self._next, 0, "signatures", event.at, encode(event)))
+            rows.append(NewRow(self._next, 0, str(event.__struct_config__.tag), event.at, encode(event)))
             self._next += 1
         with self.store.transaction():
             self.store.add(tenant, box, "e", rows, utc.text(NOW))
@@ -97,6 +97,10 @@ def test_an_inspector_without_rules_is_known_until_it_has_them_and_hides_nothing
     assert centre.known().silent == "", "an older word came late"
     centre.told(word("silent", at=ago(minutes=5)), word("active", at=ago(minutes=4), number=13))
     assert centre.known().silent == "", "a set that was proven is loaded"
+    centre.told(word("silent", at=ago(minutes=3)), Health(at=ago(minutes=2), part="engine", state="started"))
+    assert centre.known().silent, "an engine that began without rules mended nothing"
+    centre.told(Health(at=ago(minutes=1), part="engine", state="adopted", rules=20116))
+    assert centre.known().silent == "", "who watches anew would say so again"
 
 
 def test_muted_rules_are_those_of_the_newest_word(centre: Centre) -> None:

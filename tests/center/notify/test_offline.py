@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from sekisho.center import tenants
 from sekisho.center.ca import registry
 from sekisho.center.database import Database
-from sekisho.center.notify import offline, watch
+from sekisho.center.notify import offline, upkeep, watch
 from sekisho.center.notify.letter import Letter
 from sekisho.center.notify.offline import Watched
 from sekisho.center.notify.tables import mail, text
 from sekisho.center.pulse import PULSE
 from sekisho.center.settings import Notify
-from sekisho.center.store import BoxState, Store
+from sekisho.center.store import BoxState, NewRow, Store
+from sekisho.telemetry.events import Signatures, encode
 
 NOON = dt.datetime(2026, 3, 4, 3, 0, tzinfo=dt.UTC)
 WAIT = dt.timedelta(minutes=10)
@@ -101,6 +102,7 @@ class Fleet:
         self.database = Database(str(root / "center.db"))
         self.reading = Database(str(root / "center.db"), read_only=True)
         self.now, self.births = NOON, [1] * count
+        self.seq = 0
         with self.database.transaction() as db:
             for number in range(count):
                 tenants.save(
@@ -114,6 +116,16 @@ class Fleet:
                 self.births[number] += word == "on"
                 box = BoxState(f"box-{number}", f"t{number}", word, self.births[number], "", 0, "")
                 self.store.set_state(box)
+
+    def word(self, state: str, *numbers: int, **facts: str) -> None:
+        """These boxes say this of their rules now."""
+        at = text(self.now)
+        with self.store.transaction():
+            for number in numbers:
+                self.seq += 1
+                event = Signatures(at=at, state=state, number=7, **facts)  # type: ignore[arg-type]
+                row = NewRow(self.seq, 0, "signatures", at, encode(event))
+                self.store.add(f"t{number}", f"box-{number}", "e", [row], at)
 
     def hear(self) -> None:
         """An intake worker is connected to the broker now."""
@@ -209,3 +221,46 @@ def test_nothing_is_written_while_nothing_changes(tmp_path: Path) -> None:
     before = (tmp_path / "center.db-wal").stat().st_size
     fleet.wait(5)
     assert (tmp_path / "center.db-wal").stat().st_size == before
+
+
+def test_the_staff_is_told_once_of_boxes_without_rules_however_they_come_and_go(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 6)
+    fleet.word("silent", 0)
+    fleet.wait(1)
+    assert fleet.told() == {("silent", "staff@centre.example"): 1}
+    for _ in range(20):
+        fleet.word("repaired", 0)
+        fleet.wait(1)
+        fleet.word("silent", 0)
+        fleet.wait(1)
+    assert fleet.told() == {("silent", "staff@centre.example"): 1}
+    fleet.word("silent", 1, 2, 3)
+    fleet.wait(1)
+    assert fleet.told() == {("silent", "staff@centre.example"): 2}, "twice as many are worth another"
+    fleet.word("repaired", 0, 1, 2, 3)
+    fleet.wait(6 * 60 + 1)
+    fleet.word("silent", 5)
+    fleet.wait(1)
+    assert fleet.told() == {("silent", "staff@centre.example"): 3}
+
+
+def test_the_staff_is_told_daily_of_rules_that_were_not_asked_after_for_two_weeks(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 3)
+    fleet.word("freshness", 0, checked=text(NOON - dt.timedelta(days=14) + 5 * MINUTE))
+    fleet.wait(4)
+    assert fleet.told() == {}
+    fleet.wait(2)
+    assert fleet.told() == {("stale", "staff@centre.example"): 1}
+    assert upkeep.judge(upkeep.Told(1, text(NOON), text(NOON)), 1, NOON + dt.timedelta(hours=23))[1] is False
+    assert upkeep.judge(upkeep.Told(1, text(NOON), text(NOON)), 1, NOON + dt.timedelta(hours=24))[1] is True
+    fleet.word("freshness", 0, checked=text(fleet.now))
+    fleet.wait(1)
+    assert fleet.told() == {("stale", "staff@centre.example"): 1}
+
+
+def test_boxes_that_are_gone_are_nobodys_rules(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 6)
+    fleet.set("lost", 0)
+    fleet.word("silent", 0)
+    fleet.wait(5)
+    assert fleet.told() == {}

@@ -23,6 +23,8 @@ Kind = Literal[
     "over",
     "deaf",
     "hears",
+    "silent",
+    "stale",
     "failed",
     "invite",
     "password",

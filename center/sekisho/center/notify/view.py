@@ -21,7 +21,10 @@ from sekisho.telemetry import reasons
 
 _ACCOUNTS: Final = ("invite", "password", "account")
 """Kinds about somebody's account at the portal."""
-_OUR_OWN: Final = ("offline", "back", "flapping", "steady", "outage", "over", "deaf", "hears", "failed", *_ACCOUNTS)
+_OUR_OWN: Final = (
+    *("offline", "back", "flapping", "steady", "outage", "over", "deaf", "hears", "silent", "stale", "failed"),
+    *_ACCOUNTS,
+)
 """Kinds that tell of no entries."""
 _ONE: Final = ("alert", "again")
 """Kinds that tell of one thing."""

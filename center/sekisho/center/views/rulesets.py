@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sekisho.center.database import insert_new, metadata
 from sekisho.center.views.health import time_of, word
 from sekisho.center.views.model import Row, Slice
-from sekisho.telemetry.events import MUTED_SIDS, Signatures
+from sekisho.telemetry.events import MUTED_SIDS, Event, Health, Signatures
 
 DETAIL_CAP: Final = 256
 MUTED_CAP: Final = 256
@@ -25,6 +25,7 @@ _SET: Final = re.compile(r"[0-9a-f]{1,16}")
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z")
 _INSPECTORS: Final = ("silent", "repaired")
 _PROVEN: Final = ("active", "soaking")
+_ANEW: Final = ("started", "adopted")
 
 RULES: Final = sa.Table(
     "box_rules",
@@ -66,9 +67,18 @@ _NEW: Final = {name: 0 if name in _NUMBERS else "" for name in RULES.c.keys() if
 
 def take(db: sa.Connection, rows: Sequence[Row]) -> None:
     """Keep what these events say; an older word replaces no newer one."""
-    told = [(row, row.event) for row in rows if isinstance(row.event, Signatures)]
-    for row, event in sorted(told, key=lambda one: (one[0].tenant, one[0].box, time_of(one[0]), one[0].id)):
-        _keep(db, row, event)
+    told = [row for row in rows if isinstance(row.event, Signatures) or _begins(row.event)]
+    for row in sorted(told, key=lambda one: (one.tenant, one.box, time_of(one), one.id)):
+        if isinstance(row.event, Signatures):
+            _keep(db, row, row.event)
+        else:
+            mine = (RULES.c.tenant == row.tenant, RULES.c.box == row.box, RULES.c.silent_at < time_of(row))
+            db.execute(RULES.update().where(*mine).values(silent="", silent_why=""))
+
+
+def _begins(event: Event) -> bool:
+    """Whether the engine is watched anew, with rules: who watched it before says no more of what was then."""
+    return isinstance(event, Health) and event.part == "engine" and event.state in _ANEW and event.rules > 0
 
 
 def _keep(db: sa.Connection, row: Row, event: Signatures) -> None:
