@@ -16,6 +16,7 @@ from sekisho.center.database import Database
 from sekisho.center.immunity import commands as immunity_commands
 from sekisho.center.notify import commands as notify_commands
 from sekisho.center.refused import Aside, Refused
+from sekisho.center.rules import commands as rules_commands
 from sekisho.center.settings import DEFAULT_STORE
 from sekisho.center.store import BoxState, Declared, Missing, Store, Stored, Stream
 from sekisho.center.views.rebuild import rebuild
@@ -91,6 +92,7 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     backup_commands.register(group)
     ca_commands.register(group)
     immunity_commands.register(group)
+    rules_commands.register(group)
     notify_commands.register(group)
     account_commands.register(group)
     partner_commands.register(group)

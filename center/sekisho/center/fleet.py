@@ -16,7 +16,7 @@ from sekisho.center.scope import Scope
 from sekisho.center.store import BOX
 from sekisho.center.views.alerts import INSPECTION
 from sekisho.center.views.health import VITALS
-from sekisho.center.views.noise import NOISE_RULE
+from sekisho.center.views.noise import NOISE_RULE, YARA
 
 State = Literal["online", "offline", "bypass", "waiting"]
 """Connected; not connected; connected, but traffic passes uninspected; has a code or a certificate, never heard."""
@@ -42,9 +42,15 @@ class Noisy(msgspec.Struct, frozen=True):
     function: str
     sid: int
     name: str
+    """A signature's, or a YARA rule's."""
     boxes: int
     """On the day on which it spoke on most."""
     count: int
+
+    @property
+    def rule(self) -> str:
+        """How it is named to be switched off; empty: a policy's function, which its customer set."""
+        return str(self.sid) if self.sid else self.name if self.function == "yara" else ""
 
 
 def counted(db: sa.Connection, scope: Scope, reseller: str = "") -> dict[State, int]:
@@ -66,7 +72,13 @@ def noisy(db: sa.Connection, days: int, today: dt.date) -> list[Noisy]:
     query = sa.select(NOISE_RULE.c.function, NOISE_RULE.c.sid, sa.func.max(NOISE_RULE.c.name), boxes, count)
     query = query.where(NOISE_RULE.c.day >= first, NOISE_RULE.c.day <= str(today))
     query = query.group_by(NOISE_RULE.c.function, NOISE_RULE.c.sid).order_by(boxes.desc(), count.desc()).limit(NOISY)
-    return [Noisy(function, sid, name, int(on), int(number)) for function, sid, name, on, number in db.execute(query)]
+    return [_noisy(*row) for row in db.execute(query)]
+
+
+def _noisy(function: str, sid: int, name: str, boxes: Any, count: Any) -> Noisy:
+    if function.startswith(YARA):
+        function, name = "yara", function.removeprefix(YARA)
+    return Noisy(function, sid, name, int(boxes), int(count))
 
 
 def connected(scope: Scope) -> sa.Select[Any]:

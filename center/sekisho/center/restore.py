@@ -115,6 +115,13 @@ def _then(tables: set[str], now: dt.datetime) -> list[str]:
             f"INSERT INTO fleet_list(one, n, base, based_at) VALUES (1, {int(now.timestamp())}, 0, 0)"  # noqa: S608
             f" ON CONFLICT (one) DO UPDATE SET n = {number}, base = 0, based_at = 0"
         )
+    if "rule_word" in tables:
+        # Likewise: every box hears once more what is switched off, and that what was since is not.
+        number = "CASE WHEN rule_word.n >= excluded.n THEN rule_word.n + 1 ELSE excluded.n END"
+        statements.append(
+            f"INSERT INTO rule_word(one, n, newest, sent_n, sent_at) VALUES (1, {int(now.timestamp())}, 0, 0, '')"  # noqa: S608
+            f" ON CONFLICT (one) DO UPDATE SET n = {number}"
+        )
     if "orders" in tables:
         # What is decided about a box goes to it once more, past every number it has heard: box and centre agree again.
         now_s = int(now.timestamp())

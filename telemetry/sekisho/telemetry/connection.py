@@ -18,7 +18,7 @@ from typing import Any, Final
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from sekisho.appliance.core import envelope, fleet, orders
+from sekisho.appliance.core import envelope, fleet, orders, switched
 from sekisho.telemetry.delivery import ACK_CAP_BYTES, WINDOW_BATCHES
 from sekisho.telemetry.opening import STEP_S, Opening, explain
 from sekisho.telemetry.tls import Context
@@ -74,7 +74,14 @@ class OrdersArrived:
     payload: bytes
 
 
-Fact = Connected | Disconnected | BrokerHas | AckArrived | FleetTold | OrdersArrived
+@dataclass(frozen=True)
+class RulesTold:
+    """What the centre switched off for all boxes, not yet checked."""
+
+    payload: bytes
+
+
+Fact = Connected | Disconnected | BrokerHas | AckArrived | FleetTold | OrdersArrived | RulesTold
 Tell = Callable[[Fact], None]
 
 
@@ -101,7 +108,7 @@ class Connection:
         self.serial = serial
         self._topic = topic
         lists = [f"{topic}/known", fleet.TOPIC_ALL, fleet.TOPIC_CHANGE] if immunity else []
-        self._topics = [f"{topic}/ack", f"{topic}/{orders.LEVEL}", *lists]
+        self._topics = [f"{topic}/ack", f"{topic}/{orders.LEVEL}", switched.TOPIC, *lists]
         self._tell = tell
         self._ended = threading.Lock()
         self._opening = Opening(way)
@@ -185,5 +192,7 @@ class Connection:
             return
         elif message.topic == f"{self._topic}/{orders.LEVEL}":
             self._tell(OrdersArrived(bytes(message.payload)))
+        elif message.topic == switched.TOPIC:
+            self._tell(RulesTold(bytes(message.payload)))
         else:
             self._tell(FleetTold(bytes(message.payload), message.topic == f"{self._topic}/known"))

@@ -30,6 +30,7 @@ from sekisho.telemetry.connection import (
     Fact,
     FleetTold,
     OrdersArrived,
+    RulesTold,
 )
 from sekisho.telemetry.delivery import Delivery, parse_ack
 from sekisho.telemetry.enrolment.keeper import Keeper
@@ -41,6 +42,7 @@ from sekisho.telemetry.question import Question
 from sekisho.telemetry.sender import Sender
 from sekisho.telemetry.spool import Spool
 from sekisho.telemetry.spool_file import SpoolDamaged
+from sekisho.telemetry.switched import SwitchedOff
 
 POLL_S: Final = 0.02
 RETRY_S: Final = 1.0
@@ -70,6 +72,10 @@ class Telemetry:
         self._fleet: FleetList | None = None
         self._fleet_at = 0.0
         self._orders: OrdersFile | None = None
+        self._switched: SwitchedOff | None = None
+        self._rules_wait = b""
+        """Of what the centre switched off, what could not be put in force yet."""
+        self._rules_at = 0.0
         self._open_spool()
         self._intake = Intake(config, self._spool)
         self._desk = self._open_desk()
@@ -115,6 +121,7 @@ class Telemetry:
             self.stop()
         self._spool.keep_time()
         self._fleet_due(now)
+        self._rules_due(now)
         self._connect(now)
         self._keep_certificate(now)
         self._take_facts(POLL_S)
@@ -234,6 +241,8 @@ class Telemetry:
                 self._fleet_told(payload, own=own)
             case OrdersArrived(payload):
                 self._orders_told(payload)
+            case RulesTold(payload):
+                self._rules_told(payload)
 
     def _acknowledged(self, payload: bytes) -> None:
         now = time.monotonic()
@@ -288,6 +297,31 @@ class Telemetry:
         elif link.ca:
             try:
                 self._fleet = FleetList(self._settings.fleet, Path(link.ca), self._settings.box, wall)
+            except RejectedInput as err:
+                self._say_once_a_minute(str(err), now)
+
+    def _rules_told(self, payload: bytes) -> None:
+        """Put in force what the centre switched off; what a full disk refuses is tried again until it is."""
+        try:
+            self._switched = self._switched or SwitchedOff(self._settings)
+            self._switched.take(payload, self._spool.clocks.plausible_wall())
+            self._rules_wait = b""
+        except RejectedInput as err:
+            self._say_once_a_minute(str(err), time.monotonic())
+        except DeviceFault as err:
+            self._rules_wait, self._rules_at = payload, time.monotonic() + RETRY_S
+            self._say_once_a_minute(str(err), time.monotonic())
+
+    def _rules_due(self, now: float) -> None:
+        """What is off is off from the start on, whether or not the centre is reached."""
+        if now < self._rules_at:
+            return
+        self._rules_at = now + FLEET_S
+        if self._rules_wait:
+            self._rules_told(self._rules_wait)
+        elif self._switched is None and self._settings.telemetry.ca:
+            try:
+                self._switched = SwitchedOff(self._settings)
             except RejectedInput as err:
                 self._say_once_a_minute(str(err), now)
 

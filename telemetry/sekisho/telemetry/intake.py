@@ -18,6 +18,7 @@ from sekisho.appliance.core.settings import Settings
 from sekisho.telemetry.aliases import Aliases
 from sekisho.telemetry.decode import LINE_CAP, decode_eve, decode_journal, with_mac
 from sekisho.telemetry.events import LANES, Event, Flow, lane_of
+from sekisho.telemetry.heard import Heard
 from sekisho.telemetry.inventory import Inventory, Networks
 from sekisho.telemetry.masking import Masker
 from sekisho.telemetry.reader import Chunk, Tail
@@ -83,6 +84,7 @@ class Intake:
         self._chunks: list[tuple[Tail, Chunk]] = []
         self._commit_at = 0.0
         self._newcomers = Newcomers(config.inspection.home_networks)
+        self._heard = Heard(config)
         self._refused = 0
 
     def turn(self, now: float) -> None:
@@ -93,6 +95,7 @@ class Intake:
 
         """
         self._inventory.refresh()
+        self._heard.turn(now)
         self._find_sources(now)
         for tail in self._tails.values():
             if len(self._events) >= PENDING_ROWS:
@@ -144,6 +147,7 @@ class Intake:
         if chunk is None:
             return
         made = self._decode(chunk)
+        self._heard.take(made)
         self._newcomers.meet(made, now)
         if not self._chunks:
             self._commit_at = now + GROUP_S

@@ -28,6 +28,7 @@ from sekisho.telemetry.connection import (
     Fact,
     FleetTold,
     OrdersArrived,
+    RulesTold,
 )
 from sekisho.telemetry.identity import client_id
 from sekisho.telemetry.link import Link
@@ -117,7 +118,7 @@ class Sender:
                 self._note_end(self._connection.way, reason, now)
             case BrokerHas(mid):
                 self._unconfirmed.discard(mid)
-            case AckArrived() | FleetTold() | OrdersArrived():
+            case AckArrived() | FleetTold() | OrdersArrived() | RulesTold():
                 pass
             case _:
                 return False

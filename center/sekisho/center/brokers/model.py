@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sekisho.appliance.core import fleet, orders
+from sekisho.appliance.core import fleet, orders, switched
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.names import RULE, is_name
 from sekisho.center.pki import Credentials
@@ -27,8 +27,8 @@ QUEUED_BYTES: Final = 128 << 20
 
 BOX_WRITES: Final = ("ev/0", "ev/1", "ev/2", "state")
 BOX_READS: Final = ("ack", "known", orders.LEVEL)
-ALL_READ: Final = (fleet.TOPIC_ALL, fleet.TOPIC_CHANGE)
-"""Whole topics that every box reads: the fleet's list of bad files."""
+ALL_READ: Final = (fleet.TOPIC_ALL, fleet.TOPIC_CHANGE, switched.TOPIC)
+"""Whole topics that every box reads: the fleet's list of bad files, the rules that are switched off."""
 IMMUNITY_WRITES: Final = (*ALL_READ, "sk/1/+/+/known")
 ORDERS: Final = (orders.EVERYWHERE,)
 CENTER_READS: Final = ("ev/+", "state")
@@ -68,7 +68,7 @@ class Broker:
     """MQTT in WebSocket over TLS, path `WEBSOCKET_PATH`; 0 = none."""
     center_cn: str = "center"
     immunity_cn: str = "immunity"
-    """The daemon that publishes the fleet's list of bad files."""
+    """The daemon that publishes the fleet's list of bad files, and the rules that are switched off."""
     orders_cn: str = "orders"
     """The daemon that publishes what customers decide about their boxes."""
     workers: int = 1

@@ -37,6 +37,8 @@ NOT_PERSONAL: Final[Mapping[str, str]] = {
     "pulse": "when the broker was heard",
     "link_key": "keys of the links in mails",
     "fleet_list": "numbers of the fleet's list",
+    "rule_off": "rules that are switched off for all boxes, by the centre's staff",
+    "rule_word": "numbers of what the boxes are told of rules",
     "research_count": "counts of a day that many customers share in, none of them most of it, rounded",
     "noise_rule": "how often each rule spoke, all customers together, for a month",
     "partner": "companies that use the API; whose data they may see is in partner_tenant",

@@ -1,7 +1,8 @@
-"""Immunity's process: judges what boxes have found, and keeps the signed list at the broker true, until SIGTERM.
+"""Immunity's process: judges what boxes have found, and keeps the signed words to all boxes at the broker true.
 
-The lists are retained, so a box that connects finds them; they are published again after every connection, since a
-broker may have forgotten. Whatever was decided is in the database before it is said.
+Two words: the list of bad files, and the rules that are switched off (`center.rules`). Both are retained, so a box that
+connects finds them; they are published again after every connection, since a broker may have forgotten. Whatever was
+decided is in the database before it is said.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from sekisho.center import mqtt, settings
 from sekisho.center.database import Database
 from sekisho.center.immunity import listing
 from sekisho.center.immunity.judge import judge
+from sekisho.center.rules.saying import Speaker
 from sekisho.center.settings import BrokerLink, CenterSettings, Immunity
 
 POLL_S: Final = 0.2
@@ -44,6 +46,7 @@ class FleetImmunity:
         link = config.broker
         self._link = BrokerLink(link.host, link.ca, own.cert, own.key, link.port, own.client)
         self._client = mqtt.make_client(self._link, on_connect=self._connected)
+        self._rules = Speaker(self._database, self._client, self._key)
 
     def run(self) -> None:
         """Work until `stop`."""
@@ -65,6 +68,7 @@ class FleetImmunity:
                 if moment - moved >= MOVES_S:
                     moved = moment
                     self._tell_who_is_away(again=self._greet.is_set())
+                self._rules.turn(again=self._greet.is_set())
                 self._greet.clear()
             except DeviceFault as err:
                 log.error("%s Trying again.", err)

@@ -42,6 +42,11 @@ def write(db: sa.Connection, account: sa.Row[Any], action: str, about: str = "",
     _keep(db, account.id, by or account.login, action, about, account.tenant)
 
 
+def note_machine(db: sa.Connection, user: str, action: str, about: str = "") -> None:
+    """Keep what somebody does on the centre's own machine (`sekisho center ...`), who is no account here."""
+    _keep(db, "", f"{user} (command line)", action, about, "")
+
+
 def of(db: sa.Connection, scope: Scope, *, before: int = 0, limit: int = 100) -> list[sa.Row[Any]]:
     """The newest entries about customers of the scope; `before`: older than the entry of this number."""
     query = sa.select(AUDIT).where(scope.of(AUDIT.c.tenant)).order_by(AUDIT.c.id.desc()).limit(limit)

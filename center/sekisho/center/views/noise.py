@@ -1,12 +1,14 @@
 """Which rules and functions report most across all boxes, by UTC day of receipt: to tell noise from attacks.
 
 `noise` says which boxes a rule spoke on; `noise_rule` adds up what a page shows, so that it reads a few hundred rows
-however many boxes there are. Names are kept of rules only: what a policy's entry is called is the customer's own.
+however many boxes there are. Rules of file verdicts are there as functions: `YARA` and their name. Names are kept of
+rules only: what a policy's entry is called is the customer's own.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -16,7 +18,7 @@ import sqlalchemy as sa
 from sekisho.center.database import insert_new, metadata
 from sekisho.center.settings import Days
 from sekisho.center.views.model import Row, Slice
-from sekisho.telemetry.events import Alert
+from sekisho.telemetry.events import Alert, FileVerdict
 
 KEPT_DAYS: Final = 31
 RULES_CAP: Final = 300
@@ -27,13 +29,16 @@ SUM_CAP: Final = 1 << 50
 SID_CAP: Final = 1 << 62
 """A box may say any number; one beyond this is no rule's, and no database's either."""
 REST: Final = "rest"
+YARA: Final = "yara:"
+"""What a YARA rule's name follows, in the place of a function."""
+_YARA_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 
 NOISE: Final = sa.Table(
     "noise",
     metadata,
     sa.Column("day", sa.Text, primary_key=True),
     sa.Column("box", sa.Text, primary_key=True),
-    sa.Column("function", sa.Text, primary_key=True, doc="signature, a policy function, or `REST`"),
+    sa.Column("function", sa.Text, primary_key=True, doc="signature, a policy function, `YARA` and a name, or `REST`"),
     sa.Column("sid", sa.BigInteger, primary_key=True, autoincrement=False, doc="0: no signature"),
     sa.Column("tenant", sa.Text, nullable=False),
     sa.Index("noise_by_tenant", "tenant", "day"),
@@ -81,6 +86,10 @@ def take(db: sa.Connection, rows: Sequence[Row]) -> None:
             tenants[row.box] = row.tenant
             if sid:
                 names[sid] = row.event.signature[:NAME_CAP]
+        elif isinstance(row.event, FileVerdict):
+            for name in {name for name in row.event.rules if _YARA_NAME.fullmatch(name)}:
+                counts[_Key(row.received_at[:10], row.box, YARA + name, 0)] += 1
+                tenants[row.box] = row.tenant
     if counts:
         _count(db, counts, tenants, names)
 
