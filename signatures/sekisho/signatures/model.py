@@ -46,7 +46,13 @@ class SetInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Rules in `suricata.rules`, all of which the engine loaded."""
     yara_rules: int
     built_at: str
-    """UTC, RFC 3339."""
+    """When it was proven here, UTC, RFC 3339."""
+    number: int = 0
+    """Of the published set; 0: it is the owner's or what ships with the product."""
+    built: str = ""
+    """When the centre built it, UTC."""
+    provers: str = ""
+    """By and for what it was proven (`compiler.provers`)."""
     refused_total: int = 0
     refused: list[Refused] = []
     rules_sha256: str = ""
