@@ -17,7 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -175,9 +175,10 @@ def switch(settings: Settings, wanted: str) -> None:
 
 
 def tidy(settings: Settings, keep: Collection[str]) -> None:
-    """Remove every set but `keep` and the one in force."""
-    with _locked(settings.sets / ".lock"):
-        _prune(settings.sets, keep)
+    """Remove every set but `keep` and the one in force; what cannot be removed now is the next time."""
+    if (settings.sets / "current").is_symlink():
+        with suppress(OSError), _locked(settings.sets / ".lock"):
+            _prune(settings.sets, keep)
 
 
 def _published_in_force(settings: Settings) -> SetInfo | None:
@@ -237,7 +238,7 @@ def _unwritten(sets: Path, err: OSError) -> DeviceFault:
 
 
 def _build_into(sets: Path, candidate: _Candidate, prefix: str) -> SetInfo:
-    """Build in a directory of its own. Whoever calls holds the lock of this `prefix`: what else has it is a remainder."""
+    """Build in a directory of its own. Whoever calls holds the lock of this `prefix`: the rest is remains."""
     for remainder in sets.glob(f"{prefix}*"):
         shutil.rmtree(remainder, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=sets) as name:

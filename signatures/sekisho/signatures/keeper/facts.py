@@ -56,7 +56,7 @@ class Unpacked(msgspec.Struct, frozen=True):
 
 
 class Tested(msgspec.Struct, frozen=True):
-    """This machine's engines take it whole."""
+    """The engines of this machine take it whole."""
 
     kept: Kept
     trial: tuple[int, ...] = ()
@@ -71,6 +71,7 @@ class Failed(msgspec.Struct, frozen=True):
     """A command came to nothing."""
 
     step: Step
+    """At which it was given; `IDLE` for every `Refresh`, which says nothing about the set on its way."""
     kind: Kind
     why: str
 
@@ -85,6 +86,8 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
     """Why a test must not begin now (memory, inspectors away); empty when it may."""
     hint: int = 0
     """The newest number the centre has spoken of."""
+    silent: str = ""
+    """Why there is nobody to ask what is newest; empty when there is."""
     off: str = ""
     """Why the channel keeps out (the owner's own rules are in force); empty when it does not."""
 

@@ -1,7 +1,7 @@
-"""Decides what happens to the box's published set: pure, one event in, commands out; no clock, file or thread.
+r"""Decides what happens to the box's published set: pure, one event in, commands out; no clock, file or thread.
 
     IDLE -> FETCHING -> FETCHED -> STAGED -> TESTING -> SWITCHING -> PROVING -> SOAK -> IDLE (active)
-                \\___________\\_________\\________\\_______ refused, discarded       \\________\\
+                \___________\_________\________\_______ refused, discarded       \________\
                                                                                  ROLLBACK -> IDLE (rolled back)
 
 Whoever calls saves `journal` after each event and before it carries out the commands; then every command may be
@@ -96,7 +96,7 @@ class Machine:
 
     def _started(self, link: Kept, now: float, *, outdated: bool) -> list[Command]:
         self._next = now + FIRST_S / 2 + self._spread(FIRST_S)
-        self._tell = now
+        self._tell = now + FIRST_S
         journal = self.journal
         if journal.step is Step.IDLE:
             return [facts.Mute(journal.mine), *self._compare(link, now, outdated=outdated)]
@@ -219,20 +219,22 @@ class Machine:
 
     def _failed(self, event: facts.Failed, now: float) -> list[Command]:
         journal = self.journal
-        if event.step is not journal.step:
+        asked = event.step is Step.IDLE and journal.step in (Step.IDLE, Step.FETCHING)
+        if not asked and event.step is not journal.step:
             return []
         self._working = False
-        if event.step in (Step.IDLE, Step.FETCHING) and event.kind == "peer":
+        # Whatever a server gives instead of what was signed, it must not make this box refuse the set itself.
+        if event.kind == "peer" or (event.kind == "refused" and event.step is Step.FETCHING):
             self._change(entries=min(journal.entries, 1))
             self._back_off = min(max(self._back_off * 2, BACK_OFF_S[0]), BACK_OFF_S[1])
             self._next = now + self._back_off / 2 + self._spread(self._back_off / 2)
             return []
-        if event.step is Step.IDLE:
+        if asked:
             self._next = now + FAULT_S / 2 + self._spread(FAULT_S)
             self._say("distrust" if event.kind == "refused" else "fault", event.why, 0)
             return []
         if event.step is Step.ROLLBACK:
-            self._since, self._turned = now, now
+            self._since = self._turned = now
             return []
         if event.kind == "refused":
             return self._refuse("refused", event.why)
@@ -276,6 +278,8 @@ class Machine:
             self._next, self._hint = min(self._next, now + self._spread(FIRST_S)), 0
         if self._working or now < self._next:
             return []
+        if sight.silent:
+            return self._discard("fault", sight.silent, now) if journal.step is Step.FETCHING else []
         self._working = True
         return [facts.Refresh(self._again)]
 
@@ -363,8 +367,8 @@ class Machine:
         previous = before if before.id not in ("", active.id) else journal.previous
         mine = msgspec.structs.replace(journal.mine, on_trial=journal.held)
         self._change(
-            step=Step.IDLE, entries=0, manifest=None, candidate=Kept(), remake=False, active=active, previous=previous, mine=mine,
-            highest=max(journal.highest, active.number), said="", soaked_s=0.0,
+            step=Step.IDLE, entries=0, manifest=None, candidate=Kept(), remake=False, active=active, previous=previous,
+            mine=mine, highest=max(journal.highest, active.number), said="", soaked_s=0.0,
         )  # fmt: skip
         self._working = False
         self._event("active")
@@ -373,7 +377,7 @@ class Machine:
         return [facts.Mute(mine), facts.Watch(active.id), facts.Tidy((active.id, previous.id), numbers)]
 
     def _refuse(self, code: str, why: str) -> list[Command]:
-        """This set never comes into force here."""
+        """The set never comes into force here."""
         manifest = self.journal.manifest
         number = manifest.number if manifest is not None else 0
         self._forget_candidate(number, why)
@@ -381,7 +385,7 @@ class Machine:
         return [facts.Discard(number)]
 
     def _discard(self, code: str = "", why: str = "", now: float = 0.0) -> list[Command]:
-        """This attempt ends; the machine may be able to later."""
+        """The attempt ends; the machine may be able to later."""
         journal = self.journal
         number = journal.manifest.number if journal.manifest is not None else 0
         commands: list[Command] = []
@@ -455,7 +459,7 @@ class Machine:
         """It is on the disk for telemetry."""
         self._change(untold=tuple(one for one in self.journal.untold if one is not event))
 
-    def _change(self, **fields: Any) -> None:  # noqa: ANN401
+    def _change(self, **fields: Any) -> None:
         self.journal = msgspec.structs.replace(self.journal, **fields)
 
 

@@ -1,0 +1,143 @@
+"""What people may ask of the daemon (core.desk), and what it shows of itself (a file on tmpfs)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.fsio import write_atomic
+from sekisho.appliance.core.settings import Settings
+from sekisho.signatures.keeper import facts
+from sekisho.signatures.keeper.journal import Journal, Step
+
+MAX_BYTES: Final = 1 << 20
+FRESH_S: Final = 15.0
+SHOWN: Final = 64
+
+
+class Update(msgspec.Struct, frozen=True, tag="update"):
+    """Ask the channel now; `now`: also take a set that was refused before."""
+
+    now: bool = False
+
+
+class Import(msgspec.Struct, frozen=True, tag="import"):
+    """Take the set of a repository's copy in `path`."""
+
+    path: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+    confirm_old: bool = False
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """The answer."""
+
+    said: str
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """`run/signatures/keeper.json`: the daemon's own account, for who compares it with the inspectors'."""
+
+    at: float
+    """Monotonic clock, seconds."""
+    step: str = "idle"
+    under_way: int = 0
+    """Number of the set on its way; 0: none."""
+    number: int = 0
+    set: str = ""
+    """The set that should be in force, or be gone back to."""
+    candidate: str = ""
+    """The set on its way, once it is built."""
+    built: str = ""
+    checked: str = ""
+    refused: dict[int, str] = {}
+    muted: list[int] = []
+    """Rules that are left out or held back because they were too loud; likewise `muted_yara`."""
+    muted_yara: list[str] = []
+    on_trial: int = 0
+    waits: str = ""
+    """Why the set on its way is not tried now."""
+    last: str = ""
+    """What became of the last attempt to ask the channel."""
+
+
+def socket_of(settings: Settings) -> Path:
+    return settings.run / "signatures" / "keeper.sock"
+
+
+def shown_at(settings: Settings) -> Path:
+    return settings.run / "signatures" / "keeper.json"
+
+
+def show(settings: Settings, found: Journal, now: float, waits: str, last: str) -> None:
+    """Publish the daemon's account.
+
+    Raises:
+        OSError: tmpfs full.
+
+    """
+    shown = Shown(
+        at=now, step=str(found.step), under_way=found.manifest.number if found.manifest is not None else 0,
+        number=found.active.number, set=found.active.id, candidate=found.candidate.id, built=found.active.built,
+        checked=found.checked, refused=found.refused, muted=sorted({*found.mine.sids, *found.held})[:SHOWN],
+        muted_yara=list(found.mine.yara[:SHOWN]), on_trial=len(found.mine.on_trial), waits=waits, last=last[:500],
+    )  # fmt: skip
+    path = shown_at(settings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, msgspec.json.encode(shown), 0o644)
+
+
+def try_read(settings: Settings, now: float) -> Shown | None:
+    """What the daemon last said; None when it does not run."""
+    try:
+        with shown_at(settings).open("rb") as source:
+            found = msgspec.json.decode(source.read(MAX_BYTES), type=Shown)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return found if now - found.at < FRESH_S else None
+
+
+class Counter:
+    """Answers one question; called on the desk's threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        step: Callable[[], Step],
+        put: Callable[[facts.Event], None],
+        imported: Callable[[Path, bool], facts.Refreshed],
+    ) -> None:
+        self._settings, self._step, self._put, self._imported = settings, step, put, imported
+
+    def answer(self, question: bytes) -> Iterator[bytes]:
+        """One frame.
+
+        Raises:
+            RejectedInput: no question, or it is refused.
+            PeerError, DeviceFault: what is to be imported is not whole, or does not fit.
+
+        """
+        try:
+            asked: Update | Import = msgspec.json.decode(question, type=Update | Import)
+        except msgspec.MsgspecError as err:
+            raise RejectedInput(f"The question is not understood: {err}.") from err
+        said = self._update(asked) if isinstance(asked, Update) else self._import(asked)
+        yield msgspec.json.encode(Taken(said))
+
+    def _update(self, asked: Update) -> str:
+        if not self._settings.signatures.channel:
+            raise RejectedInput("No channel is configured.", "Name it in [signatures], or import from a USB stick.")
+        self._put(facts.Asked(again=asked.now))
+        return "The channel is asked. See `sekisho signatures status`."
+
+    def _import(self, asked: Import) -> str:
+        if (step := self._step()) not in (Step.IDLE, Step.FETCHING):
+            raise RejectedInput(f"Another set is on its way ({step}).", "Try again in some minutes.")
+        found = self._imported(Path(asked.path), asked.confirm_old)
+        if found.unfit:
+            raise RejectedInput(found.unfit)
+        self._put(found)
+        return f"Set {found.manifest.number} was verified and is now tried. See `sekisho signatures status`."
