@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -33,6 +34,7 @@ from sekisho.signatures.tester import engine_config, prove_rules, suricata_versi
 from sekisho.signatures.yara_compile import compile_yara
 
 _CANARY = "sekisho-canary.yar"
+_RULE = re.compile(rb"^rule ", re.MULTILINE)
 _FORMAT = "sekisho set 2"
 
 
@@ -44,6 +46,8 @@ class _Candidate(msgspec.Struct, frozen=True):
     known: bytes
     """Hashes of known malicious files (`read_hashes`)."""
     provers: str
+    added: int
+    """YARA rules that are the product's own and did not come with the sources."""
     published: Published | None = None
 
 
@@ -203,8 +207,11 @@ def _directories(settings: Settings) -> tuple[Path, Path]:
 
 def _candidate(settings: Settings, rules_dir: Path, yara_dir: Path, published: Published | None = None) -> _Candidate:
     rules = read_directory(rules_dir, (".rules",))
-    yara = [source for source in read_directory(yara_dir, (".yar", ".yara")) if source.name != _CANARY]
-    yara.append(Source(_CANARY, (SHIPPED / "yara" / _CANARY).read_bytes()))
+    given = read_directory(yara_dir, (".yar", ".yara"))
+    yara = [source for source in given if source.name != _CANARY]
+    canary = (SHIPPED / "yara" / _CANARY).read_bytes()
+    added = len(_RULE.findall(canary)) if len(yara) == len(given) else 0
+    yara.append(Source(_CANARY, canary))
     known = read_hashes(yara_dir)
     by = provers(settings)
     digest = hashlib.sha256(f"{_FORMAT}\n{by}\n{len(known)}\n".encode() + known)
@@ -213,7 +220,7 @@ def _candidate(settings: Settings, rules_dir: Path, yara_dir: Path, published: P
     for kind, sources in (("rules", rules), ("yara", yara)):
         for source in sources:
             digest.update(f"{kind} {source.name!r} {len(source.data)}\n".encode() + source.data)
-    return _Candidate(digest.hexdigest(), settings, rules, yara, known, by, published)
+    return _Candidate(digest.hexdigest(), settings, rules, yara, known, by, added, published)
 
 
 def _install(settings: Settings, candidate: _Candidate, *, keep_published: bool = False) -> SetInfo:
@@ -264,10 +271,11 @@ def _build(candidate: _Candidate, work: Path) -> SetInfo:
         counted = beside.submit(compile_yara, candidate.yara, work, compiled)
         proved, refused = _prove(candidate, work)
         count = counted.result()
-    if (wanted := candidate.published) is not None and (len(proved), count) != (wanted.rules, wanted.yara):
+    wanted = candidate.published
+    if wanted is not None and (len(proved), count) != (wanted.rules, wanted.yara + candidate.added):
         raise RejectedInput(
             f"The set should hold {wanted.rules} rules and {wanted.yara} YARA rules;"
-            f" here it makes {len(proved)} and {count}."
+            f" here it makes {len(proved)} and {count - candidate.added}."
         )
     text = "".join(rule.text + "\n" for rule in proved).encode()
     info = SetInfo(
