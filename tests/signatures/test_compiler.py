@@ -294,7 +294,9 @@ def test_the_command_line_proves_shows_and_refuses(office: Office) -> None:
     applied = run("apply")
     assert applied.returncode == 0
     assert json.loads(applied.stdout)["suricata_rules"] == 1
-    assert json.loads(run("status").stdout)["id"] == json.loads(applied.stdout)["id"]
+    shown = run("status")
+    assert json.loads(shown.stdout)["id"] == json.loads(applied.stdout)["id"]
+    assert (shown.returncode, json.loads(shown.stdout)["proven"]) == (1, False), "no inspector says it works with it"
     (office.rules / "a.rules").write_text("nonsense\n")
     refused = run("apply")
     assert (refused.returncode, refused.stdout) == (2, b"")

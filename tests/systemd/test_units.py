@@ -69,7 +69,7 @@ def test_a_daemon_is_isolated_watched_and_always_comes_back(path: Path) -> None:
     assert unit(path)["Unit"]["StartLimitIntervalSec"] == "0"
 
 
-FED = ["center", "center-web", "center-portal", "center-api", "center-ca", "telemetry", "portal_agent"]
+FED = ["center", "center-web", "center-portal", "center-api", "center-ca", "telemetry", "portal_agent", "signatures"]
 
 
 @pytest.mark.parametrize("room", FED)
@@ -118,6 +118,7 @@ def test_capabilities_are_the_least() -> None:
         "sekisho-appliance": {"CAP_NET_ADMIN", "CAP_NET_RAW"},
         "sekisho-inspect": {"CAP_NET_ADMIN"},
         "sekisho-portal_agent": {"CAP_NET_BIND_SERVICE"},
+        "sekisho-signatures": set(),
         "sekisho-telemetry": set(),
         "sekisho-center": set(),
         "sekisho-center-api": set(),

@@ -1,4 +1,4 @@
-"""`sekisho signatures check|apply|status`: the rule sets as a person at the box meets them."""
+"""`sekisho signatures check|apply` and what its rooms add: the rule sets as a person at the box meets them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sekisho.appliance.core.errors import DeviceFault, SekishoError
 from sekisho.appliance.core.settings import Settings, load
 from sekisho.signatures import compiler
 from sekisho.signatures.depot import commands as depot_commands
+from sekisho.signatures.keeper import commands as keeper_commands
 from sekisho.signatures.model import SetInfo
 from sekisho.signatures.trust import client
 
@@ -24,7 +25,6 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     for name, help_text, func in (
         ("check", "prove the configured rules and change nothing", compiler.check),
         ("apply", "prove the configured rules and put them in force", compiler.apply),
-        ("status", "show the set in force", compiler.current),
     ):
         verb = verbs.add_parser(name, help=help_text)
         verb.add_argument("--settings", type=Path, default=Path("/etc/sekisho/box.toml"), help="box settings (TOML)")
@@ -32,18 +32,16 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         verb.set_defaults(func=_guarded(func))
     depot_commands.register(verbs)
     client.register(verbs)
+    keeper_commands.register(verbs)
 
 
-def _guarded(func: Callable[[Settings], SetInfo | None]) -> Callable[[argparse.Namespace], int]:
+def _guarded(func: Callable[[Settings], SetInfo]) -> Callable[[argparse.Namespace], int]:
     def run(args: argparse.Namespace) -> int:
         try:
             info = func(load(args.settings))
         except SekishoError as err:
             sys.stderr.write(f"{err}\n")
             return 3 if isinstance(err, DeviceFault) else 2
-        if info is None:
-            sys.stderr.write("No rule set is in force. Run `sekisho signatures apply`.\n")
-            return 1
         sys.stdout.write(_json(info) if args.json else _table(info))
         return 0
 

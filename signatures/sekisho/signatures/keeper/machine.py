@@ -214,7 +214,7 @@ class Machine:
             held=journal.held if journal.remake else (), soaked_s=self._soak_s if journal.remake else 0.0,
         )  # fmt: skip
         if event.kept.id == journal.active.id:
-            return self._activate(now)
+            return self._activate(now, news=False)
         return self._enter(Step.SWITCHING, now)
 
     def _failed(self, event: facts.Failed, now: float) -> list[Command]:
@@ -361,7 +361,7 @@ class Machine:
 
     # Ends
 
-    def _activate(self, now: float) -> list[Command]:
+    def _activate(self, now: float, *, news: bool = True) -> list[Command]:
         journal = self.journal
         active, before = journal.candidate, journal.active
         previous = before if before.id not in ("", active.id) else journal.previous
@@ -371,8 +371,9 @@ class Machine:
             mine=mine, highest=max(journal.highest, active.number), said="", soaked_s=0.0,
         )  # fmt: skip
         self._working = False
-        self._event("active")
-        self._tell = now + TELL_S
+        if news:
+            self._event("active")
+            self._tell = now + TELL_S
         numbers = tuple(kept.number for kept in (active, previous) if kept.number)
         return [facts.Mute(mine), facts.Watch(active.id), facts.Tidy((active.id, previous.id), numbers)]
 

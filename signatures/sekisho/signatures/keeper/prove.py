@@ -25,8 +25,8 @@ MEMINFO: Final = Path("/proc/meminfo")
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 
 
-def waits(settings: Settings, manifest: Manifest) -> str:
-    """Why the trial must not begin now, for people; empty when it may.
+def waits(settings: Settings, manifest: Manifest, now: float) -> str:
+    """Why the trial must not begin now, for people; empty when it may. `now`: monotonic, seconds.
 
     The trial is a second engine for some seconds, and what is switched to must have somebody who proves it.
     """
@@ -35,7 +35,7 @@ def waits(settings: Settings, manifest: Manifest) -> str:
     if free < needed:
         return f"The box has {free} MB of memory free; trying set {manifest.number} needs {needed}."
     names = (("engine", "inspection engine"), ("scanner", "file scanner"))
-    away = [name for who, name in names if standing.try_read(settings, who) is None]  # type: ignore[arg-type]
+    away = [name for who, name in names if standing.try_read(settings, who, now) is None]  # type: ignore[arg-type]
     return f"The {' and the '.join(away)} does not run: nobody could prove set {manifest.number}." if away else ""
 
 

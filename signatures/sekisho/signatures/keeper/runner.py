@@ -143,13 +143,13 @@ class Keeper:
     # Seeing
 
     def _look(self) -> facts.Looked:
-        settings, waiting = self._settings, ""
+        settings, waiting, now = self._settings, "", self._clock()
         if self.journal.step is Step.STAGED and self.journal.manifest is not None:
-            waiting = prove.waits(settings, self.journal.manifest)
+            waiting = prove.waits(settings, self.journal.manifest, now)
         return facts.Looked(
             link=_link(settings),
-            engine=standing.try_read(settings, "engine"),
-            scanner=standing.try_read(settings, "scanner"),
+            engine=standing.try_read(settings, "engine", now),
+            scanner=standing.try_read(settings, "scanner", now),
             wait=waiting,
             hint=self._hint(),
             off="The owner's own rules are in force." if compiler.owners(settings) else "",
@@ -257,7 +257,7 @@ class Keeper:
                     self._work.mute(mine)
             case facts.Watch(wanted):
                 heading = news.load(self._settings.channel / "news.json", wanted)
-                self._watch.begin(heading, standing.try_read(self._settings, "engine"))
+                self._watch.begin(heading, standing.try_read(self._settings, "engine", self._clock()))
             case facts.Discard(number):
                 with _complaining():
                     self._work.discard(number, *_kept(found))

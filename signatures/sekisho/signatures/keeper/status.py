@@ -93,7 +93,9 @@ def _wrong(
     in_force = on_disk.id if on_disk is not None else ""
     for name, one in (("The engine", engine), ("The file scanner", scanner)):
         if one is not None and in_force and one.set_id != in_force:
-            found.append(f"{name} works with set {one.set_id[:12] or '(none)'}, on the disk {in_force[:12]} is in force.")
+            found.append(
+                f"{name} works with set {one.set_id[:12] or '(none)'}, on the disk {in_force[:12]} is in force."
+            )
     if shown is not None and not compiler.owners(settings):
         thinks = shown.candidate if shown.step == Step.SOAK else shown.set
         if engine is not None and thinks and engine.set_id != thinks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,5 +71,8 @@ class Inspectors:
 def told(settings: Settings) -> list[events.Signatures]:
     """What telemetry would read."""
     path = settings.journals / "signatures.jsonl"
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    return [event for event in map(events.decode, lines) if isinstance(event, events.Signatures)]
+    found = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with suppress(msgspec.MsgspecError):  # torn by a kill
+            found.append(events.decode(line))
+    return [event for event in found if isinstance(event, events.Signatures)]
