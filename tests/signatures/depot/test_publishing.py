@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,7 @@ BROKEN: dict[str, Callable[[Path], None]] = {
     "archive of another name": manifest(path="sig/3.tar.zst"),
     "archive outside": manifest(path="fw/2.tar.zst"),
     "no archive": lambda directory: (directory / "2.tar.zst").unlink(),
+    "a pipe": lambda directory: ((directory / "2.tar.zst").unlink(), os.mkfifo(directory / "2.tar.zst"))[1],
     "archive cut": change("2.tar.zst", lambda data: data[:-9]),
     "archive longer": change("2.tar.zst", lambda data: data + b"x"),
     "archive changed": change("2.tar.zst", lambda data: data[:60] + b"?" + data[61:]),

@@ -11,6 +11,7 @@ import msgspec
 
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.signatures import archive, delta
+from sekisho.signatures.depot.files import read
 from sekisho.signatures.depot.pruning import archives
 from sekisho.signatures.depot.tree import Tree
 from sekisho.signatures.published import ARCHIVE_CAP, MANIFEST, MANIFEST_CAP, Delta, Manifest
@@ -34,7 +35,7 @@ def read_manifest(directory: Path) -> tuple[Manifest, bytes]:
         RejectedInput: missing, too long, or not of the form.
 
     """
-    data = _read(directory / Path(MANIFEST).name, MANIFEST_CAP)
+    data = read(directory / Path(MANIFEST).name, MANIFEST_CAP)
     try:
         return msgspec.json.decode(data, type=Manifest), data
     except msgspec.DecodeError as err:
@@ -50,7 +51,7 @@ def check(tree: Tree, directory: Path, now: dt.datetime) -> Checked:
     """
     manifest, text = read_manifest(directory)
     _judge_manifest(manifest, now)
-    packed = _read(directory / Path(manifest.path).name, manifest.packed)
+    packed = read(directory / Path(manifest.path).name, manifest.packed)
     if len(packed) != manifest.packed:
         raise RejectedInput(f"{manifest.path} has {len(packed)} bytes; the manifest says {manifest.packed}.")
     content = delta.decompress(packed, manifest.length)
@@ -99,10 +100,10 @@ def _judge_files(files: dict[str, bytes]) -> None:
 
 
 def _judge_delta(manifest: Manifest, way: Delta, base: Path, directory: Path) -> bytes:
-    data = _read(directory / Path(way.path).name, way.length)
+    data = read(directory / Path(way.path).name, way.length)
     if len(data) != way.length:
         raise RejectedInput(f"{way.path} has {len(data)} bytes; the manifest says {way.length}.")
-    old = delta.decompress(_read(base, ARCHIVE_CAP), ARCHIVE_CAP)
+    old = delta.decompress(read(base, ARCHIVE_CAP), ARCHIVE_CAP)
     if hashlib.sha256(old).hexdigest() != way.base_sha256:
         raise RejectedInput(
             f"{way.path} was made from another set {way.base} than the one that was published.",
@@ -114,14 +115,3 @@ def _judge_delta(manifest: Manifest, way: Delta, base: Path, directory: Path) ->
 
 def _bases(tree: Tree) -> Iterator[tuple[int, Path]]:
     return ((int(path.name.split(".")[1]), path) for path in archives(tree))
-
-
-def _read(path: Path, cap: int) -> bytes:
-    try:
-        with path.open("rb") as source:
-            data = source.read(cap + 1)
-    except OSError as err:
-        raise RejectedInput(f"Cannot read {path}: {err.strerror}.") from err
-    if len(data) > cap:
-        raise RejectedInput(f"{path} is larger than the {cap} bytes that are allowed.")
-    return data

@@ -12,8 +12,9 @@ from typing import Final
 
 import msgspec
 
-from sekisho.appliance.core.errors import RejectedInput
-from sekisho.signatures.depot import repository, serve
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.appliance.core.fsio import write_atomic
+from sekisho.signatures.depot import adopting, ceremony, repository, serve
 from sekisho.signatures.depot.keys import Ring
 from sekisho.signatures.depot.publishing import Outcome, publish
 from sekisho.signatures.depot.roles import ROLES
@@ -47,13 +48,24 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     act = acts.add_parser("renew", help="sign again what is due (timer)")
     _common(act, keys=True)
     act.set_defaults(func=_renew)
+    act = acts.add_parser("sign", help="sign root or targets for longer, away from the network")
+    act.add_argument("role", choices=["root", "targets"], metavar="ROLE", help="root, targets")
+    act.add_argument("--out", type=Path, required=True, help="directory for what `adopt` takes")
+    _common(act, keys=True)
+    act.set_defaults(func=_sign)
     act = acts.add_parser("rotate", help="replace all keys of a role by new ones")
     act.add_argument("role", choices=list(ROLES), metavar="ROLE", help=", ".join(ROLES))
     act.add_argument("--new-keys", type=Path, required=True, help="directory for the new keys")
     act.add_argument("--lost", action="store_true", help="too few of the old keys are left to sign with")
     act.add_argument("--passphrase", action="store_true", help="ask for a passphrase for new offline keys")
+    act.add_argument("--out", type=Path, help="do not put it in force here; directory for what `adopt` takes")
     _common(act, keys=True)
     act.set_defaults(func=_rotate)
+    act = acts.add_parser("adopt", help="put in force what was signed away from the network")
+    act.add_argument("files", type=Path, nargs="+", metavar="FILE", help="N.root.json, N.targets.json")
+    act.add_argument("--lost", action="store_true", help="the online keys that are replaced are gone")
+    _common(act, keys=True)
+    act.set_defaults(func=_adopt)
     act = acts.add_parser("nginx-config", help="print how a plain web server hands it out")
     act.add_argument("--certificate", type=Path, required=True, help="PEM file of the server's certificate")
     act.add_argument("--key", type=Path, required=True, help="PEM file of the server's key")
@@ -104,23 +116,43 @@ def _renew(args: argparse.Namespace) -> int:
     return int(left.in_trouble)
 
 
+def _sign(args: argparse.Namespace) -> int:
+    made = ceremony.extend(_tree(args), _ring(args), args.role, _now(), args.clock_is_right)
+    _hand_over(made, args.out)
+    return 0
+
+
 def _rotate(args: argparse.Namespace) -> int:
     passphrase = _new_passphrase(args) if ROLES[args.role].offline else None
-    made = rotate(
-        _tree(args),
-        _ring(args),
-        args.role,
-        args.new_keys,
-        _now(),
-        lost=args.lost,
-        passphrase=passphrase,
-        clock_is_right=args.clock_is_right,
-    )
-    sys.stdout.write(
-        f"{args.role} has new keys: {', '.join(made)}, below {args.new_keys}. The old ones sign nothing any more.\n"
-    )
-    if args.role not in ("root", "timestamp", "snapshot"):
-        sys.stdout.write("If they were stolen, rotate snapshot and timestamp too: boxes then forget what was forged.\n")
+    terms = {"lost": args.lost, "passphrase": passphrase, "clock_is_right": args.clock_is_right}
+    where = (_tree(args), _ring(args), args.role, args.new_keys, _now())
+    if args.out:
+        made = ceremony.replace(*where, **terms)
+        sys.stdout.write(f"New keys of {args.role}: {', '.join(made.keys)}, below {args.new_keys}.\n")
+        _hand_over(made, args.out)
+    else:
+        told = rotate(*where, **terms)
+        sys.stdout.write(f"New keys of {args.role}, in force now: {', '.join(told)}, below {args.new_keys}.\n")
+    if args.role in ("targets", "sig"):
+        sys.stdout.write("Were the old ones stolen? Rotate snapshot and timestamp too: boxes then forget forgeries.\n")
+    return 0
+
+
+def _hand_over(made: ceremony.Made, out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, data in made.files().items():
+            write_atomic(out / name, data, 0o644)
+    except OSError as err:
+        raise DeviceFault(f"Cannot write {out}: {err.strerror}.") from err
+    files = " ".join(made.files())
+    sys.stdout.write(f"Signed, and not in force yet. At the centre: sekisho signatures repository adopt {files}\n")
+
+
+def _adopt(args: argparse.Namespace) -> int:
+    made = adopting.load(args.files)
+    adopting.adopt(_tree(args), _ring(args), made, _now(), lost=args.lost, clock_is_right=args.clock_is_right)
+    sys.stdout.write("In force.\n")
     return 0
 
 

@@ -7,7 +7,6 @@ known when its public half has the id that the signed metadata names. Keys are n
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -18,6 +17,7 @@ from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.fsio import sync_directory
+from sekisho.signatures.depot.files import read_with_mode
 from sekisho.signatures.depot.roles import ROLES
 
 _SHORT: Final = 12
@@ -82,7 +82,7 @@ class Ring:
         return found
 
     def _open(self, path: Path, key: Key) -> CryptoSigner:
-        data, mode = _read(path)
+        data, mode = read_with_mode(path, _BYTES_CAP)
         encrypted = b"ENCRYPTED" in data
         if not encrypted and mode & 0o077:
             raise RejectedInput(f"Others on this machine can read the key {path}.", f"Run: chmod 600 {path}")
@@ -140,15 +140,3 @@ def make_role(role: str, place: Path, passphrase: bytes | None = None) -> list[C
 def short(keyid: str) -> str:
     """What people and file names call a key."""
     return keyid[:_SHORT]
-
-
-def _read(path: Path) -> tuple[bytes, int]:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(fd, "rb") as source:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise RejectedInput(f"{path} is not a plain file.")
-            return source.read(_BYTES_CAP), status.st_mode
-    except OSError as err:
-        raise DeviceFault(f"Cannot read the key {path}: {err.strerror}.") from err

@@ -14,7 +14,7 @@ from sekisho.signatures.depot import keys, pruning
 from sekisho.signatures.depot.announced import tell
 from sekisho.signatures.depot.keys import KeysMissing, Ring
 from sekisho.signatures.depot.roles import DELEGATED, DELEGATED_PATHS, ROLES
-from sekisho.signatures.depot.signing import advance, begin, keys_of, sign
+from sekisho.signatures.depot.signing import advance, begin, following, sign
 from sekisho.signatures.depot.tree import Chain, Tree
 
 
@@ -62,7 +62,8 @@ def init(tree: Tree, place: Path, now: dt.datetime, passphrase: bytes | None = N
         signed = sign(ring, "root", root, [first], now)
         tree.put(tree.versioned(1, "root"), signed.to_bytes())
         empty = Chain(signed, Metadata(Timestamp()), Metadata(Snapshot()), Metadata(targets), Metadata(Targets()))
-        tell(tree, advance(tree, ring, empty, now, targets=targets, sig=Targets()), now)
+        second = following(tree, ring, "targets", targets, [signed], now)
+        tell(tree, advance(tree, ring, empty, now, targets=second, sig=Targets()), now)
     return ring
 
 
@@ -87,9 +88,10 @@ def renew(tree: Tree, ring: Ring, now: dt.datetime, clock_is_right: bool = False
                 tree.put(tree.versioned(renewed.version, "root"), root.to_bytes())
             except KeysMissing:
                 done.remove("root")
+        targets = None
         if "targets" in done:
             try:
-                ring.signers("targets", *keys_of(chain.root, "targets"))
+                targets = following(tree, ring, "targets", copy.deepcopy(chain.targets.signed), [chain.root], now)
             except KeysMissing:
                 done.remove("targets")
         if set(done) - {"root"}:
@@ -98,7 +100,7 @@ def renew(tree: Tree, ring: Ring, now: dt.datetime, clock_is_right: bool = False
                 ring,
                 tree.chain(),
                 now,
-                targets=copy.deepcopy(chain.targets.signed) if "targets" in done else None,
+                targets=targets,
                 sig=copy.deepcopy(chain.sig.signed) if DELEGATED in done else None,
                 snapshot="snapshot" in done,
             )

@@ -59,11 +59,13 @@ def advance(
     now: dt.datetime,
     *,
     roots: Sequence[Metadata[Root]] = (),
-    targets: Targets | None = None,
+    targets: Metadata[Targets] | None = None,
     sig: Targets | None = None,
     snapshot: bool = False,
 ) -> Chain:
     """Put a new timestamp in force, with whatever else is given; `roots` are those that must all accept it.
+
+    `targets` is signed already: its keys may be elsewhere.
 
     Raises:
         KeysMissing: nothing was written.
@@ -73,16 +75,17 @@ def advance(
     roots = roots or (chain.root,)
     files: list[tuple[str, Metadata[Targets] | Metadata[Snapshot]]] = []
     if targets is not None:
-        made = _next(tree, ring, "targets", targets, roots, now)
-        chain = replace(chain, targets=made)
-        files.append(("targets", made))
+        for root in roots:
+            root.signed.verify_delegate("targets", targets.signed_bytes, targets.signatures)
+        chain = replace(chain, targets=targets)
+        files.append(("targets", targets))
     if sig is not None:
-        made = _next(tree, ring, DELEGATED, sig, (chain.targets,), now)
+        made = following(tree, ring, DELEGATED, sig, (chain.targets,), now)
         chain = replace(chain, sig=made)
         files.append((DELEGATED, made))
     if files or snapshot:
         listed = Snapshot(meta={"targets.json": _meta(chain.targets), f"{DELEGATED}.json": _meta(chain.sig)})
-        chain = replace(chain, snapshot=_next(tree, ring, "snapshot", listed, roots, now))
+        chain = replace(chain, snapshot=following(tree, ring, "snapshot", listed, roots, now))
         files.append(("snapshot", chain.snapshot))
     beat = Timestamp(snapshot_meta=_meta(chain.snapshot), unrecognized_fields={ISSUED: utc.text(now)})
     beat.version = chain.timestamp.signed.version + 1
@@ -122,7 +125,7 @@ def keys_of(judge: Metadata[Root] | Metadata[Targets], role: str) -> tuple[list[
     return [judge.signed.get_key(keyid) for keyid in terms.keyids], terms.threshold
 
 
-def _next(
+def following(
     tree: Tree,
     ring: Ring,
     role: str,
@@ -130,6 +133,7 @@ def _next(
     judges: Sequence[Metadata[Root]] | Sequence[Metadata[Targets]],
     now: dt.datetime,
 ) -> Metadata[T]:
+    """`sign`, as a version that was never used before."""
     signed.version = max([*tree.versions(role), 0]) + 1
     return sign(ring, role, signed, judges, now)
 

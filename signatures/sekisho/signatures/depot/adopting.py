@@ -1,0 +1,130 @@
+"""Puts in force what a ceremony made, with the online keys.
+
+A box learns of new keys from the next root (for `sig`, the next targets), and takes what follows by the new keys
+alone. While both the old and the new root are about, what is in force must satisfy both, or a crash between two files
+would shut boxes out. So the role is first signed with old and new keys, and then the root that names the new ones is
+put in place. `sig` needs no such step: its keys change with the snapshot, at once.
+
+When keys were stolen, whoever has them may have shown boxes versions far ahead of ours (fast-forward, TUF 1.0.34,
+5.3.11). Boxes forget those when root replaces the keys of timestamp and of snapshot: replace both then.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, Root, Targets
+
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.signatures.depot import pruning
+from sekisho.signatures.depot.announced import tell
+from sekisho.signatures.depot.ceremony import Made
+from sekisho.signatures.depot.files import read
+from sekisho.signatures.depot.keys import Ring
+from sekisho.signatures.depot.roles import DELEGATED
+from sekisho.signatures.depot.signing import advance, begin, keys_of
+from sekisho.signatures.depot.tree import Chain, Tree
+
+_CAP: Final = 512_000
+"""Bytes of one file; what boxes allow a root."""
+
+
+def load(paths: Sequence[Path]) -> Made:
+    """The files of one ceremony, not judged yet.
+
+    Raises:
+        RejectedInput: not a root and a targets at most, or not of the form.
+
+    """
+    root: Metadata[Root] | None = None
+    targets: Metadata[Targets] | None = None
+    for path in paths:
+        data = read(path, _CAP)
+        try:
+            if path.name.endswith(".root.json") and root is None:
+                root = Metadata[Root].from_bytes(data)
+            elif path.name.endswith(".targets.json") and targets is None:
+                targets = Metadata[Targets].from_bytes(data)
+            else:
+                raise RejectedInput(f"{path} is not wanted.", "Name one N.root.json, one N.targets.json, or both.")
+        except RepositoryError as err:
+            raise RejectedInput(f"{path} is not what its name says: {err}.") from err
+    return Made(root, targets)
+
+
+def adopt(
+    tree: Tree, ring: Ring, made: Made, now: dt.datetime, *, lost: bool = False, clock_is_right: bool = False
+) -> None:
+    """Put it in force.
+
+    `lost`: old online keys that the new root replaces are gone. After a crash in the middle boxes then have no news
+    until `renew` was run, which finishes it; they keep what they have.
+
+    Raises:
+        RejectedInput: not signed by enough, not the next version, expired, or one file without the other.
+        KeysMissing: an online key, old or new, is not in the ring; nothing was changed.
+        DeviceFault: the clock is not to be believed, the disk refuses, or the repository is damaged.
+
+    """
+    with tree.locked():
+        chain = begin(tree, now, clock_is_right)
+        try:
+            _judge(chain, made, now)
+            chain = _put(tree, ring, chain, made, now, lost)
+        except RepositoryError as err:
+            raise RejectedInput(f"This cannot be put in force: {err}.", "Sign it again, on a fresh copy.") from err
+        tell(tree, chain, now)
+        pruning.prune(tree, chain, now)
+
+
+def _judge(chain: Chain, made: Made, now: dt.datetime) -> None:
+    root = made.root
+    if root is not None:
+        if root.signed.version != chain.root.signed.version + 1:
+            raise RejectedInput(f"Root {chain.root.signed.version} is in force; {root.signed.version} cannot be next.")
+        for judge in (chain.root, root):
+            judge.signed.verify_delegate("root", root.signed_bytes, root.signatures)
+    if made.targets is not None and made.targets.signed.version <= chain.targets.signed.version:
+        raise RejectedInput(f"Targets {chain.targets.signed.version} is in force already.")
+    for metadata in (root, made.targets):
+        if metadata is not None and metadata.signed.expires <= now:
+            raise RejectedInput("What was signed has expired since.", "Sign it again.")
+
+
+def _put(tree: Tree, ring: Ring, chain: Chain, made: Made, now: dt.datetime, lost: bool) -> Chain:
+    root = made.root or chain.root
+    targets = made.targets or chain.targets
+    roots = [root] if lost or root is chain.root else [chain.root, root]
+    for judge in roots:
+        judge.signed.verify_delegate("targets", targets.signed_bytes, targets.signatures)
+    path = tree.versioned(root.signed.version, "root")
+    changed = {role for role in ("snapshot", "timestamp") if _ids(chain.root, role) != _ids(root, role)}
+    sets_changed = _ids(chain.targets, DELEGATED) != _ids(targets, DELEGATED)
+    if lost:
+        for role in changed:
+            ring.signers(role, *keys_of(root, role))  # asked before boxes need them
+        tree.put(path, root.to_bytes())
+        chain = replace(chain, root=root)
+    if changed or made.targets is not None:
+        chain = advance(
+            tree,
+            ring,
+            chain,
+            now,
+            roots=roots,
+            targets=made.targets,
+            sig=copy.deepcopy(chain.sig.signed) if sets_changed else None,
+            snapshot="snapshot" in changed,
+        )
+    tree.put(path, root.to_bytes())
+    return replace(chain, root=root)
+
+
+def _ids(judge: Metadata[Root] | Metadata[Targets], role: str) -> set[str]:
+    return set(judge.signed.get_delegated_role(role).keyids)
