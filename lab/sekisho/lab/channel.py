@@ -14,38 +14,16 @@ from sekisho.center import pki
 from sekisho.lab import layout, sets
 from sekisho.lab.layout import Layout
 from sekisho.lab.program import Program
-from sekisho.signatures.depot import repository
+from sekisho.signatures.depot import repository, serve
 from sekisho.signatures.depot.keys import Ring
 from sekisho.signatures.depot.publishing import publish
 from sekisho.signatures.depot.tree import Tree
 from sekisho.signatures.published import Manifest
 
-NGINX: Final = """\
-daemon off;
-user root;
-worker_processes 1;
-pid {work}/nginx.pid;
-error_log {logs}/depot-error.log;
-events {{ worker_connections 256; }}
-http {{
-  log_format counted '{{"uri":"$uri","status":$status,"sent":$bytes_sent,"got":$request_length,'
-                     '"connection":$connection,"at":$msec}}';
-  access_log {work}/access.log counted;
-  client_body_temp_path {work}/body;
-  proxy_temp_path {work}/proxy;
-  fastcgi_temp_path {work}/fastcgi;
-  uwsgi_temp_path {work}/uwsgi;
-  scgi_temp_path {work}/scgi;
-  ssl_protocols TLSv1.2 TLSv1.3;
-  ssl_certificate {cert};
-  ssl_certificate_key {key};
-  server {{
-    listen {port} ssl;
-    location /updates/metadata/ {{ alias {tree}/metadata/; }}
-    location /updates/targets/ {{ alias {tree}/targets/; }}
-  }}
-}}
-"""
+_COUNTED: Final = """\
+log_format counted '{"uri":"$uri","status":$status,"sent":$bytes_sent,"got":$request_length,'
+                     '"connection":$connection,"at":$msec}';
+  access_log %s counted;"""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -73,20 +51,20 @@ class Channel:
 
     @property
     def url(self) -> str:
-        return f"https://{layout.CENTER4}:{layout.UPDATES}/updates"
+        return f"https://{layout.CENTER4}:{layout.UPDATES}"
 
     def prepare(self) -> Program:
         """Make keys and an empty repository, give the box its root, and return how nginx starts."""
         lay = self._lay
         work = lay.updates.with_name("updates-server")
-        (work / "body").mkdir(parents=True)
+        work.mkdir(parents=True)
         repository.init(self.tree, self._keys, datetime.now(UTC))
         lay.updates_root.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(self.tree.versioned(1, "root"), lay.updates_root)
         made = pki.issue(lay.authority, "updates", "server", (layout.CENTER4,))
         config = work / "nginx.conf"
-        places = {"work": work, "logs": lay.logs, "cert": made.cert, "key": made.key, "tree": lay.updates}
-        config.write_text(NGINX.format_map(places | {"port": layout.UPDATES}))
+        text = serve.alone(serve.config(lay.updates, made.cert, made.key, listen=str(layout.UPDATES)), work, "root")
+        config.write_text(text.replace("access_log off;", _COUNTED % (work / "access.log")))
         return Program("depot", "center", ["nginx", "-c", str(config)], [layout.UPDATES])
 
     def publish(
