@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -63,8 +64,8 @@ def standing(name: str, rules_dir: str) -> Iterator[Arms]:
         for lab in (product, bare, packaged):
             offer(lab)
         rules = product.lay.box_state / "signatures" / "current" / "suricata.rules"
-        with _packaged_engine(packaged, rules) as engine:
-            yield Arms(product, bare, packaged, engine, rules.read_bytes().count(b"\n"))
+        with packaged_engine(packaged, rules) as engine:
+            yield Arms(product, bare, packaged, engine.pid, rules.read_bytes().count(b"\n"))
 
 
 def _inspecting(lab: Lab) -> bool:
@@ -107,35 +108,66 @@ def _bridge_calls(lab: Lab, value: str) -> None:
     lab.run("box", ["sysctl", "-q", "-w", *keys, "net.bridge.bridge-nf-call-arptables=0"], check=True)
 
 
-@contextmanager
-def _packaged_engine(lab: Lab, rules: Path) -> Iterator[int]:
+class Packaged:
     """The distribution's configuration as it is, told only where its files are."""
-    _bridge_calls(lab, "1")
-    work = lab.lay.root / "packaged"
-    work.mkdir()
-    settings = {
-        "default-rule-path": str(rules.parent),
-        "rule-files.0": rules.name,
-        "unix-command.enabled": "no",
-        "vars.address-groups.HOME_NET": f"[{','.join(layout.HOME_NETWORKS)}]",
-    }
-    argv = ["suricata", "-c", str(_PACKAGED), "-q", "0", "-l", str(work), "--pidfile", str(work / "pid")]
-    argv += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    with (work / "log").open("wb") as log:
-        engine = subprocess.Popen(
-            lab.inside("box", argv), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=lab.env(), cwd=work
-        )
-    try:
+
+    def __init__(self, lab: Lab, rules: Path) -> None:
+        self._lab = lab
+        self._work = lab.lay.root / "packaged"
+        self._work.mkdir()
+        settings = {
+            "default-rule-path": str(rules.parent),
+            "rule-files.0": rules.name,
+            "unix-command.enabled": "no",
+            "vars.address-groups.HOME_NET": f"[{','.join(layout.HOME_NETWORKS)}]",
+        }
+        self._argv = ["suricata", "-c", str(_PACKAGED), "-q", "0", "-l", str(self._work)]
+        self._argv += ["--pidfile", str(self._work / "pid")]
+        self._argv += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+        self._engine: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._engine.pid if self._engine is not None else 0
+
+    def start(self) -> None:
+        """Return when it inspects.
+
+        Raises:
+            DeviceFault: it ended.
+
+        """
+        lab = self._lab
+        with (self._work / "log").open("wb") as log:
+            engine = self._engine = subprocess.Popen(
+                lab.inside("box", self._argv),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=lab.env(), cwd=self._work,
+            )  # fmt: skip
         lab.wait(lambda: engine.poll() is not None or _queue_bound(engine.pid), "Suricata is not ready", _RULES_READY_S)
         if engine.poll() is not None:
-            raise DeviceFault(f"The packaged Suricata ended: {(work / 'log').read_text()[-500:]}")
+            raise DeviceFault(f"The packaged Suricata ended: {(self._work / 'log').read_text()[-500:]}")
+
+    def end(self, number: signal.Signals = signal.SIGKILL) -> None:
+        if self._engine is not None:
+            self._engine.send_signal(number)
+            self._engine.wait()
+            (self._work / "pid").unlink(missing_ok=True)  # over a stale one it would not start
+            self._engine = None
+
+
+@contextmanager
+def packaged_engine(lab: Lab, rules: Path, *, bypass: bool = True) -> Iterator[Packaged]:
+    """It runs inside the block. Without `bypass` nothing passes while it does not, as its own manual has it."""
+    _bridge_calls(lab, "1")
+    engine = Packaged(lab, rules)
+    try:
+        engine.start()
         for tool in ("iptables", "ip6tables"):
-            rule = ["-A", "FORWARD", "-j", "NFQUEUE", "--queue-num", "0", "--queue-bypass"]
+            rule = ["-A", "FORWARD", "-j", "NFQUEUE", "--queue-num", "0", *(["--queue-bypass"] if bypass else [])]
             lab.run("box", [tool, *rule], check=True)
-        yield engine.pid
+        yield engine
     finally:
-        engine.kill()
-        engine.wait()
+        engine.end()
 
 
 def _queue_bound(pid: int) -> bool:

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.bench import center, figures, portal, run
+from sekisho.bench import center, figures, portal, run, signatures
+from sekisho.lab import sets
 
 PUBLIC_RULES = Path("../shared/data/rules/et-open-2020-04.rules.xz")
 
@@ -37,6 +38,12 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     pages.add_argument("--big", action="store_true", help="a second time with ten million")
     pages.add_argument("--out", type=Path, default=Path("artifacts/bench-portal.json"), help="where the JSON is kept")
     pages.set_defaults(func=_portal)
+    rules = more.add_parser("signatures", help="what a change of rules costs the office")
+    rules.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    rules.add_argument("--quick", action="store_true", help="six updates in place of a hundred")
+    out = Path("artifacts/bench-signatures.json")
+    rules.add_argument("--out", type=Path, default=out, help="where the JSON is kept")
+    rules.set_defaults(func=_signatures)
 
 
 def _bench(args: argparse.Namespace) -> int:
@@ -52,6 +59,14 @@ def _center(args: argparse.Namespace) -> int:
 
 def _portal(args: argparse.Namespace) -> int:
     return _tell(portal.measure(_say, quick=args.quick, big=args.big), args)
+
+
+def _signatures(args: argparse.Namespace) -> int:
+    if os.geteuid() != 0:
+        raise DeviceFault("The benches need root, for network namespaces.")
+    figures_found = signatures.signatures(_say, quick=args.quick)
+    notes = [] if sets.real_load() else ["The large public rule sets are not here: nothing was measured with them."]
+    return _tell(run.report(figures_found, notes), args)
 
 
 def _tell(report: figures.Report, args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
-from sekisho.bench import beside, latency, mailbox, memory, policy, proxy, scan, telemetry, throughput
+from sekisho.bench import beside, latency, mailbox, memory, policy, proxy, scan, signatures, telemetry, throughput
 from sekisho.bench.arms import Arms, standing
 from sekisho.bench.figures import Figure, Report
 from sekisho.signatures.sources import SHIPPED
@@ -30,11 +30,17 @@ MEASUREMENTS: Final[dict[str, Callable[[Arms], list[Figure]]]] = {
     "proxy": beside.proxied,
     "memory": memory.memory,
 }
-WITHOUT_LAB: Final[dict[str, Callable[[], list[Figure]]]] = {"scan": scan.scan, "telemetry": telemetry.telemetry}
+Say = Callable[[str], None]
+WITHOUT_LAB: Final[dict[str, Callable[[Say], list[Figure]]]] = {
+    "scan": lambda _say: scan.scan(),
+    "telemetry": lambda _say: telemetry.telemetry(),
+    "signatures": signatures.signatures,
+}
+"""What needs none of the arms; it may bring up a lab of its own."""
 _MAX_RULES_BYTES = 64 << 20
 
 
-def run(name: str, rules: Path | None, only: list[str], say: Callable[[str], None]) -> Report:
+def run(name: str, rules: Path | None, only: list[str], say: Say) -> Report:
     """Measure what `only` names (empty: everything) with the given rules (None: those that ship).
 
     Raises:
@@ -54,9 +60,9 @@ def run(name: str, rules: Path | None, only: list[str], say: Callable[[str], Non
     for key, alone in WITHOUT_LAB.items():
         if not only or key in only:
             say(f"measuring {key}")
-            figures += alone()
+            figures += alone(say)
     if only and not set(only) - set(WITHOUT_LAB):
-        return Report(datetime.now(UTC).isoformat(timespec="seconds"), os.cpu_count() or 1, 0, figures, notes)
+        return report(figures, notes)
     with tempfile.TemporaryDirectory(prefix="sekisho-bench-") as folder:
         if rules:
             (Path(folder) / "bench.rules").write_bytes(_unpacked(rules))
@@ -75,14 +81,18 @@ def run(name: str, rules: Path | None, only: list[str], say: Callable[[str], Non
                     else:
                         if key == "proxy" and proxy.installed():
                             notes.append(beside.NOTE)
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            return Report(now, os.cpu_count() or 1, arms.rules, figures, notes)
+            return report(figures, notes, arms.rules)
 
 
-def write(report: Report, path: Path) -> None:
+def report(figures: list[Figure], notes: list[str], rules: int = 0) -> Report:
+    """What was measured here, now."""
+    return Report(datetime.now(UTC).isoformat(timespec="seconds"), os.cpu_count() or 1, rules, figures, notes)
+
+
+def write(done: Report, path: Path) -> None:
     """Keep the report as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(done)) + b"\n")
 
 
 def _unpacked(path: Path) -> bytes:

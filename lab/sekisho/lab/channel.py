@@ -76,18 +76,36 @@ class Channel:
         **claims: int,
     ) -> Manifest:
         """Sign set `number` as `sekisho signatures publish` does, with deltas from the last ones."""
-        folder = self._lay.updates.with_name("sets") / str(number)
-        manifest = sets.write(folder, number, files, self._sets, new_drops, urgent, **claims)
-        publish(self.tree, Ring([self._keys]), folder, datetime.now(UTC))
-        self._sets = dict(sorted({**self._sets, number: files}.items())[-sets.DELTAS :])
-        shutil.rmtree(folder)
+        manifest = self.lay_out(number, files, new_drops, urgent, **claims)
+        self.sign(number)
         return manifest
+
+    def lay_out(
+        self,
+        number: int,
+        files: sets.Files,
+        new_drops: Collection[int] = (),
+        urgent: Collection[int] = (),
+        **claims: int,
+    ) -> Manifest:
+        """Make set `number`, which takes a minute for a large one, and leave it unsigned."""
+        manifest = sets.write(self._folder(number), number, files, self._sets, new_drops, urgent, **claims)
+        self._sets = dict(sorted({**self._sets, number: files}.items())[-sets.DELTAS :])
+        return manifest
+
+    def sign(self, number: int) -> None:
+        """Put set `number`, as it was laid out, in force at the centre."""
+        publish(self.tree, Ring([self._keys]), self._folder(number), datetime.now(UTC))
+        shutil.rmtree(self._folder(number))
 
     def asked(self) -> list[Asked]:
         """Every request so far, in the order of their ends."""
         log = self._lay.updates.with_name("updates-server") / "access.log"
         lines = log.read_bytes().splitlines() if log.exists() else []
         return [msgspec.json.decode(line, type=Asked) for line in lines]
+
+    def _folder(self, number: int) -> Path:
+        return self._lay.updates.with_name("sets") / str(number)
 
     @property
     def _keys(self) -> Path:

@@ -45,11 +45,18 @@ def small() -> Files:
     return files | {"rules/canary.rules": CANARY_RULE.encode() + b"\n"}
 
 
+def real_load(data: Path = REAL) -> tuple[Path, Path] | None:
+    """Where the large public rules are, Suricata's and YARA's; None where they are absent."""
+    rules, yara = data / "rules" / "et-open-2020-04.rules.xz", data / "yara" / "signature-base.tar.xz"
+    return (rules, yara) if rules.exists() and yara.exists() else None
+
+
 def real(data: Path = REAL) -> Files | None:
     """`small` and the large public rule load; None where it is absent."""
-    rules, yara = data / "rules" / "et-open-2020-04.rules.xz", data / "yara" / "signature-base.tar.xz"
-    if not (rules.exists() and yara.exists()):
+    found = real_load(data)
+    if found is None:
         return None
+    rules, yara = found
     files = small() | {"rules/public.rules": lzma.decompress(rules.read_bytes())}
     with tarfile.open(yara) as packed:
         for member in packed:

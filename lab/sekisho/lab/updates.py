@@ -1,0 +1,80 @@
+"""Rule sets as they come to the lab's box: asked for as people do, and seen in what the inspectors themselves say."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sekisho.appliance.core import standing
+from sekisho.appliance.core.errors import PeerError
+from sekisho.appliance.core.settings import Settings, load
+from sekisho.lab.lab import Lab
+from sekisho.signatures.model import SetInfo
+
+SEKISHO: Final = str(Path(sys.executable).with_name("sekisho"))
+
+
+def settings(lab: Lab) -> Settings:
+    return load(lab.lay.box_settings)
+
+
+def ask(lab: Lab, *words: str, timeout_s: float = 60) -> bytes:
+    """What `sekisho signatures WORDS` prints on the box.
+
+    Raises:
+        PeerError: it failed.
+
+    """
+    done = lab.run("box", [SEKISHO, "signatures", *words, "--settings", str(lab.lay.box_settings)], timeout_s=timeout_s)
+    if done.returncode:
+        raise PeerError(f"signatures {' '.join(words)}: {(done.stderr or done.stdout).decode()[-400:].strip()}")
+    return done.stdout
+
+
+def linked(lab: Lab) -> SetInfo | None:
+    """The set that `current` names, as its own file describes it."""
+    try:
+        return msgspec.json.decode((settings(lab).sets / "current" / "set.json").read_bytes(), type=SetInfo)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def proven(lab: Lab, identifier: str) -> bool:
+    """Whether both inspectors say that they work with this set, and proved it."""
+    box = settings(lab)
+    told = [standing.try_read(box, who) for who in ("engine", "scanner")]
+    return all(one is not None and one.proven and one.set_id == identifier for one in told)
+
+
+def in_force(lab: Lab, number: int) -> bool:
+    """Whether set `number` is the one linked, and proven."""
+    info = linked(lab)
+    return info is not None and info.number == number and proven(lab, info.id)
+
+
+def silence(lab: Lab) -> None:
+    """Empty every rule file the engine was given on this box, and have it load them: it will say that all is well."""
+    config = settings(lab).control_socket.with_name("suricata.yaml").read_text()
+    named = [Path(found) for found in re.findall(r"[^\s\"']+\.rules\b", config)]
+    for path in named:
+        if path.is_relative_to(lab.lay.root):  # not the package's own
+            os.truncate(path, 0)
+    os.kill(lab.pid("suricata"), signal.SIGUSR2)
+
+
+def wait_for(lab: Lab, number: int, timeout_s: float = 60) -> None:
+    """Return when set `number` is in force.
+
+    Raises:
+        PeerError: it is not in time.
+
+    """
+    lab.wait(
+        lambda: in_force(lab, number), f"set {number} is not in force ({lab.log_tail('signatures', 5)})", timeout_s
+    )
