@@ -1,31 +1,42 @@
-"""A lab whose box changes its rules while its office works."""
+"""A lab whose centre publishes signatures, and whose office works while they change."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from sekisho.lab import sets, updates
 from sekisho.lab.lab import Lab
-from sekisho.lab.sets import CANARY_RULE
-from sekisho.signatures.sources import SHIPPED
+
+
+class Office:
+    """The lab of this folder. Numbers of sets only grow, whichever test publishes next."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.number = 0
+
+    def publish(self, files: sets.Files, **claims: int) -> int:
+        """Publish, tell the box, and return the number."""
+        self.number += 1
+        self.lab.channel.publish(self.number, files, **claims)
+        updates.ask(self.lab, "update")
+        return self.number
+
+    def bring(self, files: sets.Files) -> int:
+        """`publish`, and wait until the box works with it."""
+        number = self.publish(files)
+        updates.wait_for(self.lab, number, 40)
+        return number
 
 
 @pytest.fixture(scope="session")
-def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The owner's rules of this box: those that ship, and the canary's."""
-    folder = tmp_path_factory.mktemp("rules")
-    shutil.copy(SHIPPED / "suricata" / "sekisho.rules", folder)
-    (folder / "canary.rules").write_text(CANARY_RULE + "\n")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def office(rules: Path) -> Iterator[Lab]:
-    """The product with its owner's rules, no channel."""
+def office() -> Iterator[Office]:
+    """The box took its first set."""
     with Lab(f"ld{os.getpid()}") as lab:
-        lab.up({"signatures": {"rules_dir": str(rules)}})
-        yield lab
+        lab.up({"signatures": {"soak_minutes": 0.0}}, channel=True)
+        made = Office(lab)
+        made.bring(sets.small())
+        yield made

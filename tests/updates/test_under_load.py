@@ -2,54 +2,67 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from sekisho.appliance.core.settings import load
-from sekisho.appliance.status import try_read
-from sekisho.lab.lab import Lab
+from sekisho.lab import sets, updates
 from sekisho.lab.load import Load
-from sekisho.lab.sets import CANARY_RULE
+from sekisho.lab.memory import Watch, at_rest_mb
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(90)]
+if TYPE_CHECKING:
+    from tests.updates.conftest import Office
 
-SEKISHO = str(Path(sys.executable).with_name("sekisho"))
-
-
-def reloads(lab: Lab) -> int:
-    status = try_read(load(lab.lay.box_settings))
-    return status.engine.reloads if status is not None else 0
+pytestmark = [pytest.mark.lab]
 
 
-def test_a_changed_directory_is_put_in_force_and_nobody_notices(office: Lab, rules: Path) -> None:
-    with Load(office) as traffic:
-        for number in range(6):
-            before = reloads(office)
-            (rules / "day.rules").write_text(
-                f'alert tcp any any -> any 9 (msg:"day {number}"; sid:{7_720_000 + number};)\n'
-            )
-            office.run("box", [SEKISHO, "signatures", "apply", "--settings", str(office.lay.box_settings)], check=True)
-            office.wait(lambda: reloads(office) > before, "the engine did not reload", 20)  # noqa: B023
-        went = traffic.end()
-    print(went)
+@pytest.mark.parametrize(
+    "count", [6, pytest.param(100, marks=[pytest.mark.full, pytest.mark.timeout(1200)])], ids=["sample", "hundred"]
+)
+@pytest.mark.timeout(90)
+def test_updates_under_load_lose_no_packet_and_let_no_canary_through(office: Office, count: int) -> None:
+    rest = at_rest_mb(office.lab)
+    with Load(office.lab) as load, Watch(office.lab) as memory:
+        for day in range(count):
+            office.bring(sets.of_day(sets.small(), office.number, changed=3, added=5, yara=day % 2))
+        went = load.end()
+    print(f"{went}\nmemory {rest:.0f} -> {memory.peak_mb:.0f} MB in {memory.looks} looks")
     assert (went.lost, went.broken, went.leaked) == (0, 0, 0)
-    assert went.clean()
+    assert went.clean() and went.packets > count * 500
+    assert memory.looks > count * 5
+    assert memory.peak_mb < 1.5 * rest
 
 
-def test_the_load_itself_sees_a_rule_that_is_gone(office: Lab, rules: Path) -> None:
+def test_the_load_itself_sees_a_rule_that_is_gone(office: Office) -> None:
     """What counts nothing when nothing stops the canary would prove nothing above."""
-    (rules / "canary.rules").write_text("")
+    files = sets.small()
+    del files["rules/canary.rules"]
+    office.bring(files)
     try:
-        before = reloads(office)
-        office.run("box", [SEKISHO, "signatures", "apply", "--settings", str(office.lay.box_settings)], check=True)
-        office.wait(lambda: reloads(office) > before, "the engine did not reload", 20)
-        with Load(office) as traffic:
+        with Load(office.lab) as load:
             time.sleep(1)
-            went = traffic.end()
-        assert went.canary.got == went.canary.sent > 100
+            went = load.end()
+        assert went.canary.got == went.canary.sent > 20
         assert not went.clean()
     finally:
-        (rules / "canary.rules").write_text(CANARY_RULE + "\n")
+        office.bring(sets.small())
+
+
+def test_an_engine_that_lost_its_rules_is_noticed_and_mended_while_the_office_works(office: Office) -> None:
+    lab = office.lab
+    before = {state: len(updates.told(lab, state)) for state in ("silent", "repaired")}
+    with Load(lab) as load:
+        time.sleep(0.5)
+        began = time.monotonic()
+        updates.silence(lab)
+        lab.wait(lambda: len(updates.told(lab, "silent")) > before["silent"], "nobody noticed", 20)
+        noticed = time.monotonic() - began
+        lab.wait(lambda: len(updates.told(lab, "repaired")) > before["repaired"], "nobody mended it", 40)
+        repaired = time.monotonic() - began
+        went = load.end()
+    print(f"noticed after {noticed:.1f} s, repaired after {repaired:.1f} s, {went.canary.got} canaries passed")
+    assert noticed < 5
+    assert repaired < 30
+    assert (went.lost, went.broken) == (0, 0)
+    updates.wait_for(lab, office.number, 20)

@@ -21,7 +21,6 @@ from sekisho.lab.channel import Asked
 from sekisho.lab.lab import Lab
 from sekisho.lab.load import Load, Traffic
 from sekisho.lab.memory import Watch, at_rest_mb
-from sekisho.telemetry.events import Signatures
 
 UPDATES: Final = 100
 POLLS: Final = 4
@@ -115,12 +114,12 @@ def _silence(lab: Lab, tries: int) -> list[Figure]:
     for _ in range(tries):
         with Load(lab) as load:
             time.sleep(1.0)
-            known = len(told(lab, "silent")), len(told(lab, "repaired"))
+            known = len(updates.told(lab, "silent")), len(updates.told(lab, "repaired"))
             began = time.monotonic()
             updates.silence(lab)
-            lab.wait(lambda: len(told(lab, "silent")) > known[0], "the silent engine is not noticed", 30)  # noqa: B023
+            lab.wait(lambda: len(updates.told(lab, "silent")) > known[0], "the silent engine is not noticed", 30)  # noqa: B023
             noticed.append(time.monotonic() - began)
-            lab.wait(lambda: len(told(lab, "repaired")) > known[1], "the engine is not repaired", 60)  # noqa: B023
+            lab.wait(lambda: len(updates.told(lab, "repaired")) > known[1], "the engine is not repaired", 60)  # noqa: B023
             repaired.append(time.monotonic() - began)
             passed += load.end().canary.got
     detail = {"tries": float(tries), "canaries passed meanwhile, in all": float(passed)}
@@ -132,12 +131,6 @@ def _silence(lab: Lab, tries: int) -> list[Figure]:
 
 def _rules_file(lab: Lab) -> Path:
     return updates.settings(lab).sets / "current" / "suricata.rules"
-
-
-def told(lab: Lab, state: str) -> list[Signatures]:
-    """What the box told the centre of its rules."""
-    found = [row.event for row in lab.events()]
-    return [event for event in found if isinstance(event, Signatures) and event.state == state]
 
 
 def _large(lab: Lab, real: sets.Files, number: int, say: Callable[[str], None]) -> list[Figure]:

@@ -16,6 +16,7 @@ from sekisho.appliance.core.errors import PeerError
 from sekisho.appliance.core.settings import Settings, load
 from sekisho.lab.lab import Lab
 from sekisho.signatures.model import SetInfo
+from sekisho.telemetry.events import Signatures
 
 SEKISHO: Final = str(Path(sys.executable).with_name("sekisho"))
 
@@ -78,3 +79,9 @@ def wait_for(lab: Lab, number: int, timeout_s: float = 60) -> None:
     lab.wait(
         lambda: in_force(lab, number), f"set {number} is not in force ({lab.log_tail('signatures', 5)})", timeout_s
     )
+
+
+def told(lab: Lab, state: str) -> list[Signatures]:
+    """What the box told the centre of its rules, in order."""
+    found = [row.event for row in lab.events()]
+    return [event for event in found if isinstance(event, Signatures) and event.state == state]
