@@ -11,7 +11,9 @@ import pytest
 from pagebox import Box, Browser
 
 from sekisho.appliance import covering, status
+from sekisho.appliance.core import standing
 from sekisho.appliance.core.settings import Inspection
+from sekisho.appliance.core.standing import Standing
 from sekisho.appliance.coverage import Away, Hour, State, Tally
 from sekisho.appliance.engine import EngineState
 from sekisho.appliance.inventory import Known
@@ -57,6 +59,29 @@ def test_the_word(box: Box, told: Status | None, word: str) -> None:
 def test_detect_only_is_never_called_protected(box: Box) -> None:
     settings = msgspec.structs.replace(box.settings, inspection=Inspection(mode="detect"))
     assert state.judge(seen(), settings) == "watching"
+
+
+@pytest.mark.parametrize("who", ["engine", "scanner"])
+def test_an_inspector_without_its_rules_is_not_called_protection(box: Box, who: standing.Who) -> None:
+    status.write(box.settings, seen())
+    now = dt.datetime.now().astimezone()
+    whole = Standing(at=time.monotonic(), set_id="ab", rules=9, expected=9, canary="caught")
+    standing.write(box.settings, who, whole)
+    assert state.facts(box.settings, now).word == "protected"
+    for lacking in ({"rules": 0}, {"rules": 8}, {"failed": 1}):
+        standing.write(box.settings, who, msgspec.structs.replace(whole, **lacking))
+        assert state.facts(box.settings, now).word == "partly", lacking
+    standing.write(box.settings, who, msgspec.structs.replace(whole, rules=0, at=time.monotonic() - 60))
+    assert state.facts(box.settings, now).word == "protected", "an old word is none; the status has its own age"
+
+
+def test_the_rules_shown_are_those_that_the_inspectors_count(box: Box) -> None:
+    status.write(box.settings, seen())
+    for who, rules in (("engine", 20116), ("scanner", 5883)):
+        found = Standing(at=time.monotonic(), set_id="ab", rules=rules, expected=rules, canary="caught")
+        standing.write(box.settings, who, found)  # type: ignore[arg-type]
+    facts = state.facts(box.settings, dt.datetime.now().astimezone())
+    assert (facts.rules, facts.file_rules, facts.rules_refused) == (20116, 5883, False)
 
 
 def test_a_damaged_status_is_silence(box: Box) -> None:

@@ -11,8 +11,10 @@ from typing import Final, Literal
 import msgspec
 
 from sekisho.appliance import covering, status
+from sekisho.appliance.core import standing
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.settings import Settings
+from sekisho.appliance.core.standing import Standing
 from sekisho.appliance.status import Status
 
 Word = Literal["protected", "watching", "partly", "starting", "open", "closed", "silent"]
@@ -41,6 +43,8 @@ class Facts(msgspec.Struct, frozen=True):
     gate: bool
     """Files wait for their verdict."""
     rules: int
+    """Loaded by the engine, as it counts them; likewise `file_rules` by the scan workers, 0: not known."""
+    file_rules: int
     rules_refused: bool
     rules_age_d: int | None
     off_today_s: float | None
@@ -71,13 +75,15 @@ def facts(settings: Settings, now: dt.datetime) -> Facts:
     word = judge(seen, settings)
     live = seen if seen is not None and seen.fresh else None
     rules = _rules(settings)
+    engine, scanner = (standing.try_read(settings, who) for who in ("engine", "scanner"))
     return Facts(
         word=word,
         reason=(live.engine_bypass.reason or live.gate_bypass.reason) if live else "",
         engine=bool(live and live.engine.phase in ("running", "reloading") and not live.engine_bypass.reason),
         gate=bool(live and not live.gate_bypass.reason),
-        rules=live.engine.rules_loaded if live else 0,
-        rules_refused=bool(live and live.engine.refused),
+        rules=engine.rules if engine else live.engine.rules_loaded if live else 0,
+        file_rules=scanner.rules if scanner else 0,
+        rules_refused=bool((live and live.engine.refused) or (engine and engine.refused)),
         rules_age_d=_age_d(rules.built_at, now) if rules else None,
         off_today_s=_off_today(settings, now),
         temperature_c=_temperature(),
@@ -99,7 +105,14 @@ def judge(seen: Status | None, settings: Settings) -> Word:
         return "starting"
     if not seen.engine.rules_loaded or seen.engine.rules_failed:
         return "partly"
+    if any(_lacks(standing.try_read(settings, who)) for who in ("engine", "scanner")):
+        return "partly"
     return "watching" if settings.inspection.mode == "detect" else "protected"
+
+
+def _lacks(found: Standing | None) -> bool:
+    """Whether an inspector says that it works without rules it should have; one that says nothing is judged above."""
+    return found is not None and bool(found.set_id) and (found.rules < found.expected or found.failed > 0)
 
 
 def _rules(settings: Settings) -> _Set | None:
