@@ -107,6 +107,11 @@ def repacked(
     return apply
 
 
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 BROKEN: dict[str, Callable[[Path], None]] = {
     "no manifest": lambda directory: (directory / "set.json").unlink(),
     "manifest too long": change("set.json", lambda data: data + b" " * MANIFEST_CAP),
@@ -118,7 +123,7 @@ BROKEN: dict[str, Callable[[Path], None]] = {
     "archive of another name": manifest(path="sig/3.tar.zst"),
     "archive outside": manifest(path="fw/2.tar.zst"),
     "no archive": lambda directory: (directory / "2.tar.zst").unlink(),
-    "a pipe": lambda directory: ((directory / "2.tar.zst").unlink(), os.mkfifo(directory / "2.tar.zst"))[1],
+    "a pipe": lambda directory: pipe(directory / "2.tar.zst"),
     "archive cut": change("2.tar.zst", lambda data: data[:-9]),
     "archive longer": change("2.tar.zst", lambda data: data + b"x"),
     "archive changed": change("2.tar.zst", lambda data: data[:60] + b"?" + data[61:]),

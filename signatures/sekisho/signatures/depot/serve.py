@@ -65,8 +65,13 @@ server {{
     add_header Cache-Control "public, max-age=604800, immutable";
     add_header X-Content-Type-Options nosniff;
   }}
+  # Every look for news asks for a root that is not there: that answer is as short as can be.
+  error_page 403 404 =404 @none;
+  location @none {{
+    return 404 "\\n";
+  }}
   location / {{
-    return 404;
+    return 404 "\\n";
   }}
 }}
 """
