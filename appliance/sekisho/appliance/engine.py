@@ -260,7 +260,11 @@ class Engine:
         """The engine lost its rules: give them to it again, or to another engine."""
         if self._proven is None:
             return
-        load = self._loader.prepare(self._proven.wanted)
+        try:
+            load = self._loader.prepare(self._proven.wanted)
+        except SekishoError as err:  # another engine would have no more to load
+            log.error("the engine cannot be given its rules: %s", err)
+            return
         if not self._load(load) or self.account.proof is None or not self.account.proof.whole(load):
             raise DeviceFault("The engine does not take its rules again. Another is started.")
         self._health("reloaded", "")

@@ -7,13 +7,15 @@ Written line by line: a set of twenty thousand rules never is in memory as a who
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from sekisho.appliance import canary, suricata
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
@@ -116,6 +118,8 @@ def prepare(wanted: RuleSet, muting: Muting, directory: Path, *, detect: bool) -
             if found.read != wanted.rules:
                 raise RejectedInput(f"Rule set {wanted.id[:12]} holds {found.read} rules instead of {wanted.rules}.")
             file = directory / f"rules-{word}.rules"
+            if file.is_dir():
+                _clear(file)
             fresh.replace(file)
         except OSError as err:
             raise DeviceFault(f"The rules cannot be written to {directory}: {err.strerror}.") from err
@@ -129,7 +133,16 @@ def prune(directory: Path, *kept: Load) -> None:
     names = {load.file.name for load in kept}
     for path in directory.glob("rules-*.rules"):
         if path.name not in names:
-            path.unlink(missing_ok=True)
+            _clear(path)
+
+
+def _clear(path: Path) -> None:
+    """Take away what is in the place of a rule file, whatever somebody made of it."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 @dataclass
@@ -140,10 +153,10 @@ class _Counts:
     soaking: int = 0
 
 
-def _lines(source: Iterator[bytes], wanted: RuleSet, muting: Muting, detect: bool, found: _Counts) -> Iterator[bytes]:
+def _lines(source: BinaryIO, wanted: RuleSet, muting: Muting, detect: bool, found: _Counts) -> Iterator[bytes]:
     muted, on_trial = frozenset(muting.sids), frozenset(muting.on_trial)
     octets = 0
-    for line in source:
+    for line in iter(lambda: source.readline(MAX_LINE_BYTES + 1), b""):
         octets += len(line)
         if octets > MAX_SET_BYTES or len(line) > MAX_LINE_BYTES:
             raise RejectedInput(f"Rule set {wanted.id[:12]} is larger than any set may be.")
