@@ -12,7 +12,7 @@ import pytest
 from sekisho.appliance.core import fired, settings
 from sekisho.appliance.core.fired import EVERY_S, RULES_CAP, Fired
 from sekisho.telemetry.events import Alert, Dns, FileVerdict, encode
-from sekisho.telemetry.heard import Heard
+from sekisho.telemetry.heard import BEAT_S, Heard
 from sekisho.telemetry.intake import Intake
 from sekisho.telemetry.spool import Spool
 from sekisho.telemetry.spool_view import SpoolView
@@ -89,11 +89,13 @@ def test_a_reader_finds_a_beginning_before_anything_speaks(box: Box) -> None:
     assert box.turn(EVERY_S).sids == {7: 2}
 
 
-def test_nothing_is_written_while_nothing_is_new(box: Box) -> None:
-    box.turn()
-    fired.path_of(box.config).unlink()
-    box.intake.turn(box.now + 10 * EVERY_S)
-    assert fired.try_read(box.config) is None
+def test_a_quiet_box_writes_seldom_and_shows_that_somebody_counts(box: Box) -> None:
+    first = box.turn()
+    box.intake.turn(first.at + BEAT_S - 0.1)
+    assert fired.try_read(box.config) == first
+    box.intake.turn(first.at + BEAT_S)
+    later = fired.try_read(box.config)
+    assert later is not None and later.at == first.at + BEAT_S and later.since == first.since
 
 
 def test_another_run_has_another_name(tmp_path: Path, box: Box) -> None:

@@ -147,6 +147,8 @@ class Immunity(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The CN of `cert`."""
     boxes: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
     """Boxes of so many tenants must have found a file by themselves before the others stop it."""
+    published: str = ""
+    """The repository's `published.json`: all boxes are told of a new set as soon as it says so; empty: by hand."""
 
 
 class Orders(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

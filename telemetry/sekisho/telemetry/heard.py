@@ -17,6 +17,8 @@ from sekisho.appliance.core.fired import EVERY_S, RULES_CAP, Fired
 from sekisho.appliance.core.settings import Settings
 from sekisho.telemetry.events import Alert, Event, FileVerdict
 
+BEAT_S: Final = 20.0
+"""Published again after this though nothing is new: a reader sees that somebody counts."""
 NAME_CAP: Final = 100
 """Characters of a YARA rule's name; all names together stay within the file's cap."""
 
@@ -33,7 +35,7 @@ class Heard:
         self._yara: dict[str, int] = {}
         self._rest = 0
         self._changed = True
-        self._due = -math.inf
+        self._written = -math.inf
         self._trouble = ""
 
     def take(self, made: Iterable[Event]) -> None:
@@ -48,9 +50,9 @@ class Heard:
 
     def turn(self, now: float) -> None:
         """Publish what has changed, every `EVERY_S`; a full tmpfs is told once and tried again. `now`: monotonic."""
-        if not self._changed or now < self._due:
+        if now - self._written < (EVERY_S if self._changed else BEAT_S):
             return
-        self._due = now + EVERY_S
+        self._written = now
         found = Fired(since=self._since, at=now, sids=self._sids, yara=self._yara, rest=self._rest)
         path = fired.path_of(self._settings)
         try:

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
+import msgspec
 import pytest
 
-from sekisho.appliance.core import muting, settings, switched
+from sekisho.appliance.core import fsio, muting, settings, switched, utc
 from sekisho.appliance.core.muting import Muting
 from sekisho.appliance.core.sealed import load_key
 from sekisho.appliance.core.switched import Switched
@@ -18,6 +19,7 @@ from sekisho.center import pki
 from sekisho.center.brokers.model import IMMUNITY_WRITES, Member
 from sekisho.center.database import Database
 from sekisho.center.rules import switching
+from sekisho.signatures.depot.tree import Published
 
 WITHIN_S = 5.0
 
@@ -27,13 +29,14 @@ class Way:
 
     def __init__(self, site) -> None:  # type: ignore[no-untyped-def]  # the fixture's class lives in a conftest
         self.site = site
+        self.published = site.root / "published.json"
         own = pki.issue(site.pki, "immunity")
         key = pki.issue(site.pki, "immunity-lists", "lists")
         self.key = load_key(key.cert, key.key)
         with site.center_toml.open("a") as config:
             config.write(
                 f'[immunity]\ncert = "{own.cert}"\nkey = "{own.key}"\n'
-                f'lists_cert = "{key.cert}"\nlists_key = "{key.key}"\n'
+                f'lists_cert = "{key.cert}"\nlists_key = "{key.key}"\npublished = "{self.published}"\n'
             )
         self.database = Database(site.store_url)
         self.config = settings.load(site.box_toml)
@@ -81,9 +84,9 @@ def test_a_switched_off_rule_is_off_on_the_box_within_seconds_and_on_again(
     took.append(way.until_muted(2000001, yara=("Too_Wide",)))
     way.on("Too_Wide")
     took.append(way.until_muted(2000001))
-    with way.database.transaction() as db:
-        switching.announce(db, 31)
+    fsio.write_atomic(way.published, msgspec.json.encode(Published(31, utc.now())))
     way.site.wait(lambda: switched.newest(way.config) == 31)
+    way.published.write_bytes(b"{")
     way.site.wait(lambda: way.sent() == [True])
     record_property("seconds", took)
     assert max(took) < WITHIN_S, took

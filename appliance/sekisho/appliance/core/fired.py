@@ -26,7 +26,7 @@ class Fired(msgspec.Struct, frozen=True, kw_only=True):
     since: str
     """Random text of this run: with another one, differences mean nothing."""
     at: float
-    """Monotonic clock, seconds: written at least every `EVERY_S` while something changes."""
+    """Monotonic clock, seconds: written every `EVERY_S` while something changes, now and then otherwise."""
     sids: dict[int, _Count] = {}
     """Alerts by Suricata rule."""
     yara: dict[str, _Count] = {}

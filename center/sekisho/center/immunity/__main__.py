@@ -46,7 +46,7 @@ class FleetImmunity:
         link = config.broker
         self._link = BrokerLink(link.host, link.ca, own.cert, own.key, link.port, own.client)
         self._client = mqtt.make_client(self._link, on_connect=self._connected)
-        self._rules = Speaker(self._database, self._client, self._key)
+        self._rules = Speaker(self._database, self._client, self._key, own.published)
 
     def run(self) -> None:
         """Work until `stop`."""
