@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from sekisho.appliance.core import utc
 from sekisho.center import customers, rulesets
+from sekisho.center.rules import switching
 from sekisho.center.rulesets import Grade, Ruleset
 from sekisho.center.scope import EVERYONE, only
 from sekisho.center.store import BoxState, NewRow, Store
@@ -64,6 +65,7 @@ def centre(store_url: str) -> Any:
     made.store.close()
 
 
+@pytest.mark.protocol("P47")
 def test_the_newest_word_stays_and_says_since_when_a_set_is_in_use(centre: Centre) -> None:
     centre.told(word(at=ago(hours=9), number=11, set="cd" * 8), word("soaking", at=ago(hours=2)))
     assert centre.known().soaking == 1
@@ -84,6 +86,7 @@ def test_a_refused_set_is_remembered_until_the_box_has_a_newer_one(centre: Centr
     assert (known.number, known.refused, known.refused_at, known.refused_why) == (14, 0, "", "")
 
 
+@pytest.mark.protocol("P48")
 def test_an_inspector_without_rules_is_known_until_it_has_them_and_hides_nothing_else(centre: Centre) -> None:
     centre.told(word(at=ago(hours=1)), word("silent", at=ago(minutes=9), number=0, rules=0, detail="engine: no rules"))
     centre.told(word("silent", at=ago(minutes=8), number=0, rules=0, seconds=60.0))
@@ -112,6 +115,7 @@ def test_muted_rules_are_those_of_the_newest_word(centre: Centre) -> None:
     assert centre.known().muted == []
 
 
+@pytest.mark.protocol("P49")
 def test_nothing_is_called_fresh_that_is_not_known_to_be_now(centre: Centre) -> None:
     wanted: list[tuple[Signatures, Grade]] = [
         (word(), "fresh"),
@@ -154,6 +158,17 @@ def test_the_fleet_shows_the_gravest_first_and_nobody_who_is_well(centre: Centre
         running = [(one.number, one.boxes) for one in rulesets.running(db, EVERYONE)]
         assert running == [(12, 4), (11, 2), (-1, 1)], "b-mute has said nothing, b-gone is not connected"
         assert rulesets.troubled(db, only("t2"), NOW) == []
+
+
+def test_the_number_that_was_announced_counts_whatever_boxes_claim(centre: Centre) -> None:
+    centre.connected("b-1", "b-2")
+    centre.told(word(number=12), box="b-1")
+    centre.told(word(number=(1 << 53) - 1), box="b-2")
+    with centre.store.transaction() as db:
+        switching.announce(db, 13)
+    with centre.store.database.reading() as db:
+        assert rulesets.newest(db) == 13
+        assert [one.placed.box for one in rulesets.troubled(db, EVERYONE, NOW)] == ["b-1"]
 
 
 def test_muted_rules_of_the_fleet_are_counted_by_boxes(centre: Centre) -> None:

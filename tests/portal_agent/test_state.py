@@ -11,8 +11,8 @@ import pytest
 from pagebox import Box, Browser
 
 from sekisho.appliance import covering, status
-from sekisho.appliance.core import standing
-from sekisho.appliance.core.settings import Inspection
+from sekisho.appliance.core import standing, utc
+from sekisho.appliance.core.settings import Inspection, Signatures
 from sekisho.appliance.core.standing import Standing
 from sekisho.appliance.coverage import Away, Hour, State, Tally
 from sekisho.appliance.engine import EngineState
@@ -21,6 +21,8 @@ from sekisho.appliance.meter import Reading
 from sekisho.appliance.status import Status
 from sekisho.appliance.watchdog import Part
 from sekisho.portal_agent import state
+from sekisho.signatures.keeper import counter
+from sekisho.signatures.keeper.journal import Journal, Kept, Step
 
 
 def seen(engine: str = "", gate: str = "", fail: str = "open", **about: Any) -> Status:
@@ -82,6 +84,36 @@ def test_the_rules_shown_are_those_that_the_inspectors_count(box: Box) -> None:
         standing.write(box.settings, who, found)  # type: ignore[arg-type]
     facts = state.facts(box.settings, dt.datetime.now().astimezone())
     assert (facts.rules, facts.file_rules, facts.rules_refused) == (20116, 5883, False)
+
+
+def keeper(box: Box, **about: Any) -> None:
+    """The fetching daemon's own account, as it writes it."""
+    checked = utc.text(dt.datetime.now(dt.UTC) - dt.timedelta(hours=about.pop("hours", 1)))
+    active = Kept(id="ab" * 32, number=12, built=checked)
+    found = Journal(**{"active": active, "checked": checked, **about})
+    counter.show(box.settings, found, time.monotonic(), "", "")
+
+
+def test_how_fresh_the_rules_are_is_said_without_the_centre(box: Box, browser: Browser) -> None:
+    status.write(box.settings, seen())
+    now = dt.datetime.now().astimezone()
+    assert state.facts(box.settings, now).updates == state.Updates("own")
+    assert "自動更新は使っていません" in browser.get("/").text
+    for hours, grade in ((1, "fresh"), (30, "aging"), (80, "stale")):
+        keeper(box, hours=hours)
+        facts = state.facts(box.settings, now)
+        assert (facts.updates.grade, facts.updates.number) == (grade, 0), "nobody says yet that the set is in force"
+        assert ("rules_old" in facts.troubles) == (grade == "stale")
+    keeper(box, refused={13: "broken", 9: "older"}, step=Step.SOAK)
+    standing.write(box.settings, "engine", Standing(at=time.monotonic(), set_id="ab" * 32, rules=9, expected=9))
+    found = state.facts(box.settings, now)
+    assert (found.updates.grade, found.updates.number, found.updates.refused) == ("fresh", 12, 13)
+    assert "rules_refused" in found.troubles and found.updates.soaking
+    page = browser.get("/").text
+    assert "ルールセットの番号 12" in page and "番号 13 は試したところ問題があった" in page and "最新です" in page
+    channel = Signatures(channel="https://updates.example/")
+    counter.shown_at(box.settings).unlink()
+    assert state.facts(msgspec.structs.replace(box.settings, signatures=channel), now).updates.grade == "silent"
 
 
 def test_a_damaged_status_is_silence(box: Box) -> None:

@@ -49,8 +49,11 @@ def test_every_code_has_its_sentence() -> None:
     tags = {str(each.__struct_config__.tag) for each in get_args(wishes.Wish)}
     wanted = {f"{tag}_{word}" for tag in tags for word in get_args(wishes.Word)}
     assert wanted <= set(has["outcome"])
-    troubles = state.Facts("protected", "", True, True, 1, 1, True, 99, 0.0, 99.0, 1.0, 0.1).troubles
+    troubles = state.Facts(
+        "protected", "", True, True, 1, 1, True, 99, state.Updates("stale"), 0.0, 99.0, 1.0, 0.1
+    ).troubles
     assert set(troubles) == set(has["trouble"])
+    assert set(get_args(state.Grade)) == set(has["updates"])
 
 
 def test_a_sentence_in_one_language_is_refused() -> None:

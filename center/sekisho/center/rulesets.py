@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sekisho.appliance.core import utc
 from sekisho.center import fleet
 from sekisho.center.fleet import Placed
+from sekisho.center.rules.tables import RULE_WORD
 from sekisho.center.scope import Scope
 from sekisho.center.views.noise import NOISE_RULE
 from sekisho.center.views.rulesets import MUTED, RULES
@@ -109,8 +110,9 @@ def of_boxes(db: sa.Connection, scope: Scope, box: str = "") -> dict[str, Rulese
 
 
 def newest(db: sa.Connection) -> int:
-    """The highest number any box works with; 0: none does."""
-    return int(db.scalar(sa.select(sa.func.max(RULES.c.number))) or 0)
+    """The number announced last; until one is, the highest that any box works with. 0: there is none."""
+    announced = db.scalar(sa.select(RULE_WORD.c.newest))
+    return int(announced or db.scalar(sa.select(sa.func.max(RULES.c.number))) or 0)
 
 
 def running(db: sa.Connection, scope: Scope) -> list[Running]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -11,13 +12,17 @@ from typing import Final, Literal
 import msgspec
 
 from sekisho.appliance import covering, status
-from sekisho.appliance.core import standing
+from sekisho.appliance.core import standing, utc
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.settings import Settings
 from sekisho.appliance.core.standing import Standing
 from sekisho.appliance.status import Status
+from sekisho.signatures.keeper import counter, told
+from sekisho.signatures.keeper.journal import Step
 
 Word = Literal["protected", "watching", "partly", "starting", "open", "closed", "silent"]
+Grade = Literal["fresh", "aging", "stale", "unknown", "own", "silent"]
+"""`own`: no rules come from the centre; `silent`: the daemon that fetches them does not run."""
 OLD_RULES_D: Final = 14
 HOT_C: Final = 85.0
 FULL: Final = 0.9
@@ -30,6 +35,19 @@ class _Set(msgspec.Struct):
     built_at: str = ""
     suricata_rules: int = 0
     yara_rules: int = 0
+
+
+class Updates(msgspec.Struct, frozen=True):
+    """How fresh the rules are, as the daemon that fetches them says."""
+
+    grade: Grade
+    number: int = 0
+    """Published number of the set the engine works with; 0: not known, or not of the centre."""
+    checked: str = ""
+    """When it was last learned which set is newest, local time; empty: never."""
+    refused: int = 0
+    """Number of a newer set that was refused or taken back; 0: none."""
+    soaking: bool = False
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -47,6 +65,7 @@ class Facts(msgspec.Struct, frozen=True):
     file_rules: int
     rules_refused: bool
     rules_age_d: int | None
+    updates: Updates
     off_today_s: float | None
     """Since midnight, as far as it was counted."""
     temperature_c: float | None
@@ -58,8 +77,9 @@ class Facts(msgspec.Struct, frozen=True):
     def troubles(self) -> list[str]:
         """Keys of what else should be looked at."""
         found = {
-            "rules_old": self.rules_age_d is not None and self.rules_age_d > OLD_RULES_D,
-            "rules_refused": self.rules_refused,
+            "rules_old": (self.rules_age_d is not None and self.rules_age_d > OLD_RULES_D)
+            or self.updates.grade == "stale",
+            "rules_refused": self.rules_refused or self.updates.refused > 0,
             "hot": (self.temperature_c or 0) >= HOT_C,
             "disk_full": self.disk >= FULL,
         }
@@ -85,6 +105,7 @@ def facts(settings: Settings, now: dt.datetime) -> Facts:
         file_rules=scanner.rules if scanner else 0,
         rules_refused=bool((live and live.engine.refused) or (engine and engine.refused)),
         rules_age_d=_age_d(rules.built_at, now) if rules else None,
+        updates=_updates(settings, engine, now),
         off_today_s=_off_today(settings, now),
         temperature_c=_temperature(),
         disk=_disk(settings.state),
@@ -119,6 +140,30 @@ def _rules(settings: Settings) -> _Set | None:
     with suppress(OSError, msgspec.MsgspecError), (settings.sets / "current" / "set.json").open("rb") as source:
         return msgspec.json.decode(source.read(_CAP_BYTES), type=_Set)
     return None
+
+
+def _updates(settings: Settings, engine: Standing | None, now: dt.datetime) -> Updates:
+    found = counter.try_read(settings, time.monotonic())
+    if found is None:
+        return Updates("silent" if settings.signatures.channel else "own")
+    number = found.number if engine is not None and engine.set_id and engine.set_id == found.set else 0
+    refused = max(found.refused, default=0)
+    grade: Grade = told.freshness(found.checked, utc.text(now))
+    if not found.checked and not found.number:
+        grade = "unknown" if settings.signatures.channel else "own"
+    return Updates(
+        grade=grade,
+        number=number,
+        checked=_local(found.checked),
+        refused=refused if refused > found.number else 0,
+        soaking=found.step == Step.SOAK,
+    )
+
+
+def _local(at: str) -> str:
+    with suppress(ValueError):
+        return f"{dt.datetime.fromisoformat(at).astimezone():%Y-%m-%d %H:%M}"
+    return ""
 
 
 def _age_d(built_at: str, now: dt.datetime) -> int | None:

@@ -40,6 +40,7 @@ def play(root: Path, monkeypatch: pytest.MonkeyPatch, scene: Scene, die_at: int 
     return world
 
 
+@pytest.mark.protocol("P46")
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
 def test_whenever_it_dies_the_set_comes_to_its_end_and_that_is_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Scene
