@@ -15,6 +15,7 @@ from sekisho.signatures import compiler
 from sekisho.signatures.depot import commands as depot_commands
 from sekisho.signatures.keeper import commands as keeper_commands
 from sekisho.signatures.model import SetInfo
+from sekisho.signatures.press import commands as press_commands
 from sekisho.signatures.trust import client
 
 
@@ -30,6 +31,7 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         verb.add_argument("--settings", type=Path, default=Path("/etc/sekisho/box.toml"), help="box settings (TOML)")
         verb.add_argument("--json", action="store_true", help="print facts as JSON")
         verb.set_defaults(func=_guarded(func))
+    press_commands.register(verbs)
     depot_commands.register(verbs)
     client.register(verbs)
     keeper_commands.register(verbs)
