@@ -122,6 +122,9 @@ def test_what_was_signed_on_an_old_copy_or_has_expired_or_is_no_metadata_is_refu
         (tmp_path / name).write_bytes(data)
         with pytest.raises(RejectedInput):
             load([tmp_path / name])
+    for name in ("timestamp.json", "2.snapshot.json"):
+        with pytest.raises(RejectedInput, match="not wanted"):
+            load([depot.tree.metadata / name])
 
 
 def test_a_root_that_too_few_signed_is_refused(places: Places) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from repository import Depot
 from tuf.api.exceptions import BadVersionNumberError, RepositoryError
-from tuf.api.metadata import Metadata, Timestamp
+from tuf.api.metadata import MetaFile
 
 from sekisho.appliance.cli import main
 from sekisho.appliance.core.errors import RejectedInput
@@ -18,9 +18,12 @@ from sekisho.signatures.depot.keys import KeysMissing, Ring
 from sekisho.signatures.depot.publishing import publish
 from sekisho.signatures.depot.roles import ROLES
 from sekisho.signatures.depot.rotate import rotate
+from sekisho.signatures.depot.signing import sign
 from sekisho.signatures.depot.status import status
 from sekisho.signatures.depot.tree import Tree
 from sekisho.signatures.published import MANIFEST
+
+FAR = 1 << 31
 
 
 def newest(depot: Depot, cache: Path) -> int:
@@ -62,17 +65,29 @@ def test_boxes_old_and_new_follow_a_rotation_and_the_old_keys_sign_nothing(
             publish(depot.tree, old_keys, depot.build(3), depot.now)
 
 
-def test_a_box_that_saw_versions_far_ahead_recovers_once_the_keys_are_replaced(depot: Depot, tmp_path: Path) -> None:
+@pytest.mark.parametrize("forged", ["timestamp", "snapshot", "sig"])
+def test_a_box_that_saw_versions_far_ahead_recovers_once_the_keys_are_replaced(
+    depot: Depot, tmp_path: Path, forged: str
+) -> None:
     depot.publish(1)
     honest = (depot.tree.metadata / "timestamp.json").read_bytes()
-    forged = Metadata[Timestamp].from_bytes(honest)
-    forged.signed.version = 1 << 31
-    keys = depot.tree.chain().root.signed
-    [signer] = depot.ring.signers("timestamp", [keys.get_key(keys.roles["timestamp"].keyids[0])], 1)
-    forged.sign(signer)
-    depot.tree.put(depot.tree.metadata / "timestamp.json", forged.to_bytes())
-    assert newest(depot, tmp_path / "box") == 1
+    chain = depot.tree.chain()
+    if forged != "timestamp":
+        listed = chain.snapshot
+        if forged == "sig":
+            listed.signed.meta["sig.json"].version = FAR
+        listed.signed.version = FAR if forged == "snapshot" else listed.signed.version + 1
+        data = sign(depot.ring, "snapshot", listed.signed, [chain.root], depot.now).to_bytes()
+        depot.tree.put(depot.tree.versioned(listed.signed.version, "snapshot"), data)
+        chain.timestamp.signed.snapshot_meta = MetaFile.from_data(listed.signed.version, data, ["sha256"])
+    chain.timestamp.signed.version += FAR if forged == "timestamp" else 1
+    stamp = sign(depot.ring, "timestamp", chain.timestamp.signed, [chain.root], depot.now)
+    depot.tree.put(depot.tree.metadata / "timestamp.json", stamp.to_bytes())
+    depot.client(tmp_path / "box").refresh()
     depot.tree.put(depot.tree.metadata / "timestamp.json", honest)
+    depot.tree.versioned(FAR, "snapshot").unlink(missing_ok=True)
+    for _ in range(3):
+        depot.renew(dt.timedelta(hours=7))
     with pytest.raises(BadVersionNumberError):
         newest(depot, tmp_path / "box")
     rotate(depot.tree, depot.ring, "timestamp", tmp_path / "new", depot.now)

@@ -47,14 +47,15 @@ def load(paths: Sequence[Path]) -> Made:
     for path in paths:
         data = read(path, _CAP)
         try:
-            if path.name.endswith(".root.json") and root is None:
-                root = Metadata[Root].from_bytes(data)
-            elif path.name.endswith(".targets.json") and targets is None:
-                targets = Metadata[Targets].from_bytes(data)
-            else:
-                raise RejectedInput(f"{path} is not wanted.", "Name one N.root.json, one N.targets.json, or both.")
+            kind = Metadata.from_bytes(data).signed.type
         except RepositoryError as err:
-            raise RejectedInput(f"{path} is not what its name says: {err}.") from err
+            raise RejectedInput(f"{path} is not signed metadata: {err}.") from err
+        if kind == Root.type and root is None:
+            root = Metadata[Root].from_bytes(data)
+        elif kind == Targets.type and targets is None:
+            targets = Metadata[Targets].from_bytes(data)
+        else:
+            raise RejectedInput(f"{path} is not wanted.", "Name one N.root.json, one N.targets.json, or both.")
     return Made(root, targets)
 
 
