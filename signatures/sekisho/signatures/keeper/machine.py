@@ -59,7 +59,7 @@ class Machine:
         self._next = self._tell = 0.0
         self._back_off = 0.0
         self._hint = 0
-        self._again = False
+        self._asked = self._again = False
         self._fine_at = 0.0
         self._at = ""
         self._sight = facts.Looked()
@@ -78,7 +78,7 @@ class Machine:
             case facts.Relinked(link):
                 return self._compare(link, now)
             case facts.Asked(again):
-                self._next, self._again = now, self._again or again
+                self._next, self._asked, self._again = now, True, self._again or again
                 return []
             case facts.Refreshed():
                 return self._refreshed(event, now)
@@ -125,8 +125,9 @@ class Machine:
 
     def _refreshed(self, event: facts.Refreshed, now: float) -> list[Command]:
         self._back_off = 0.0
-        self._next = now + EVERY_S * 0.75 + self._spread(EVERY_S / 2)
-        self._again = False
+        # Who asked while this answer was on its way may know of something newer.
+        self._next = now if self._asked else now + EVERY_S * 0.75 + self._spread(EVERY_S / 2)
+        self._again = self._again and self._asked
         journal, manifest = self.journal, event.manifest
         if journal.step not in (Step.IDLE, Step.FETCHING):
             return []
@@ -227,7 +228,7 @@ class Machine:
         if event.kind == "peer" or (event.kind == "refused" and event.step is Step.FETCHING):
             self._change(entries=min(journal.entries, 1))
             self._back_off = min(max(self._back_off * 2, BACK_OFF_S[0]), BACK_OFF_S[1])
-            self._next = now + self._back_off / 2 + self._spread(self._back_off / 2)
+            self._next = now if self._asked else now + self._back_off / 2 + self._spread(self._back_off / 2)
             return []
         if asked:
             self._next = now + FAULT_S / 2 + self._spread(FAULT_S)
@@ -280,7 +281,7 @@ class Machine:
             return []
         if sight.silent:
             return self._discard("fault", sight.silent, now) if journal.step is Step.FETCHING else []
-        self._working = True
+        self._working, self._asked = True, False
         return [facts.Refresh(self._again)]
 
     def _prove(self, sight: facts.Looked, now: float) -> list[Command]:
