@@ -92,6 +92,20 @@ def test_a_switched_off_rule_is_off_on_the_box_within_seconds_and_on_again(
     assert max(took) < WITHIN_S, took
 
 
+@pytest.mark.full
+@pytest.mark.timeout(180)
+@pytest.mark.protocol("P43")
+@pytest.mark.parametrize("site", ["nats", "rabbitmq"], indirect=True)
+def test_it_reaches_boxes_by_way_of_the_other_brokers(way: Way) -> None:
+    way.site.start("broker")
+    way.speak()
+    way.off("7")
+    way.site.start("box")
+    way.site.wait(lambda: muting.both(way.config) == Muting(sids=(7,)), 90)
+    way.off("8")
+    assert way.until_muted(7, 8) < WITHIN_S
+
+
 @pytest.mark.protocol("P44")
 def test_a_box_that_was_away_hears_it_at_once_also_from_a_broker_that_forgot(way: Way) -> None:
     way.site.start("broker")
