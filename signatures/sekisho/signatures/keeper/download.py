@@ -25,8 +25,8 @@ from sekisho.signatures.trust.source import Source
 NOTE_BYTES: Final = 1 << 20
 """What a power cut may cost."""
 READ_BYTES: Final = 64 << 10
-SPENT: Final = 1.2
-"""Times its length that a file may cost on the wire before it is left alone until `LATER_S` have passed."""
+SPENT: Final = 2.1
+"""Times its length that a file may cost on the wire, once begun anew, before it is left until `LATER_S` have passed."""
 SPENT_MORE: Final = 64 << 10
 LATER_S: Final = 6 * 3600.0
 RESERVE_BYTES: Final = 64 << 20
@@ -97,7 +97,6 @@ class Downloader:
             self._stream(source, target, out, digest, note, noted)
         if digest.hex != target.sha256:
             part.unlink()
-            noted.unlink(missing_ok=True)
             raise PeerError("The server's file is not the one that was signed.")
         part.rename(done)
         noted.unlink(missing_ok=True)
@@ -107,6 +106,8 @@ class Downloader:
         if digest.at == target.length:
             return
         budget = int(target.length * SPENT) + SPENT_MORE
+        if note.spent > budget:
+            raise PeerError("The file cost more of the line than it is worth; it is left for some hours.")
         with source.read(target.url, target.length, start=digest.at, etag=note.etag, bulk=True) as reply:
             if reply.start != digest.at:
                 out.truncate(0)

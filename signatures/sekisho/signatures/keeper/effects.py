@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -128,7 +129,11 @@ class Effects:
             raise RejectedInput("No channel is configured.", "Name it in [signatures] of the settings.")
         if self._web is None:
             telemetry = self._settings.telemetry
-            self._web = Web(wanted.channel, ca=wanted.channel_ca or telemetry.ca, proxy=telemetry.proxy)
+            # Shown to a server that asks who it is; what comes is believed for its own signatures, with it or without.
+            pair = (telemetry.cert, telemetry.key)
+            cert, key = pair if all(path and os.access(path, os.R_OK) for path in pair) else ("", "")
+            ca = wanted.channel_ca or telemetry.ca
+            self._web = Web(wanted.channel, ca=ca, cert=cert, key=key, proxy=telemetry.proxy)
         return self._web
 
     def _believing(self, source: Source) -> Trust:
