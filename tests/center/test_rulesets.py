@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,7 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from sekisho.appliance.core import utc
-from sekisho.center import customers, rulesets
+from sekisho.appliance.core.muting import Muting
+from sekisho.appliance.core.standing import Standing
+from sekisho.center import customers, ingest, rulesets
 from sekisho.center.rules import switching
 from sekisho.center.rulesets import Grade, Ruleset
 from sekisho.center.scope import EVERYONE, only
@@ -18,7 +21,14 @@ from sekisho.center.store import BoxState, NewRow, Store
 from sekisho.center.views import FAULT
 from sekisho.center.views import rulesets as view
 from sekisho.center.views.rebuild import rebuild
+from sekisho.signatures.keeper import told
+from sekisho.signatures.keeper.facts import Looked
+from sekisho.signatures.keeper.journal import Journal, Kept
+from sekisho.telemetry.aliases import Aliases
+from sekisho.telemetry.decode import decode_journal
 from sekisho.telemetry.events import Event, Health, Signatures, encode
+from sekisho.telemetry.inventory import Inventory
+from sekisho.telemetry.masking import Masker
 
 NOW = dt.datetime(2026, 3, 2, 12, 0, tzinfo=dt.UTC)
 BOX = "box-t1"
@@ -130,6 +140,32 @@ def test_nothing_is_called_fresh_that_is_not_known_to_be_now(centre: Centre) -> 
     for number, (said, _) in enumerate(wanted):
         centre.told(said, box=f"b{number}")
     assert [centre.known(f"b{number}").grade(NOW) for number in range(len(wanted))] == [grade for _, grade in wanted]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_the_daemon_writes_on_the_box_is_what_the_centre_knows(
+    centre: Centre, tmp_path: Path, masked: bool
+) -> None:
+    """By the daemon's own words, telemetry's reading and masking, a batch, and the intake."""
+    id_, at, checked = "0123456789abcdef" * 4, utc.text(NOW), ago(hours=30)
+    kept = Kept(id=id_, number=2026, built=ago(days=2), rules=20116, yara=5883)
+    journal = Journal(active=kept, refused={2027: "x"}, checked=checked, mine=Muting(sids=(5, 2027865)))
+    engine = Standing(at=0.0, set_id=id_, rules=20114, expected=20114, failed=0, canary="caught", muted=2)
+    scanner = Standing(at=0.0, set_id=id_, rules=5883, expected=5883, canary="caught")
+    sight = Looked(link=id_, engine=engine, scanner=scanner)
+    event = told.event("refused", journal, sight, at, detail="test: the engine read 9 of 10 rules")
+    inventory = Inventory(tmp_path / "none", None, ("192.168.0.0/16",))
+    read = decode_journal(encode(event), inventory)
+    if masked:
+        read = Masker(Aliases(tmp_path / "aliases.db"), ("192.168.0.0/16",), inventory).mask(read)
+    batch = b'{"v":1,"e":"%s","n":1}\n[1,0,%s]\n' % (b"0" * 16, encode(read))
+    with centre.store.transaction():
+        centre.store.add("t1", BOX, "0" * 16, ingest.parse_batch(0, batch).rows, at)
+    known = centre.known()
+    assert (known.number, known.set, known.rules, known.yara, known.failed) == (2026, id_[:16], 20114, 5883, 0)
+    assert (known.freshness, known.grade(NOW), known.built, known.checked) == ("aging", "aging", kept.built, checked)
+    assert (known.refused, known.refused_how, known.refused_at, known.muted) == (2027, "refused", at, [5, 2027865])
+    assert known.refused_why == event.detail
 
 
 def test_the_fleet_shows_the_gravest_first_and_nobody_who_is_well(centre: Centre) -> None:

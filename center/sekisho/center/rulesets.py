@@ -28,7 +28,7 @@ MUTED_CAP: Final = 100
 NUMBERS_CAP: Final = 100
 
 Grade = Literal["fresh", "aging", "stale", "unknown", "own"]
-"""`own`: the box does not take its rules from the centre's channel."""
+"""`own`: the box has never taken rules from the centre's channel."""
 Trouble = Literal["silent", "refused", "stale", "unheard", "behind"]
 TROUBLES: Final[tuple[Trouble, ...]] = ("silent", "refused", "stale", "unheard", "behind")
 """The gravest first."""

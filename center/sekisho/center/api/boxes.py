@@ -50,7 +50,7 @@ class Signatures(msgspec.Struct, frozen=True):
     checked_at: dt.datetime | None
     """When it last learned which set is newest."""
     freshness: rulesets.Grade
-    """unknown: there is no certain word; own: it does not take rules from the centre."""
+    """unknown: there is no certain word; own: it has never taken rules from the centre."""
     rules: int
     yara_rules: int
     failed_rules: int
