@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 from repository import Depot, content, digest
 
+from sekisho.appliance.cli import main
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.signatures import archive, delta
 from sekisho.signatures.depot import pruning
@@ -185,6 +187,26 @@ def test_a_clock_that_is_not_to_be_believed_signs_nothing(depot: Depot, days: in
         publish(depot.tree, depot.ring, directory, wrong)
     if days > 0:
         assert publish(depot.tree, depot.ring, directory, wrong, clock_is_right=True).number == 2
+
+
+@pytest.mark.parametrize("room", [200, 450, 600])
+def test_a_disk_without_room_leaves_what_is_in_force(
+    depot: Depot, tmp_path: Path, room: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    depot.publish(1)
+    directory = depot.build(2)
+    argv = ["signatures", "publish", str(directory), "--dir", str(depot.tree.directory), "--keys", str(depot.keys)]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        assert main(argv) == 3
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "Free space" in capsys.readouterr().err
+    assert fetch(depot, tmp_path / "box")[0].number == 1 and hint(depot) == 1
+    assert not [path for path in depot.tree.directory.rglob("*.tmp")]
+    assert main(argv) == 0
+    assert fetch(depot, tmp_path / "box")[0].number == 2
 
 
 def test_old_files_go_after_the_grace_and_the_newest_archives_stay(
