@@ -7,6 +7,7 @@ import json
 import tarfile
 import tempfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pytest
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.settings import Paths, Settings, Signatures
 from sekisho.signatures import archive, compiler, delta
+from sekisho.signatures.depot import checking
+from sekisho.signatures.depot.tree import Tree
 from sekisho.signatures.model import Rule
 from sekisho.signatures.press import budget, corpora, engines, recipe, yaraset
 from sekisho.signatures.published import Baseline, Manifest
@@ -109,6 +112,25 @@ def test_the_same_recipe_makes_the_same_bytes_and_no_new_set(two_sets: Any, tmp_
     assert elsewhere.returncode == 0, elsewhere.stderr
     for name in ("2.tar", "2.tar.zst", "1-2.zst"):
         assert (tmp_path / "sets/2" / name).read_bytes() == (two_sets.sets / "2" / name).read_bytes()
+
+
+def test_a_source_that_shrank_overnight_refuses_the_set_unless_that_is_meant(two_sets: Any) -> None:
+    whole = (two_sets.root / "first.rules").read_text()
+    try:
+        two_sets.recipe("max_removed = 0.05\n" + two_sets.RECIPE)
+        two_sets.rules(*whole.splitlines(keepends=True)[:-2])
+        assert "2 of the" in two_sets.refused("--baseline", two_sets.root / "baseline.json")
+    finally:
+        two_sets.recipe(two_sets.RECIPE)
+        two_sets.rules(whole)
+
+
+def test_what_was_built_the_depot_signs(two_sets: Any, tmp_path: Path) -> None:
+    (tmp_path / "targets/sig").mkdir(parents=True)
+    checked = checking.check(Tree(tmp_path), two_sets.sets / "1", datetime.now(UTC))
+    assert set(checked.files) == {"sig/1.tar.zst", "sig/set.json"}
+    checked = checking.check(Tree(tmp_path), two_sets.sets / "2", datetime.now(UTC))
+    assert checked.left_out == [1], "set 1 was not published here"
 
 
 def test_broken_rules_refuse_the_set_by_name(centre: Any) -> None:

@@ -87,6 +87,8 @@ def _build(recipe: Recipe, out: Path, previous: Path, baseline: bytes | None, wo
     whole = archive.pack(files)
     now = content.of(files)
     before = content.read(older[0].archive) if older else _shipped()
+    if older:
+        _judge_loss(before, now, recipe.max_removed)
     fresh = content.new_drops(before, now)
     result = Result(
         number=0,
@@ -157,6 +159,19 @@ def _as_a_box(settings: Settings, whole: bytes, work: Path) -> SetInfo:
         first = info.refused[0]
         raise RejectedInput(f"A box would leave out {info.refused_total} rules, the first {first.where}: {first.why}.")
     return info
+
+
+def _judge_loss(before: content.Content, now: content.Content, allowed: float) -> None:
+    for what, old, new in (
+        ("Suricata rules", before.rules.keys(), now.rules.keys()),
+        ("YARA files", before.of(".yar").keys(), now.of(".yar").keys()),
+    ):
+        gone = len(old - new)
+        if gone > allowed * len(old):
+            raise RejectedInput(
+                f"{gone} of the {len(old)} {what} of the set before are missing.",
+                "If that is meant, allow it in the recipe for this one build: max_removed = 1.",
+            )
 
 
 def _baseline(given: bytes | None) -> bytes:

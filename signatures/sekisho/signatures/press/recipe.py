@@ -132,6 +132,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     corpora: Corpora = Corpora()
     deltas: Annotated[int, msgspec.Meta(ge=0, le=32)] = 7
     """From so many of the latest sets there is a delta."""
+    max_removed: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
+    """A set that lacks a larger share of the Suricata or YARA rules of the one before is refused: a source that shrank
+    so is more likely broken than better."""
     settings: str = ""
     """A box's settings (TOML), to measure the engine as that box runs it. Empty: as a new box does."""
     suricata_min: Annotated[str, msgspec.Meta(pattern=r"^[0-9.]{0,20}$")] = "7.0.0"
