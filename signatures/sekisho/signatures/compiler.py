@@ -28,6 +28,7 @@ import msgspec
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.fsio import sync_directory, write_atomic
 from sekisho.appliance.core.settings import Settings
+from sekisho.signatures import traffic
 from sekisho.signatures.model import MAX_NAMED, MAX_REFUSED_SHARE, Refused, Rule, SetInfo, Source
 from sekisho.signatures.sources import SHIPPED, parse_rules, read_directory, read_hashes
 from sekisho.signatures.tester import engine_config, prove_rules, suricata_version
@@ -302,9 +303,11 @@ def _build(candidate: _Candidate, work: Path) -> SetInfo:
 
 def _prove(candidate: _Candidate, work: Path) -> tuple[list[Rule], list[Refused]]:
     rules, refused = parse_rules(candidate.rules)
-    proved, failed = prove_rules(rules, engine_config(candidate.settings, work), work)
+    published = candidate.published is not None
+    ordinary = traffic.capture() if published else b""  # an owner may be as strict as they like
+    proved, failed = prove_rules(rules, engine_config(candidate.settings, work), work, traffic=ordinary)
     refused += failed
-    share = MAX_REFUSED_SHARE if candidate.published is None else 0.0
+    share = 0.0 if published else MAX_REFUSED_SHARE
     if refused and len(refused) >= max(1, (len(proved) + len(refused)) * share):
         first = refused[0]
         raise RejectedInput(

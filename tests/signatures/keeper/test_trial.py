@@ -1,0 +1,81 @@
+"""What a published set must pass on the box, by the real engines, before anything of it is in force."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from played_box import settings_of
+
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.settings import Settings
+from sekisho.signatures import compiler, tester
+
+GOOD = 'drop http any any -> any any (msg:"good"; http.uri; content:"/evil-gate.php"; sid:1000001; rev:1;)\n'
+YARA = 'rule good { strings: $a = "a very malicious thing" condition: $a }\n'
+
+
+def build(root: Path, rules: str = GOOD, yara: str = YARA, counts: tuple[int, int] = (1, 1)) -> tuple[Settings, str]:
+    settings = settings_of(root, b"{}")
+    for folder, name, text in (("rules", "a.rules", rules), ("yara", "a.yar", yara)):
+        (root / "sources" / folder).mkdir(parents=True)
+        (root / "sources" / folder / name).write_text(text)
+    wanted = compiler.Published(number=4, built="2026-11-21T03:00:00Z", rules=counts[0], yara=counts[1])
+    return settings, compiler.build(settings, root / "sources", wanted).id
+
+
+def test_a_good_set_is_laid_beside_and_changes_nothing_in_force(tmp_path: Path) -> None:
+    settings, made = build(tmp_path)
+    found = compiler.find(settings, made)
+    assert found is not None
+    assert (found.number, found.built, found.suricata_rules) == (4, "2026-11-21T03:00:00Z", 1)
+    assert compiler.current(settings) is None
+    compiler.switch(settings, made)
+    assert compiler.ensure(settings) == found, "nobody builds over the channel's set"
+
+
+RULE = 'drop {} (msg:"too much"; {}sid:1000002; rev:1;)\n'
+
+
+@pytest.mark.parametrize(
+    ("head", "options"),
+    [
+        ("ip any any -> any any", ""),
+        ("tcp any any -> any 443", ""),
+        ("dns any any -> any any", "dns.query; content:\"example\"; "),
+        ("http any any -> any any", "http.user_agent; content:\"Mozilla\"; "),
+        ("icmp any any -> any any", ""),
+        ("smtp any any -> any any", ""),
+    ],
+)  # fmt: skip
+def test_a_set_that_would_cut_an_office_off_is_refused(tmp_path: Path, head: str, options: str) -> None:
+    with pytest.raises(RejectedInput, match="ordinary traffic of an office: sid 1000002"):
+        build(tmp_path, GOOD + RULE.format(head, options), counts=(2, 1))
+
+
+@pytest.mark.parametrize(
+    ("rules", "yara", "counts", "why"),
+    [
+        (GOOD + RULE.format("http any any -> any any", "no_such_word; "), YARA, (2, 1), "no_such_word"),
+        (GOOD, YARA, (2, 1), "should hold 2 rules"),
+        (GOOD, YARA, (1, 2), "2 YARA rules"),
+        (GOOD, "rule broken { condition: nothing }", (1, 1), "a.yar"),
+        (GOOD, "rule every { condition: true }", (1, 1), "clean sample"),
+        ("# nothing\n", YARA, (1, 1), "no enabled rule"),
+        (GOOD + "<html>503</html>\n", YARA, (1, 1), "not a Suricata rule"),
+    ],
+)
+def test_a_set_that_is_not_what_it_says_is_refused(
+    tmp_path: Path, rules: str, yara: str, counts: tuple[int, int], why: str
+) -> None:
+    with pytest.raises(RejectedInput, match=why):
+        build(tmp_path, rules, yara, counts)
+    assert not list((tmp_path / "state" / "signatures").glob("[0-9a-f]*"))
+
+
+def test_without_memory_or_time_for_the_trial_the_set_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tester, "TESTER_BYTES", 64 << 20)
+    with pytest.raises(RejectedInput, match=r"memory|time"):
+        build(tmp_path)
