@@ -17,6 +17,7 @@ from sekisho.center.database import Database
 from sekisho.center.immunity import commands, listing
 from sekisho.center.immunity.judge import PER_BOX, judge
 from sekisho.center.outbox import BAD_FILE
+from sekisho.center.rules import switching
 from sekisho.center.store import NewRow, Store
 from sekisho.center.tenants import Tenant
 from sekisho.telemetry.events import FileVerdict, encode
@@ -166,3 +167,21 @@ def test_what_is_no_hash_is_no_file_and_stops_nothing(centre: Centre, sha256: st
     assert judge(centre.database) == 0
     assert centre.found("a") == "listed"
     assert centre.stopped() == {sha("a")}
+
+
+def test_a_rule_that_is_switched_off_takes_its_files_from_the_list(centre: Centre) -> None:
+    centre.found("a", rules=("TOO_WIDE",))
+    centre.found("b", rules=("TOO_WIDE", "EVIL"))
+    commands.enlist(centre.database, sha("c"), "known bad")
+    assert centre.stopped() == {sha("a"), sha("b"), sha("c")}
+    with centre.database.transaction() as db:
+        switching.off(db, "TOO_WIDE", "op@example.com", "false alarms")
+    assert centre.stopped() == {sha("b"), sha("c")}
+    assert centre.found("d", box="box-2", rules=("TOO_WIDE", "known_file")) == "switched_off"
+    assert centre.found("e", box="box-2", rules=("TOO_WIDE", "EVIL")) == "listed"
+    with centre.database.transaction() as db:
+        switching.off(db, "EVIL", "op@example.com", "false alarms")
+    assert centre.stopped(NOW + listing.WHOLE_S) == {sha("c")}
+    with centre.database.transaction() as db:
+        switching.on(db, "TOO_WIDE")
+    assert centre.found("f", rules=("TOO_WIDE",)) == "listed"

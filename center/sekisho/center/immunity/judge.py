@@ -17,6 +17,7 @@ from sekisho.center import tenants
 from sekisho.center.database import Database, insert_new
 from sekisho.center.immunity.tables import FLEET_FILE, FLEET_LIST, SIGHTING
 from sekisho.center.outbox import BAD_FILE, NEW
+from sekisho.center.rules.tables import RULE_OFF
 
 PAGE: Final = 500
 PER_BOX: Final = 50
@@ -57,8 +58,11 @@ def next_number(db: sa.Connection) -> int:
 def _one(db: sa.Connection, row: Any, boxes: int) -> str:
     """What becomes of one finding; the word is kept with it."""
     rules = msgspec.json.decode(row.rules, type=list[str])
-    if not set(rules) - HEARSAY:
+    counting = set(rules) - HEARSAY
+    if not counting:
         return "hearsay"
+    if counting <= _switched_off(db):
+        return "switched_off"
     if row.sha256 in NEVER:
         return "never"
     if not tenants.load(db, row.tenant).immunity:
@@ -83,6 +87,25 @@ def _one(db: sa.Connection, row: Any, boxes: int) -> str:
     elif state == "listed":
         db.execute(FLEET_FILE.update().where(FLEET_FILE.c.sha256 == row.sha256).values(state=state, n=next_number(db)))
     return state
+
+
+def withdraw_of(db: sa.Connection, rule: str) -> int:
+    """Let the files pass again that no rule found but those that are switched off, `rule` the last of them.
+
+    In the transaction that switches it off; returns how many.
+    """
+    off, gone = _switched_off(db), 0
+    query = sa.select(FLEET_FILE.c.sha256, FLEET_FILE.c.rules).where(FLEET_FILE.c.state.in_(("listed", "waiting")))
+    for sha256, rules in db.execute(query.where(FLEET_FILE.c.box != "")).all():
+        if set(msgspec.json.decode(rules, type=list[str])) - HEARSAY <= off:
+            values = {"state": "withdrawn", "n": next_number(db), "why": f"the rule {rule} was switched off"}
+            db.execute(FLEET_FILE.update().where(FLEET_FILE.c.sha256 == sha256).values(**values))
+            gone += 1
+    return gone
+
+
+def _switched_off(db: sa.Connection) -> set[str]:
+    return set(db.scalars(sa.select(RULE_OFF.c.rule).where(RULE_OFF.c.kind == "yara")))
 
 
 def _counted(db: sa.Connection, row: Any) -> bool:

@@ -17,6 +17,7 @@ from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.muting import MAX_NAMES, MAX_SIDS
 from sekisho.appliance.core.switched import Switched
 from sekisho.center.database import insert_new
+from sekisho.center.immunity.judge import withdraw_of
 from sekisho.center.rules.tables import RULE_OFF, RULE_WORD
 
 Kind = Literal["sid", "yara"]
@@ -54,6 +55,8 @@ def named(text: str) -> tuple[Kind, str]:
 def off(db: sa.Connection, text: str, by: str, why: str) -> bool:
     """Switch a rule off for all boxes; False when it was off already (who did it first, and why, stays).
 
+    Files that only it found leave the fleet's list with it, and do not come back by themselves.
+
     Raises:
         RejectedInput: that is no rule, no reason was given, or no more can be switched off.
 
@@ -69,6 +72,8 @@ def off(db: sa.Connection, text: str, by: str, why: str) -> bool:
     if (db.scalar(count) or 0) >= CAPS[kind]:
         raise RejectedInput(f"{CAPS[kind]} rules of this kind are switched off: no more can be.")
     db.execute(RULE_OFF.insert().values(kind=kind, rule=rule, n=number, at=utc.now(), by=by, why=why))
+    if kind == "yara":
+        withdraw_of(db, rule)
     return True
 
 
