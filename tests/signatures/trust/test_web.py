@@ -13,7 +13,7 @@ from sekisho.appliance.core.errors import RejectedInput
 from sekisho.signatures.trust import ChannelDown, ChannelRefused, Limits, Web
 
 DATA = bytes(range(256)) * 400
-QUICK = Limits(gap_s=0.4, head_s=0.6, small_s=0.8, rate=100_000, window_s=0.6)
+QUICK = Limits(gap_s=0.2, head_s=0.3, small_s=0.4, rate=100_000, window_s=0.3)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def refused(web: Web, url: str, bulk: bool = False) -> str:
 
 def test_requests_share_one_connection_and_a_server_that_hung_up_meanwhile_is_called_again(server: Hostile) -> None:
     server.answers = {"/a": Answer(DATA), "/b": Answer(b"")}
-    web = Web(server.url, limits=QUICK)
+    web = Web(server.url, limits=Limits())
     assert read(web, f"{server.url}/a") == DATA
     assert read(web, f"{server.url}/b") == b""
     assert read(web, f"{server.url}/a") == DATA
@@ -52,7 +52,7 @@ def test_requests_share_one_connection_and_a_server_that_hung_up_meanwhile_is_ca
 
 def test_the_rest_of_a_cut_file_is_fetched_from_where_it_broke(server: Hostile) -> None:
     server.answers["/a"] = [cut(DATA, 5000), Answer(DATA, headers={"ETag": '"1"'})]
-    web = Web(server.url, limits=QUICK)
+    web = Web(server.url, limits=Limits())
     got = b""
     with pytest.raises(ChannelDown) as down, web.read(f"{server.url}/a", 1 << 20, bulk=True) as reply:
         for chunk in reply.chunks:
@@ -64,7 +64,7 @@ def test_the_rest_of_a_cut_file_is_fetched_from_where_it_broke(server: Hostile) 
 
 def test_a_file_that_changed_meanwhile_is_begun_anew(server: Hostile) -> None:
     server.answers["/a"] = Answer(DATA, headers={"ETag": '"2"'})
-    web = Web(server.url, limits=QUICK)
+    web = Web(server.url, limits=Limits())
     with web.read(f"{server.url}/a", 1 << 20, start=5000, etag='"1"') as reply:
         assert (reply.start, reply.etag, b"".join(reply.chunks)) == (0, '"2"', DATA)
 
@@ -72,7 +72,7 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(server: Hostile) -> None:
 @pytest.mark.parametrize("said", ["bytes 0-102399/102400", "bytes 5000-6000/102400", "bytes 5000-102399/*", "x", ""])
 def test_another_part_than_was_asked_for_is_not_taken(server: Hostile, said: str) -> None:
     server.answers["/a"] = wrong_range(DATA, said)
-    web = Web(server.url, limits=QUICK)
+    web = Web(server.url, limits=Limits())
     with pytest.raises(ChannelDown) as down, web.read(f"{server.url}/a", 1 << 20, start=5000, etag='"1"'):
         pass
     assert down.value.code == "bad_answer"
@@ -99,9 +99,9 @@ def test_a_slow_server_is_left_after_the_time_it_has(server: Hostile, answer: An
 
 
 def test_a_large_file_may_take_as_long_as_it_comes_at_the_least_rate(server: Hostile) -> None:
-    server.answers["/a"] = Answer(DATA[:100], drip=0.01)
+    server.answers["/a"] = Answer(DATA[:150], drip=0.005)
     slow_line = Limits(gap_s=0.4, head_s=3, small_s=0.5, rate=30, window_s=0.5)
-    assert read(Web(server.url, limits=slow_line), f"{server.url}/a", bulk=True) == DATA[:100]
+    assert read(Web(server.url, limits=slow_line), f"{server.url}/a", bulk=True) == DATA[:150]
     assert refused(Web(server.url, limits=slow_line), f"{server.url}/a") == "slow"
 
 
@@ -126,7 +126,7 @@ def test_a_large_file_may_take_as_long_as_it_comes_at_the_least_rate(server: Hos
 )
 def test_what_is_not_the_file_is_not_taken_for_it(server: Hostile, answer: Answer, code: str) -> None:
     server.answers["/a"] = answer
-    web = Web(server.url, limits=QUICK)
+    web = Web(server.url, limits=Limits())
     assert refused(web, f"{server.url}/a") == code
     server.answers["/a"] = Answer(DATA)
     assert read(web, f"{server.url}/a") == DATA
@@ -134,14 +134,14 @@ def test_what_is_not_the_file_is_not_taken_for_it(server: Hostile, answer: Answe
 
 def test_a_file_that_was_not_there_a_moment_ago_is_read_when_it_is(server: Hostile) -> None:
     server.answers["/a"] = [Answer(b"", 404), Answer(DATA)]
-    web = Web(server.url, limits=QUICK)
+    web = Web(server.url, limits=Limits())
     assert refused(web, f"{server.url}/a") == "unreachable"
     assert read(web, f"{server.url}/a") == DATA
 
 
 def test_who_reads_may_fail_without_the_server_being_blamed(server: Hostile) -> None:
     server.answers["/a"] = Answer(DATA)
-    web = Web(server.url, limits=QUICK)
+    web = Web(server.url, limits=Limits())
     with pytest.raises(OSError, match="disk"), web.read(f"{server.url}/a", 1 << 20):
         raise OSError("disk")
 
@@ -149,7 +149,7 @@ def test_who_reads_may_fail_without_the_server_being_blamed(server: Hostile) -> 
 def test_nobody_listens() -> None:
     with Hostile({}) as gone:
         pass
-    assert refused(Web(gone.url, limits=QUICK), f"{gone.url}/a") == "unreachable"
+    assert refused(Web(gone.url, limits=Limits()), f"{gone.url}/a") == "unreachable"
 
 
 @pytest.mark.parametrize(
