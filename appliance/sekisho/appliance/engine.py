@@ -46,6 +46,8 @@ class Engine:
         self._pid_file = self._dir / "suricata.pid"
         self._queues = suricata.queue_count(settings)
         self.prover = Prover(settings.control_socket, self._queues)
+        self.sent_before: int | None = None
+        """Canaries flown before this engine was started; None where it was found running."""
         self._process: EngineProcess | None = None
         self._rules = InForce(settings, self.state, self.prover, choose, report)
         self._reload = threading.Event()
@@ -138,6 +140,7 @@ class Engine:
         )
         self._restart.clear()  # these were meant for the former one
         self._repair.clear()
+        self.sent_before = self.prover.sent
         self.state.pid = self._process.pid
         self.state.starts += 1
 
@@ -148,7 +151,7 @@ class Engine:
             return False
         try:
             if self._rules.found(load):
-                self._process = found
+                self._process, self.sent_before = found, None
                 self.state.phase, self.state.pid = "running", found.pid
                 self._health("adopted", "")
                 return True

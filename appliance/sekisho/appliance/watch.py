@@ -60,8 +60,8 @@ class Watch:
         self._repairs = 0
         self._repair_at = 0.0
         self._counters_at = 0.0
-        self._starts = 0
-        self._sent_before = 0
+        self._pid = 0
+        self._base = (0, 0)
         self._passed = self._stopped = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -141,22 +141,24 @@ class Watch:
         )
 
     def _count(self, state: EngineState) -> None:
-        """The engine's own packet counters, without the canaries."""
+        """The engine's own packet counters, without the canaries; of an engine we found running, since then."""
         now = time.monotonic()
-        if state.starts != self._starts:
-            self._starts, self._sent_before = state.starts, self._engine.prover.sent
-            self._passed = self._stopped = 0
-        elif now - self._counters_at < COUNTERS_S:
+        if state.pid == self._pid and now - self._counters_at < COUNTERS_S:
             return
         self._counters_at = now
         try:
-            message = control.ask(self._settings.control_socket, "dump-counters").message
-            counted = message["ips"]
-            own = self._engine.prover.sent - self._sent_before
-            self._passed = max(self._passed, int(counted["accepted"]) - own, 0)
-            self._stopped = max(self._stopped, int(counted["blocked"]) - own, 0)
+            ips = control.ask(self._settings.control_socket, "dump-counters").message["ips"]
+            counted = int(ips["accepted"]), int(ips["blocked"])
         except (PeerError, KeyError, TypeError, ValueError) as err:
             log.debug("no counters: %s", err)
+            return
+        own = self._engine.prover.sent
+        if state.pid != self._pid:
+            self._pid, self._passed, self._stopped = state.pid, 0, 0
+            launched = self._engine.sent_before
+            self._base = (-launched, -launched) if launched is not None else (counted[0] - own, counted[1] - own)
+        self._passed = max(self._passed, counted[0] - self._base[0] - own)
+        self._stopped = max(self._stopped, counted[1] - self._base[1] - own)
 
     def _say(self, account: Account, proof: Proof | None, *, keep: bool = False) -> None:
         load, last = account.load, self._standing
