@@ -98,7 +98,36 @@ def test_a_commented_rule_stays_off() -> None:
 
 def test_rules_that_would_let_others_through_are_off() -> None:
     rules = gathered(text(1, action="pass"), text(2, action="config"), text(3))
-    assert actions(decide(rules, [EVERYTHING])) == {3: "drop"}
+    outcome = decide(rules, [EVERYTHING])
+    assert (actions(outcome), outcome.overstepping) == ({3: "drop"}, [1, 2])
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "bypass; ",
+        "nfq_set_mark:0x8/0x8; ",
+        'content:"a"; replace:"b"; ',
+        "lua:x.lua; ",
+        "LUA: x.lua; ",
+        "filemd5:bad.list; ",
+        "dataset:isset,bad,type string,load /etc/passwd; ",
+        "dns.query; dataset:set,seen,type string, save seen.lst; ",
+        "dns.query; dataset:set,seen,type string,state seen.lst; ",
+        "config:logging disable,type tx,scope tx; ",
+    ],
+)
+def test_rules_of_others_that_do_more_than_judge_packets_are_off_even_as_helpers(option: str) -> None:
+    rules = gathered(text(1, option + "flowbits:set,a; "), text(2, "flowbits:isset,a; "), text(3, msg="ET bypass; x"))
+    assert 1 not in actions(decide(rules, [EVERYTHING, PolicyLine(action="drop", sids=[1])]))
+    assert actions(decide(gathered(text(1, option), as_written=True), [])) == {1: "alert"}
+
+
+def test_a_dataset_in_memory_and_a_word_in_a_pattern_do_no_more_than_judge() -> None:
+    rules = gathered(
+        text(1, "dns.query; dataset:set,seen,type string; "), text(2, 'content:"bypass"; content:"lua:x"; ')
+    )
+    assert actions(decide(rules, [])) == {1: "alert", 2: "alert"}
 
 
 def test_our_own_rules_do_what_they_say_unless_named_by_sid() -> None:
@@ -121,7 +150,7 @@ def test_a_rule_that_is_off_but_marks_flows_for_another_is_kept_and_silenced() -
     )  # fmt: skip
     outcome = decide(rules, [PolicyLine(action="off", classtypes=["bad"]), EVERYTHING])
     assert actions(outcome) == {1: "drop", 2: "alert", 3: "alert"}
-    assert outcome.helpers == [2, 3]
+    assert (outcome.helpers, outcome.off) == ([2, 3], 1)
     kept = {ruled.rule.sid: ruled.rule.text for ruled in outcome.rules}
     assert kept[2] == text(2, "flowbits:set,a; flowbits:isset,b; ", kind="bad")[:-1] + " noalert;)"
     assert facts(kept[2]).silent

@@ -40,6 +40,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     off: int
     helpers: list[int]
     deaf: list[int]
+    overstepping: list[int]
     idle: list[int]
     refused: list[Refused]
     left_out: list[str]
@@ -101,6 +102,7 @@ def _build(recipe: Recipe, out: Path, previous: Path, baseline: bytes | None, wo
         off=rules.off,
         helpers=rules.helpers,
         deaf=rules.deaf,
+        overstepping=rules.overstepping,
         idle=rules.idle,
         refused=rules.refused[:MAX_NAMED],
         left_out=rules.left_out + yara.left_out,

@@ -93,6 +93,9 @@ def _table(result: build.Result) -> str:
     rows += [("left out", why) for why in result.yara_left_out[:_SHOWN]]
     rows += [("left out", f"{rule.where} sid {rule.sid}: {rule.why}") for rule in result.refused[:_SHOWN]]
     rows += [("policy", f"line {number} decides about no rule") for number in result.idle]
+    if result.overstepping:
+        sids = " ".join(str(sid) for sid in result.overstepping[:_SHOWN])
+        rows.append(("off", f"{len(result.overstepping)} rules do more than judge packets: sid {sids}"))
     if result.deaf:
         rows.append(("cannot speak", f"{len(result.deaf)} rules wait for a mark nobody sets"))
     return "".join(f"{name:<16}{value}\n" for name, value in rows if value)

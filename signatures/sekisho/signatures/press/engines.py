@@ -27,6 +27,7 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
     off: int
     helpers: list[int]
     deaf: list[int]
+    overstepping: list[int]
     idle: list[int]
     refused: list[Refused]
     left_out: list[str]
@@ -69,6 +70,7 @@ def decided(recipe: Recipe, settings: Settings, work: Path) -> Decided:
         off=outcome.off,
         helpers=outcome.helpers,
         deaf=outcome.deaf,
+        overstepping=outcome.overstepping,
         idle=outcome.idle,
         refused=refused,
         left_out=left_out,

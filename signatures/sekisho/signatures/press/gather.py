@@ -116,6 +116,8 @@ def _download(url: str, path: Path) -> None:
 
 def _suricata_update(verb: str, *options: str) -> None:
     tool = Path(sys.executable).with_name("suricata-update")
+    if not tool.exists():
+        raise DeviceFault("suricata-update is not installed.", "Install sekisho with its `center` part.")
     argv = ["prlimit", f"--fsize={1 << 30}", f"--cpu={FETCH_SECONDS}", "--core=0", "--", str(tool), verb, *options]
     try:
         done = subprocess.run(
@@ -129,7 +131,7 @@ def _suricata_update(verb: str, *options: str) -> None:
     except subprocess.TimeoutExpired as err:
         raise PeerError(f"suricata-update {verb} took longer than {FETCH_SECONDS} s.") from err
     except OSError as err:
-        raise DeviceFault("suricata-update could not be started.", "Install sekisho with its `center` part.") from err
+        raise DeviceFault(f"suricata-update could not be started: {err.strerror}.") from err
     said = done.stdout[-_LOG_BYTES:].decode(errors="replace")
     if done.returncode or any(words in said for words in _NOT_FETCHED):
         last = " ".join(said.strip().splitlines()[-3:])[-500:]

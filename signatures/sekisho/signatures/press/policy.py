@@ -3,7 +3,7 @@ stays off, and a rule that only marks flows for others never drops.
 
 - Our own rules, and those of a source with `as_written`, do what they say, unless the policy names them by sid.
 - Of other sources' rules the policy alone decides. `pass` and `config` rules would open holes for their writer's
-  reasons, and are off.
+  reasons, and are off; so are rules that do more than judge packets (`Facts.oversteps`).
 - A rule that raises no alert (`noalert`) stays one that alerts, that is: says and does nothing by itself.
 - A rule that is off, but sets what a remaining rule needs, is kept and silenced: without it the other would be deaf.
   One that is off by its sid stays off.
@@ -51,6 +51,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Rules that were off and are kept, silenced, for others."""
     deaf: list[int]
     """Rules that need a mark which no rule of the set makes: they cannot speak."""
+    overstepping: list[int]
+    """Rules that are off for doing more than judging packets, or for letting others through."""
     idle: list[int]
     """Lines of the policy (from 1) that decide about no rule."""
 
@@ -74,7 +76,11 @@ def decide(gathered: Sequence[Gathered], lines: Sequence[PolicyLine], left_out: 
             kept[item.rule.sid] = Ruled(item.source, rule, action in DROPPING, urgent)
             continue
         off += 1
-        if item.facts.action in _ACTING and not (line and line.action == "off" and line.sids):
+        if (
+            item.facts.action in _ACTING
+            and not item.facts.oversteps
+            and not (line and line.action == "off" and line.sids)
+        ):
             spare[item.rule.sid] = item
     facts = {item.rule.sid: item.facts for item in gathered}
     helpers = _helpers(kept, spare, facts)
@@ -84,6 +90,7 @@ def decide(gathered: Sequence[Gathered], lines: Sequence[PolicyLine], left_out: 
         off=off - len(helpers),
         helpers=helpers,
         deaf=[sid for sid in kept if not all(need & made for need in facts[sid].needs)],
+        overstepping=[item.rule.sid for item in gathered if not item.as_written and _oversteps(item)],
         idle=[number for number in range(1, len(lines) + 1) if number not in used],
     )
 
@@ -111,11 +118,21 @@ def _action(item: Gathered, line: PolicyLine | None) -> str:
         wanted = own if item.as_written else "alert"
     else:
         wanted = line.action
-    if wanted == "off" or (own not in _ACTING and not item.as_written):
+    if wanted == "off" or (not item.as_written and _oversteps(item)):
         return "off"
     if own not in _ACTING:
         return own
     return "alert" if item.facts.silent else wanted
+
+
+def _may_help(item: Gathered, line: PolicyLine | None) -> bool:
+    """Whether a rule that is off may come back silenced, for others."""
+    switched_off = line is not None and line.action == "off" and bool(line.sids)
+    return not _oversteps(item) and not switched_off
+
+
+def _oversteps(item: Gathered) -> bool:
+    return item.facts.action not in _ACTING or item.facts.oversteps
 
 
 def _plain(action: str) -> Action:

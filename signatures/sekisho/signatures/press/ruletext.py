@@ -11,6 +11,19 @@ _OPTION_END = re.compile(r"(?<!\\);")
 """The engine ends an option at the first ";" that has no backslash before it; quotes do not count."""
 _STATE = re.compile(r"(flowbits|xbits|hostbits|flowint)\Z")
 _WRITES = {"set", "unset", "toggle", "+", "-", "="}
+_OVERSTEPS = {
+    "bypass",
+    "nfq_set_mark",
+    "replace",
+    "config",
+    "lua",
+    "luajit",
+    "luaxform",
+    "filemd5",
+    "filesha1",
+    "filesha256",
+}
+_IN_FILES = {"load", "save", "state"}
 _NOTHING_MATCHES = {"msg", "reference", "metadata", "rev", "gid", "priority", "classtype", "target"}
 
 Action = Literal["alert", "drop"]
@@ -24,6 +37,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     classtype: str = ""
     silent: bool = False
     """Raises no alert of its own: it exists to mark a flow for another rule."""
+    oversteps: bool = False
+    """Does more than judge a packet: takes a flow out of inspection, changes packets or their marks, runs a program,
+    or reads or writes a file."""
     writes: frozenset[str] = frozenset()
     """Marks it changes ("flowbits:name")."""
     needs: tuple[frozenset[str], ...] = ()
@@ -38,10 +54,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 def facts(text: str) -> Facts:
     """What the rule on one line says. Never fails: what is not there is empty."""
     msg = classtype = ""
-    silent = False
+    silent = oversteps = False
     writes: set[str] = set()
     needs: list[frozenset[str]] = []
     for name, value in options(text):
+        oversteps = oversteps or name in _OVERSTEPS or (name in ("dataset", "datarep") and _in_file(value))
         if name == "msg" and not msg:
             msg = value.strip('"')
         elif name == "classtype" and not classtype:
@@ -61,6 +78,7 @@ def facts(text: str) -> Facts:
         msg=msg,
         classtype=classtype,
         silent=silent,
+        oversteps=oversteps,
         writes=frozenset(writes),
         needs=tuple(needs),
     )
@@ -92,6 +110,10 @@ def matching(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     """All of the rule that decides what it matches, without its action and what is only said about it."""
     head = text[: text.find("(")].split(None, 1)[-1].strip()
     return head, tuple(option for option in options(text) if option[0] not in _NOTHING_MATCHES)
+
+
+def _in_file(value: str) -> bool:
+    return any(word.split()[:1] and word.split()[0].lower() in _IN_FILES for word in value.split(","))
 
 
 def _mark(kind: str, words: list[str]) -> tuple[str, set[str]]:
