@@ -19,7 +19,7 @@ from sekisho.appliance.core import program, sdnotify, settings, utc
 from sekisho.appliance.core.desk import Desk
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Settings
-from sekisho.telemetry import counter
+from sekisho.telemetry import authority, counter
 from sekisho.telemetry.changed import Changed
 from sekisho.telemetry.clocks import RELEASED, boot_mark
 from sekisho.telemetry.connection import (
@@ -285,11 +285,16 @@ class Telemetry:
         self._orders.take(payload, self._spool.clocks.plausible_wall())
 
     def _fleet_due(self, now: float) -> None:
-        """Let go of a list that is over, or of all of it where the owner takes no part."""
+        """Let go of a list that is over, or of all of it where the owner takes no part; show whom the box believes."""
         if now < self._fleet_at:
             return
         self._fleet_at = now + FLEET_S
         wall, link = self._spool.clocks.plausible_wall(), self._settings.telemetry
+        if link.ca:
+            try:
+                authority.show(Path(link.ca), self._settings.authority)
+            except DeviceFault as err:
+                self._say_once_a_minute(str(err), now)
         if not link.immunity:
             forget(self._settings.fleet)
         elif self._fleet:

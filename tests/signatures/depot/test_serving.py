@@ -16,8 +16,11 @@ from repository import Depot
 
 from sekisho.appliance.cli import main
 from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.settings import Paths, Settings, Signatures, Telemetry
 from sekisho.center.pki import Credentials, create_ca, issue
 from sekisho.signatures.depot import serve
+from sekisho.signatures.keeper.effects import Effects
+from sekisho.telemetry import authority
 
 
 @dataclass
@@ -160,3 +163,22 @@ def test_the_command_prints_what_was_tried(capsys: pytest.CaptureFixture[str]) -
 def test_a_name_that_would_end_its_line_is_refused() -> None:
     with pytest.raises(RejectedInput):
         serve.config(Path("/srv/r;"), Path("/a.crt"), Path("/a.key"))
+
+
+def test_a_boxs_keeper_refreshes_by_it_though_it_may_not_look_beside_the_boxs_key(
+    web: Web, published: Depot, tmp_path: Path
+) -> None:
+    root = tmp_path / "root.json"
+    root.write_bytes(published.trusted)
+    (tmp_path / "state" / "channel").mkdir(parents=True)
+    hidden = tmp_path / "identity" / "ca.pem"
+    settings = Settings(
+        box="b",
+        paths=Paths(run=str(tmp_path / "run"), state=str(tmp_path / "state")),
+        telemetry=Telemetry(ca=str(hidden), cert=str(web.box.cert), key=str(web.box.key)),
+        signatures=Signatures(channel=f"https://localhost:{web.port}", root=str(root)),
+    )
+    with pytest.raises(RejectedInput, match="certificates cannot be used"):
+        Effects(settings, lambda: False).refresh(again=False)
+    authority.show(web.box.ca, settings.authority)
+    assert Effects(settings, lambda: False).refresh(again=False).manifest.number == 2

@@ -264,6 +264,11 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return self.state / "fleet"
 
     @property
+    def authority(self) -> Path:
+        """A copy of `telemetry.ca` for daemons that may not look where the box's own key is; written by telemetry."""
+        return self.fleet / "ca.pem"
+
+    @property
     def fleet_bad(self) -> Path:
         """Sorted 32-byte hashes of files that other boxes found malicious; read by inspect."""
         return self.fleet / "bad.bin"

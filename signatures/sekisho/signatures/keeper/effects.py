@@ -133,6 +133,8 @@ class Effects:
             pair = (telemetry.cert, telemetry.key)
             cert, key = pair if all(path and os.access(path, os.R_OK) for path in pair) else ("", "")
             ca = wanted.channel_ca or telemetry.ca
+            if ca and not os.access(ca, os.R_OK):  # beside the box's own key, which is telemetry's alone
+                ca = str(self._settings.authority)
             self._web = Web(wanted.channel, ca=ca, cert=cert, key=key, proxy=telemetry.proxy)
         return self._web
 
