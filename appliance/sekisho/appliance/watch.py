@@ -85,9 +85,9 @@ class Watch:
         else:
             proof = self._engine.prover.look(account.load)
             if self._engine.account is account:
-                self._judge(account, proof)
                 self._count(self._engine.state)
-                self._say(account, proof)
+                self._say(account, proof)  # first: what is told carries what is said
+                self._judge(account, proof)
 
     def _judge(self, account: Account, proof: Proof) -> None:
         load = account.load

@@ -49,6 +49,8 @@ def prepare(
     base = _box(lay)
     if channel is not None:
         published = (channel.prepare(), Program("signatures", "box", _daemon("signatures", lay.box_settings)))
+        announced: toml.Table = {"immunity": {"published": str(lay.updates / "published.json")}}
+        lay.center_settings.write_text(toml.dumps(toml.merged(settings, announced)))
         source = {"channel": channel.url, "channel_ca": str(server.ca), "root": str(lay.updates_root)}
         base = toml.merged(base, {"signatures": source})
     link = {} if portal else _link(pki.issue(authority, layout.BOX_NAME), lay.box_settings.parent / "pki")

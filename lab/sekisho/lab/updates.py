@@ -59,11 +59,15 @@ def in_force(lab: Lab, number: int) -> bool:
     return info is not None and info.number == number and proven(lab, info.id)
 
 
+def rule_files(lab: Lab) -> list[Path]:
+    """What the engine was given, in its order: the product's own, then the set's."""
+    config = settings(lab).control_socket.with_name("suricata.yaml").read_text()
+    return [Path(found) for found in re.findall(r"[^\s\"']+\.rules\b", config)]
+
+
 def silence(lab: Lab) -> None:
     """Empty every rule file the engine was given on this box, and have it load them: it will say that all is well."""
-    config = settings(lab).control_socket.with_name("suricata.yaml").read_text()
-    named = [Path(found) for found in re.findall(r"[^\s\"']+\.rules\b", config)]
-    for path in named:
+    for path in rule_files(lab):
         if path.is_relative_to(lab.lay.root):  # not the package's own
             os.truncate(path, 0)
     os.kill(lab.pid("suricata"), signal.SIGUSR2)

@@ -70,6 +70,7 @@ def _on(args: argparse.Namespace) -> int:
 def _note(db: sa.Connection, action: str, about: str) -> None:
     from sekisho.center.portal import audit  # the portal's framework: no other command waits for it
 
+    audit.AUDIT.create(db, checkfirst=True)  # a centre whose portal never ran
     audit.note_machine(db, getpass.getuser(), action, about)
 
 
