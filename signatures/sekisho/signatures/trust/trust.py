@@ -142,9 +142,12 @@ class Trust:
         behind = max(0.0, self.time - told)
         self._unsure = true is None and behind == 0
         before = len(self.floors.resets), self.floors.serial
-        self._scratch = tempfile.TemporaryDirectory(prefix="sekisho-channel-")
-        scratch = Path(self._scratch.name)
-        self._store.lay_out(scratch)
+        try:
+            self._scratch = tempfile.TemporaryDirectory(prefix="sekisho-channel-")
+            scratch = Path(self._scratch.name)
+            self._store.lay_out(scratch)
+        except OSError as err:
+            raise disk_fault(err, "What the channel says") from err
 
         def settled(root: Root) -> float:
             self._settle(root, scratch)
@@ -152,6 +155,8 @@ class Trust:
 
         try:
             found = Chain(scratch, self._source, self._root, settled)
+        except OSError as err:
+            raise disk_fault(err, "What the channel says") from err
         except (RepositoryError, ValueError) as err:
             raise ChannelUnfit(
                 "bad_root", f"What this box was given to trust is no TUF root: {err}.", "See signatures.root."
