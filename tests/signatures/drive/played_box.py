@@ -37,6 +37,8 @@ class Inspectors:
     refusing: set[str] = field(default_factory=set)
     mute: bool = False
     """They do not run."""
+    stuck: bool = False
+    """They run, and what they say of themselves proves nothing."""
     in_force: str = ""
 
     def turn(self, at: float | None = None) -> None:
@@ -51,7 +53,8 @@ class Inspectors:
         info = self._info()
         for who, count in (("engine", info.suricata_rules), ("scanner", info.yara_rules)):
             said = Standing(
-                at=now, set_id=self.in_force, rules=count, expected=count, canary="caught", canary_at=now,
+                at=now, set_id=self.in_force, rules=count, expected=count, canary_at=now,
+                canary="missed" if self.stuck else "caught",
                 refused=refused, why="2 rules failed" if refused else "",
             )  # fmt: skip
             standing.write(self.settings, who, said)  # type: ignore[arg-type]
