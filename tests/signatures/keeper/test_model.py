@@ -67,6 +67,8 @@ class Life(RuleBasedStateMachine):
         if world.newest in self.bad or world.in_force != world.newest:
             world.newest += 1
         # Sets that were refused while nobody could prove them are not tried again: one more is always published.
+        world.turn()
+        self.ask()
         for _ in range(250):
             world.turn(30.0)
             if world.in_force == world.newest and world.keeper and not world.keeper.journal.manifest:
@@ -84,5 +86,5 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(
-    max_examples=5, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=30, stateful_step_count=14, deadline=None, suppress_health_check=list(HealthCheck)
 )
