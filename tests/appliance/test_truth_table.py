@@ -122,6 +122,7 @@ def care(tmp_path_factory: pytest.TempPathFactory, waiting: Callable[..., Any]) 
     """Looked at four times as often as a box, but in the test that asks how long that takes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(watch, "EVERY_S", watch.EVERY_S / 4)
+        patch.setattr(watch, "COUNTERS_S", 0.1)
         yield from cared_for(tmp_path_factory, waiting)
 
 
@@ -373,6 +374,7 @@ def stopped(care: Care) -> int:
 def test_canaries_leave_nothing_behind_and_are_not_counted(care: Care, waiting: Callable[..., Any]) -> None:
     """The engine before this one was killed: nothing but canaries has passed this one."""
     waiting(lambda: stopped(care) > 0, 20, "the engine's own counting")
-    now = care.standing()
-    assert now is not None and (now.accepted, now.blocked) == (0, 0)
+    began = time.monotonic()
+    now = waiting(lambda: (now := care.standing()) and now.canary_at > began + 1 and now, 10, "a later look")
+    assert (now.accepted, now.blocked) == (0, 0)
     assert "9000099" not in care.settings.eve.read_text(), "no alert"
