@@ -145,6 +145,11 @@ def test_a_set_no_worker_can_work_with_is_refused_and_the_last_good_one_goes_on(
     assert said.set_id == "one" and said.proven and said.why and said.loads == 2
     assert before <= set(scan.pool.pids()), "who looks at files was left alone"
     assert scan.look(CANARY) == ["sekisho_eicar"]
+    scan.pool.rules = scan.directory / "sets" / "one" / "yara.compiled"
+    scan.turn()
+    assert scan.said().refused == "" and scan.said().proven, "the good one is wanted again"
+    scan.pool.rules = bad
+    scan.until(lambda: scan.said().refused == "bad")
     scan.pool.rules = scan.set("three", TEST_FILE, WORM)
     scan.until(lambda: scan.proven("three"))
     assert scan.said().refused == ""

@@ -183,8 +183,10 @@ class Pool:
                 self._bury(worker, "timeout")
         if str(self.rules) != self._wanted:
             self._wanted, self._unborn = str(self.rules), 0
-            if self.refused == self._wanted:
-                self.refused = ""  # asked for again
+            gone_back = self._good is not None and self._good.path == self._wanted
+            if gone_back or self.refused == self._wanted:  # or asked for again
+                self.refused = self.why = ""
+                self.loads += gone_back
         self._renew(now)
         self._feed()
         for worker in self._workers:
