@@ -210,17 +210,18 @@ def test_a_set_that_stops_too_much_goes_back_and_one_before_it_that_did_so_too_i
         return Standing(at=1.0, set_id="b", accepted=accepted, blocked=blocked)
 
     watch = Watch()
-    watch.begin(Heading(id="b"), engine(10_000, 10))
+    watch.begin(Heading(id="b"), engine(10_000, 10), 100.0)
     nothing = muting.Muting()
     assert not watch.hear(1.0, None, engine(10_000, 10), nothing, ()).roll_back
     assert not watch.hear(2.0, None, engine(11_000, 510), nothing, ()).roll_back, "too few to say"
     assert not watch.hear(2.0, None, engine(20_000, 510), nothing, ()).roll_back, "five of a hundred"
     verdict = watch.hear(3.0, None, engine(20_000, 1_510), nothing, ())
     assert (verdict.roll_back, verdict.why) == (True, "it stops too much: 1500 packets")
+    assert not watch.hear(101.0, None, engine(20_000, 9_999), nothing, ()).roll_back, "an old set is not driven out"
     other = Watch()
-    other.begin(Heading(id="a"), None)
+    other.begin(Heading(id="a"), None, 100.0)
     other.hear(0.0, None, Standing(at=1.0, set_id="a"), nothing, ())
-    other.begin(Heading(id="b"), Standing(at=1.0, set_id="a", accepted=9_000, blocked=1_000))
+    other.begin(Heading(id="b"), Standing(at=1.0, set_id="a", accepted=9_000, blocked=1_000), 100.0)
     other.hear(1.0, None, engine(9_000, 1_000), nothing, ())
     assert not other.hear(2.0, None, engine(18_000, 2_000), nothing, ()).roll_back
 

@@ -54,7 +54,7 @@ class Machine:
     def __init__(self, journal: Journal, soak_s: float, spread: Callable[[float], float]) -> None:
         self.journal = journal
         self._soak_s, self._spread = soak_s, spread
-        self._since = self._turned = 0.0
+        self._since = self._turned = self._ordered = 0.0
         self._working = False
         self._next = self._tell = 0.0
         self._back_off = 0.0
@@ -160,6 +160,8 @@ class Machine:
         entries = self.journal.entries + 1 if again is not None else 1
         self._change(step=step, entries=entries)
         self._since = self._fine_at = self._turned = now
+        if step is not Step.PROVING or again is not None:
+            self._ordered = now
         self._working = False
         if entries > ENTRIES_CAP:
             return self._loop(now)
@@ -290,9 +292,9 @@ class Machine:
             return self._enter(Step.SWITCHING, now, again=Step.PROVING)
         told = (sight.engine, sight.scanner)
         for standing in told:
-            if standing is not None and standing.at > self._since and standing.refused == journal.candidate.id:
+            if standing is not None and standing.at > self._ordered and standing.refused == journal.candidate.id:
                 return self._roll_back(standing.why or "An inspector refused it.", now)
-        if all(_says(standing, journal.candidate.id, self._since) for standing in told):
+        if all(_says(standing, journal.candidate.id, self._ordered) for standing in told):
             if journal.soaked_s >= self._soak_s:
                 return self._activate(now)
             first = not journal.soaked_s
@@ -354,7 +356,7 @@ class Machine:
             if now - self._turned < BACK_OFF_S[0]:
                 return []
             return self._enter(Step.ROLLBACK, now, again=Step.ROLLBACK)
-        if all(_says(standing, journal.active.id, self._since) for standing in (sight.engine, sight.scanner)):
+        if all(_says(standing, journal.active.id, self._ordered) for standing in (sight.engine, sight.scanner)):
             return self._rolled(journal.why)
         if now - self._since > DEADLINES[Step.ROLLBACK]:
             return self._rolled(f"{journal.why} The earlier set is not proven either: {_unproven(sight)}.")

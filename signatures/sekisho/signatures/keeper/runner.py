@@ -22,7 +22,7 @@ from sekisho.appliance.core import fired, muting, standing, utc
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput, SekishoError
 from sekisho.appliance.core.journal import JournalWriter
 from sekisho.appliance.core.settings import Settings
-from sekisho.signatures import compiler
+from sekisho.signatures import compiler, soak
 from sekisho.signatures.keeper import facts, journal, news, prove
 from sekisho.signatures.keeper.journal import Journal, Kept, Step
 from sekisho.signatures.keeper.machine import Machine
@@ -257,7 +257,9 @@ class Keeper:
                     self._work.mute(mine)
             case facts.Watch(wanted):
                 heading = news.load(self._settings.channel / "news.json", wanted)
-                self._watch.begin(heading, standing.try_read(self._settings, "engine", self._clock()))
+                now = self._clock()
+                until = now + self._settings.signatures.soak_minutes * 60 + soak.WINDOW_S
+                self._watch.begin(heading, standing.try_read(self._settings, "engine", now), until)
             case facts.Discard(number):
                 with _complaining():
                     self._work.discard(number, *_kept(found))

@@ -29,10 +29,15 @@ class Watch:
         self.heading = Heading(id="")
         self._fine_before = True
         self._packets: tuple[int, int] | None = None
+        self._until = 0.0
         self._samples: deque[tuple[float, Fired]] = deque(maxlen=int(soak.WINDOW_S / SAMPLE_S) + 1)
 
-    def begin(self, heading: Heading, engine: Standing | None) -> None:
-        """From now on the set of `heading` is listened to; what came before tells what was usual."""
+    def begin(self, heading: Heading, engine: Standing | None, until: float) -> None:
+        """From now on the set of `heading` is listened to; what came before tells what was usual.
+
+        After `until` (monotonic) no share of blocked packets drives it out: then that is an attack, not the set.
+        """
+        self._until = until
         if heading.id != self.heading.id:
             self._fine_before = not _loud(self._packets, engine)
             self.heading = heading
@@ -47,7 +52,7 @@ class Watch:
         if engine is not None and engine.set_id == self.heading.id:
             if self._packets is None or self._packets[0] + self._packets[1] > engine.accepted + engine.blocked:
                 self._packets = (engine.accepted, engine.blocked)
-            if self._fine_before and _loud(self._packets, engine):
+            if self._fine_before and now < self._until and _loud(self._packets, engine):
                 stopped = engine.blocked - self._packets[1]
                 return msgspec.structs.replace(so_far, roll_back=True, why=f"it stops too much: {stopped} packets")
         if fired is None or now - fired.at > FIRED_OLD_S:
