@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sekisho.appliance.core import settings
+from sekisho.appliance.core import settings, told_time
 from sekisho.center import pki
 from sekisho.center.brokers import mosquitto
 from sekisho.telemetry import opening, sender, ways
@@ -131,6 +131,9 @@ def test_when_the_brokers_port_is_closed_the_port_of_https_is_taken_and_remember
         (f"127.0.0.1:{closed} (MQTT)", True)
     ]
     site.wait(lambda: site.link().answered)
+    box = settings.load(site.box_toml)
+    site.wait(lambda: told_time.try_read(box))
+    assert abs((told_time.try_read(box) or 0) - time.time()) < 5
     shown = status(site)
     assert "NOT ANSWERED" not in shown
     assert f"connected to the centre by 127.0.0.1:{site.port} (MQTT)" in shown and f"tried 127.0.0.1:{closed}" in shown

@@ -11,11 +11,12 @@ import logging
 import shutil
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from sekisho.appliance.core import program, sdnotify, settings, utc
+from sekisho.appliance.core import program, sdnotify, settings, told_time, utc
 from sekisho.appliance.core.desk import Desk
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Settings
@@ -69,6 +70,7 @@ class Telemetry:
         self._said, self._say_again_at = "", 0.0
         self._stopped = False
         self._question = Question()
+        self._tell_time_at = 0.0
         self._fleet: FleetList | None = None
         self._fleet_at = 0.0
         self._orders: OrdersFile | None = None
@@ -262,6 +264,10 @@ class Telemetry:
             )
             return
         self._spool.clocks.confirm(true, now)
+        if now >= self._tell_time_at:
+            self._tell_time_at = now + told_time.EVERY_S
+            with suppress(OSError):  # a full tmpfs: whoever reads it goes by what is known otherwise
+                told_time.write(self._settings, true, now)
 
     def _fleet_told(self, payload: bytes, *, own: bool) -> None:
         now = self._spool.clocks.plausible_wall()

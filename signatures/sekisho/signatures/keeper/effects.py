@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sekisho.appliance.core import muting
+from sekisho.appliance.core import muting, told_time
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput, SekishoError
 from sekisho.appliance.core.settings import Settings
 from sekisho.signatures import compiler
@@ -50,7 +50,7 @@ class Effects:
         if self._trust is None:
             self._trust = self._believing(source)
         try:
-            self._trust.refresh(time.time())
+            self._trust.refresh(time.time(), told_time.try_read(self._settings))
             return self._told(self._trust.manifest(), current=True, again=again)
         except SekishoError as err:
             self._trust.close()
@@ -73,7 +73,7 @@ class Effects:
         self._trust = None  # one at a time has the floors
         trust = self._believing(source)
         try:
-            trust.refresh(time.time(), accept_old=confirm_old)
+            trust.refresh(time.time(), told_time.try_read(self._settings), accept_old=confirm_old)
             manifest = trust.manifest()
             told = self._told(manifest, current=not confirm_old, again=True)
             if not told.unfit:
@@ -151,7 +151,7 @@ class Effects:
         source = self._online()
         if self._trust is None:
             self._trust = self._believing(source)
-            self._trust.refresh(time.time())
+            self._trust.refresh(time.time(), told_time.try_read(self._settings))
         return self._file(source, self._trust, path, cap)
 
     def _file(self, source: Source, trust: Trust, path: str, cap: int) -> Path:
