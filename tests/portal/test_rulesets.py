@@ -76,6 +76,16 @@ def test_home_says_one_line_only_when_rules_are_old_or_missing(office: Office, a
     assert "読み込まれていません" not in page(office, "/")
 
 
+def test_nobody_is_told_that_inspection_goes_on_where_rules_are_missing(office: Office, ago: Ago) -> None:
+    on(office)
+    office.feed(word(ago, "refused", minutes=5, refused=13, freshness="stale"), word(ago, "silent", minutes=4))
+    card = page(office).split('id="rules-title"')[1].split("</section>")[0]
+    assert "規則が外れています" in card and "続けています" not in card
+    standing = page(office, "/").split('id="standing"')[1].split("</section>")[0]
+    assert "読み込まれていません" in standing and "続いています" not in standing
+    assert "規則が外れています" in page(office, "/health-of-boxes")
+
+
 def test_another_customers_rules_are_not_there(office: Office, ago: Ago) -> None:
     on(office, THEM)
     office.feed(word(ago, freshness="stale"), word(ago, "silent"), tenant=THEM)

@@ -30,8 +30,8 @@ def router(portal: Portal) -> Router:
         who = viewer(request)
         with portal.reading.reading() as db:
             found, now = health.boxes(db, who.here, who.tenant, portal.now()), portal.now()
-            grades = {box: one.grade(now) for box, one in rulesets.of_boxes(db, who.here).items()}
-        return portal.page(request, "health/list.html", boxes=found, grades=grades, lasted=_lasted(who))
+            sets = rulesets.of_boxes(db, who.here)
+        return portal.page(request, "health/list.html", boxes=found, sets=sets, now=now, lasted=_lasted(who))
 
     @get("/health-of-boxes/{box:str}", right="health.see", sync_to_thread=True)
     def one(request: Request[Any, Any, Any], box: Box) -> Response[Any]:

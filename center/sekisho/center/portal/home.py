@@ -107,7 +107,7 @@ def standing(db: sa.Connection, scope: Scope, waiting: int, now: dt.datetime) ->
     if heard and now - dt.datetime.fromisoformat(heard) > DEAF:
         unknown.append(("deaf", {"at": heard}, ""))
     unknown += [("offline", {"box": place, "at": at}, "") for _, place, state, at in boxes if state != "on"]
-    old = [place for place, one in places if one.grade(now) == "stale"]
+    old = [place for place, one in places if one.grade(now) == "stale" and not one.silent]
     aged = [("rules_stale", {"box": old[0], "number": len(old)}, "/health-of-boxes")] if old else []
     return Standing("bad" if bad else "unknown" if unknown else "good", [*bad, *unknown, *aged])
 
