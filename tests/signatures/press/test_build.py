@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Paths, Settings, Signatures
 from sekisho.signatures import archive, compiler, delta
 from sekisho.signatures.depot import checking
@@ -197,9 +197,9 @@ def test_an_engine_that_loads_other_rules_than_it_was_given_measures_nothing(cen
         Rule(1, 1, "x", centre.rule(1).strip()),
         Rule(2, 1, "x", "alert http any any -> any any (nonsense; sid:2;)"),
     ]
-    with pytest.raises(RejectedInput, match="none of the 2 rules"):
+    with pytest.raises(RejectedInput, match="0 of the 2 rules"):
         budget.weigh(rules, engine_config(Settings(box="b"), tmp_path), tmp_path)
-    with pytest.raises(RejectedInput, match="none of the 2 rules"):
+    with pytest.raises(RejectedInput, match="0 of the 2 rules"):
         budget.weigh(rules, "%YAML 1.1\n---\n", tmp_path)
 
 
@@ -226,6 +226,21 @@ def test_captures_decide(centre: Any, new_capture: Any, write_capture: Callable[
     capture("attacks", "/nothing")
     with pytest.raises(RejectedInput, match=r"does not detect nothing\.pcap"):
         decided(centre, tried, "deaf")
+
+
+def test_a_capture_of_which_the_engine_has_nothing_to_say_is_honest_traffic_and_one_it_cannot_read_is_not(
+    centre: Any, new_capture: Any, write_capture: Callable[[Path, Any], Path]
+) -> None:
+    (centre.root / "office").mkdir()
+    made = new_capture()
+    made.tcp(9, [(">", b"hello")])
+    write_capture(centre.root / "office/quiet.pcap", made)
+    tried = '\n[corpora]\nbenign = "office"\n'
+    assert decided(centre, tried, "quiet").captures == 1
+    for number, data in enumerate((b"", b"no capture", (centre.root / "office/quiet.pcap").read_bytes()[:24])):
+        (centre.root / "office/quiet.pcap").write_bytes(data)
+        with pytest.raises(DeviceFault, match=r"quiet\.pcap is not a capture"):
+            decided(centre, tried, f"broken{number}")
 
 
 def test_a_corpus_that_vanished_proves_nothing(centre: Any) -> None:

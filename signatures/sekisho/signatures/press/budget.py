@@ -50,13 +50,19 @@ def weigh(rules: Sequence[Rule], config: str, work: Path) -> Weight:
     (work / "weigh.yaml").write_text(config)
     with _resting(work) as engine:
         status = Path(f"/proc/{engine.pid}/status").read_text()
-    loaded = _LOADED.search((work / _LOG).read_text(errors="replace"))
-    if not loaded or int(loaded[1]) != len(rules):
-        raise RejectedInput(f"The engine loaded {loaded[1] if loaded else 'none'} of the {len(rules)} rules.")
+    count = loaded((work / _LOG).read_text(errors="replace"))
+    if count != len(rules):
+        raise RejectedInput(f"The engine loaded {count} of the {len(rules)} rules.")
     found = {
         name: int(kilobytes) for name, kilobytes in re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB$", status, re.MULTILINE)
     }
     return Weight(rest_mb=-(-found["VmRSS"] // 1024), peak_mb=-(-found["VmHWM"] // 1024))
+
+
+def loaded(said: str) -> int:
+    """How many rules an engine says ("-v") it loaded; 0 where it refused any or says nothing."""
+    found = _LOADED.search(said)
+    return int(found[1]) if found else 0
 
 
 @contextmanager

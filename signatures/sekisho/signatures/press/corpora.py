@@ -5,6 +5,7 @@ Every capture is replayed by itself, in an engine of its own: what one leaves be
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +15,15 @@ import msgspec
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.signatures.model import TESTER_BYTES, TESTER_SECONDS, Rule
 from sekisho.signatures.press import yarafiles
+from sekisho.signatures.press.budget import loaded
 
 CAPTURES_CAP = 512
 _EVE_BYTES = 256 << 20
 _NAMED = 5
+_SHORTEST = 40
+"""Bytes of a capture with one empty frame."""
+_MAGIC = {bytes.fromhex(magic) for magic in ("a1b2c3d4", "d4c3b2a1", "a1b23c4d", "4d3cb2a1", "0a0d0d0a")}
+_READ = re.compile(r"pcap: read 1 file, [1-9]\d* packets")
 
 
 class _Alert(msgspec.Struct):
@@ -34,7 +40,7 @@ def captures(directory: str) -> list[Path]:
     """The captures in a directory of the recipe; none where it names none.
 
     Raises:
-        DeviceFault: the directory is not there, or has none: a corpus that vanished proves nothing.
+        DeviceFault: the directory is not there, has none, or one that is damaged: such a corpus proves nothing.
 
     """
     if not directory:
@@ -44,6 +50,11 @@ def captures(directory: str) -> list[Path]:
     )
     if not found or len(found) > CAPTURES_CAP:
         raise DeviceFault(f"{directory} holds {len(found)} captures (*.pcap); it must be 1 to {CAPTURES_CAP}.")
+    for path in found:
+        with path.open("rb") as capture:
+            head = capture.read(_SHORTEST)
+        if len(head) < _SHORTEST or head[:4] not in _MAGIC:  # the engine would wait for more of it until its time is up
+            raise DeviceFault(f"{path} is not a capture, or is empty.")
     return found
 
 
@@ -102,16 +113,34 @@ def _replay(capture: Path, rules: Sequence[Rule], config: str, work: Path) -> li
     (work / "suricata.rules").write_text("".join(rule.text + "\n" for rule in rules))
     (work / "replay.yaml").write_text(config)
     limits = ["prlimit", f"--cpu={TESTER_SECONDS}", f"--as={TESTER_BYTES}", f"--fsize={1 << 30}", "--core=0", "--"]
-    argv = [*limits, "suricata", "-c", str(work / "replay.yaml"), "-r", str(capture), "-l", str(work), "-k", "none"]
+    argv = [
+        *limits,
+        "suricata",
+        "-v",
+        "-c",
+        str(work / "replay.yaml"),
+        "-r",
+        str(capture),
+        "-l",
+        str(work),
+        "-k",
+        "none",
+    ]
     argv += ["--simulate-ips", "--runmode", "single"]
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=TESTER_SECONDS, check=False)
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=TESTER_SECONDS,
+            check=False,
+        )
+        said = done.stdout.decode(errors="replace")
+        if done.returncode or loaded(said) != len(rules) or not _READ.search(said):
+            raise RejectedInput(f"The engine could not replay {capture.name}: {said[-300:]}.")
         with eve.open("rb") as written:
             lines = written.read(_EVE_BYTES).splitlines()
-        if done.returncode or not lines:
-            raise RejectedInput(
-                f"The engine could not replay {capture.name}: {done.stderr[-300:].decode(errors='replace')}."
-            )
         events = [msgspec.json.decode(line, type=_Event) for line in lines]
     except (OSError, subprocess.TimeoutExpired, msgspec.MsgspecError) as err:
         raise RejectedInput(f"The engine could not replay {capture.name}: {err}.") from err
