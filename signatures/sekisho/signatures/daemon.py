@@ -34,7 +34,7 @@ class Daemon:
         self._ends = False
         self._effects = Effects(config, lambda: self._ends)
         self._keeper = Keeper(config, self._effects)
-        answering = Counter(config, lambda: self._keeper.journal.step, self._keeper.put, self._imported)
+        answering = Counter(config, lambda: self._keeper.journal, self._keeper.put, self._imported)
         self._desk = Desk(counter.socket_of(config), (), answering.answer)
         self._fault = ""
 

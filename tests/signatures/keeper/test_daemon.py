@@ -27,6 +27,8 @@ from sekisho.center.pki import create_ca, issue
 from sekisho.signatures import compiler
 from sekisho.signatures.keeper import counter
 
+pytestmark = pytest.mark.timeout(120)
+
 
 class Box:
     """A daemon, its inspectors, and the channel it asks."""
@@ -158,6 +160,7 @@ def test_a_stick_brings_a_set_where_there_is_no_internet(box: Box) -> None:
     assert done.returncode == 0, done.stderr
     box.wait(lambda: box.ended(1, "active"))
     assert box.status()[1]["number"] == 1
+    assert "in force already" in box.run("import", str(stick)).stdout
 
 
 def test_a_daemon_killed_again_and_again_brings_the_set_into_force_all_the_same(box: Box) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import signal
 import subprocess
@@ -167,3 +168,21 @@ def test_a_full_disk_is_said_before_anything_is_asked(
     with pytest.raises(DeviceFault, match="Free space"):
         fetch(server, tmp_path)
     assert server.asked == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a file system of a few pages is mounted")
+def test_a_disk_that_fills_up_in_the_middle_is_said_and_room_lets_it_go_on(
+    tmp_path: Path, serve: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve()
+    small = tmp_path / "small"
+    small.mkdir()
+    monkeypatch.setattr(download, "room", lambda folder, length: None)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=800k", "none", str(small)], check=True)
+    try:
+        with pytest.raises(DeviceFault, match="No space"):
+            fetch(server, small)
+        subprocess.run(["mount", "-o", "remount,size=4m", str(small)], check=True)
+        assert fetch(server, small).read_bytes() == DATA
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

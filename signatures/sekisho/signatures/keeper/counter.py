@@ -106,11 +106,11 @@ class Counter:
     def __init__(
         self,
         settings: Settings,
-        step: Callable[[], Step],
+        journal: Callable[[], Journal],
         put: Callable[[facts.Event], None],
         imported: Callable[[Path, bool], facts.Refreshed],
     ) -> None:
-        self._settings, self._step, self._put, self._imported = settings, step, put, imported
+        self._settings, self._journal, self._put, self._imported = settings, journal, put, imported
 
     def answer(self, question: bytes) -> Iterator[bytes]:
         """One frame.
@@ -134,10 +134,18 @@ class Counter:
         return "The channel is asked. See `sekisho signatures status`."
 
     def _import(self, asked: Import) -> str:
-        if (step := self._step()) not in (Step.IDLE, Step.FETCHING):
-            raise RejectedInput(f"Another set is on its way ({step}).", "Try again in some minutes.")
+        now = self._journal()
+        if now.step not in (Step.IDLE, Step.FETCHING):
+            raise RejectedInput(f"Another set is on its way ({now.step}).", "Try again in some minutes.")
         found = self._imported(Path(asked.path), asked.confirm_old)
         if found.unfit:
             raise RejectedInput(found.unfit)
+        number = found.manifest.number
+        if number == now.active.number:
+            return f"Set {number} is in force already."
+        if number < now.highest:
+            raise RejectedInput(
+                f"This is set {number}; set {now.highest} was in force here, and nothing older is taken."
+            )
         self._put(found)
-        return f"Set {found.manifest.number} was verified and is now tried. See `sekisho signatures status`."
+        return f"Set {number} was verified and is now tried. See `sekisho signatures status`."
