@@ -267,6 +267,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.timeout(240)  # every field of every route; longer on a busy machine
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_no_route_fails_over_what_a_stranger_writes(walk: Walk, kind: str) -> None:
     """In every field of every form, in the query and in the path: refused or taken as text."""
