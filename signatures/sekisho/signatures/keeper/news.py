@@ -98,6 +98,7 @@ def _names(folder: Path) -> Mapping[str, str]:
     for path in sorted(folder.glob("*.yar")):
         text = path.read_text(encoding="utf-8", errors="replace")
         starts = [*_YARA.finditer(text)]
-        for match, after in zip(starts, [*(one.start() for one in starts[1:]), len(text)], strict=True):
+        ends = [one.start() for one in starts][1:] + [len(text)] * bool(starts)  # a file may hold comments alone
+        for match, after in zip(starts, ends, strict=True):
             found[match[1]] = found.get(match[1], "") + text[match.start() : after].strip()
     return found
