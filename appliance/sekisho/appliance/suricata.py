@@ -154,7 +154,9 @@ class Config(_Kebab, kw_only=True):
             # Rules that set a bit report nothing and are no drops: they must run before the drops that ask for it.
             "action-order": ["pass", "alert", "drop", "reject"],
             "mpm-algo": "auto",
-            "spm-algo": "auto",
+            # Preparing 20,000 rules' single patterns for the fast matcher takes as long as all the rest of a load
+            # (14.5 s against 7.7), and 16 MB; on traffic the plain one costs no more.
+            "spm-algo": "bm",
             "default-rule-path": str(Path(self.rule_files[0]).parent) if self.rule_files else "/",
             "rule-files": self.rule_files,
             **_tables(),

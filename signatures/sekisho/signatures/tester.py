@@ -84,8 +84,7 @@ def _test(rules: list[Rule], work: Path) -> str | None:
     path = work / "suricata.rules"
     path.write_text("".join(rule.text + "\n" for rule in rules))
     limits = ["prlimit", f"--cpu={TESTER_SECONDS}", f"--as={TESTER_BYTES}", f"--fsize={1 << 30}", "--core=0", "--"]
-    # Single patterns by the plain algorithm: preparing them for the fast one takes longer than all the rest.
-    argv = [*limits, "suricata", "-c", str(work / "test.yaml"), "-l", str(work), "--set", "spm-algo=bm"]
+    argv = [*limits, "suricata", "-c", str(work / "test.yaml"), "-l", str(work)]
     if (work / _TRAFFIC).exists():
         argv += ["-r", str(work / _TRAFFIC), "-k", "none", "--simulate-ips", "--runmode", "single"]
         argv += ["--init-errors-fatal", "--set", "unix-command.enabled=no"]
