@@ -3,7 +3,9 @@
 An engine can lose its rules without a word: somebody's signal makes it read a file that is gone, and it goes on with
 none. So its counts are asked and a canary is flown, all the time. What is wrong beyond doubt (counts) is repaired at
 once; a canary that got through is tried again first, and says nothing where packets are led around the engine, its
-queue is full, or no process holds it: those have their own watch (watchdog.py).
+queue is full, or no process holds it: those have their own watch (watchdog.py). Nor is an engine that never caught one
+loaded or started anew for that: something else on the box takes them, and a restart costs the office its inspection, or
+its internet. It is said all the same.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -40,6 +43,21 @@ TOLD_S: Final = (60.0, 600.0)
 log = logging.getLogger(__name__)
 
 
+@dataclass
+class _BackOff:
+    """When a repair may be asked for again."""
+
+    asked: int = 0
+    next_at: float = 0.0
+
+    def due(self, now: float) -> bool:
+        if now < self.next_at:
+            return False
+        self.asked += 1
+        self.next_at = now + REPAIR_S[min(self.asked, len(REPAIR_S) - 1)]
+        return True
+
+
 class Watch:
     """One engine's."""
 
@@ -57,8 +75,12 @@ class Watch:
         self._misses = 0
         self._silent_since: float | None = None
         self._told = 0.0
-        self._repairs = 0
-        self._repair_at = 0.0
+        self._for_counts = _BackOff()
+        """Begins anew with every silence: lost rules are given back at once, however often."""
+        self._for_canaries = _BackOff()
+        """Goes on from one silence to the next: a busy machine must not be kept busy with repairs."""
+        self._catcher = 0
+        """The engine that has caught a canary."""
         self._counters_at = 0.0
         self._pid = 0
         self._base = (0, 0)
@@ -96,34 +118,37 @@ class Watch:
         now = time.monotonic()
         if proof.loaded >= 0 and not proof.counts(load):
             self._silent(now, f"rules: {proof.loaded} of {load.expected} are loaded, {proof.failed} failed.")
+            if self._for_counts.due(now):
+                self._engine.request_repair()
         elif proof.canary == "missed" and not self._excused():
             self._misses += 1
             if self._misses >= MISSES:
                 self._silent(now, "canary: a packet that the rules must stop got through the engine.")
+                if self._catcher == self._engine.state.pid and self._for_canaries.due(now):
+                    self._engine.request_repair()
         else:
             self._misses = 0
             if proof.whole(load):
+                self._catcher = self._engine.state.pid
                 self._well(now)
 
     def _silent(self, now: float, detail: str) -> None:
         if self._silent_since is None:
-            self._silent_since, self._told, self._repairs, self._repair_at = self._good_at, 0.0, 0, now
+            self._silent_since, self._told, self._for_counts = self._good_at, 0.0, _BackOff()
             log.error("the engine is silent: %s", detail)
             self._tell("silent", now, detail)
         seconds = now - self._silent_since
         if reached := [mark for mark in TOLD_S if self._told < mark <= seconds]:
             self._told = reached[-1]
             self._tell("silent", now, detail)
-        if now >= self._repair_at:
-            self._repair_at = now + REPAIR_S[min(self._repairs + 1, len(REPAIR_S) - 1)]
-            self._repairs += 1
-            self._engine.request_repair()
 
     def _well(self, now: float) -> None:
         if self._silent_since is not None:
             log.warning("the engine has its rules again")
             self._tell("repaired", now, "proven: its rules are counted and its canaries caught again.")
             self._silent_since = None
+        if now > self._for_canaries.next_at + REPAIR_S[-1]:
+            self._for_canaries = _BackOff()
         self._good_at = now
 
     def _tell(self, state: str, now: float, detail: str) -> None:

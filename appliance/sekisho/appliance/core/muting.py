@@ -17,7 +17,8 @@ from sekisho.appliance.core.settings import Settings
 
 MAX_SIDS: Final = 4096
 MAX_NAMES: Final = 1024
-MAX_BYTES: Final = 256 << 10
+MAX_BYTES: Final = 1 << 20
+"""What the caps below make at most fits in."""
 
 Writer = Literal["mine", "centre"]
 _Sid = Annotated[int, msgspec.Meta(ge=1, lt=1 << 32)]
