@@ -50,6 +50,14 @@ def test_requests_share_one_connection_and_a_server_that_hung_up_meanwhile_is_ca
     assert server.connections == 2
 
 
+def test_a_file_that_is_not_there_costs_no_new_connection(server: Hostile) -> None:
+    server.answers = {"/a": Answer(b"not found\n", 404), "/b": Answer(DATA)}
+    web = Web(server.url, limits=Limits())
+    assert refused(web, f"{server.url}/a") == "unreachable"
+    assert read(web, f"{server.url}/b") == DATA
+    assert server.connections == 1
+
+
 def test_the_rest_of_a_cut_file_is_fetched_from_where_it_broke(server: Hostile) -> None:
     server.answers["/a"] = [cut(DATA, 5000), Answer(DATA, headers={"ETag": '"1"'})]
     web = Web(server.url, limits=Limits())

@@ -29,6 +29,10 @@ from sekisho.signatures.trust.source import CHUNK, Limits, Reply, name_of, too_l
 from sekisho.telemetry.tls import NO_CHECK_TIME
 from sekisho.telemetry.ways import Proxy, parse_proxy
 
+LOOK_S: Final = 0.2
+"""How late a deadline that was moved forward may be noticed."""
+_WORD: Final = 4096
+"""Bytes of an error's text that are read to keep the connection."""
 _RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 _DEAD: Final = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError)
 
@@ -91,8 +95,12 @@ class Web:
         try:
             try:
                 answer = self._ask(url, start, etag, watch)
+                if answer.status not in (200, 206) and 0 <= (answer.length or -1) <= _WORD:
+                    answer.read()  # a few words about what is not there: the connection goes on
             except (OSError, http.client.HTTPException, ValueError) as err:
                 raise _down(err, url, watch) from err
+            if answer.status not in (200, 206):
+                raise _status(answer.status, url)
             offset, length = _placed(answer, url, start)
             if length is not None and length > cap:
                 raise too_large(url, cap)
@@ -119,9 +127,8 @@ class Web:
                 raise
             self.close()  # the server hung up while nothing was asked: ask again, once
             answer = self._request(origin, path, headers, watch)
-        if answer.status not in (200, 206):
-            raise _status(answer.status, url)
-        if (answer.getheader("Content-Encoding") or "identity").lower() != "identity":
+        plain = answer.status not in (200, 206)  # what it says then is not read as a file
+        if not plain and (answer.getheader("Content-Encoding") or "identity").lower() != "identity":
             raise ChannelDown("bad_answer", f"{name_of(url)} came packed in a way that was not asked for.")
         return answer
 
@@ -210,7 +217,7 @@ class _Watch:
 
     def _run(self) -> None:
         while (left := self._until - time.monotonic()) > 0:
-            if self._done.wait(min(left, 1.0)):
+            if self._done.wait(min(left, LOOK_S)):
                 return
         self.fired = True
         live = (self._connection.sock if self._connection else None) or self._socket
