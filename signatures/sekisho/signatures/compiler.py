@@ -30,6 +30,7 @@ from sekisho.appliance.core.fsio import sync_directory, write_atomic
 from sekisho.appliance.core.settings import Settings
 from sekisho.signatures import traffic
 from sekisho.signatures.model import MAX_NAMED, MAX_REFUSED_SHARE, Refused, Rule, SetInfo, Source
+from sekisho.signatures.press.ruletext import meddles
 from sekisho.signatures.sources import SHIPPED, parse_rules, read_directory, read_hashes
 from sekisho.signatures.tester import engine_config, prove_rules, suricata_version
 from sekisho.signatures.yara_compile import compile_yara
@@ -304,6 +305,11 @@ def _build(candidate: _Candidate, work: Path) -> SetInfo:
 def _prove(candidate: _Candidate, work: Path) -> tuple[list[Rule], list[Refused]]:
     rules, refused = parse_rules(candidate.rules)
     published = candidate.published is not None
+    if published and (found := [rule for rule in rules if meddles(rule.text)]):
+        raise RejectedInput(
+            f"{len(found)} rules of the set do more than judge packets; the first is {found[0].where} (sid"
+            f" {found[0].sid})."
+        )
     ordinary = traffic.capture() if published else b""  # an owner may be as strict as they like
     proved, failed = prove_rules(rules, engine_config(candidate.settings, work), work, traffic=ordinary)
     refused += failed

@@ -186,3 +186,13 @@ def test_a_disk_that_fills_up_in_the_middle_is_said_and_room_lets_it_go_on(
         assert fetch(server, small).read_bytes() == DATA
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_sets_that_are_refused_one_after_the_other_do_not_fill_the_disk(tmp_path: Path, serve: Make) -> None:
+    for number in range(12):
+        data = bytes([number]) * 1000
+        server = serve(data)
+        target = Target(f"{server.url}/file", len(data), hashlib.sha256(data).hexdigest())
+        last = Downloader(tmp_path).fetch(Web(server.url), target)
+    assert last.exists()
+    assert len(list(tmp_path.iterdir())) == download.OTHERS + 1

@@ -11,6 +11,7 @@ from played_box import Inspectors, settings_of, told
 
 from sekisho.appliance.core import fired, muting
 from sekisho.appliance.core.fired import Fired
+from sekisho.appliance.core.settings import Settings
 from sekisho.appliance.core.standing import Standing
 from sekisho.signatures import compiler, soak
 from sekisho.signatures.keeper import facts, machine, news, prove
@@ -269,3 +270,36 @@ def test_somebody_else_s_change_of_the_link_is_seen_and_not_fought(world: World)
         world.turn()
     assert world.keeper is not None
     assert (world.in_force, world.keeper.journal.active.id) == (9, other.id)
+
+
+def test_a_set_with_very_many_new_dropping_rules_has_all_of_them_on_trial(world: World) -> None:
+    world.trial = tuple(range(2_000_000_000, 2_000_000_000 + muting.MAX_TRIAL))
+    world.newest = 2
+    while world.in_force == 1:
+        world.turn()
+    assert muting.both(world.settings).on_trial == world.trial
+
+
+def test_a_set_with_more_new_dropping_rules_than_can_be_on_trial_is_refused(world: World) -> None:
+    world.trial = tuple(range(1, muting.MAX_TRIAL + 2))
+    world.newest = 2
+    world.settle()
+    assert (world.in_force, states(world)) == (1, ["refused"])
+    assert "65537 rules drop for the first time" in world.ends()[0].detail
+
+
+def test_what_a_new_set_says_in_its_first_seconds_counts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    loud = soak.News(new=frozenset({7}))
+    monkeypatch.setattr(news, "load", lambda path, wanted: Heading(id=wanted, news=loud))
+    wanted = world.id_of(2)
+
+    def counted(settings: Settings) -> Fired:
+        return Fired(since="x", at=world.now, sids={7: 400 if world.in_force == 2 else 0})
+
+    monkeypatch.setattr(fired, "try_read", counted)
+    signatures = msgspec.structs.replace(world.settings.signatures, soak_minutes=5.0)
+    world.settings, world.newest = msgspec.structs.replace(world.settings, signatures=signatures), 2
+    for _ in range(60):
+        world.turn()
+    assert compiler.find(world.settings, wanted) is not None
+    assert muting.both(world.settings).sids == (7,), "it shouted before anybody first listened"

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from played_box import settings_of
 from repository import Depot, content
 
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
 from sekisho.signatures import archive
 from sekisho.signatures.keeper import download
+from sekisho.signatures.keeper.effects import Effects
 from sekisho.signatures.keeper.stage import Stage
 from sekisho.signatures.published import Manifest
 
@@ -114,3 +116,13 @@ def test_without_room_nothing_is_begun(tmp_path: Path, depot: Depot, monkeypatch
     with pytest.raises(DeviceFault, match="the set in force stays"):
         Stage(tmp_path / "channel").obtain(first, server)
     assert server.given == []
+
+
+def test_what_power_cuts_left_half_written_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, b"{}", "https://channel.example")
+    (settings.channel / "archives").mkdir(parents=True)
+    left = [settings.channel / "archives" / ".7.tar.311.tmp", settings.channel / ".news.json.311.tmp"]
+    for path in (*left, settings.channel / "archives" / "7.tar"):
+        path.write_bytes(b"x")
+    Effects(settings, lambda: False)
+    assert [path for path in settings.channel.rglob("*") if path.is_file()] == [settings.channel / "archives" / "7.tar"]

@@ -79,3 +79,24 @@ def test_without_memory_or_time_for_the_trial_the_set_is_refused(
     monkeypatch.setattr(tester, "TESTER_BYTES", 64 << 20)
     with pytest.raises(RejectedInput, match=r"memory|time"):
         build(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "nfq_set_mark:0x2/0x2; noalert; ",
+        'content:"abcd"; replace:"efgh"; ',
+        "dns.query; dataset:set,seen,type string,save seen.lst; ",
+        "dns.query; dataset:set,seen,type string, state seen.lst; ",
+    ],
+)
+def test_a_set_that_would_do_more_than_judge_packets_is_refused_whoever_signed_it(tmp_path: Path, option: str) -> None:
+    head = "dns any any -> any any" if option.startswith("dns") else "tcp any any -> any any"
+    with pytest.raises(RejectedInput, match=r"more than judge packets.*sid 1000003"):
+        build(tmp_path, f'{GOOD}alert {head} (msg:"x"; {option}sid:1000003; rev:1;)\n', counts=(2, 1))
+
+
+def test_a_set_that_would_switch_records_off_is_refused(tmp_path: Path) -> None:
+    rule = 'config http any any -> any 80 (msg:"x"; flow:to_server; {}sid:1000003; rev:1;)\n'
+    with pytest.raises(RejectedInput, match="more than judge packets"):
+        build(tmp_path, GOOD + rule.format("config:logging disable, type tx, scope tx; "), counts=(2, 1))

@@ -17,6 +17,7 @@ from sekisho.appliance.core.settings import Settings
 
 MAX_SIDS: Final = 4096
 MAX_NAMES: Final = 1024
+MAX_TRIAL: Final = 1 << 16
 MAX_BYTES: Final = 1 << 20
 """What the caps below make at most fits in."""
 
@@ -32,7 +33,7 @@ class Muting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Suricata rules that are left out, ascending."""
     yara: Annotated[tuple[_Name, ...], msgspec.Meta(max_length=MAX_NAMES)] = ()
     """YARA rules whose matches count for nothing, ascending."""
-    on_trial: Annotated[tuple[_Sid, ...], msgspec.Meta(max_length=1 << 16)] = ()
+    on_trial: Annotated[tuple[_Sid, ...], msgspec.Meta(max_length=MAX_TRIAL)] = ()
     """Dropping Suricata rules that only report until their soak is over; the centre leaves this empty."""
 
 

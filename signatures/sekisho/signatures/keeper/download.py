@@ -31,6 +31,8 @@ SPENT_MORE: Final = 64 << 10
 LATER_S: Final = 6 * 3600.0
 RESERVE_BYTES: Final = 64 << 20
 """Of the disk that stays free for everything else on the box."""
+OTHERS: Final = 6
+"""Files that stay of earlier downloads: those of sets that were refused one after the other must not fill the disk."""
 BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -78,6 +80,7 @@ class Downloader:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if done.exists() and _sha256(done) == target.sha256:
                 return done
+            self._forget(target.sha256)
             room(self._folder, target.length)
             self._fetch(source, target, done)
         except OSError as err:
@@ -86,6 +89,11 @@ class Downloader:
                 "Free space on the data partition.",
             ) from err
         return done
+
+    def _forget(self, wanted: str) -> None:
+        others = [path for path in self._folder.iterdir() if path.name.split(".")[0] != wanted]
+        for path in sorted(others, key=lambda path: path.stat().st_mtime_ns, reverse=True)[OTHERS:]:
+            path.unlink()
 
     def _fetch(self, source: Source, target: Target, done: Path) -> None:
         part, noted = done.with_suffix(".part"), done.with_suffix(".note")

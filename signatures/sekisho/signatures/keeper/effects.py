@@ -29,6 +29,7 @@ class Effects:
         self._settings = settings
         self._root = settings.channel
         self.stage = Stage(self._root)
+        self.stage.sweep()
         self._download = Downloader(self._root / "download", stopping)
         self._web: Web | None = None
         self._trust: Trust | None = None

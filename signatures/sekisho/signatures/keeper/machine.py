@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sekisho.appliance.core.muting import Muting
+from sekisho.appliance.core.muting import MAX_TRIAL, Muting
 from sekisho.appliance.core.standing import Standing
 from sekisho.signatures.keeper import facts, told
 from sekisho.signatures.keeper.facts import Command
@@ -211,6 +211,8 @@ class Machine:
         if not journal.remake:
             # What was muted has to be found too loud again; until then it may report and may not drop.
             trial = {*event.trial, *mine.sids, *mine.on_trial} if self._soak_s else ()
+            if len(trial) > MAX_TRIAL:
+                return self._refuse("unfit", f"It lets {len(trial)} rules drop for the first time; {MAX_TRIAL} may.")
             mine = Muting(on_trial=tuple(sorted(trial)))
         self._change(
             candidate=event.kept, before=journal.mine, mine=mine, held_before=journal.held,

@@ -251,6 +251,7 @@ class Keeper:
             case facts.Test(manifest):
                 self._begin(step, lambda: self._work.test(manifest, found.active))
             case facts.Switch(wanted, mine):
+                self._watch.note(self._clock(), fired.try_read(self._settings))
                 self._now(step, lambda: self._work.switch(wanted, mine))
             case facts.Mute(mine):
                 with _complaining():

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
@@ -80,6 +81,13 @@ class Stage:
         except OSError as err:
             raise _unwritten(self._sources, err) from err
         return final
+
+    def sweep(self) -> None:
+        """Remove what a cut left of files that were being written. Only where nobody writes: at the beginning."""
+        for folder in (self._root, self._archives):
+            for path in folder.glob(".*.tmp"):
+                with suppress(OSError):
+                    path.unlink()
 
     def discard(self, number: int) -> None:
         """Remove what was made for this number."""

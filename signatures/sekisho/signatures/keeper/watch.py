@@ -30,7 +30,12 @@ class Watch:
         self._fine_before = True
         self._packets: tuple[int, int] | None = None
         self._until = 0.0
+        self._noted: tuple[float, Fired] | None = None
         self._samples: deque[tuple[float, Fired]] = deque(maxlen=int(soak.WINDOW_S / SAMPLE_S) + 1)
+
+    def note(self, now: float, fired: Fired | None) -> None:
+        """A set is about to come into force: what was counted until now is none of it."""
+        self._noted = (now, fired) if fired is not None else None
 
     def begin(self, heading: Heading, engine: Standing | None, until: float) -> None:
         """From now on the set of `heading` is listened to; what came before tells what was usual.
@@ -43,6 +48,9 @@ class Watch:
             self.heading = heading
             self._samples.clear()
             self._packets = None
+            if self._noted is not None and self._noted[0] - self._noted[1].at <= FIRED_OLD_S:
+                self._samples.append(self._noted)
+        self._noted = None
 
     def hear(
         self, now: float, fired: Fired | None, engine: Standing | None, mine: Muting, held: tuple[int, ...]

@@ -11,8 +11,7 @@ _OPTION_END = re.compile(r"(?<!\\);")
 """The engine ends an option at the first ";" that has no backslash before it; quotes do not count."""
 _STATE = re.compile(r"(flowbits|xbits|hostbits|flowint)\Z")
 _WRITES = {"set", "unset", "toggle", "+", "-", "="}
-_OVERSTEPS = {
-    "bypass",
+_MEDDLES = {
     "nfq_set_mark",
     "replace",
     "config",
@@ -23,6 +22,7 @@ _OVERSTEPS = {
     "filesha1",
     "filesha256",
 }
+_OVERSTEPS = {"bypass", *_MEDDLES}
 _IN_FILES = {"load", "save", "state"}
 _NOTHING_MATCHES = {"msg", "reference", "metadata", "rev", "gid", "priority", "classtype", "target"}
 
@@ -58,7 +58,7 @@ def facts(text: str) -> Facts:
     writes: set[str] = set()
     needs: list[frozenset[str]] = []
     for name, value in options(text):
-        oversteps = oversteps or name in _OVERSTEPS or (name in ("dataset", "datarep") and _in_file(value))
+        oversteps = oversteps or name in _OVERSTEPS or _uses_file(name, value)
         if name == "msg" and not msg:
             msg = value.strip('"')
         elif name == "classtype" and not classtype:
@@ -110,6 +110,18 @@ def matching(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     """All of the rule that decides what it matches, without its action and what is only said about it."""
     head = text[: text.find("(")].split(None, 1)[-1].strip()
     return head, tuple(option for option in options(text) if option[0] not in _NOTHING_MATCHES)
+
+
+def meddles(text: str) -> bool:
+    """Whether it changes packets or their marks, switches records off, runs a program, or reads or writes a file.
+
+    A box takes no published set with such a rule, whoever signed it: the marks lead flows around its own inspection.
+    """
+    return any(name in _MEDDLES or _uses_file(name, value) for name, value in options(text))
+
+
+def _uses_file(name: str, value: str) -> bool:
+    return name in ("dataset", "datarep") and _in_file(value)
 
 
 def _in_file(value: str) -> bool:
