@@ -230,3 +230,23 @@ def test_a_hostile_word_is_kept_within_bounds(centre: Centre) -> None:
     known = centre.known()
     assert (known.set, known.built, known.checked) == ("", "", "")
     assert len(known.muted) == 64 and len(known.refused_why) <= view.DETAIL_CAP and known.refused_why.isprintable()
+
+
+def test_a_box_that_speaks_a_thousand_times_of_its_rules_costs_a_handful_of_statements(centre: Centre) -> None:
+    centre.told(word(at=ago(hours=1)))
+    statements: list[str] = []
+
+    def note(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "box_rules" in statement or "box_muted" in statement:
+            statements.append(statement)
+
+    some = [word("freshness", at=ago(seconds=2000 - n), sids=[n + 1, n + 2]) for n in range(998)]
+    more = [word("silent", at=ago(seconds=600), detail="rules: none."), word("muted", at=ago(seconds=500), sids=[5])]
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        centre.told(*some, *more)
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    assert 0 < len(statements) < 10
+    known = centre.known()
+    assert (known.silent, known.at, known.muted) == (ago(seconds=600), ago(seconds=500), [5, 998, 999])

@@ -7,6 +7,7 @@ proven ends the silence before it.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any, Final
@@ -66,14 +67,11 @@ _NEW: Final = {name: 0 if name in _NUMBERS else "" for name in RULES.c.keys() if
 
 
 def take(db: sa.Connection, rows: Sequence[Row]) -> None:
-    """Keep what these events say; an older word replaces no newer one."""
+    """Keep what these events say; an older word replaces no newer one. As many as a box sends, it is written once."""
     told = [row for row in rows if isinstance(row.event, Signatures) or _begins(row.event)]
-    for row in sorted(told, key=lambda one: (one.tenant, one.box, time_of(one), one.id)):
-        if isinstance(row.event, Signatures):
-            _keep(db, row, row.event)
-        else:
-            mine = (RULES.c.tenant == row.tenant, RULES.c.box == row.box, RULES.c.silent_at < time_of(row))
-            db.execute(RULES.update().where(*mine).values(silent="", silent_why=""))
+    told.sort(key=lambda one: (one.tenant, one.box, time_of(one), one.id))
+    for (tenant, box), some in itertools.groupby(told, lambda one: (one.tenant, one.box)):
+        _keep(db, {"tenant": tenant, "box": box}, list(some))
 
 
 def _begins(event: Event) -> bool:
@@ -81,34 +79,43 @@ def _begins(event: Event) -> bool:
     return isinstance(event, Health) and event.part == "engine" and event.state in _ANEW and event.rules > 0
 
 
-def _keep(db: sa.Connection, row: Row, event: Signatures) -> None:
-    key, at = {"tenant": row.tenant, "box": row.box}, time_of(row)
-    db.execute(insert_new(db, RULES), {**key, **_NEW})
-    mine = (RULES.c.tenant == row.tenant, RULES.c.box == row.box)
-    was = db.execute(sa.select(RULES).where(*mine).with_for_update()).one()
-    if event.state in _INSPECTORS:
-        said = _of_an_inspector(was, event, at) if at >= was.silent_at else {}
-    else:
-        said = _of_the_set(was, event, at) if at >= was.at else {}
-        if said:
-            _mute(db, key, event)
-    if said:
-        db.execute(RULES.update().where(*mine).values(**said))
+def _keep(db: sa.Connection, key: dict[str, str], rows: Sequence[Row]) -> None:
+    """What one box says, in order."""
+    if any(isinstance(row.event, Signatures) for row in rows):
+        db.execute(insert_new(db, RULES), {**key, **_NEW})
+    mine = (RULES.c.tenant == key["tenant"], RULES.c.box == key["box"])
+    before = db.execute(sa.select(RULES).where(*mine).with_for_update()).mappings().first()
+    if before is None:
+        return
+    was, of_the_set = dict(before), []
+    for row in rows:
+        event, at = row.event, time_of(row)
+        if not isinstance(event, Signatures):
+            was |= {"silent": "", "silent_why": ""} if was["silent_at"] < at else {}
+        elif event.state in _INSPECTORS:
+            was |= _of_an_inspector(was, event, at) if at >= was["silent_at"] else {}
+        elif at >= was["at"]:
+            was |= _of_the_set(was, event, at)
+            of_the_set.append(event)
+    if was != dict(before):
+        db.execute(RULES.update().where(*mine).values(**was))
+    if of_the_set:
+        _mute(db, key, of_the_set)
 
 
-def _of_an_inspector(was: sa.Row[Any], event: Signatures, at: str) -> dict[str, Any]:
-    silent = (was.silent or at) if event.state == "silent" else ""
+def _of_an_inspector(was: dict[str, Any], event: Signatures, at: str) -> dict[str, Any]:
+    silent = (was["silent"] or at) if event.state == "silent" else ""
     return {"silent": silent, "silent_at": at, "silent_why": word(event.detail, DETAIL_CAP) if silent else ""}
 
 
-def _of_the_set(was: sa.Row[Any], event: Signatures, at: str) -> dict[str, Any]:
+def _of_the_set(was: dict[str, Any], event: Signatures, at: str) -> dict[str, Any]:
     name = event.set if _SET.fullmatch(event.set) else ""
-    same = was.since and (was.set, was.number) == (name, event.number)
+    same = was["since"] and (was["set"], was["number"]) == (name, event.number)
     said: dict[str, Any] = {
         "at": at,
         "number": event.number,
         "set": name,
-        "since": was.since if same else at,
+        "since": was["since"] if same else at,
         "rules": event.rules,
         "yara": event.yara,
         "failed": event.failed,
@@ -125,21 +132,22 @@ def _of_the_set(was: sa.Row[Any], event: Signatures, at: str) -> dict[str, Any]:
         said |= {"refused_at": at, "refused_how": event.state, "refused_why": word(event.detail, DETAIL_CAP)}
     elif not event.refused:
         said |= {"refused_at": "", "refused_how": "", "refused_why": ""}
-    if event.state in _PROVEN and at > was.silent_at:
+    if event.state in _PROVEN and at > was["silent_at"]:
         said |= {"silent": "", "silent_why": ""}
     return said
 
 
-def _mute(db: sa.Connection, key: dict[str, str], event: Signatures) -> None:
+def _mute(db: sa.Connection, key: dict[str, str], events: Sequence[Signatures]) -> None:
     """What is muted; "muted" names those that were added."""
-    wanted = {sid for sid in event.sids[:MUTED_SIDS] if 0 < sid < 1 << 32}
     mine = (MUTED.c.tenant == key["tenant"], MUTED.c.box == key["box"])
     known = set(db.scalars(sa.select(MUTED.c.sid).where(*mine)))
-    if event.state == "muted" and len(known | wanted) <= MUTED_CAP:
-        wanted |= known
-    if gone := known - wanted:
+    after = known
+    for event in events:
+        wanted = {sid for sid in event.sids[:MUTED_SIDS] if 0 < sid < 1 << 32}
+        after = after | wanted if event.state == "muted" and len(after | wanted) <= MUTED_CAP else wanted
+    if gone := known - after:
         db.execute(MUTED.delete().where(*mine, MUTED.c.sid.in_(sorted(gone))))
-    if new := wanted - known:
+    if new := after - known:
         db.execute(insert_new(db, MUTED), [{**key, "sid": sid} for sid in sorted(new)])
 
 
