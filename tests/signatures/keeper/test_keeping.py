@@ -303,3 +303,51 @@ def test_what_a_new_set_says_in_its_first_seconds_counts(world: World, monkeypat
         world.turn()
     assert compiler.find(world.settings, wanted) is not None
     assert muting.both(world.settings).sids == (7,), "it shouted before anybody first listened"
+
+
+def soaking(world: World) -> None:
+    """Set 2 is in force and will be watched for an hour; its new dropping rule is on trial."""
+    world.trial, world.newest = (7,), 2
+    signatures = msgspec.structs.replace(world.settings.signatures, soak_minutes=60.0)
+    world.settings = msgspec.structs.replace(world.settings, signatures=signatures)
+    while states(world) != ["soaking"]:
+        world.turn()
+    world.settings.fleet.mkdir(parents=True)
+
+
+def announce(world: World, number: int) -> None:
+    world.newest = number
+    (world.settings.fleet / "newest.json").write_bytes(b'{"number": %d}' % number)
+    for _ in range(30):
+        world.turn()
+
+
+def test_a_set_that_mends_the_one_on_its_soak_does_not_wait_for_its_end(world: World) -> None:
+    soaking(world)
+    world.trial = ()
+    announce(world, 3)
+    assert (world.in_force, states(world)) == (3, ["soaking", "soaking"])
+    assert muting.both(world.settings).on_trial == (7,), "it was not watched to its end"
+    for _ in range(130):
+        world.turn(30.0)
+    assert (states(world)[2:], world.ends()[-1].number, muting.both(world.settings).on_trial) == (["active"], 3, ())
+
+
+@pytest.mark.parametrize("where", ["trial", "engine", "channel"])
+def test_where_the_newer_set_comes_to_nothing_the_soak_is_begun_anew(world: World, where: str) -> None:
+    soaking(world)
+    if where == "trial":
+        world.broken = {3}
+    elif where == "engine":
+        world.inspectors.refusing = {world.id_of(3)}
+    else:
+        world.online = False
+    announce(world, 3)
+    for _ in range(60):
+        world.turn()
+    assert (world.in_force, muting.both(world.settings).on_trial) == (2, (7,)), "its new rule does not drop yet"
+    world.newest = 2
+    for _ in range(130):
+        world.turn(30.0)
+    assert (world.in_force, muting.both(world.settings).on_trial) == (2, ())
+    assert states(world)[-1] == "active"

@@ -79,6 +79,8 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
     held_before: tuple[int, ...] = ()
     remake: bool = False
     """The set on its way was in force before and is only made again."""
+    unsoaked: bool = False
+    """`active` is in force, and its soak was broken off for a newer set: if that comes to nothing it is begun anew."""
     untold: Annotated[tuple[Signatures, ...], msgspec.Meta(max_length=256)] = ()
     """Events that are decided and perhaps not yet in the journal telemetry reads."""
 

@@ -115,7 +115,8 @@ class Machine:
         if link.id != lost.id:
             active = link if link.id else journal.previous
             previous = Kept() if journal.previous.id == active.id else journal.previous
-            self._change(active=active, previous=previous, highest=max(journal.highest, active.number))
+            highest = max(journal.highest, active.number)
+            self._change(active=active, previous=previous, highest=highest, unsoaked=False)
         if lost.manifest is not None and (link.number < lost.number or outdated):
             self._change(manifest=lost.manifest, remake=True)
             return self._enter(Step.FETCHING, now)
@@ -129,7 +130,7 @@ class Machine:
         self._next = now if self._asked else now + EVERY_S * 0.75 + self._spread(EVERY_S / 2)
         self._again = self._again and self._asked
         journal, manifest = self.journal, event.manifest
-        if journal.step not in (Step.IDLE, Step.FETCHING):
+        if journal.step not in (Step.IDLE, Step.FETCHING, Step.SOAK):
             return []
         self._working = False
         if event.current:
@@ -138,6 +139,11 @@ class Machine:
         if event.again:
             left = {number: why for number, why in journal.refused.items() if number != manifest.number}
             self._change(refused=left, said="")
+        if journal.step is Step.SOAK:
+            # A set that mends this one must not wait until it has been watched.
+            if event.unfit or manifest.number <= journal.candidate.number or manifest.number in self.journal.refused:
+                return []
+            self._relieve()
         wanted = (
             manifest.number >= self.journal.highest
             and manifest.number != self.journal.active.number
@@ -224,13 +230,14 @@ class Machine:
 
     def _failed(self, event: facts.Failed, now: float) -> list[Command]:
         journal = self.journal
-        asked = event.step is Step.IDLE and journal.step in (Step.IDLE, Step.FETCHING)
+        asked = event.step is Step.IDLE and journal.step in (Step.IDLE, Step.FETCHING, Step.SOAK)
         if not asked and event.step is not journal.step:
             return []
         self._working = False
         # Whatever a server gives instead of what was signed, it must not make this box refuse the set itself.
         if event.kind == "peer" or (event.kind == "refused" and event.step is Step.FETCHING):
-            self._change(entries=min(journal.entries, 1))
+            if journal.step is not Step.SOAK:
+                self._change(entries=min(journal.entries, 1))
             self._back_off = min(max(self._back_off * 2, BACK_OFF_S[0]), BACK_OFF_S[1])
             self._next = now if self._asked else now + self._back_off / 2 + self._spread(self._back_off / 2)
             return []
@@ -278,8 +285,14 @@ class Machine:
             return []  # somebody is about to change it; the next start, or the caller, tells by `Started`
         if journal.step is Step.FETCHING and now - self._since > DEADLINES[Step.FETCHING]:
             return self._discard("time", "The set could not be downloaded within a day.", now)
-        newer = self._hint > max(journal.highest, *journal.refused, 0) and not self._back_off
-        if newer and journal.step is Step.IDLE:
+        if journal.unsoaked and journal.step is Step.IDLE:
+            return self._soak_again(now)
+        return self._ask(sight, now)
+
+    def _ask(self, sight: facts.Looked, now: float) -> list[Command]:
+        journal = self.journal
+        known = max(journal.highest, journal.candidate.number, *journal.refused, 0)
+        if self._hint > known and not self._back_off and journal.step in (Step.IDLE, Step.SOAK):
             self._next, self._hint = min(self._next, now + self._spread(FIRST_S)), 0
         if self._working or now < self._next:
             return []
@@ -322,12 +335,31 @@ class Machine:
         if now - self._turned >= 10.0 or soaked < 10.0:
             self._turned = now
             self._change(soaked_s=soaked)
-        return []
+        return self._ask(sight, now) if self._fine_at == now else []
+
+    def _relieve(self) -> None:
+        """Its soak ends early for a newer set. Its new dropping rules go on reporting only."""
+        journal = self.journal
+        self._change(
+            step=Step.IDLE, entries=0, manifest=None, candidate=Kept(), remake=False, active=journal.candidate,
+            previous=journal.active if journal.active.id else journal.previous, soaked_s=0.0, unsoaked=True,
+            highest=max(journal.highest, journal.candidate.number),
+        )  # fmt: skip
+
+    def _soak_again(self, now: float) -> list[Command]:
+        """The newer set came to nothing."""
+        journal = self.journal
+        self._change(
+            candidate=journal.active, active=journal.previous, previous=Kept(), manifest=journal.active.manifest,
+            before=Muting(), held_before=(), unsoaked=False,
+        )  # fmt: skip
+        return self._enter(Step.PROVING, now)
 
     def _heard(self, event: facts.Heard, now: float) -> list[Command]:
         """The watch over the set on its soak, or, when that is over, over the set in force."""
         journal, verdict = self.journal, event.verdict
-        if journal.step not in (Step.SOAK, Step.IDLE) or event.id != self._watched().id:
+        idle = journal.step is Step.IDLE and not journal.unsoaked
+        if not (idle or journal.step is Step.SOAK) or event.id != self._watched().id:
             return []
         if verdict.roll_back and journal.step is Step.IDLE:
             if not journal.previous.id:
@@ -373,7 +405,7 @@ class Machine:
         mine = msgspec.structs.replace(journal.mine, on_trial=journal.held)
         self._change(
             step=Step.IDLE, entries=0, manifest=None, candidate=Kept(), remake=False, active=active, previous=previous,
-            mine=mine, highest=max(journal.highest, active.number), said="", soaked_s=0.0,
+            mine=mine, highest=max(journal.highest, active.number), said="", soaked_s=0.0, unsoaked=False,
         )  # fmt: skip
         self._working = False
         if news:

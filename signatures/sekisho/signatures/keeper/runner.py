@@ -249,7 +249,9 @@ class Keeper:
             case facts.Unpack(manifest):
                 self._begin(step, lambda: self._work.unpack(manifest))
             case facts.Test(manifest):
-                self._begin(step, lambda: self._work.test(manifest, found.active))
+                # What is new is new against the last set that was watched to the end.
+                before = found.previous if found.unsoaked and found.previous.id else found.active
+                self._begin(step, lambda: self._work.test(manifest, before))
             case facts.Switch(wanted, mine):
                 self._watch.note(self._clock(), fired.try_read(self._settings))
                 self._now(step, lambda: self._work.switch(wanted, mine))
