@@ -34,9 +34,10 @@ class Office:
 
 @pytest.fixture(scope="session")
 def office() -> Iterator[Office]:
-    """The box took its first set."""
+    """The box took its first sets."""
     with Lab(f"ld{os.getpid()}") as lab:
         lab.up({"signatures": {"soak_minutes": 0.0}}, channel=True)
         made = Office(lab)
-        made.bring(sets.small())
+        for day in (1, 2):  # twice: a new dropping rule that is as loud as the canary would be held back
+            made.bring(sets.of_day(sets.small(), day, added=1))
         yield made

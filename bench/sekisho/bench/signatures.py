@@ -42,9 +42,10 @@ def signatures(say: Callable[[str], None], *, quick: bool = False, name: str = "
     real = sets.real()
     with Lab(name) as lab:
         lab.up({"signatures": {"soak_minutes": 0.0}}, channel=True)
-        lab.channel.publish(1, sets.small())
-        updates.ask(lab, "update")
-        updates.wait_for(lab, 1, UPDATE_WITHIN_S)
+        for number in (1, 2):  # twice: a new dropping rule that is as loud as the canary would be held back
+            lab.channel.publish(number, sets.of_day(sets.small(), number, added=1))
+            updates.ask(lab, "update")
+            updates.wait_for(lab, number, UPDATE_WITHIN_S)
         say("the office at work, nothing changes")
         idle = _worked(lab, lambda: time.sleep(IDLE_S))
         count = 6 if quick else UPDATES
@@ -54,7 +55,7 @@ def signatures(say: Callable[[str], None], *, quick: bool = False, name: str = "
         figures += _silence(lab, 2 if quick else SILENCES)
         if real is not None:
             say("the large public rules: made and signed")
-            figures += _large(lab, real, count + 2, say)
+            figures += _large(lab, real, count + 3, say)
             say("the same rules by a restart by hand")
             figures.append(_restart(f"{name}-hand", _rules_file(lab).read_bytes()))
     return figures
@@ -71,7 +72,7 @@ def _changes(lab: Lab, idle: Traffic, count: int) -> list[Figure]:
     took: list[float] = []
 
     def all_of_them() -> None:
-        for number in range(2, count + 2):
+        for number in range(3, count + 3):
             lab.channel.publish(number, sets.of_day(sets.small(), number, changed=3, added=5, yara=number % 2))
             began = time.monotonic()
             updates.ask(lab, "update")
