@@ -69,7 +69,7 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Played:
 
 def test_an_engine_that_never_caught_a_canary_is_said_to_be_silent_and_left_alone(played: Played) -> None:
     played.canary = "missed"
-    played.pass_by(3600)
+    played.pass_by(3600, every=10)
     assert played.states()[0] == "silent" and not played.repairs
 
 
@@ -79,7 +79,7 @@ def test_another_engine_has_to_catch_one_before_it_is_blamed_for_another(played:
     played.pass_by(MISSES + 1)
     assert len(played.repairs) == 1
     played.state.pid = 8
-    played.pass_by(3600)
+    played.pass_by(3600, every=10)
     assert len(played.repairs) == 1
 
 

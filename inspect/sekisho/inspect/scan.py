@@ -211,9 +211,12 @@ class Pool:
     def _settle(self, target: str) -> None:
         if self._good is not None and self._good.path == target:
             return
+        found = Compiled.open(target)
+        if found is None:  # gone since the workers read it: something else is wanted soon
+            return
         if self._good is not None:
             self._good.close()
-        self._good = Compiled.open(target)
+        self._good = found
         self.loads += 1
         self.refused = self.why = ""
 
