@@ -26,10 +26,10 @@ from pathlib import Path
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
-from sekisho.appliance.core.fsio import sync_directory, write_atomic
+from sekisho.appliance.core.fsio import open_plain, sync_directory, write_atomic
 from sekisho.appliance.core.settings import Settings
 from sekisho.signatures import traffic
-from sekisho.signatures.model import MAX_NAMED, MAX_REFUSED_SHARE, Refused, Rule, SetInfo, Source
+from sekisho.signatures.model import COMPILER_BYTES, MAX_NAMED, MAX_REFUSED_SHARE, Refused, Rule, SetInfo, Source
 from sekisho.signatures.press.ruletext import meddles
 from sekisho.signatures.sources import SHIPPED, parse_rules, read_directory, read_hashes
 from sekisho.signatures.tester import engine_config, prove_rules, suricata_version
@@ -38,6 +38,7 @@ from sekisho.signatures.yara_compile import compile_yara
 _CANARY = "sekisho-canary.yar"
 _RULE = re.compile(rb"^rule ", re.MULTILINE)
 _FORMAT = "sekisho set 2"
+_INFO_BYTES = 4 << 20
 
 
 class _Candidate(msgspec.Struct, frozen=True):
@@ -326,7 +327,8 @@ def _prove(candidate: _Candidate, work: Path) -> tuple[list[Rule], list[Refused]
 def _load(directory: Path) -> SetInfo | None:
     try:
         real = directory.resolve(strict=True)
-        info = msgspec.json.decode((real / "set.json").read_bytes(), type=SetInfo)
+        with open_plain(real / "set.json", _INFO_BYTES) as source:
+            info = msgspec.json.decode(source.read(_INFO_BYTES), type=SetInfo)
         sound = (
             info.id == real.name
             and _hash(real / "suricata.rules") == info.rules_sha256
@@ -339,7 +341,7 @@ def _load(directory: Path) -> SetInfo | None:
 
 
 def _hash(path: Path) -> str:
-    with path.open("rb") as source:
+    with open_plain(path, COMPILER_BYTES) as source:
         return hashlib.file_digest(source, "sha256").hexdigest()
 
 

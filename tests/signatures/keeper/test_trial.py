@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from played_box import settings_of
 
+from sekisho.appliance.core import muting
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.settings import Settings
 from sekisho.signatures import compiler, tester
@@ -100,3 +102,28 @@ def test_a_set_that_would_switch_records_off_is_refused(tmp_path: Path) -> None:
     rule = 'config http any any -> any 80 (msg:"x"; flow:to_server; {}sid:1000003; rev:1;)\n'
     with pytest.raises(RejectedInput, match="more than judge packets"):
         build(tmp_path, GOOD + rule.format("config:logging disable, type tx, scope tx; "), counts=(2, 1))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "endless"])
+@pytest.mark.parametrize("name", ["set.json", "suricata.rules"])
+def test_whoever_may_write_sets_cannot_make_the_others_wait_for_ever(tmp_path: Path, kind: str, name: str) -> None:
+    settings, made = build(tmp_path)
+    compiler.switch(settings, made)
+    path = settings.sets / made / name
+    spoil(path, kind)
+    assert compiler.current(settings) is None
+    said = muting.path_of(settings, "mine")
+    said.parent.mkdir(parents=True, exist_ok=True)
+    spoil(said, kind)
+    assert muting.both(settings) == muting.Muting()
+
+
+def spoil(path: Path, kind: str) -> None:
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.touch()
+        os.truncate(path, 1 << 40)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat as kinds
+from io import BufferedReader
 from pathlib import Path
 
 
@@ -25,6 +28,24 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
         tmp.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def open_plain(path: Path, cap_bytes: int) -> BufferedReader:
+    """For reading what another daemon wrote: a pipe, a device or a file without end would keep the reader for ever.
+
+    Raises:
+        OSError: not there, not a plain file, or longer than `cap_bytes`.
+
+    """
+    source = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+    found = os.fstat(source.fileno())
+    wrong = 0 if kinds.S_ISREG(found.st_mode) else errno.EINVAL
+    if found.st_size > cap_bytes:
+        wrong = errno.EFBIG
+    if wrong:
+        source.close()
+        raise OSError(wrong, os.strerror(wrong), str(path))
+    return source
 
 
 def stamp(path: Path) -> tuple[int, int]:

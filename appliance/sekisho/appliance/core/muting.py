@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from sekisho.appliance.core.fsio import stamp, write_atomic
+from sekisho.appliance.core.fsio import open_plain, stamp, write_atomic
 from sekisho.appliance.core.settings import Settings
 
 MAX_SIDS: Final = 4096
@@ -69,7 +69,7 @@ def stamps(settings: Settings) -> tuple[tuple[int, int], ...]:
 
 def _read(path: Path) -> Muting:
     try:
-        with path.open("rb") as source:
+        with open_plain(path, MAX_BYTES) as source:
             return msgspec.json.decode(source.read(MAX_BYTES), type=Muting)
     except (OSError, msgspec.MsgspecError):
         return Muting()
