@@ -125,12 +125,6 @@ def _action(item: Gathered, line: PolicyLine | None) -> str:
     return "alert" if item.facts.silent else wanted
 
 
-def _may_help(item: Gathered, line: PolicyLine | None) -> bool:
-    """Whether a rule that is off may come back silenced, for others."""
-    switched_off = line is not None and line.action == "off" and bool(line.sids)
-    return not _oversteps(item) and not switched_off
-
-
 def _oversteps(item: Gathered) -> bool:
     return item.facts.action not in _ACTING or item.facts.oversteps
 
