@@ -29,9 +29,13 @@ VICTIMS = ("signatures", "appliance", "inspect", "suricata", "everything")
 
 
 @pytest.mark.parametrize(
-    "kills", [5, pytest.param(24, marks=[pytest.mark.full, pytest.mark.timeout(900)])], ids=["sample", "many"]
+    "kills",
+    [
+        pytest.param(5, marks=pytest.mark.timeout(170)),
+        pytest.param(24, marks=[pytest.mark.full, pytest.mark.timeout(900)]),
+    ],
+    ids=["sample", "many"],
 )
-@pytest.mark.timeout(170)
 def test_whoever_dies_in_the_middle_the_newest_set_comes_into_force(office: Office, kills: int) -> None:
     print(f"SEKISHO_SEED={SEED}")
     dice, lab = random.Random(SEED), office.lab

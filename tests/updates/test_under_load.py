@@ -18,9 +18,13 @@ pytestmark = [pytest.mark.lab]
 
 
 @pytest.mark.parametrize(
-    "count", [6, pytest.param(100, marks=[pytest.mark.full, pytest.mark.timeout(1200)])], ids=["sample", "hundred"]
+    "count",
+    [
+        pytest.param(6, marks=pytest.mark.timeout(90)),
+        pytest.param(100, marks=[pytest.mark.full, pytest.mark.timeout(1200)]),
+    ],
+    ids=["sample", "hundred"],
 )
-@pytest.mark.timeout(90)
 def test_updates_under_load_lose_no_packet_and_let_no_canary_through(office: Office, count: int) -> None:
     rest = at_rest_mb(office.lab)
     with Load(office.lab) as load, Watch(office.lab) as memory:
