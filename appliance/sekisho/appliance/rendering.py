@@ -34,6 +34,11 @@ _KEEPS: Final = re.compile(
 """What a rule leaves behind for others."""
 
 
+def keeps(rule: bytes) -> bool:
+    """Whether other rules may ask for what this one leaves behind: a flow's bit, a variable, a list."""
+    return _KEEPS.search(rule) is not None
+
+
 @dataclass(frozen=True)
 class RuleSet:
     """What the engine is to load: one file by absolute path, and how many rules that makes."""
@@ -168,7 +173,7 @@ def _lines(source: BinaryIO, wanted: RuleSet, muting: Muting, detect: bool, foun
         sid = int(number[1]) if number else 0
         if sid in muted:
             found.muted += 1
-            if not _KEEPS.search(rule):
+            if not keeps(rule):
                 continue
             rule = silent(rule)
         elif sid in on_trial and _ACTION.match(rule):

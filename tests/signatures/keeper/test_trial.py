@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 from played_box import settings_of
 
 from sekisho.appliance.core import muting
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.settings import Settings
-from sekisho.signatures import compiler, tester
+from sekisho.signatures import compiler, tester, traffic
+from sekisho.signatures.model import Rule
 
 GOOD = 'drop http any any -> any any (msg:"good"; http.uri; content:"/evil-gate.php"; sid:1000001; rev:1;)\n'
 YARA = 'rule good { strings: $a = "a very malicious thing" condition: $a }\n'
@@ -53,6 +55,32 @@ RULE = 'drop {} (msg:"too much"; {}sid:1000002; rev:1;)\n'
 def test_a_set_that_would_cut_an_office_off_is_refused(tmp_path: Path, head: str, options: str) -> None:
     with pytest.raises(RejectedInput, match="ordinary traffic of an office: sid 1000002"):
         build(tmp_path, GOOD + RULE.format(head, options), counts=(2, 1))
+
+
+def test_a_drop_that_waits_for_what_another_rule_notes_is_tried_with_that_rule(tmp_path: Path) -> None:
+    notes = (
+        'alert http any any -> any any (msg:"notes"; http.method; bsize:>0; flowbits:set,seen; noalert; sid:1000003;)\n'
+    )
+    drop = RULE.format("http any any -> any any", "flowbits:isset,seen; ")
+    with pytest.raises(RejectedInput, match="ordinary traffic of an office: sid 1000002"):
+        build(tmp_path, GOOD + notes + drop, counts=(3, 1))
+
+
+def test_rules_that_only_report_are_all_read_and_not_built(tmp_path: Path) -> None:
+    """A second engine of full size beside the living one is more than a small box can bear."""
+    settings = settings_of(tmp_path, b"{}")
+    reports = [
+        Rule(at, 1, f"a.rules:{at}", f'alert http any any -> any any (http.uri; content:"/report-{at}"; sid:{at};)')
+        for at in range(1, 3000)
+    ]
+    drop = Rule(5000, 1, "a.rules:5000", GOOD.strip())
+    config = tester.engine_config(settings, tmp_path)
+    proved, refused = tester.prove_rules([*reports, drop], config, tmp_path, traffic=traffic.capture())
+    assert (len(proved), refused) == (3000, [])
+    assert (tmp_path / "suricata.rules").read_text() == GOOD
+    broken = msgspec.structs.replace(reports[1500], text=reports[1500].text.replace("http.uri", "no_such_word"))
+    _, (named,) = tester.prove_rules([*reports[:1500], broken, drop], config, tmp_path, traffic=traffic.capture())
+    assert (named.sid, "no_such_word" in named.why) == (1501, True)
 
 
 @pytest.mark.parametrize(
