@@ -24,7 +24,8 @@ from sekisho.signatures.keeper.facts import Command
 from sekisho.signatures.keeper.journal import REFUSED_CAP, Journal, Kept, Step
 from sekisho.telemetry.events import Signatures
 
-EVERY_S: Final = 6 * 3600.0
+EVERY_S: Final = 12 * 3600.0
+"""The bulletin tells of a new set; this is for boxes that hear none. A look is 5 kB on the line, of which TLS 4."""
 FIRST_S: Final = 20.0
 """After the start, so that a fleet that has its power back does not ask at once."""
 BACK_OFF_S: Final = (5.0, 600.0)
