@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from world import DAEMONS, Office, World
@@ -133,8 +134,18 @@ def _heal(world: World) -> None:
     world.wait(lambda: world.waiting() == 0, "the spool was drained", 150)
 
 
+def _settled(world: World) -> tuple[list[dict[str, Any]], int]:
+    """What is stored and how many repeats wait, of one moment: what is told between two looks is in neither."""
+    while True:
+        folded = world.folded()
+        world.wait(lambda: world.waiting() == 0, "the spool was drained", 30)
+        stored = world.stored()
+        if world.folded() == folded:
+            return stored, folded
+
+
 def _everything_is_there(world: World, office: Office) -> None:
-    stored = world.stored()
+    stored, folded = _settled(world)
     print(
         f"{world.kills} kills, {len(stored)} events; on the wire again: {world.repeated('up'):.1%} to the broker,"
         f" {world.repeated('down'):.1%} to the centre, which had {world.again() / len(stored):.1%} of them stored"
@@ -142,7 +153,7 @@ def _everything_is_there(world: World, office: Office) -> None:
     assert max(Counter(event["_seq"] for event in stored).values()) == 1
     sids = Counter(event["sid"] for event in stored if event["type"] == "alert")
     beacons = sum(event.get("count", 1) for event in stored if event.get("sid") == 7)
-    assert beacons + world.folded() == office.beacons
+    assert beacons + folded == office.beacons
     assert {sid: n for sid, n in sids.items() if sid != 7 and n != 1} == {}
     assert len(sids) - 1 == office.alerts
     files = Counter(event["file_name"] for event in stored if event["type"] == "file")

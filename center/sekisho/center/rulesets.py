@@ -101,6 +101,8 @@ def of_boxes(db: sa.Connection, scope: Scope, box: str = "") -> dict[str, Rulese
     which = [scope.of(RULES.c.tenant), *([RULES.c.box == box] if box else [])]
     columns = [RULES.c[name] for name in Ruleset.__struct_fields__[:-1]]
     rows = db.execute(sa.select(*columns).where(*which).order_by(RULES.c.box).limit(BOXES_CAP)).all()
+    if not rows:
+        return {}
     muted: dict[str, list[int]] = {}
     some = sa.select(MUTED.c.box, MUTED.c.sid).where(scope.of(MUTED.c.tenant))
     some = some.where(MUTED.c.box.in_([row.box for row in rows])).order_by(MUTED.c.box, MUTED.c.sid)
