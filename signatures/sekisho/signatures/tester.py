@@ -77,8 +77,7 @@ def prove_rules(
             return rules, refused
         failed = _failed(output, rules)
         if not failed:
-            last = [line for line in output.splitlines() if line.startswith("E:")][-3:]
-            raise RejectedInput(f"Suricata refuses the rule set: {' '.join(last)[:500] or 'it gave no reason'}.")
+            raise _refused(output)
         refused += [Refused(rules[index].sid, rules[index].where, why) for index, why in failed.items()]
         rules = [rule for index, rule in enumerate(rules) if index not in failed]
         if not rules:
@@ -97,8 +96,7 @@ def _prove_built(rules: list[Rule], work: Path, traffic: bytes) -> tuple[list[Ru
     # What sets a bit is no drop itself, but drops ask for it.
     acting = [rule for rule in rules if _ACTS.match(rule.text) or keeps(rule.text.encode())] or rules[:1]
     if (output := _test(acting, work, reading=True)) is not None:
-        last = [line for line in output.splitlines() if line.startswith("E:")][-3:]
-        raise RejectedInput(f"Suricata refuses the rule set: {' '.join(last)[:500] or 'it gave no reason'}.")
+        raise _refused(output)
     _check_traffic(work)
     return rules, []
 
@@ -131,6 +129,11 @@ def _test(rules: list[Rule], work: Path, *, reading: bool = False) -> str | None
     if code < 0 or code > 1:
         raise RejectedInput(f"Testing the rule set ended with code {code} (out of memory or time, or not installed).")
     return output
+
+
+def _refused(output: str) -> RejectedInput:
+    last = [line for line in output.splitlines() if line.startswith("E:")][-3:]
+    return RejectedInput(f"Suricata refuses the rule set: {' '.join(last)[:500] or 'it gave no reason'}.")
 
 
 def _check_traffic(work: Path) -> None:

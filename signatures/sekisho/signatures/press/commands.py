@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
+from sekisho.appliance.core.errors import DeviceFault, SekishoError
 from sekisho.signatures.press import build, diff, recipe, stored
 
 BASELINE_CAP = 16 << 20
@@ -48,7 +48,7 @@ def _guarded(run: Callable[[argparse.Namespace], str]) -> Callable[[argparse.Nam
 
 
 def _build(args: argparse.Namespace) -> str:
-    baseline = _baseline(args.baseline) if args.baseline else None
+    baseline = stored.read_capped(args.baseline, BASELINE_CAP) if args.baseline else None
     result = build.build(recipe.load(args.recipe), args.out, args.previous, baseline)
     return _json(result) if args.json else _table(result)
 
@@ -58,17 +58,6 @@ def _diff(args: argparse.Namespace) -> str:
     with tempfile.TemporaryDirectory(prefix="sekisho-diff-") as work:
         found = diff.difference(old.archive, new.archive, Path(work))
     return _json(found) if args.json else diff.table(found)
-
-
-def _baseline(path: Path) -> bytes:
-    try:
-        with path.open("rb") as source:
-            data = source.read(BASELINE_CAP + 1)
-    except OSError as err:
-        raise DeviceFault(f"Cannot read the baseline {path}: {err.strerror}.") from err
-    if len(data) > BASELINE_CAP:
-        raise RejectedInput(f"The baseline {path} is larger than {BASELINE_CAP >> 20} MB.")
-    return data
 
 
 def _json(facts: msgspec.Struct) -> str:

@@ -42,13 +42,13 @@ def read(path: Path) -> Stored:
 
     """
     if not path.is_dir():
-        data = _bytes(path)
+        data = read_capped(path, ARCHIVE_CAP)
         return Stored(delta.decompress(data, ARCHIVE_CAP) if path.suffix == ".zst" else data, None)
     try:
-        manifest = msgspec.json.decode(_bytes(path / MANIFEST_FILE), type=Manifest)
+        manifest = msgspec.json.decode(read_capped(path / MANIFEST_FILE, ARCHIVE_CAP), type=Manifest)
     except msgspec.MsgspecError as err:
         raise RejectedInput(f"{path / MANIFEST_FILE} is not a set's: {err}.") from err
-    archive = _bytes(path / f"{manifest.number}.tar")
+    archive = read_capped(path / f"{manifest.number}.tar", ARCHIVE_CAP)
     if hashlib.sha256(archive).hexdigest() != manifest.sha256:
         raise RejectedInput(f"The archive in {path} is not the one its {MANIFEST_FILE} names.")
     return Stored(archive, manifest)
@@ -128,12 +128,19 @@ def keep(work: Path, final: Path) -> None:
         raise DeviceFault(f"Cannot write the set to {final}: {err.strerror}.") from err
 
 
-def _bytes(path: Path) -> bytes:
+def read_capped(path: Path, cap: int) -> bytes:
+    """The whole file.
+
+    Raises:
+        DeviceFault: it cannot be read.
+        RejectedInput: it is larger than `cap` bytes.
+
+    """
     try:
         with path.open("rb") as source:
-            data = source.read(ARCHIVE_CAP + 1)
+            data = source.read(cap + 1)
     except OSError as err:
         raise DeviceFault(f"Cannot read {path}: {err.strerror}.") from err
-    if len(data) > ARCHIVE_CAP:
-        raise RejectedInput(f"{path} is larger than any set.")
+    if len(data) > cap:
+        raise RejectedInput(f"{path} is larger than the {cap >> 20} MB that are allowed.")
     return data
