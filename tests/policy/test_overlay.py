@@ -21,7 +21,7 @@ from sekisho.policy.model import (
     UrlCategory,
     WebGuard,
 )
-from sekisho.policy.overlay import Overlay, Restart, laid_over
+from sekisho.policy.overlay import Overlay, Restart, Update, laid_over
 
 FULL = Overlay(
     zone="Asia/Tokyo",
@@ -38,6 +38,7 @@ FULL = Overlay(
         ),
     ),
     restart=Restart(days=("sun",), start="03:00"),
+    firmware=Update(counter=140, when="tonight", since=1_790_000_000, until=1_790_020_000, by="田中"),
 )  # fmt: skip
 
 
@@ -78,6 +79,8 @@ def test_the_zone_of_the_centre_moves_no_schedule_of_the_boxes_own() -> None:
         b"", b"null", b"[]", b"{", b'{"colour":1}', b"[" * 100_000, b'{"keyword":' + b"[" * 9000, b"\xff",
         b'{"web_guard":[{"name":"a","files":["/etc/shadow"]}]}',
         b'{"category":[{"name":"a","files":["/etc/shadow"]}]}',
+        b'{"firmware":{"counter":0,"when":"now","since":0}}', b'{"firmware":{"counter":1,"when":"asap","since":0}}',
+        b'{"firmware":{"counter":1,"when":"now"}}',
         b'{"firewall":[]}',
         b'{"keyword":[{"name":"a\\n","words":["word"]}]}',
         b'{"keyword":[{"name":"a;b","words":["word"]}]}',

@@ -45,6 +45,20 @@ class Restart(Strict, frozen=True, kw_only=True):
     hours: Annotated[int, msgspec.Meta(ge=1, le=12)] = 3
 
 
+class Update(Strict, frozen=True, kw_only=True):
+    """What the customer chose about one release that interrupts; it counts for no other."""
+
+    counter: Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]
+    when: Literal["now", "tonight", "window", "later"]
+    """now and tonight: from `since` on; window: in `restart` of the overlay; later: not before `since` is it asked
+    again, and until then nobody else's choice but the customer's on the box itself counts."""
+    since: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+    """Unix seconds; likewise `until`: who hears of it afterwards does nothing and asks again. 0: no end."""
+    until: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)] = 0
+    by: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """Who chose, as people know them."""
+
+
 class Overlay(Strict, frozen=True, kw_only=True, omit_defaults=True):
     """The whole document."""
 
@@ -60,6 +74,7 @@ class Overlay(Strict, frozen=True, kw_only=True, omit_defaults=True):
     exception: Annotated[tuple[Exemption, ...], msgspec.Meta(max_length=MAX_EXCEPTIONS)] = ()
     signatures: Annotated[tuple[Signatures, ...], _Some] = ()
     restart: Restart | None = None
+    firmware: Update | None = None
 
 
 EMPTY: Final = Overlay()
