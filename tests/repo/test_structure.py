@@ -9,7 +9,18 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("appliance", "inspect", "policy", "signatures", "telemetry", "portal_agent", "center", "lab", "bench")
+ROOMS = (
+    "appliance",
+    "inspect",
+    "policy",
+    "signatures",
+    "telemetry",
+    "firmware",
+    "portal_agent",
+    "center",
+    "lab",
+    "bench",
+)
 
 
 def tracked() -> list[Path]:

@@ -13,7 +13,19 @@ import pytest
 
 from sekisho.telemetry import events, reasons, stars
 from sekisho.telemetry.decode import decode_eve, decode_journal
-from sekisho.telemetry.events import Alert, Bypass, Delivery, Event, FileVerdict, Flow, Gap, Health, Retro, Signatures
+from sekisho.telemetry.events import (
+    Alert,
+    Bypass,
+    Delivery,
+    Event,
+    FileVerdict,
+    Firmware,
+    Flow,
+    Gap,
+    Health,
+    Retro,
+    Signatures,
+)
 from sekisho.telemetry.inventory import Inventory
 from sekisho.telemetry.weigh import weigh
 
@@ -145,6 +157,15 @@ OUT = Flow(OURS, 40000, OUTSIDE, 25, "TCP")
             (Signatures(at=NOW, state=state, freshness="stale", sids=[1]), (0, ""))
             for state in ("active", "soaking", "muted", "freshness")
         ),
+        (Firmware(at=NOW, state="staged", tier=3, why="customer"), (1, "restart_waits")),
+        (Firmware(at=NOW, state="staged", tier=1, why="customer"), (0, "")),
+        (Firmware(at=NOW, state="staged", tier=3, why="window"), (0, "")),
+        (Firmware(at=NOW, state="staged", tier=3, why="deadline"), (2, "restart_due")),
+        (Firmware(at=NOW, state="staged", tier=2, why="overdue"), (3, "restart_overdue")),
+        (Firmware(at=NOW, state="reverted", tier=3, why="gate:forwarding"), (1, "release_taken_back")),
+        (Firmware(at=NOW, state="failed", tier=1, why="disk"), (1, "release_not_taken")),
+        (Firmware(at=NOW, state="rejected", tier=1, why="refused"), (1, "release_not_taken")),
+        *((Firmware(at=NOW, state=state, tier=3), (0, "")) for state in ("offered", "trial", "succeeded", "status")),
         (Gap(at=NOW, first=1, last=2, count=2, why="spool_full"), (1, "reports_dropped")),
         (Gap(at=NOW, first=1, last=2, count=2, why="damaged"), (2, "findings_lost")),
         (Alert(at=NOW, flow=OUT, function="url_category", action="blocked"), (0, "")),

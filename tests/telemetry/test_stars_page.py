@@ -13,7 +13,7 @@ from sekisho.telemetry.stars import Row
 PAGE = Path(__file__).parents[2] / "docs" / "stars.md"
 CONDITIONS = (
     "kind", "class_is", "class_not", "flow", "side", "outcome", "sure", "device", "target", "function", "excepted",
-    "malicious", "reached", "reason", "part", "state",
+    "malicious", "reached", "reason", "part", "state", "tier",
 )  # fmt: skip
 SPELLED = {"class_is": "class", "class_not": "not class"}
 

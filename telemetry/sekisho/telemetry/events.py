@@ -330,6 +330,42 @@ class Signatures(_Told, tag="signatures", frozen=True):
     """Why: a code word, ": ", and the reason for people."""
 
 
+class Firmware(_Told, tag="firmware", frozen=True):
+    """What became of a release of the box's own software: told at every state of it, and "status" once a day."""
+
+    lane: ClassVar[int] = 0
+    state: Literal[
+        "offered", "downloading", "verified", "staged", "armed", "activating", "trial",
+        "succeeded", "reverted", "failed", "rejected", "canceled", "expired", "status",
+    ] = "status"  # fmt: skip
+    """"staged": whole on the disk and not in use, also after the power was off; told again as its deadline nears.
+    "reverted": it was tried and the release before is in use again; "failed": it never was. One of "succeeded" to
+    "expired" ends each attempt; "status": nothing new."""
+    counter: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)] = 0
+    """Number of the release this is about; with "status", of the one in use."""
+    version: str = ""
+    """As people know it."""
+    tier: Annotated[int, msgspec.Meta(ge=0, le=3)] = 0
+    """1: traffic goes on, 2: the system starts anew under its kernel, 3: the machine restarts; 0: not known."""
+    running: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)] = 0
+    """Number of the release in use at that moment; 0: it came with the machine."""
+    slot: str = ""
+    """Where the system in use was started from; empty where there is one place only."""
+    why: str = ""
+    """A code: customer, window, deadline, overdue, network, budget, memory, disk, power_loss, refused, loop, time,
+    gate:NAME, ..."""
+    by: str = ""
+    """Who chose: local-page, portal, button, window, command, or "job" and its identifier."""
+    expected_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Seconds without traffic to be expected, by this box's own last times; 0: none, or nothing to go by."""
+    took_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Seconds without traffic that were measured."""
+    deadline: str = ""
+    """By when it should be in use, UTC; the box never restarts for it."""
+    detail: str = ""
+    """Why, for people."""
+
+
 Event = (
     Alert
     | FileVerdict
@@ -346,6 +382,7 @@ Event = (
     | Applied
     | Vitals
     | Signatures
+    | Firmware
 )
 LANES = 3
 GAP_RUNS = 256

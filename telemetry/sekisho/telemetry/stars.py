@@ -45,7 +45,7 @@ class Reading(NamedTuple):
 class Case(msgspec.Struct, frozen=True):
     """One event as the rows see it. What an event does not have stays empty and fits only rows that do not ask."""
 
-    event: Literal["alert", "policy", "file", "retro", "bypass", "health", "gap", "signatures"]
+    event: Literal["alert", "policy", "file", "retro", "bypass", "health", "gap", "signatures", "firmware"]
     flow: Direction = ""
     side: str = ""
     outcome: str = ""
@@ -60,6 +60,7 @@ class Case(msgspec.Struct, frozen=True):
     state: str = ""
     seconds: float = 0.0
     rules: int = 0
+    tier: str = ""
 
 
 class Verdict(NamedTuple):
@@ -106,6 +107,7 @@ class Row(msgspec.Struct, forbid_unknown_fields=True, frozen=True, rename={"clas
     state: tuple[str, ...] = ()
     seconds_from: float = 0.0
     rules_upto: int | None = None
+    tier: tuple[str, ...] = ()
 
 
 class Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -121,6 +123,7 @@ _CONFIDENCE: Final[dict[str, Sure]] = {"low": "low", "medium": "medium", "high":
 NOTHING: Final = Verdict(0, "")
 _OF_THE_CASE: Final = (
     "flow", "side", "outcome", "device", "function", "excepted", "malicious", "reached", "reason", "part", "state",
+    "tier",
 )  # fmt: skip
 
 

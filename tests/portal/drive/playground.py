@@ -54,5 +54,9 @@ def every_kind(at: str) -> list[Event]:
             at=at, stars=1, why_stars="set_refused", state="refused", number=12, set="0123456789abcdef", rules=20116,
             yara=5883, freshness="fresh", built=at, checked=at, refused=13, sids=[2027865], detail="canary: not caught",
         ),
+        ev.Firmware(
+            at=at, stars=1, why_stars="restart_waits", state="staged", counter=7, version="1.4.0", tier=3, running=6,
+            slot="A", why="customer", expected_s=42.0, deadline=at,
+        ),
         ev.Gap(at=at, stars=1, why_stars="reports_dropped", first=1, last=2, count=2, why="cap"),
     ]  # fmt: skip

@@ -83,6 +83,22 @@ class Signatures(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """How long a new set is watched: its new dropping rules only report until then, and too loud ones are muted."""
 
 
+class Firmware(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Releases of the box's own software: which fit, where they lie, how long a new one is tried."""
+
+    hardware: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{0,32}$")] = ""
+    """The name under which releases for this machine are published; empty = by its processor (amd64, arm64)."""
+    releases: str = "/opt/sekisho/releases"
+    """Releases of tier 1, each whole in a directory of its own."""
+    link: str = "/opt/sekisho/venv"
+    """The programs in use: a link into one of them."""
+    trial_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 300.0
+    """Within this time everything that worked before must work with a new release, `steady_s` without a break."""
+    steady_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 120.0
+    grace_h: Annotated[float, msgspec.Meta(ge=0, le=24 * 30)] = 72.0
+    """After a new system image proved itself, the one before is kept so long before a third may replace it."""
+
+
 class Policy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Where the owner's policy is; a file that does not exist is an empty policy."""
 
@@ -140,6 +156,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     inspection: Inspection = Inspection()
     quarantine: Quarantine = Quarantine()
     signatures: Signatures = Signatures()
+    firmware: Firmware = Firmware()
     policy: Policy = Policy()
     telemetry: Telemetry = Telemetry()
     page: Page = Page()
@@ -229,6 +246,30 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     def channel(self) -> Path:
         """The signatures daemon's own: trust metadata and floors, downloads, sources of published sets, its journal."""
         return self.state / "channel"
+
+    @property
+    def operators(self) -> Path:
+        """Who may sign jobs (core.jobs.Operators), as verified from the signed channel; by the firmware daemon."""
+        return self.firmware_state / "operators.json"
+
+    @property
+    def firmware_state(self) -> Path:
+        """The firmware daemon's own: trust, downloads, its journal, why a release went back. Beside `state`, as the
+        page's, for the same reason; the group may read.
+        """
+        return self.state.with_name(self.state.name + "-firmware")
+
+    @property
+    def firmware_run(self) -> Path:
+        """Wishes of the firmware daemon for root's errands, what became of them, and what it shows; gone with the
+        power.
+        """
+        return self.run.with_name(self.run.name + "-firmware")
+
+    @property
+    def firmware_socket(self) -> Path:
+        """Unix stream socket (core.desk) on which the firmware daemon answers the page, the command and the jobs."""
+        return self.firmware_run / "firmware.sock"
 
     @property
     def policies(self) -> Path:
@@ -336,6 +377,14 @@ box = "{box}"                   # this box's name at the monitoring centre, as i
 # channel_ca = ""
 # root = "/etc/sekisho/updates-root.json"
 # soak_minutes = 15.0           # how long a new set is watched before it stays
+
+[firmware]
+# hardware = ""                 # 機種 the name releases for this machine have; empty = by its processor
+# releases = "/opt/sekisho/releases"
+# link = "/opt/sekisho/venv"    # the programs in use
+# trial_s = 300.0               # within this, everything that worked before must work with a new release
+# steady_s = 120.0              # ... for so long without a break; else the release before comes back
+# grace_h = 72.0                # the system image before is kept so long before a third may replace it
 
 [policy]
 # file = "/etc/sekisho/policy.toml"   # what the office allows and refuses: sekisho policy check

@@ -44,7 +44,7 @@ ALERT: Final = sa.Table(
     sa.Column("at", sa.Text, nullable=False, doc="when it was seen on the wire, by the box's clock"),
     sa.Column("received_at", sa.Text, nullable=False),
     sa.Column("stars", sa.SmallInteger, nullable=False),
-    sa.Column("type", sa.Text, nullable=False, doc="alert, policy, file, retro, bypass, health, gap, signatures"),
+    sa.Column("type", sa.Text, nullable=False, doc="the event's: alert, policy, file, retro, bypass, signatures, ..."),
     sa.Column("why", sa.Text, nullable=False, doc="the rubric's code (telemetry.reasons)"),
     sa.Column("mac", sa.Text, nullable=False, doc="the LAN device's; empty: not known, or the box itself"),
     sa.Column("device", sa.Text, nullable=False, doc="its address at that time"),

@@ -12,9 +12,11 @@ import sqlalchemy as sa
 from sekisho.center.database import insert_new, metadata
 from sekisho.center.settings import Days
 from sekisho.center.views.model import Row, Slice
-from sekisho.telemetry.events import Bypass, Event, Gap, Health, Signatures, Vitals
+from sekisho.telemetry.events import Bypass, Event, Firmware, Gap, Health, Signatures, Vitals
 
 WORD_CAP: Final = 64
+RELEASE_ENDS: Final = ("succeeded", "reverted", "failed", "rejected", "canceled", "expired")
+"""Of an attempt to take a release."""
 PARTS_CAP: Final = 64
 """Parts of one box that are told apart."""
 DETAIL_CAP: Final = 200
@@ -59,7 +61,7 @@ MOMENT: Final = sa.Table(
     sa.Column("box", sa.Text, primary_key=True),
     sa.Column("at", sa.Text, primary_key=True),
     sa.Column("event", sa.BigInteger, primary_key=True, autoincrement=False, doc="its id"),
-    sa.Column("kind", sa.Text, nullable=False, doc="health, bypass, gap, signatures"),
+    sa.Column("kind", sa.Text, nullable=False, doc="health, bypass, gap, signatures, firmware"),
     sa.Column("part", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
@@ -130,6 +132,9 @@ def _told(event: Event) -> dict[str, Any] | None:
             number = event.refused if event.state in ("refused", "rolled_back") else event.number
             said = {"part": "rules", "state": event.state, "reason": word(event.detail, DETAIL_CAP)}
             return {"kind": "signatures", **said, "number": _number(number)}
+        case Firmware() if event.state in ("staged", "activating", *RELEASE_ENDS):
+            said = {"part": "software", "state": event.state, "reason": word(event.why, WORD_CAP)}
+            return {"kind": "firmware", **said, "number": _number(event.counter)}
         case _:
             return None
 
