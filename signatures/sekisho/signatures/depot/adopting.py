@@ -24,10 +24,10 @@ from tuf.api.metadata import Metadata, Root, Targets
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.signatures.depot import pruning
 from sekisho.signatures.depot.announced import tell
-from sekisho.signatures.depot.ceremony import Made
+from sekisho.signatures.depot.ceremony import Made, carried_name
 from sekisho.signatures.depot.files import read
 from sekisho.signatures.depot.keys import Ring
-from sekisho.signatures.depot.roles import DELEGATED
+from sekisho.signatures.depot.roles import DELEGATED, FURTHER
 from sekisho.signatures.depot.signing import advance, begin, keys_of
 from sekisho.signatures.depot.tree import Chain, Tree
 
@@ -39,24 +39,28 @@ def load(paths: Sequence[Path]) -> Made:
     """The files of one ceremony, not judged yet.
 
     Raises:
-        RejectedInput: not a root and a targets at most, or not of the form.
+        RejectedInput: not one file of each role at most, or not of the form.
 
     """
     root: Metadata[Root] | None = None
-    targets: Metadata[Targets] | None = None
+    lists: dict[str, Metadata[Targets]] = {}
+    contents: dict[str, Path] = {}
     for path in paths:
         data = read(path, _CAP)
         try:
             kind = Metadata.from_bytes(data).signed.type
         except RepositoryError as err:
             raise RejectedInput(f"{path} is not signed metadata: {err}.") from err
+        role = path.name.split(".")[1] if path.name.count(".") == 2 else ""
         if kind == Root.type and root is None:
             root = Metadata[Root].from_bytes(data)
-        elif kind == Targets.type and targets is None:
-            targets = Metadata[Targets].from_bytes(data)
+        elif kind == Targets.type and role in ("targets", *FURTHER) and role not in lists:
+            lists[role] = Metadata[Targets].from_bytes(data)
+            for name, target in lists[role].signed.targets.items():
+                contents[name] = path.with_name(carried_name(target))
         else:
-            raise RejectedInput(f"{path} is not wanted.", "Name one N.root.json, one N.targets.json, or both.")
-    return Made(root, targets)
+            raise RejectedInput(f"{path} is not wanted.", "Name one N.ROLE.json of each role that was signed.")
+    return Made(root, lists.pop("targets", None), lists, contents)
 
 
 def adopt(
@@ -91,9 +95,15 @@ def _judge(chain: Chain, made: Made, now: dt.datetime) -> None:
             raise RejectedInput(f"Root {chain.root.signed.version} is in force; {root.signed.version} cannot be next.")
         for judge in (chain.root, root):
             judge.signed.verify_delegate("root", root.signed_bytes, root.signatures)
-    if made.targets is not None and made.targets.signed.version <= chain.targets.signed.version:
-        raise RejectedInput(f"Targets {chain.targets.signed.version} is in force already.")
-    for metadata in (root, made.targets):
+    lists = dict(made.delegated) if made.targets is None else {"targets": made.targets, **made.delegated}
+    for role, found in lists.items():
+        last = chain.signed(role).version if role in chain.roles else 0
+        if found.signed.version <= last:
+            raise RejectedInput(f"{role} {last} is in force already.", "Sign it again, on a fresh copy.")
+    delegations = (made.targets or chain.targets).signed.delegations
+    if set(delegations.roles or () if delegations else ()) != {*chain.delegated, *made.delegated}:
+        raise RejectedInput("What targets delegates and what was brought do not belong together.")
+    for metadata in (root, *lists.values()):
         if metadata is not None and metadata.signed.expires <= now:
             raise RejectedInput("What was signed has expired since.", "Sign it again.")
 
@@ -104,6 +114,11 @@ def _put(tree: Tree, ring: Ring, chain: Chain, made: Made, now: dt.datetime, los
     roots = [root] if lost or root is chain.root else [chain.root, root]
     for judge in roots:
         judge.signed.verify_delegate("targets", targets.signed_bytes, targets.signatures)
+    for role, found in made.delegated.items():
+        targets.signed.verify_delegate(role, found.signed_bytes, found.signatures)
+        for name, target in found.signed.targets.items():
+            if not tree.target(target).is_file():
+                tree.take(target, made.contents.get(name, Path(name)))
     path = tree.versioned(root.signed.version, "root")
     changed = {role for role in ("snapshot", "timestamp") if _ids(chain.root, role) != _ids(root, role)}
     sets_changed = _ids(chain.targets, DELEGATED) != _ids(targets, DELEGATED)
@@ -112,7 +127,7 @@ def _put(tree: Tree, ring: Ring, chain: Chain, made: Made, now: dt.datetime, los
             ring.signers(role, *keys_of(root, role))  # asked before boxes need them
         tree.put(path, root.to_bytes())
         chain = replace(chain, root=root)
-    if changed or made.targets is not None:
+    if changed or made.targets is not None or made.delegated:
         chain = advance(
             tree,
             ring,
@@ -121,6 +136,7 @@ def _put(tree: Tree, ring: Ring, chain: Chain, made: Made, now: dt.datetime, los
             roots=roots,
             targets=made.targets,
             sig=copy.deepcopy(chain.sig.signed) if sets_changed else None,
+            delegated=made.delegated,
             snapshot="snapshot" in changed,
         )
     tree.put(path, root.to_bytes())

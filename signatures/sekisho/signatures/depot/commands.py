@@ -6,6 +6,7 @@ import argparse
 import datetime as dt
 import getpass
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,7 @@ from sekisho.appliance.core.fsio import write_atomic
 from sekisho.signatures.depot import adopting, ceremony, repository, serve
 from sekisho.signatures.depot.keys import Ring
 from sekisho.signatures.depot.publishing import Outcome, publish
-from sekisho.signatures.depot.roles import ROLES
+from sekisho.signatures.depot.roles import FURTHER, TERMS
 from sekisho.signatures.depot.rotate import rotate
 from sekisho.signatures.depot.status import as_text, status
 from sekisho.signatures.depot.tree import Tree
@@ -48,13 +49,21 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     act = acts.add_parser("renew", help="sign again what is due (timer)")
     _common(act, keys=True)
     act.set_defaults(func=_renew)
-    act = acts.add_parser("sign", help="sign root or targets for longer, away from the network")
-    act.add_argument("role", choices=["root", "targets"], metavar="ROLE", help="root, targets")
+    act = acts.add_parser("sign", help="sign an offline role for longer, away from the network")
+    offline = [role for role, terms in TERMS.items() if terms.offline]
+    act.add_argument("role", choices=offline, metavar="ROLE", help=", ".join(offline))
     act.add_argument("--out", type=Path, required=True, help="directory for what `adopt` takes")
     _common(act, keys=True)
     act.set_defaults(func=_sign)
+    act = acts.add_parser("delegate", help="make keys for releases (fw) or for who may sign jobs (operators)")
+    act.add_argument("role", choices=list(FURTHER), metavar="ROLE", help=", ".join(FURTHER))
+    act.add_argument("--new-keys", type=Path, required=True, help="directory for the new keys")
+    act.add_argument("--passphrase", action="store_true", help="ask for a passphrase for the new keys")
+    act.add_argument("--out", type=Path, help="do not put it in force here; directory for what `adopt` takes")
+    _common(act, keys=True)
+    act.set_defaults(func=_delegate)
     act = acts.add_parser("rotate", help="replace all keys of a role by new ones")
-    act.add_argument("role", choices=list(ROLES), metavar="ROLE", help=", ".join(ROLES))
+    act.add_argument("role", choices=list(TERMS), metavar="ROLE", help=", ".join(TERMS))
     act.add_argument("--new-keys", type=Path, required=True, help="directory for the new keys")
     act.add_argument("--lost", action="store_true", help="too few of the old keys are left to sign with")
     act.add_argument("--passphrase", action="store_true", help="ask for a passphrase for new offline keys")
@@ -62,7 +71,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     _common(act, keys=True)
     act.set_defaults(func=_rotate)
     act = acts.add_parser("adopt", help="put in force what was signed away from the network")
-    act.add_argument("files", type=Path, nargs="+", metavar="FILE", help="N.root.json, N.targets.json")
+    act.add_argument("files", type=Path, nargs="+", metavar="FILE", help="N.ROLE.json; published files beside it")
     act.add_argument("--lost", action="store_true", help="the online keys that are replaced are gone")
     _common(act, keys=True)
     act.set_defaults(func=_adopt)
@@ -118,29 +127,51 @@ def _renew(args: argparse.Namespace) -> int:
 
 def _sign(args: argparse.Namespace) -> int:
     made = ceremony.extend(_tree(args), _ring(args), args.role, _now(), args.clock_is_right)
-    _hand_over(made, args.out)
+    hand_over(made, args.out)
+    return 0
+
+
+def _delegate(args: argparse.Namespace) -> int:
+    passphrase = _new_passphrase(args)
+    tree, ring, now = _tree(args), _ring(args), _now()
+    made = ceremony.delegate(
+        tree, ring, args.role, args.new_keys, now, passphrase=passphrase, clock_is_right=args.clock_is_right
+    )
+    sys.stdout.write(f"Keys of {args.role}: {', '.join(made.keys)}, below {args.new_keys}; two of three sign.\n")
+    if args.out:
+        hand_over(made, args.out)
+    else:
+        adopting.adopt(tree, ring, made, now, clock_is_right=args.clock_is_right)
     return 0
 
 
 def _rotate(args: argparse.Namespace) -> int:
-    passphrase = _new_passphrase(args) if ROLES[args.role].offline else None
+    passphrase = _new_passphrase(args) if TERMS[args.role].offline else None
     terms = {"lost": args.lost, "passphrase": passphrase, "clock_is_right": args.clock_is_right}
     where = (_tree(args), _ring(args), args.role, args.new_keys, _now())
     if args.out:
         made = ceremony.replace(*where, **terms)
         sys.stdout.write(f"New keys of {args.role}: {', '.join(made.keys)}, below {args.new_keys}.\n")
-        _hand_over(made, args.out)
+        hand_over(made, args.out)
     else:
         told = rotate(*where, **terms)
         sys.stdout.write(f"New keys of {args.role}, in force now: {', '.join(told)}, below {args.new_keys}.\n")
-    if args.role in ("targets", "sig"):
+    if args.role not in ("root", "snapshot", "timestamp"):
         sys.stdout.write("Were the old ones stolen? Rotate snapshot and timestamp too: boxes then forget forgeries.\n")
     return 0
 
 
-def _hand_over(made: ceremony.Made, out: Path) -> None:
+def hand_over(made: ceremony.Made, out: Path) -> None:
+    """Write what a ceremony gave for carrying to the centre, and say what to do there.
+
+    Raises:
+        DeviceFault: the disk refuses it.
+
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for name, source in made.carried().items():
+            shutil.copyfile(source, out / name)
         for name, data in made.files().items():
             write_atomic(out / name, data, 0o644)
     except OSError as err:

@@ -18,7 +18,7 @@ from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.fsio import sync_directory
 from sekisho.signatures.depot.files import read_with_mode
-from sekisho.signatures.depot.roles import ROLES
+from sekisho.signatures.depot.roles import TERMS
 
 _SHORT: Final = 12
 _FILES_CAP: Final = 1024
@@ -129,7 +129,7 @@ def make_role(role: str, place: Path, passphrase: bytes | None = None) -> list[C
     Offline keys go to `ROLE-1`, `ROLE-2`, ...: a stick each. Online keys go to `online`; further ones of the same
     role to `spare`, for a second machine or a safe.
     """
-    terms = ROLES[role]
+    terms = TERMS[role]
     made = []
     for number in range(1, terms.keys + 1):
         name = f"{role}-{number}" if terms.offline else "online" if number == 1 else "spare"

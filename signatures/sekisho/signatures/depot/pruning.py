@@ -35,18 +35,17 @@ def prune(tree: Tree, chain: Chain, now: dt.datetime) -> int:
     """
     try:
         kept = _needed(tree, chain, now) | set(archives(tree)[-ARCHIVES:])
-        folder = tree.targets / DELEGATED
         named = [
             tree.versioned(version, role)
-            for role in ("snapshot", "targets", DELEGATED)
+            for role in ("snapshot", "targets", *chain.delegated)
             for version in tree.versions(role)
             if version < chain.signed(role).version
         ]
-        gone = [path for path in [*named, *folder.iterdir()] if path not in kept]
+        published = (path for path in tree.targets.rglob("*") if not path.is_dir())
+        gone = [path for path in [*named, *published] if path not in kept]
         for path in gone:
             path.unlink(missing_ok=True)
-        if gone:
-            sync_directory(tree.metadata)
+        for folder in {path.parent for path in gone}:
             sync_directory(folder)
     except OSError as err:
         raise DeviceFault(f"Cannot clear out {tree.directory}: {err.strerror}.") from err
@@ -74,11 +73,10 @@ def _led_to(tree: Tree, path: Path) -> set[Path]:
     try:
         meta = Metadata[Snapshot].from_bytes(path.read_bytes()).signed.meta
         found = {tree.versioned(told.version, name.removesuffix(".json")) for name, told in meta.items()}
-        sig = tree.versioned(meta[f"{DELEGATED}.json"].version, DELEGATED)
-        targets = Metadata[Targets].from_bytes(sig.read_bytes()).signed.targets.values()
+        lists = [Metadata[Targets].from_bytes(path.read_bytes()).signed.targets.values() for path in found]
     except (RepositoryError, FileNotFoundError):
         return set()
-    return found | {tree.target(target) for target in targets}
+    return found | {tree.target(target) for targets in lists for target in targets}
 
 
 def _age(path: Path, now: dt.datetime) -> dt.timedelta:

@@ -13,7 +13,7 @@ from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.signatures.depot import keys, pruning
 from sekisho.signatures.depot.announced import tell
 from sekisho.signatures.depot.keys import KeysMissing, Ring
-from sekisho.signatures.depot.roles import DELEGATED, DELEGATED_PATHS, ROLES
+from sekisho.signatures.depot.roles import DELEGATED, FURTHER, PATHS, ROLES, TERMS
 from sekisho.signatures.depot.signing import advance, begin, following, sign
 from sekisho.signatures.depot.tree import Chain, Tree
 
@@ -53,7 +53,7 @@ def init(tree: Tree, place: Path, now: dt.datetime, passphrase: bytes | None = N
             [key.keyid for key in public[DELEGATED]],
             ROLES[DELEGATED].threshold,
             terminating=True,
-            paths=DELEGATED_PATHS,
+            paths=PATHS[DELEGATED],
         )
         targets = Targets(
             delegations=Delegations({key.keyid: key for key in public[DELEGATED]}, {DELEGATED: delegated})
@@ -61,7 +61,7 @@ def init(tree: Tree, place: Path, now: dt.datetime, passphrase: bytes | None = N
         first = Metadata(root)
         signed = sign(ring, "root", root, [first], now)
         tree.put(tree.versioned(1, "root"), signed.to_bytes())
-        empty = Chain(signed, Metadata(Timestamp()), Metadata(Snapshot()), Metadata(targets), Metadata(Targets()))
+        empty = Chain(signed, Metadata(Timestamp()), Metadata(Snapshot()), Metadata(targets), {})
         second = following(tree, ring, "targets", targets, [signed], now)
         tell(tree, advance(tree, ring, empty, now, targets=second, sig=Targets()), now)
     return ring
@@ -94,6 +94,13 @@ def renew(tree: Tree, ring: Ring, now: dt.datetime, clock_is_right: bool = False
                 targets = following(tree, ring, "targets", copy.deepcopy(chain.targets.signed), [chain.root], now)
             except KeysMissing:
                 done.remove("targets")
+        delegated: dict[str, Metadata[Targets]] = {}
+        for role in [role for role in done if role in FURTHER]:
+            judge = targets or chain.targets
+            try:
+                delegated[role] = following(tree, ring, role, copy.deepcopy(chain.delegated[role].signed), [judge], now)
+            except KeysMissing:
+                done.remove(role)
         if set(done) - {"root"}:
             chain = advance(
                 tree,
@@ -102,6 +109,7 @@ def renew(tree: Tree, ring: Ring, now: dt.datetime, clock_is_right: bool = False
                 now,
                 targets=targets,
                 sig=copy.deepcopy(chain.sig.signed) if DELEGATED in done else None,
+                delegated=delegated,
                 snapshot="snapshot" in done,
             )
         tell(tree, chain, now)
@@ -112,7 +120,8 @@ def renew(tree: Tree, ring: Ring, now: dt.datetime, clock_is_right: bool = False
 def due(chain: Chain, now: dt.datetime) -> list[str]:
     """Roles that are old enough to be signed again."""
     found = []
-    for role, terms in ROLES.items():
+    for role in chain.roles:
+        terms = TERMS[role]
         signed_at = chain.signed(role).expires - terms.life
         if role in chain.orphans or now >= signed_at + terms.renewed_after:
             found.append(role)

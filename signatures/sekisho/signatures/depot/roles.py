@@ -29,8 +29,19 @@ ROLES: Final = {
         keys=1, threshold=1, life=dt.timedelta(hours=24), offline=False, renewed_after=dt.timedelta(hours=6)
     ),
 }
+"""Of every repository."""
+FURTHER: Final = {
+    "fw": Role(keys=3, threshold=2, life=dt.timedelta(days=90), offline=True, renewed_after=dt.timedelta(days=45)),
+    "operators": Role(
+        keys=3, threshold=2, life=dt.timedelta(days=90), offline=True, renewed_after=dt.timedelta(days=45)
+    ),
+}
+"""Delegations of `targets` that a repository may have besides (`ceremony.delegate`): releases of the boxes' own
+programs, and who may sign jobs. What boxes would run is never signed by a key that lies on a server."""
+TERMS: Final = ROLES | FURTHER
 DELEGATED: Final = "sig"
-"""The one delegation of `targets`: may sign sets, and nothing else that a box would take."""
-DELEGATED_PATHS: Final = ["sig/*"]
+"""The delegation of `targets` with online keys: may sign sets, and nothing else that a box would take."""
+PATHS: Final = {"sig": ["sig/*"], "fw": ["fw/*/*"], "operators": ["operators/*"]}
+"""What each delegation may sign; `*` ends at a slash."""
 ISSUED: Final = "x_sk_issued"
 """Field of timestamp's `signed`: when it was signed (UTC, RFC 3339). A box's clock is never believed to be earlier."""

@@ -55,12 +55,12 @@ server {{
     add_header X-Content-Type-Options nosniff;
   }}
   # What has a version or a hash in its name never changes. That a later root is not there yet is no lasting answer.
-  location ~ "^/metadata/[0-9]{{1,15}}\\.(root|targets|snapshot|sig)\\.json$" {{
+  location ~ "^/metadata/[0-9]{{1,15}}\\.(root|targets|snapshot|sig|fw|operators)\\.json$" {{
     default_type application/json;
     add_header Cache-Control "public, max-age=604800, immutable";
     add_header X-Content-Type-Options nosniff;
   }}
-  location ~ "^/targets/sig/[0-9a-f]{{64}}\\.[0-9a-z.-]{{1,64}}$" {{
+  location ~ "^/targets/(sig|operators|fw/[0-9a-z-]{{1,32}})/[0-9a-f]{{64}}\\.[0-9a-z.-]{{1,64}}$" {{
     default_type application/octet-stream;
     add_header Cache-Control "public, max-age=604800, immutable";
     add_header X-Content-Type-Options nosniff;

@@ -1,14 +1,14 @@
 """Makes the next versions of roles, and puts them in force in the one order that is safe at every instant.
 
-Everything is signed and verified in memory first. Then it is written from the leaves up: targets, sig, snapshot, and
-timestamp last, each durable before the next begins. Until timestamp.json is renamed nothing leads to the new files;
-afterwards everything is there. Whoever calls holds the repository's lock.
+Everything is signed and verified in memory first. Then it is written from the leaves up: targets, what they delegate,
+snapshot, and timestamp last, each durable before the next begins. Until timestamp.json is renamed nothing leads to
+the new files; afterwards everything is there. Whoever calls holds the repository's lock.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -18,7 +18,7 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timest
 from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.signatures.depot.keys import Ring
-from sekisho.signatures.depot.roles import DELEGATED, ISSUED, ROLES
+from sekisho.signatures.depot.roles import DELEGATED, ISSUED, TERMS
 from sekisho.signatures.depot.tree import Chain, Tree
 
 LEAP: Final = dt.timedelta(days=14)
@@ -61,11 +61,12 @@ def advance(
     roots: Sequence[Metadata[Root]] = (),
     targets: Metadata[Targets] | None = None,
     sig: Targets | None = None,
+    delegated: Mapping[str, Metadata[Targets]] | None = None,
     snapshot: bool = False,
 ) -> Chain:
     """Put a new timestamp in force, with whatever else is given; `roots` are those that must all accept it.
 
-    `targets` is signed already: its keys may be elsewhere.
+    `targets` and `delegated` are signed already: their keys may be elsewhere.
 
     Raises:
         KeysMissing: nothing was written.
@@ -81,10 +82,15 @@ def advance(
         files.append(("targets", targets))
     if sig is not None:
         made = following(tree, ring, DELEGATED, sig, (chain.targets,), now)
-        chain = replace(chain, sig=made)
-        files.append((DELEGATED, made))
+        delegated = {**(delegated or {}), DELEGATED: made}
+    if delegated:
+        chain = replace(chain, delegated={**chain.delegated, **delegated})
+        files += delegated.items()
+    for role, found in chain.delegated.items():
+        chain.targets.signed.verify_delegate(role, found.signed_bytes, found.signatures)
     if files or snapshot:
-        listed = Snapshot(meta={"targets.json": _meta(chain.targets), f"{DELEGATED}.json": _meta(chain.sig)})
+        listed = Snapshot(meta={"targets.json": _meta(chain.targets)})
+        listed.meta |= {f"{role}.json": _meta(found) for role, found in chain.delegated.items()}
         chain = replace(chain, snapshot=following(tree, ring, "snapshot", listed, roots, now))
         files.append(("snapshot", chain.snapshot))
     beat = Timestamp(snapshot_meta=_meta(chain.snapshot), unrecognized_fields={ISSUED: utc.text(now)})
@@ -109,7 +115,7 @@ def sign(
         KeysMissing: the ring has not enough of a judge's keys.
 
     """
-    signed.expires = (now + ROLES[role].life).replace(microsecond=0)
+    signed.expires = (now + TERMS[role].life).replace(microsecond=0)
     metadata = Metadata(signed)
     for judge in judges:
         for signer in ring.signers(role, *keys_of(judge, role)):

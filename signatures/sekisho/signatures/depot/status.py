@@ -10,7 +10,7 @@ import msgspec
 from sekisho.appliance.core import utc
 from sekisho.signatures.depot.keys import short
 from sekisho.signatures.depot.publishing import sizes
-from sekisho.signatures.depot.roles import DELEGATED, ROLES
+from sekisho.signatures.depot.roles import PATHS, TERMS
 from sekisho.signatures.depot.signing import issued
 from sekisho.signatures.depot.tree import Chain, Tree
 
@@ -61,7 +61,7 @@ def status(tree: Tree, now: dt.datetime) -> Status:
     """
     chain = tree.chain()
     manifest = tree.manifest(chain)
-    roles = [_role(chain, role, now) for role in ROLES]
+    roles = [_role(chain, role, now) for role in chain.roles]
     return Status(
         number=manifest.number if manifest else 0,
         built=manifest.built if manifest else "",
@@ -88,9 +88,9 @@ def as_text(found: Status) -> str:
 
 
 def _role(chain: Chain, role: str, now: dt.datetime) -> RoleStatus:
-    judge = chain.targets if role == DELEGATED else chain.root
+    judge = chain.targets if role in PATHS else chain.root
     terms = judge.signed.get_delegated_role(role)
-    renewal, life = ROLES[role].renewed_after, ROLES[role].life
+    renewal, life = TERMS[role].renewed_after, TERMS[role].life
     expires = chain.signed(role).expires
     renew_from = expires - life + renewal
     state = "good"
@@ -107,7 +107,7 @@ def _role(chain: Chain, role: str, now: dt.datetime) -> RoleStatus:
         version=chain.signed(role).version,
         threshold=terms.threshold,
         keys=[short(keyid) for keyid in terms.keyids],
-        offline=ROLES[role].offline,
+        offline=TERMS[role].offline,
         expires=utc.text(expires),
         renew_from=utc.text(renew_from),
         state=state,

@@ -1,8 +1,8 @@
 """The repository's directory, as it is served, and what in it is in force.
 
-    metadata/VERSION.ROLE.json       root, targets, sig, snapshot: never changed once written (consistent snapshots)
+    metadata/VERSION.ROLE.json       every role but timestamp: never changed once written (consistent snapshots)
     metadata/timestamp.json          the one file that is replaced: whoever has it finds all others
-    targets/sig/SHA256.NAME          what is published
+    targets/FOLDER/SHA256.NAME       what is published
     published.json                   `Published`: the newest set's number, for who announces it; not served
 
 In force is what timestamp.json leads to, verified from the first root on; a file that nothing leads to is a leftover
@@ -12,9 +12,10 @@ of a publication that was cut short, and is harmless. Versions are never used tw
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +25,14 @@ import msgspec
 from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, TargetFile, Targets, Timestamp
 
-from sekisho.appliance.core.errors import DeviceFault
-from sekisho.appliance.core.fsio import write_atomic
-from sekisho.signatures.depot.roles import DELEGATED
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.appliance.core.fsio import sync_directory, write_atomic
+from sekisho.signatures.depot.roles import DELEGATED, PATHS
 from sekisho.signatures.published import MANIFEST, Manifest
 
 PUBLIC: Final = 0o644
-_VERSIONED: Final = re.compile(r"(\d{1,15})\.(root|targets|sig|snapshot)\.json")
+_VERSIONED: Final = re.compile(rf"(\d{{1,15}})\.(root|targets|snapshot|{'|'.join(PATHS)})\.json")
+_COPY_BYTES: Final = 1 << 20
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -50,12 +52,22 @@ class Chain:
     timestamp: Metadata[Timestamp]
     snapshot: Metadata[Snapshot]
     targets: Metadata[Targets]
-    sig: Metadata[Targets]
+    delegated: Mapping[str, Metadata[Targets]]
     orphans: frozenset[str] = frozenset()
     """Roles whose keys the newest root replaced, and that were not signed again: a rotation was cut short."""
 
+    @property
+    def sig(self) -> Metadata[Targets]:
+        """What lists the sets."""
+        return self.delegated[DELEGATED]
+
+    @property
+    def roles(self) -> list[str]:
+        """Those that this repository has."""
+        return ["root", "targets", *self.delegated, "snapshot", "timestamp"]
+
     def signed(self, role: str) -> Signed:
-        found: Signed = getattr(self, role).signed
+        found: Signed = (self.delegated[role] if role in self.delegated else getattr(self, role)).signed
         return found
 
 
@@ -100,6 +112,41 @@ class Tree:
             write_atomic(path, data, PUBLIC)
         except OSError as err:
             raise DeviceFault(f"Cannot write {path}: {err.strerror}.", "Free space and run the command again.") from err
+
+    def take(self, target: TargetFile, source: Path) -> None:
+        """Put a published file in place from `source`, compared with what was signed on the way.
+
+        Raises:
+            RejectedInput: it is not there, or not what was signed.
+            DeviceFault: the disk refuses it.
+
+        """
+        path = self.target(target)
+        aside = path.with_name(f".{path.name}.tmp")
+        digest = hashlib.sha256()
+        try:
+            with source.open("rb") as given:
+                for folder in (path.parent.parent, path.parent):
+                    folder.mkdir(mode=0o755, exist_ok=True)
+                with aside.open("wb") as out:
+                    left = target.length + 1
+                    while left > 0 and (chunk := given.read(min(_COPY_BYTES, left))):
+                        digest.update(chunk)
+                        out.write(chunk)
+                        left -= len(chunk)
+                    out.flush()
+                    os.fsync(out.fileno())
+            if left != 1 or digest.hexdigest() != target.hashes["sha256"]:
+                raise RejectedInput(f"{source} is not the {target.path} that was signed.")
+            aside.chmod(PUBLIC)
+            aside.replace(path)
+            sync_directory(path.parent)
+        except FileNotFoundError as err:
+            raise RejectedInput(f"{source} is missing.", "Bring it with what was signed.") from err
+        except OSError as err:
+            raise DeviceFault(f"Cannot write {path}: {err.strerror}.", "Free space and run the command again.") from err
+        finally:
+            aside.unlink(missing_ok=True)
 
     def versioned(self, version: int, role: str) -> Path:
         return self.metadata / f"{version}.{role}.json"
@@ -161,14 +208,19 @@ class Tree:
         timestamp = Metadata[Timestamp].from_bytes((self.metadata / "timestamp.json").read_bytes())
         snapshot = Metadata[Snapshot].from_bytes(self._named("snapshot", timestamp.signed.snapshot_meta))
         targets = Metadata[Targets].from_bytes(self._named("targets", snapshot.signed.meta["targets.json"]))
-        sig = Metadata[Targets].from_bytes(self._named(DELEGATED, snapshot.signed.meta[f"{DELEGATED}.json"]))
+        roles = targets.signed.delegations.roles if targets.signed.delegations else None
+        delegated = {
+            role: Metadata[Targets].from_bytes(self._named(role, snapshot.signed.meta[f"{role}.json"]))
+            for role in roles or ()
+        }
         orphans = {
             role
             for role, found in (("timestamp", timestamp), ("snapshot", snapshot), ("targets", targets))
             if _orphaned(roots, role, found)
         }
-        targets.signed.verify_delegate(DELEGATED, sig.signed_bytes, sig.signatures)
-        return Chain(roots[-1], timestamp, snapshot, targets, sig, frozenset(orphans))
+        for role, signed in delegated.items():
+            targets.signed.verify_delegate(role, signed.signed_bytes, signed.signatures)
+        return Chain(roots[-1], timestamp, snapshot, targets, delegated, frozenset(orphans))
 
     def _named(self, role: str, told: MetaFile) -> bytes:
         data = self.versioned(told.version, role).read_bytes()

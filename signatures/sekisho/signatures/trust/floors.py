@@ -33,7 +33,7 @@ class Reset(msgspec.Struct, frozen=True):
     """Floors were taken back because a role's key was."""
 
     root: int
-    """Version of root that said so; for `sig`, of targets."""
+    """Version of root that said so; for a delegation, of targets."""
     role: str
     was: dict[str, int]
 
@@ -47,10 +47,12 @@ class Floors(msgspec.Struct, frozen=True, kw_only=True):
     """`targets` and every delegated role, as a snapshot once told."""
     number: _Version = 0
     """The largest set number a manifest told."""
+    counters: dict[str, _Version] = {}
+    """Likewise of what other delegations list: the largest counter a release of `fw` told."""
     time: float = 0.0
     """Unix seconds: the newest time that a verified timestamp says it was signed at. No clock ever raises it."""
     keys: dict[str, list[str]] = {}
-    """Ids of the keys that could sign for timestamp, snapshot and sig when these floors were reached."""
+    """Ids of the keys that could sign for timestamp, snapshot and delegations when these floors were reached."""
     resets: list[Reset] = []
 
 

@@ -238,13 +238,26 @@ class Trust:
             manifest = msgspec.json.decode(data, type=Manifest)
         except (msgspec.MsgspecError, RecursionError) as err:
             raise ChannelRefused("malformed", f"The set's manifest cannot be read: {err}.") from err
-        floors = self._settle_sets(self.floors)
-        if manifest.number < floors.number:
-            raise ChannelRefused(
-                "rolled_back", f"The channel offers set {manifest.number}; this box has seen {floors.number}."
-            )
-        self._floors.save(msgspec.structs.replace(floors, number=manifest.number))
+        self._count(SIG, manifest.number)
         return manifest
+
+    def counted(self, role: str, counter: int) -> None:
+        """After `refresh`: what delegation `role` lists says this counter of itself; it is a floor when this returns.
+
+        Raises:
+            ChannelRefused: `rolled_back` below a counter once seen.
+            ChannelUnfit: the disk is full or failing.
+
+        """
+        self._count(role, _sane(counter))
+
+    def _count(self, role: str, counter: int) -> None:
+        floors = self._settle_signers(self.floors, role)
+        floor = floors.number if role == SIG else floors.counters.get(role, 0)
+        if counter < floor:
+            what = "set" if role == SIG else role
+            raise ChannelRefused("rolled_back", f"The channel offers {what} {counter}; this box has seen {floor}.")
+        self._floors.save(_with_floor(floors, role, counter))
 
     def _do(self, step: Callable[[], T]) -> T:
         try:
@@ -292,17 +305,19 @@ class Trust:
         floors = msgspec.structs.replace(floors, root=_sane(root.version), keys={**floors.keys, **held})
         self._floors.save(floors)
 
-    def _settle_sets(self, floors: Floors) -> Floors:
-        """Likewise for the set's number, when `targets` took a key of the sets' signers away."""
+    def _settle_signers(self, floors: Floors, role: str) -> Floors:
+        """Likewise for the set's number or a counter, when `targets` took a key of its signers away."""
         targets = self._verified().role(Targets.type)
         roles = targets.delegations.roles if targets and targets.delegations else None
-        if targets is None or roles is None or SIG not in roles:
+        if targets is None or roles is None or role not in roles:
             return floors
-        keys = sorted(roles[SIG].keyids)
-        if not set(floors.keys.get(SIG, ())) <= set(keys):
-            reset = Reset(targets.version, SIG, {"number": floors.number})
-            floors = msgspec.structs.replace(floors, number=0, resets=[*floors.resets, reset])
-        return msgspec.structs.replace(floors, keys={**floors.keys, SIG: keys})
+        keys = sorted(roles[role].keyids)
+        if not set(floors.keys.get(role, ())) <= set(keys):
+            was = floors.number if role == SIG else floors.counters.get(role, 0)
+            floors = msgspec.structs.replace(
+                _with_floor(floors, role, 0), resets=[*floors.resets, Reset(targets.version, role, {"number": was})]
+            )
+        return msgspec.structs.replace(floors, keys={**floors.keys, role: keys})
 
     def _hold(self, found: Chain) -> None:
         """Refuse what is below the floors, whatever python-tuf's cache made of it.
@@ -357,6 +372,12 @@ class Trust:
             snapshot=timestamp.snapshot_meta.version,
             time=max(floors.time, told) if believed and told is not None else floors.time,
         )
+
+
+def _with_floor(floors: Floors, role: str, counter: int) -> Floors:
+    if role == SIG:
+        return msgspec.structs.replace(floors, number=counter)
+    return msgspec.structs.replace(floors, counters={**floors.counters, role: counter})
 
 
 def _sane(version: int) -> int:
