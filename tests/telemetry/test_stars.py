@@ -23,6 +23,7 @@ from sekisho.telemetry.events import (
     Flow,
     Gap,
     Health,
+    Job,
     Retro,
     Signatures,
 )
@@ -166,6 +167,16 @@ OUT = Flow(OURS, 40000, OUTSIDE, 25, "TCP")
         (Firmware(at=NOW, state="failed", tier=1, why="disk"), (1, "release_not_taken")),
         (Firmware(at=NOW, state="rejected", tier=1, why="refused"), (1, "release_not_taken")),
         *((Firmware(at=NOW, state=state, tier=3), (0, "")) for state in ("offered", "trial", "succeeded", "status")),
+        (Job(at=NOW, id="J", ver=1, state="REJECTED", why="signature"), (2, "job_forged")),
+        (Job(at=NOW, id="J", ver=9, state="SUCCEEDED", kind="quarantine.release"), (1, "job_released")),
+        *(
+            (Job(at=NOW, id="J", ver=9, state=state, kind="fw.stage"), (1, "job_failed"))
+            for state in ("FAILED", "REVERTED", "TIMED_OUT")
+        ),
+        *(
+            (Job(at=NOW, id="J", ver=2, state=state, kind="fw.stage", why="customer"), (0, ""))
+            for state in ("ACCEPTED", "WAITING", "RUNNING", "SUCCEEDED", "REJECTED", "CANCELED", "EXPIRED")
+        ),
         (Gap(at=NOW, first=1, last=2, count=2, why="spool_full"), (1, "reports_dropped")),
         (Gap(at=NOW, first=1, last=2, count=2, why="damaged"), (2, "findings_lost")),
         (Alert(at=NOW, flow=OUT, function="url_category", action="blocked"), (0, "")),

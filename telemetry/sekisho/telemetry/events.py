@@ -12,6 +12,8 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
+from sekisho.appliance.core import jobs
+
 Outcome = Literal["clean", "blocked", "released_by_policy", "delivered_then_found"]
 Stars = Annotated[int, msgspec.Meta(ge=0, le=3)]
 """Importance: 1 to 3, 0 = nothing people are told of (`telemetry.stars`)."""
@@ -366,6 +368,31 @@ class Firmware(_Told, tag="firmware", frozen=True):
     """Why, for people."""
 
 
+class Job(_Told, tag="job", frozen=True):
+    """How far a job of the operators' has got on this box (`core.jobs`): told at every change, and when asked again."""
+
+    lane: ClassVar[int] = 0
+    id: str = ""
+    """ULID of the job, as signed; of what was not signed by anyone who may, as the broker called it."""
+    ver: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)] = 0
+    """Grows with every change of this job on this box; equal numbers say the same. Of two the greater is the truth."""
+    state: jobs.State = "RECEIVED"
+    kind: str = ""
+    """As `core.jobs.Kind`; empty where the job could not be read."""
+    why: str = ""
+    """Code: what it waits for (customer, window, network, budget, turn), or why it was refused or ended."""
+    step: str = ""
+    """Of the daemon that carries it out, in its words."""
+    pct: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
+    by: str = ""
+    """Who decided here: "local-page", "portal", "button", "job ID"; empty: the job itself."""
+    rollout: str = ""
+    signers: list[str] = []
+    """People who signed it, by name, as this box found them; at most 4."""
+    detail: str = ""
+    """Why, in the box's own words."""
+
+
 Event = (
     Alert
     | FileVerdict
@@ -383,6 +410,7 @@ Event = (
     | Vitals
     | Signatures
     | Firmware
+    | Job
 )
 LANES = 3
 GAP_RUNS = 256

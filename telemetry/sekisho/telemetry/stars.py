@@ -45,7 +45,7 @@ class Reading(NamedTuple):
 class Case(msgspec.Struct, frozen=True):
     """One event as the rows see it. What an event does not have stays empty and fits only rows that do not ask."""
 
-    event: Literal["alert", "policy", "file", "retro", "bypass", "health", "gap", "signatures", "firmware"]
+    event: Literal["alert", "policy", "file", "retro", "bypass", "health", "gap", "signatures", "firmware", "job"]
     flow: Direction = ""
     side: str = ""
     outcome: str = ""

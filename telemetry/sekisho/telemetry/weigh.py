@@ -12,12 +12,25 @@ from typing import Final, assert_never
 import msgspec
 
 from sekisho.telemetry import stars
-from sekisho.telemetry.events import Alert, Bypass, Event, FileVerdict, Firmware, Flow, Gap, Health, Retro, Signatures
+from sekisho.telemetry.events import (
+    Alert,
+    Bypass,
+    Event,
+    FileVerdict,
+    Firmware,
+    Flow,
+    Gap,
+    Health,
+    Job,
+    Retro,
+    Signatures,
+)
 from sekisho.telemetry.inventory import Inventory
 from sekisho.telemetry.stars import Case, Direction, Signature, Verdict
 
 _NOBODY: Final = Inventory(Path("/nonexistent"))
-_Told = Alert | FileVerdict | Retro | Bypass | Health | Gap | Signatures | Firmware
+_Plain = FileVerdict | Retro | Bypass | Health | Gap | Signatures | Firmware | Job
+_Told = Alert | _Plain
 
 
 def weigh(event: Event, inventory: Inventory, signature: Signature | None = None, side: str = "") -> Event:
@@ -54,7 +67,9 @@ def _ours(client: str, server: str, direction: Direction) -> str:
     return server if direction == "in" else client
 
 
-def _case(event: FileVerdict | Retro | Bypass | Health | Gap | Signatures | Firmware, inventory: Inventory) -> Case:
+def _case(
+    event: FileVerdict | Retro | Bypass | Health | Gap | Signatures | Firmware | Job, inventory: Inventory
+) -> Case:
     match event:
         case FileVerdict():
             return Case(
@@ -76,6 +91,8 @@ def _case(event: FileVerdict | Retro | Bypass | Health | Gap | Signatures | Firm
             return Case("signatures", state=event.state, seconds=event.seconds)
         case Firmware():
             return Case("firmware", state=event.state, reason=event.why, tier=str(event.tier))
+        case Job():
+            return Case("job", part=event.kind, state=event.state, reason=event.why)
         case _:
             assert_never(event)
 

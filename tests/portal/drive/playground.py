@@ -58,5 +58,10 @@ def every_kind(at: str) -> list[Event]:
             at=at, stars=1, why_stars="restart_waits", state="staged", counter=7, version="1.4.0", tier=3, running=6,
             slot="A", why="customer", expected_s=42.0, deadline=at,
         ),
+        ev.Job(
+            at=at, stars=1, why_stars="job_failed", id="01JD3Z9V7M2Q4W8X6Y5T3R1P0N", ver=4, state="FAILED",
+            kind="sig.update", why="gate:canary", step="testing", pct=60, signers=["tanaka"],
+            detail="canary: not caught",
+        ),
         ev.Gap(at=at, stars=1, why_stars="reports_dropped", first=1, last=2, count=2, why="cap"),
     ]  # fmt: skip

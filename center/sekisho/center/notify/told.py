@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from sekisho.telemetry.events import Alert, Bypass, Event, FileVerdict, Firmware, Gap, Health, Retro, Signatures
+from sekisho.telemetry.events import Alert, Bypass, Event, FileVerdict, Firmware, Gap, Health, Job, Retro, Signatures
 
 Done = Literal["blocked", "file_blocked", "neutralised", "passed", "released", "found_later", ""]
 """What the box did, in the words of `words`: "blocked" only where bytes were withheld."""
@@ -36,7 +36,7 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that happened at one box."""
 
     code: str
-    """Its kind: alert, policy, file, retro, bypass, health, gap, signatures, firmware."""
+    """Its kind: alert, policy, file, retro, bypass, health, gap, signatures, firmware, job."""
     why: str
     """The rubric's code, which has the words for it (`telemetry.reasons`)."""
     stars: int
@@ -80,6 +80,9 @@ def tell(box: str, event: Event) -> Told | None:
         case Signatures():
             facts = _facts(state=event.state, number=str(event.refused or ""), detail=event.detail)
             return _told(box, event, "signatures", about=event.state, facts=facts)
+        case Job():
+            facts = _facts(part=event.kind, state=event.state, reason=event.why, detail=event.detail)
+            return _told(box, event, "job", about=event.id, facts=facts)
         case Firmware():
             facts = _facts(state=event.state, version=event.version, reason=event.why, detail=event.detail)
             return _told(box, event, "firmware", about=f"{event.counter}/{event.state}", facts=facts)
@@ -165,7 +168,7 @@ def _retro(box: str, event: Retro) -> Told:
 
 def _told(
     box: str,
-    event: Alert | FileVerdict | Bypass | Health | Retro | Gap | Signatures | Firmware,
+    event: Alert | FileVerdict | Bypass | Health | Retro | Gap | Signatures | Firmware | Job,
     code: str,
     *,
     device: str = "",

@@ -28,7 +28,7 @@ EARLY: Final = dt.timedelta(hours=1)
 """A box's clock may be ahead of ours by this much; what is further in the future counts when it was received."""
 UNKNOWN: Final = "weak_sign"
 """Stands for reasons this release does not know, as in every text about them."""
-_OWN: Final = ("bypass", "health", "gap", "signatures", "firmware")
+_OWN: Final = ("bypass", "health", "gap", "signatures", "firmware", "job")
 """What boxes tell about themselves is no detection."""
 _MAC: Final = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
 _HOUR: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:00:00Z")
