@@ -86,7 +86,7 @@ def test_what_is_dropped_at_the_byte_cap_is_declared_and_nothing_else_is_missing
     for _ in range(5):
         world.kill("box")
         time.sleep(world.random.uniform(0.5, 3))
-    world.wait(lambda: world.read() == world.eve.stat().st_size, "the box read all of it", 90)
+    world.wait(lambda: world.unread() == 0, "the box read all of it", 90)
     office.stop()
     world.start("broker")
     _heal(world)
@@ -131,6 +131,7 @@ def _heal(world: World) -> None:
     for place in ("box", "center"):
         world.clock(place, 0)
     world.reconnect()
+    world.wait(lambda: world.unread() == 0, "the box read all of it", 60)
     world.wait(lambda: world.waiting() == 0, "the spool was drained", 150)
 
 

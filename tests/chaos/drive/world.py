@@ -48,7 +48,6 @@ class World:
         self.kills = 0
         self._ns = {"box": f"{name}-box", "center": f"{name}-ctr"}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._lock = threading.Lock()
         self._mischief: dict[str, float] = {}
         self._cables()
         for place in ("box", "center"):
@@ -57,6 +56,7 @@ class World:
         self._clocks = {place: WrongClock(_made(root / f"clock-{place}")) for place in ("box", "center")}
         self.eve = root / "run" / "eve" / "eve.json"
         self.eve.parent.mkdir(parents=True)
+        self.findings = root / "box" / "journal" / "inspect.jsonl"
         self._settings(seed, spool_mb)
 
     def _cables(self) -> None:
@@ -134,6 +134,12 @@ class World:
         process.kill()
         process.wait(10)
 
+    def _revive(self) -> None:
+        """Start again what ended by itself, as `Restart=always` does: on a full disk a daemon ends as it begins."""
+        for name in DAEMONS:
+            if name in self._running and self._running[name].poll() is not None:
+                self.start(name)
+
     def cable(self, *, up: bool) -> None:
         command(["ip", "-n", self._ns["box"], "link", "set", "eth0", "up" if up else "down"])
 
@@ -197,11 +203,24 @@ class World:
         except DeviceFault:
             return -1
 
-    def read(self) -> int:
-        """To which byte of the engine's file the box has taken everything."""
+    def unread(self) -> int:
+        """Bytes of the engine's file and of inspect's journal that are not in the spool: the box takes them up later.
+
+        Only when there are none does an empty spool mean that everything arrived.
+        """
         with closing(sqlite3.connect(f"file:{self.spool_path}?mode=ro", uri=True)) as db:
-            found = db.execute("SELECT offset FROM position WHERE source = ?", (self.eve.name,)).fetchone()
-        return int(found[0]) if found else 0
+            taken = {
+                name: (ino, offset) for name, ino, offset in db.execute("SELECT source, ino, offset FROM position")
+            }
+        left = 0
+        for path in (self.eve, self.findings):
+            # A rolled file goes away when it was read to its end, and only then does the next one begin.
+            for part in (path, path.with_name(path.name + ".1")):
+                with suppress(FileNotFoundError):
+                    found = part.stat()
+                    ino, offset = taken.get(path.name, (0, 0))
+                    left += found.st_size - (offset if ino == found.st_ino else 0)
+        return left
 
     def folded(self) -> int:
         """Alerts that wait on the box to be told as one."""
@@ -233,6 +252,7 @@ class World:
         until = time.monotonic() + timeout_s
         while not fact():
             assert time.monotonic() < until, f"{what} within {timeout_s} s; logs:\n{self.logs()}"
+            self._revive()
             time.sleep(0.1)
 
     def logs(self) -> str:
@@ -261,7 +281,7 @@ class Office(threading.Thread):
         """Alerts of one rule from one device to one peer, which may arrive folded."""
 
     def run(self) -> None:
-        journal = JournalWriter(self._world.root / "box" / "journal" / "inspect.jsonl", roll_bytes=64 << 10)
+        journal = JournalWriter(self._world.findings, roll_bytes=64 << 10)
         with self._world.eve.open("ab", buffering=0) as eve:
             while not self._over.wait(self._pause):
                 lines = []
