@@ -7,10 +7,14 @@ is kept in artifacts/fuzz/TARGET and ends the run with 1; shrunk, it belongs int
 from __future__ import annotations
 
 import argparse
-import subprocess
+import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from targets import Target
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -20,50 +24,57 @@ MAX_INPUT = 16 << 10
 """Bytes of one input: growth shows at this size, and small inputs are tried more often."""
 
 
-def fuzz(name: str, seconds: int) -> int:
-    """0 when `seconds` passed without a finding. Not to be called twice in one process at the same time."""
+def fuzz(name: str, target: Target, seconds: int) -> int:
+    """0 when `seconds` passed without a finding.
+
+    In a process of its own, which need not load and mark what is fuzzed: it has it from this one.
+    """
     kept = ROOT / "artifacts" / "fuzz" / name
     kept.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="sekisho-fuzz-") as found:
-        done = subprocess.run(
-            [sys.executable, str(Path(__file__)), "--one", name, found, f"-max_total_time={seconds}",
-             f"-timeout={INPUT_SECONDS}", f"-rss_limit_mb={MEMORY_MB}", f"-max_len={MAX_INPUT}", "-verbosity=0",
-             f"-artifact_prefix={kept}/", *[str(p) for p in [HERE / "corpus" / name] if p.is_dir()]],
-            cwd=ROOT, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    if done.returncode:
-        told = [line for line in (done.stdout + done.stderr).splitlines() if "Instrumenting" not in line]
-        print("\n".join(told[-40:]))
-    print(f"{name}: {'finding' if done.returncode else 'clean'} after at most {seconds} s", flush=True)
-    return done.returncode
+    with tempfile.TemporaryDirectory(prefix="sekisho-fuzz-") as found, tempfile.TemporaryFile() as said:
+        child = os.fork()
+        if not child:
+            for stream in (1, 2):
+                os.dup2(said.fileno(), stream)
+            _one(target, [
+                found, f"-max_total_time={seconds}", f"-timeout={INPUT_SECONDS}", f"-rss_limit_mb={MEMORY_MB}",
+                f"-max_len={MAX_INPUT}", "-verbosity=0", f"-artifact_prefix={kept}/",
+                *[str(path) for path in [HERE / "corpus" / name] if path.is_dir()],
+            ])  # fmt: skip
+        failed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+        if failed:
+            said.seek(0)
+            print("\n".join(said.read().decode(errors="replace").splitlines()[-40:]))
+    print(f"{name}: {'finding' if failed else 'clean'} after at most {seconds} s", flush=True)
+    return int(failed)
 
 
-def _one(name: str, arguments: list[str]) -> None:
-    """In the child: never returns."""
-    import atheris  # not on every machine, and slow to load
+def _one(target: Target, arguments: list[str]) -> NoReturn:
+    """In the child."""
+    import atheris
 
-    with atheris.instrument_imports(include=["sekisho", "zipfile", "email", "olefile"], enable_loader_override=False):
-        import targets
-    target = targets.TARGETS[name]
-    for number, seed in enumerate(target.seeds):
-        (Path(arguments[0]) / f"seed-{number}").write_bytes(seed)
-    atheris.Setup([sys.argv[0], *arguments], target.run)
-    atheris.Fuzz()
+    try:
+        for number, seed in enumerate(target.seeds):
+            (Path(arguments[0]) / f"seed-{number}").write_bytes(seed)
+        os.chdir(ROOT)
+        atheris.Setup([sys.argv[0], *arguments], target.run)
+        atheris.Fuzz()
+    finally:
+        os._exit(1)  # it ends the process by itself; whatever brought us here is a finding
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["--one"]:
-        _one(sys.argv[2], sys.argv[3:])
     parser = argparse.ArgumentParser()
     parser.add_argument("target", nargs="*")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seconds", type=int)
     options = parser.parse_args()
-    import targets
-
-    names = options.target or list(targets.TARGETS)
     seconds = options.seconds or int(options.minutes * 60)
-    return 1 if sum(1 for name in names if fuzz(name, seconds)) else 0
+    import atheris  # not on every machine, and slow to load
+
+    with atheris.instrument_imports(include=["sekisho", "zipfile", "email", "olefile"], enable_loader_override=False):
+        from targets import TARGETS
+    return 1 if sum(fuzz(name, TARGETS[name], seconds) for name in options.target or TARGETS) else 0
 
 
 if __name__ == "__main__":
