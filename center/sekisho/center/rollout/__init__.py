@@ -1,0 +1,1 @@
+"""Ring by ring: which boxes are asked next, when a rollout goes on, and when it stops by itself."""

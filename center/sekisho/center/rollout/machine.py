@@ -1,0 +1,197 @@
+"""When a ring is asked, when it is over, and when everything stops. Pure: what is seen goes in, decisions come out.
+
+Nothing here is remembered but `Rollout`, so that a centre which starts anew goes on where it was. A ring is over when
+enough of those that tried have the release, nobody is still trying, few were not reached, and it was watched for long
+enough. One box that falls silent while it tries stops everything: a dead box must not look like a slow one. A box
+that was off before it was asked is not silent; for those there are a share and a deadline.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from msgspec.structs import replace
+
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.center.rollout.model import OVER, Decision, Rollout, Rule, Seen, Why
+
+Standing = Literal["unasked", "waiting", "going", "trying", "good", "passed", "bad", "silent", "worse"]
+"""unasked: it was not sent out yet; waiting: no answer yet, or for its customer; going: it fetches and prepares;
+trying: it switches now; good: it has it; passed: it ended without being tried; bad: it failed or went back."""
+BAD: Final = ("bad", "silent", "worse")
+OPEN: Final = ("unasked", "waiting", "going")
+
+DEAF_S: Final = 120.0
+"""Without a look for so long, or a broker heard, nobody's silence is counted from before."""
+SLOT_S: Final = 3600.0
+"""A box that fetches and says nothing for so long leaves its place in its site to another."""
+RELEASE_CAP: Final = 500
+"""Boxes asked in one look."""
+CHANCE: Final = 0.001
+"""If the release were as good as the rule allows, so many failures would come about with this probability at most."""
+
+_ENDS: Final = {
+    "FAILED": "bad", "REVERTED": "bad", "REJECTED": "bad", "TIMED_OUT": "bad",
+    "CANCELED": "passed", "EXPIRED": "passed", "SUPERSEDED": "passed",
+}  # fmt: skip
+_TRYING: Final = ("ACTIVATING", "TRIAL", "REVERTING")
+_READY: Final = ("VERIFIED", "INSTALLING", "STAGED", "ARMED")
+"""Of these the next word is of a switch, which may be the last one if it goes wrong."""
+
+
+def standing(seen: Seen, rollout: Rollout, rule: Rule, now: float) -> Standing:
+    """How the box is to be counted."""
+    if not seen.asked_at:
+        return "unasked"
+    state, step = _newest(seen, rollout.kind)
+    if state in _ENDS:
+        return _ENDS[state]  # type: ignore[return-value]
+    if state == "SUCCEEDED":
+        return "worse" if seen.worse else "good"
+    heard = max(seen.word_at, rollout.hearing_since)
+    if step in _TRYING:
+        return "silent" if now - heard > rule.silent_s else "trying"
+    if state == "RUNNING" and step in _READY and seen.lost_at:
+        return "silent" if now - max(heard, seen.lost_at) > rule.silent_s else "going"
+    return "waiting" if state in ("", "WAITING") else "going"
+
+
+def _newest(seen: Seen, kind: str) -> tuple[str, str]:
+    """State and step, with what the box said of the release itself where it said that later."""
+    match seen.firmware:
+        case "succeeded" | "reverted" | "failed" | "rejected" | "canceled" | "expired":
+            return seen.firmware.upper(), ""
+        case "activating" | "trial":
+            return "RUNNING", seen.firmware.upper()
+        case _:
+            staged = kind == "fw.stage" and seen.state == "SUCCEEDED"  # on its disk, and its customer decides
+            return ("WAITING", "STAGED") if staged else (seen.state, seen.step.upper())
+
+
+def look(was: Rollout, rule: Rule, rings: Sequence[int], boxes: Sequence[Seen], now: float, heard: float) -> Decision:
+    """What follows from how everything is now. `rings`: how many boxes each has; `heard`: when the broker was, last."""
+    if was.state in OVER:
+        return Decision(rollout=was)
+    deaf = now - heard > DEAF_S
+    gone = not was.hearing_since or now - was.looked_at > DEAF_S
+    passed = 0.0 if deaf or gone else now - was.looked_at
+    hearing = 0.0 if deaf else now if gone else was.hearing_since
+    rollout = replace(was, looked_at=now, hearing_since=hearing, began=was.began or now)
+    if deaf:
+        return Decision(rollout=rollout)
+    standings = [(one, standing(one, rollout, rule, now)) for one in boxes]
+    if was.state in ("running", "paused"):
+        if halt := _harm(rollout, rule, rings, standings):
+            return Decision(rollout=halt, withdraw=True, told=["halt"])
+    if was.state != "running":
+        return Decision(rollout=rollout)
+    return _advance(rollout, rule, rings, standings, now, passed)
+
+
+def _harm(
+    rollout: Rollout, rule: Rule, rings: Sequence[int], standings: Sequence[tuple[Seen, Standing]]
+) -> Rollout | None:
+    """The halted rollout where a ring that was asked says so."""
+    for number, size in enumerate(rings):
+        of = [(seen, how) for seen, how in standings if seen.ring == number]
+        bad = [(seen, how) for seen, how in of if how in BAD and not seen.forgiven]
+        if not bad:
+            continue
+        counts = Counter(how for _, how in bad)
+        answered = len(bad) + sum(how == "good" for _, how in of)
+        early = len(bad) > 1 and _tail(len(bad), answered, rule.bad) < CHANCE
+        if counts["silent"] or early or len(bad) >= rule.bad * size:
+            why: Why = "silent" if counts["silent"] else "bad" if counts["bad"] else "worse"
+            first = next(seen for seen, how in bad if how == why)
+            return _halted(rollout, why, number, first, len(bad), size)
+    return None
+
+
+def _halted(rollout: Rollout, why: Why, ring: int, first: Seen, number: int, size: int) -> Rollout:
+    detail = first.worse if why == "worse" else first.why
+    return replace(
+        rollout, state="halted", why=why, why_ring=ring, why_box=first.box, why_number=number, why_of=size,
+        why_detail=detail,
+    )  # fmt: skip
+
+
+def _advance(
+    rollout: Rollout, rule: Rule, rings: Sequence[int], standings: Sequence[tuple[Seen, Standing]], now: float,
+    passed: float,
+) -> Decision:  # fmt: skip
+    of = [(seen, how) for seen, how in standings if seen.ring == rollout.ring]
+    counts = Counter(how for seen, how in of if not seen.forgiven)
+    open_ = sum(counts[how] for how in OPEN)
+    late = now - rollout.began >= rule.deadline_s
+    if late and open_ > rule.absent_late * len(of):
+        first = next(seen for seen, how in of if how in OPEN)
+        return Decision(
+            rollout=_halted(rollout, "absent", rollout.ring, first, open_, len(of)), withdraw=True, told=["halt"]
+        )
+    enough = counts["good"] >= max(1, math.ceil(rule.good * (counts["good"] + sum(counts[how] for how in BAD))))
+    few = open_ <= (rule.absent_late if late else rule.absent) * len(of)
+    told: list[str] = []
+    if enough and few and not counts["trying"]:
+        if not rollout.soaked_s:
+            told.append("soak")
+        soaked = rollout.soaked_s + max(passed, 1e-6)
+        if soaked >= rule.soak_s:
+            if rollout.ring + 1 >= len(rings):
+                return Decision(rollout=replace(rollout, state="done", soaked_s=soaked), told=["done"])
+            following = replace(rollout, ring=rollout.ring + 1, began=now, soaked_s=0.0)
+            return Decision(rollout=following, release=_next(following, rule, standings, now), told=["ring"])
+        rollout = replace(rollout, soaked_s=soaked)
+    return Decision(rollout=rollout, release=_next(rollout, rule, standings, now), told=told)
+
+
+def _next(rollout: Rollout, rule: Rule, standings: Sequence[tuple[Seen, Standing]], now: float) -> list[str]:
+    """Whom to ask now: who is connected, as many of one site as may fetch at one time."""
+    fetching = Counter(seen.site for seen, how in standings if seen.site and _fetches(seen, how, now))
+    chosen: list[str] = []
+    for seen, how in standings:
+        if how != "unasked" or seen.ring > rollout.ring or not seen.connected:
+            continue
+        if seen.site and fetching[seen.site] >= rule.per_site:
+            continue
+        fetching[seen.site] += 1
+        chosen.append(seen.box)
+        if len(chosen) == RELEASE_CAP:
+            break
+    return chosen
+
+
+def _fetches(seen: Seen, how: Standing, now: float) -> bool:
+    """Whether it may be using its line for this."""
+    if how not in ("waiting", "going") or now - max(seen.asked_at, seen.word_at) > SLOT_S:
+        return False
+    return seen.state != "WAITING" and seen.step.upper() not in _READY and seen.firmware in ("", "offered", "downloading")
+
+
+def wish(was: Rollout, what: Literal["pause", "resume", "halt", "cancel"], now: float) -> Decision:
+    """What somebody says, where it can be done now.
+
+    Raises:
+        RejectedInput: it cannot: the rollout is over, or it is so already.
+
+    """
+    able = {"pause": ("running",), "resume": ("paused", "halted"), "halt": ("running", "paused")}
+    if was.state not in able.get(what, ("running", "paused", "halted")):
+        raise RejectedInput(f"A rollout that is {was.state} cannot be told to {what}.", "See: sekisho center rollout status")
+    match what:
+        case "pause":
+            return Decision(rollout=replace(was, state="paused"))
+        case "resume":
+            fresh = replace(was, state="running", began=now, why="", why_box="", why_number=0, why_of=0, why_detail="")
+            return Decision(rollout=fresh)
+        case "halt":
+            return Decision(rollout=replace(was, state="halted", why="hand", why_ring=was.ring), withdraw=True)
+        case "cancel":
+            return Decision(rollout=replace(was, state="canceled"), withdraw=True)
+
+
+def _tail(bad: int, answered: int, share: float) -> float:
+    """Probability of `bad` or more among `answered`, each with probability `share`."""
+    return 1.0 - sum(math.comb(answered, n) * share**n * (1 - share) ** (answered - n) for n in range(bad))
