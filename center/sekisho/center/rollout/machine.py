@@ -194,4 +194,11 @@ def wish(was: Rollout, what: Literal["pause", "resume", "halt", "cancel"], now: 
 
 def _tail(bad: int, answered: int, share: float) -> float:
     """Probability of `bad` or more among `answered`, each with probability `share`."""
-    return 1.0 - sum(math.comb(answered, n) * share**n * (1 - share) ** (answered - n) for n in range(bad))
+    if share >= 1:
+        return 1.0
+    logs = (
+        math.lgamma(answered + 1) - math.lgamma(n + 1) - math.lgamma(answered - n + 1)
+        + n * math.log(share) + (answered - n) * math.log1p(-share)
+        for n in range(bad)
+    )  # fmt: skip
+    return 1.0 - sum(map(math.exp, logs))
