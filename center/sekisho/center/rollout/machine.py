@@ -33,6 +33,8 @@ RELEASE_CAP: Final = 500
 CHANCE: Final = 0.001
 """If the release were as good as the rule allows, so many failures would come about with this probability at most."""
 
+_BEGUN_S: Final = 1e-6
+"""Of a soak that begins with this look."""
 _ENDS: Final = {
     "FAILED": "bad", "REVERTED": "bad", "REJECTED": "bad", "TIMED_OUT": "bad",
     "CANCELED": "passed", "EXPIRED": "passed", "SUPERSEDED": "passed",
@@ -137,7 +139,7 @@ def _advance(
     if enough and few and not counts["trying"]:
         if not rollout.soaked_s:
             told.append("soak")
-        soaked = rollout.soaked_s + max(passed, 1e-6)
+        soaked = rollout.soaked_s + passed if rollout.soaked_s else _BEGUN_S
         if soaked >= rule.soak_s:
             if rollout.ring + 1 >= len(rings):
                 return Decision(rollout=replace(rollout, state="done", soaked_s=soaked), told=["done"])
@@ -167,7 +169,9 @@ def _fetches(seen: Seen, how: Standing, now: float) -> bool:
     """Whether it may be using its line for this."""
     if how not in ("waiting", "going") or now - max(seen.asked_at, seen.word_at) > SLOT_S:
         return False
-    return seen.state != "WAITING" and seen.step.upper() not in _READY and seen.firmware in ("", "offered", "downloading")
+    return (
+        seen.state != "WAITING" and seen.step.upper() not in _READY and seen.firmware in ("", "offered", "downloading")
+    )
 
 
 def wish(was: Rollout, what: Literal["pause", "resume", "halt", "cancel"], now: float) -> Decision:
@@ -179,7 +183,9 @@ def wish(was: Rollout, what: Literal["pause", "resume", "halt", "cancel"], now: 
     """
     able = {"pause": ("running",), "resume": ("paused", "halted"), "halt": ("running", "paused")}
     if was.state not in able.get(what, ("running", "paused", "halted")):
-        raise RejectedInput(f"A rollout that is {was.state} cannot be told to {what}.", "See: sekisho center rollout status")
+        raise RejectedInput(
+            f"A rollout that is {was.state} cannot be told to {what}.", "See: sekisho center rollout status"
+        )
     match what:
         case "pause":
             return Decision(rollout=replace(was, state="paused"))

@@ -11,12 +11,12 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from sekisho.appliance.core.errors import RejectedInput
-from sekisho.appliance.core.jobs import BOXES_CAP, LIFE_S, TWO_PEOPLE, Job, Kind, Limits, When
+from sekisho.appliance.core.jobs import BOXES_CAP, LIFE_S, TWO_PEOPLE, Job, Kind, When
 from sekisho.center.rollout.model import About, Paper, Plan, Rule
 
 FIRST: Final = 3
@@ -112,19 +112,13 @@ def plan(
         raise RejectedInput(f"A job lives at most {LIFE_S // 86_400} days.")
     if kind in TWO_PEOPLE or kind in ("fw.cancel", "job.cancel", "support.open", "support.close"):
         raise RejectedInput(f"Jobs of kind {kind} are not sent in rings.", "Send it to the boxes it is for.")
-    fresh, papers = iter(ids), []
-    limits = Limits()
+    fresh = iter(ids)
+    papers = []
     for number, ring in enumerate(of):
         for start in range(0, len(ring), BOXES_CAP):
-            boxes = list(ring[start : start + BOXES_CAP])
-            times = {"nbf": now, "exp": now + life_s}
-            job = Job(
-                id=next(fresh), boxes=boxes, kind=kind, args=args, when=when or When(), limits=limits, rollout=id_,
-                **times,
-            )  # fmt: skip
-            cancel = Job(
-                id=next(fresh), boxes=boxes, kind="job.cancel", args={"job": job.id}, rollout=id_, **times
-            )  # fmt: skip
+            common: dict[str, Any] = {"boxes": list(ring[start : start + BOXES_CAP]), "nbf": now, "exp": now + life_s}
+            job = Job(id=next(fresh), kind=kind, args=args, when=when or When(), rollout=id_, **common)
+            cancel = Job(id=next(fresh), kind="job.cancel", args={"job": job.id}, rollout=id_, **common)
             papers.append(Paper(ring=number, job=job, cancel=cancel))
     return Plan(id=id_, kind=kind, about=about, rule=rule, papers=papers)
 

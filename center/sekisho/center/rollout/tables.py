@@ -59,8 +59,6 @@ ROLLOUT_NOTE: Final = sa.Table(
     sa.Column("saved", sa.LargeBinary, nullable=False, doc="rollout.model.Rollout as JSON, as it was then"),
     sa.Column("mailed", sa.Boolean, nullable=False, doc="whether the staff need not be told any more"),
     sa.Index("rollout_note_by_rollout", "rollout", "id"),
-    sa.Index(
-        "rollout_note_unmailed", "id", sqlite_where=sa.text("mailed = 0"), postgresql_where=sa.text("NOT mailed")
-    ),
+    sa.Index("rollout_note_unmailed", "id", sqlite_where=sa.text("mailed = 0"), postgresql_where=sa.text("NOT mailed")),
     sqlite_autoincrement=True,
 )

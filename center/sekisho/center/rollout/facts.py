@@ -1,0 +1,62 @@
+"""What the centre knows now of the boxes of a rollout: made from its tables, by its own clock."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import sqlalchemy as sa
+
+from sekisho.center.rollout.model import Seen
+from sekisho.center.rollout.sending import Sender, Word
+from sekisho.center.rollout.tables import ROLLOUT_BOX, ROLLOUT_JOB
+from sekisho.center.store import BOX
+from sekisho.center.views.firmware import RELEASE
+
+_NONE = Word("", "", "", "")
+
+
+def seen(db: sa.Connection, rollout: sa.Row[Any], sender: Sender) -> list[Seen]:
+    """Every box of it, in the order in which they are asked."""
+    words = {
+        job: sender.words(db, job)
+        for job in db.scalars(sa.select(ROLLOUT_JOB.c.job).where(ROLLOUT_JOB.c.rollout == rollout.id))
+    }
+    return [_seen(row, words[row.job].get(row.box, _NONE)) for row in db.execute(_rows(rollout))]
+
+
+def _rows(rollout: sa.Row[Any]) -> sa.Select[Any]:
+    of, told = ROLLOUT_BOX, RELEASE
+    same = (told.c.tenant == of.c.tenant, told.c.box == of.c.box, told.c.counter == rollout.counter)
+    fresh = told.c.received_at >= rollout.at  # what it said of the release before it was asked is another attempt's
+    joined = of.outerjoin(BOX, sa.and_(BOX.c.box == of.c.box, BOX.c.tenant == of.c.tenant))
+    joined = joined.outerjoin(told, sa.and_(*same, fresh))
+    columns = [of.c[name] for name in ("box", "ring", "job", "site", "asked_at", "worse", "forgiven")]
+    said = [BOX.c.state.label("link"), BOX.c.changed_at.label("link_at"), told.c.state.label("firmware"), told.c.why]
+    query = sa.select(*columns, *said, told.c.received_at.label("firmware_at")).select_from(joined)
+    return query.where(of.c.rollout == rollout.id).order_by(of.c.place)
+
+
+def _seen(row: sa.Row[Any], word: Word) -> Seen:
+    firmware_later = bool(row.firmware) and (row.firmware_at or "") >= word.received_at
+    connected = row.link == "on"
+    return Seen(
+        box=row.box,
+        ring=row.ring,
+        site=row.site,
+        asked_at=row.asked_at,
+        state=word.state,
+        step=word.step,
+        why=(row.why or word.why) if firmware_later else word.why,
+        word_at=max(seconds(word.received_at), seconds(row.firmware_at or "")),
+        firmware=row.firmware if firmware_later else "",
+        connected=connected,
+        lost_at=0.0 if connected else seconds(row.link_at or "") or 1.0,
+        worse=row.worse,
+        forgiven=bool(row.forgiven),
+    )
+
+
+def seconds(text: str) -> float:
+    """Unix seconds of a time of the centre's; 0 for none."""
+    return dt.datetime.fromisoformat(text).timestamp() if text else 0.0

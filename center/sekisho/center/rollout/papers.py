@@ -1,0 +1,160 @@
+"""The file between planning, signing off line and starting: read, signed, checked. No database in here."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
+from sekisho.appliance.core import jobs
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.appliance.core.fsio import write_atomic
+from sekisho.appliance.core.jobs import Envelope, Job
+from sekisho.center.rollout.model import About, Plan
+
+PLAN_CAP: Final = 64 << 20
+RELEASE_CAP: Final = 256 << 10
+KEY_CAP: Final = 16 << 10
+_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def ulids() -> Iterator[str]:
+    """New identifiers, each of which sorts by the time at which it was made."""
+    while True:
+        number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+        yield "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def read(path: Path) -> Plan:
+    """The plan in a file.
+
+    Raises:
+        RejectedInput: it is none, or larger than its cap.
+        DeviceFault: it cannot be read.
+
+    """
+    try:
+        return msgspec.json.decode(_bytes(path, PLAN_CAP), type=Plan)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as err:
+        raise RejectedInput(f"{path} is no rollout's plan: {err}.") from err
+
+
+def write(path: Path, plan: Plan) -> None:
+    """Put the plan into a file.
+
+    Raises:
+        DeviceFault: it cannot be written.
+
+    """
+    try:
+        write_atomic(path, msgspec.json.encode(plan) + b"\n", 0o644)
+    except OSError as err:
+        raise DeviceFault(f"Cannot write {path}: {err.strerror}.") from err
+
+
+def release(path: Path) -> About:
+    """What `release.json` says of the release.
+
+    Raises:
+        RejectedInput: it is none.
+        DeviceFault: it cannot be read.
+
+    """
+    try:
+        return msgspec.json.decode(_bytes(path, RELEASE_CAP), type=About)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as err:
+        raise RejectedInput(f"{path} is no release's description: {err}.") from err
+
+
+def key(path: Path) -> bytes:
+    """An operator's private key, raw: from a PEM file (PKCS #8, ed25519, without password) or its 32 bytes.
+
+    Raises:
+        RejectedInput: it is none of these.
+        DeviceFault: it cannot be read.
+
+    """
+    data = _bytes(path, KEY_CAP)
+    if len(data) == 32:
+        return data
+    try:
+        found = load_pem_private_key(data, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as err:
+        raise RejectedInput(f"{path} is no private key without a password.") from err
+    if not isinstance(found, Ed25519PrivateKey):
+        raise RejectedInput(f"{path} is no ed25519 key.")
+    return found.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+
+
+def sign(plan: Plan, name: str, secret: bytes) -> Plan:
+    """The plan with this operator's signature under every job, beside those that are there."""
+    papers = [
+        msgspec.structs.replace(
+            one,
+            envelope=_signed(one.job, one.envelope, name, secret),
+            cancel_envelope=_signed(one.cancel, one.cancel_envelope, name, secret),
+        )
+        for one in plan.papers
+    ]
+    return msgspec.structs.replace(plan, papers=papers)
+
+
+def _signed(job: Job, there: bytes, name: str, secret: bytes) -> bytes:
+    made = msgspec.json.decode(jobs.sealed(job, [(name, secret)]), type=Envelope)
+    before = [one for one in _opened(there).signatures if one.keyid != name] if there else []
+    if before and _opened(there).payload != made.payload:
+        raise RejectedInput("Somebody signed another job than the one that stands beside it.", "Plan it anew.")
+    return msgspec.json.encode(msgspec.structs.replace(made, signatures=[*before, *made.signatures]))
+
+
+def check(plan: Plan) -> None:
+    """Refuse a plan that is not signed whole, or in which what was signed is not what stands beside it.
+
+    Whether those who signed may do so is the boxes' to judge: they have the list of operators, not the centre.
+
+    Raises:
+        RejectedInput: that.
+
+    """
+    for one in plan.papers:
+        for job, envelope in ((one.job, one.envelope), (one.cancel, one.cancel_envelope)):
+            if not envelope:
+                raise RejectedInput("The plan is not signed.", "Sign it: sekisho center rollout sign --key FILE PLAN")
+            if len(envelope) > jobs.ENVELOPE_CAP:
+                raise RejectedInput(f"The job {job.id} is larger than its cap.")
+            try:
+                inside = msgspec.json.decode(_opened(envelope).payload, type=Job)
+            except (msgspec.MsgspecError, ValueError, RecursionError) as err:
+                raise RejectedInput(f"The job {job.id} cannot be read: {err}.") from err
+            if inside != job:
+                raise RejectedInput(f"The signed job {job.id} is not the one of the plan.", "Plan and sign it anew.")
+        if one.job.rollout != plan.id or one.job.kind != plan.kind or one.cancel.args != {"job": one.job.id}:
+            raise RejectedInput(f"The job {one.job.id} is not of this rollout.", "Plan and sign it anew.")
+    boxes = [box for ring in plan.rings for box in ring]
+    if len(set(boxes)) < len(boxes) or not all(plan.rings):
+        raise RejectedInput("A ring of the plan is empty, or a box is in two.", "Plan and sign it anew.")
+
+
+def _opened(envelope: bytes) -> Envelope:
+    try:
+        return msgspec.json.decode(envelope, type=Envelope)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as err:
+        raise RejectedInput(f"A signed job of the plan cannot be read: {err}.") from err
+
+
+def _bytes(path: Path, cap: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(cap + 1)
+    except OSError as err:
+        raise DeviceFault(f"Cannot read {path}: {err.strerror}.") from err
+    if len(data) > cap:
+        raise RejectedInput(f"{path} is larger than {cap >> 10} KiB.")
+    return data

@@ -1,0 +1,147 @@
+"""One look at every rollout that is not over, and what somebody says of one: each is one transaction, or nothing.
+
+What is seen is read first, beside everybody who writes; the decision is written only over the state it was made from.
+So a kill at any moment leaves a rollout as it was before or after one decision, and what goes out with a decision
+(`Sender`) is in the same transaction: nothing is asked twice and nothing is forgotten.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+import msgspec
+import sqlalchemy as sa
+
+from sekisho.appliance.core import utc
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.center import pulse
+from sekisho.center.database import Database
+from sekisho.center.rollout import facts, machine, worse
+from sekisho.center.rollout.model import OVER, Decision, Rollout, Rule, Seen
+from sekisho.center.rollout.sending import Sender
+from sekisho.center.rollout.tables import ROLLOUT, ROLLOUT_BOX, ROLLOUT_JOB, ROLLOUT_NOTE
+
+Wish = Literal["pause", "resume", "halt", "cancel"]
+WISHES: Final[tuple[Wish, ...]] = ("pause", "resume", "halt", "cancel")
+ACTIVE_CAP: Final = 50
+"""Rollouts that go on at one time."""
+
+log = logging.getLogger("sekisho.center.rollout")
+
+
+def step(database: Database, sender: Sender, now: Callable[[], float] = time.time) -> int:
+    """Look at each once; how many go on.
+
+    Raises:
+        DeviceFault: the database refused; what was decided before is kept.
+
+    """
+    with database.reading() as db:
+        active = list(db.scalars(sa.select(ROLLOUT.c.id).where(ROLLOUT.c.state.not_in(OVER)).limit(ACTIVE_CAP)))
+    for id_ in active:
+        _look(database, sender, id_, now())
+    return len(active)
+
+
+def _look(database: Database, sender: Sender, id_: str, now: float) -> None:
+    with database.reading() as db:
+        row = load(db, id_)
+        seen = facts.seen(db, row, sender)
+        was, rule = saved(row), msgspec.json.decode(row.rule, type=Rule)
+        heard = facts.seconds(pulse.heard(db))
+        signs = worse.found(db, row, was, seen, now) if worse.is_due(was, now) else {}
+    seen = [msgspec.structs.replace(one, worse=signs[one.box]) if one.box in signs else one for one in seen]
+    sizes = msgspec.json.decode(row.sizes, type=list[int])
+    decision = machine.look(was, rule, sizes, seen, now, heard)
+    with database.transaction() as db:
+        if load(db, id_, for_update=True).saved != row.saved:
+            return  # somebody paused it, or looked, meanwhile: the next look sees that
+        for box, what in signs.items():
+            db.execute(_box(id_, box).values(worse=what))
+        carry_out(db, sender, decision, now, by="")
+    for what in decision.told:
+        log.info("rollout %s: %s %s", id_, what, decision.rollout.why)
+
+
+def say(db: sa.Connection, sender: Sender, id_: str, what: Wish, by: str, now: float) -> Rollout:
+    """Pause, resume, halt or cancel it, in the caller's transaction; how it is then.
+
+    Raises:
+        RejectedInput: there is none of this name, or it is not in a state in which that can be.
+
+    """
+    row = load(db, id_, for_update=True)
+    decision = machine.wish(saved(row), what, now)
+    if what == "resume":
+        rule = msgspec.json.decode(row.rule, type=Rule)
+        known = [one.box for one in facts.seen(db, row, sender) if _is_bad(one, saved(row), rule, now)]
+        for box in known:
+            db.execute(_box(id_, box).values(forgiven=True))
+    carry_out(db, sender, msgspec.structs.replace(decision, told=[what]), now, by)
+    return decision.rollout
+
+
+def _is_bad(seen: Seen, rollout: Rollout, rule: Rule, now: float) -> bool:
+    return machine.standing(seen, rollout, rule, now) in machine.BAD
+
+
+def carry_out(db: sa.Connection, sender: Sender, decision: Decision, now: float, by: str) -> None:
+    """Write a decision, and do what it says."""
+    id_, document = decision.rollout.id, msgspec.json.encode(decision.rollout)
+    db.execute(ROLLOUT.update().where(ROLLOUT.c.id == id_).values(state=decision.rollout.state, saved=document))
+    if decision.release:
+        jobs: dict[str, list[str]] = {}
+        of = (ROLLOUT_BOX.c.rollout == id_, ROLLOUT_BOX.c.box.in_(decision.release))
+        for box, job in db.execute(sa.select(ROLLOUT_BOX.c.box, ROLLOUT_BOX.c.job).where(*of)):
+            jobs.setdefault(job, []).append(box)
+        for job, boxes in jobs.items():
+            sender.release(db, job, boxes)
+        db.execute(ROLLOUT_BOX.update().where(*of).values(asked_at=now))
+    if decision.withdraw:
+        _withdraw(db, sender, id_)
+    for what in decision.told:
+        note(db, decision.rollout, what, by)
+
+
+def _withdraw(db: sa.Connection, sender: Sender, id_: str) -> None:
+    """Hold what no box has answered, and send the rest the job that cancels it; boxes that ended do nothing then."""
+    for row in db.execute(sa.select(ROLLOUT_JOB).where(ROLLOUT_JOB.c.rollout == id_)).all():
+        of = (ROLLOUT_BOX.c.rollout == id_, ROLLOUT_BOX.c.job == row.job, ROLLOUT_BOX.c.asked_at > 0)
+        asked = set(db.scalars(sa.select(ROLLOUT_BOX.c.box).where(*of)))
+        held = asked & set(sender.withhold(db, row.job))
+        if held:
+            db.execute(ROLLOUT_BOX.update().where(*of, ROLLOUT_BOX.c.box.in_(held)).values(asked_at=0.0))
+        if asked:
+            sender.release(db, row.cancel, sorted(asked))
+
+
+def note(db: sa.Connection, rollout: Rollout, what: str, by: str) -> None:
+    """Keep what happened. The staff is mailed of what it did not do itself."""
+    mailed = not (what == "halt" and not by)
+    values = {"rollout": rollout.id, "at": utc.now(), "what": what, "by": by, "saved": msgspec.json.encode(rollout)}
+    db.execute(ROLLOUT_NOTE.insert().values(mailed=mailed, **values))
+
+
+def load(db: sa.Connection, id_: str, *, for_update: bool = False) -> sa.Row[Any]:
+    """The rollout's row.
+
+    Raises:
+        RejectedInput: there is none of this name.
+
+    """
+    query = sa.select(ROLLOUT).where(ROLLOUT.c.id == id_)
+    row = db.execute(query.with_for_update() if for_update else query).first()
+    if row is None:
+        raise RejectedInput(f"There is no rollout {id_[:40]!r}.", "See: sekisho center rollout status")
+    return row
+
+
+def saved(row: sa.Row[Any]) -> Rollout:
+    return msgspec.json.decode(row.saved, type=Rollout)
+
+
+def _box(id_: str, box: str) -> sa.Update:
+    return ROLLOUT_BOX.update().where(ROLLOUT_BOX.c.rollout == id_, ROLLOUT_BOX.c.box == box)
