@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sekisho.appliance import meter
 from sekisho.appliance.coverage import GROUP, STOPPED, Account, Away, Hour, Moment, State, Tally, events, split
 from sekisho.appliance.covering import load_hours, load_state
-from sekisho.appliance.handed import Handed, Shed, Sheds, asked, taken
+from sekisho.appliance.handed import Alive, Handed, Shed, Sheds, asked, crossed, taken
 from sekisho.appliance.meter import WAYS, Reading, plan
 from sekisho.appliance.watchdog import Queue
 from sekisho.telemetry.events import Coverage, Share
@@ -77,23 +77,60 @@ def test_what_the_gate_let_go_unlooked_at_was_not_inspected_whoever_else_was_the
     assert tally(account) == Tally(inspected=50, bypassed=expected)
 
 
+def test_what_was_asked_of_an_inspector_that_had_ended_was_not_shed_by_a_full_queue() -> None:
+    account = begun()
+    ways = reading(engine=1000, both=1000, gate=1000, opaque=1000, sealed=1000)
+    account.read(ways, at(60), HERE, Away("absent"), Shed(engine=0.1, engine_left=0.2))
+    assert tally(account) == Tally(
+        inspected=1400 + 1000, opaque=1700, bypassed={"engine_overload": 300, "engine_absent": 600}
+    )
+
+
+def handed(asked: int, taken: int, meanwhile: int = 0) -> Handed:
+    return Handed(asked, taken, taken + meanwhile)
+
+
 def test_sheds_are_what_lies_between_asking_and_taking() -> None:
     sheds = Sheds()
-    followed = [Handed(1000, 990), Handed(2000, 1985), Handed(12_000, 6000), Handed(13_000, 7010), Handed(14_000, 8000)]
-    assert [sheds.handle(now) for now in followed] == [0, 0, pytest.approx(0.599, abs=0.001), 0, 0]
-    assert sheds.handle(Handed(20_000, 100)) == 0, "the engine's queue began anew"
-    assert sheds.handle(Handed(30, 5000)) == 0, "the rules were loaded afresh"
+    followed = [handed(1000, 1000), handed(2000, 1995), handed(12_000, 6000), handed(13_000, 7000)]
+    assert [sheds.handle(now) for now in followed] == [0, 0.005, pytest.approx(0.5995), 0]
+    assert sheds.handle(handed(20_000, 100)) == 0, "the engine's queue began anew"
+    assert sheds.handle(handed(30, 5000)) == 0, "the rules were loaded afresh"
     sheds.forget()
-    assert sheds.handle(Handed(50_000, 5000)) == 0, "it was away, which is said already"
+    assert sheds.handle(handed(50_000, 5000)) == 0, "it was away, which is said already"
 
 
-@given(st.lists(st.tuples(st.integers(0, 10**5), st.integers(0, 10**5)), max_size=30))
-def test_small_sheds_add_up_and_none_is_more_than_what_was_asked(steps: list[tuple[int, int]]) -> None:
+def test_what_came_while_the_counts_were_read_was_not_shed() -> None:
+    """A busy machine takes half a second to read the rules, and a thousand packets come meanwhile."""
+    sheds = Sheds()
+    followed = [handed(5000, 4000, 1000), handed(9000, 9000, 10), handed(14_500, 13_500, 1000), handed(15_000, 14_100)]
+    assert [sheds.handle(now) for now in followed] == [0, 0, 0, 0]
+    assert sheds.handle(handed(20_000, 18_000)) == pytest.approx(1000 / 5000), "since the first, what is certain"
+
+
+def test_what_an_inspector_missed_when_it_had_ended_is_told_apart_from_what_it_shed_before() -> None:
+    sheds = Sheds()
+    sheds.handle(handed(1000, 1000))
+    assert sheds.end(1500, Alive(1300, 7000), 7260) == (0, 0.4), "200 of 500, and 260 frames had come since"
+    sheds.forget()
+    sheds.handle(handed(2000, 0))
+    assert sheds.end(4000, Alive(500, 9000), 9100) == (0.7, 0.05), "its queue had overflowed while it was there"
+    sheds.forget()
+    sheds.handle(handed(4000, 0))
+    sheds.handle(handed(5000, 1000))
+    assert sheds.end(5010, Alive(990, 9900), 9950) == (0, 1), "the last reading saw it later than the watchdog"
+    sheds.forget()
+    assert sheds.end(9000, Alive(0, 0), 10**6) == (0, 0), "it was away before"
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**5), st.integers(0, 10**5), st.integers(0, 10**5)), max_size=30))
+def test_small_sheds_add_up_and_none_is_more_than_what_was_asked(steps: list[tuple[int, int, int]]) -> None:
     sheds, offers, took = Sheds(), 0, 0
-    for offered, lost in steps:
+    for offered, lost, meanwhile in steps:
         offers += offered
         took += max(0, offered - lost)
-        assert 0 <= sheds.handle(Handed(offers, took)) <= 1
+        assert 0 <= sheds.handle(handed(offers, took, meanwhile)) <= 1
+        assert all(0 <= part <= 1 for part in sheds.end(offers + lost, Alive(took, took), took + offered))
 
 
 def test_the_counts_are_found_in_the_tools_words() -> None:
@@ -104,6 +141,13 @@ def test_the_counts_are_found_in_the_tools_words() -> None:
 """
     queues = {0: Queue(0, 6), 1: Queue(0, 1), 64: Queue(1, 2)}
     assert (asked(rules), taken(queues)) == ((8, 3), (7, 2))
+
+
+def test_the_frames_of_both_ports_are_added_and_a_port_that_is_gone_has_none(tmp_path: Path) -> None:
+    for port, frames in (("eth-lan", 40), ("eth-wan", 2)):
+        (tmp_path / port / "statistics").mkdir(parents=True)
+        (tmp_path / port / "statistics" / "rx_packets").write_text(f"{frames}\n")
+    assert crossed("eth-lan", "eth-wan", "eth-gone", root=tmp_path) == 42
 
 
 def test_only_what_is_new_since_the_last_reading_is_entered() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
@@ -44,19 +44,22 @@ print(*sent)
 """
 FLOODED = 11000
 FLOOD_UDP = f"""
-import socket, sys
+import os, signal, socket, sys
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-print("ready", flush=True)
-sys.stdin.readline()
 sock.connect(("10.77.0.1", 9))
-send, body = sock.send, bytes(100)
-for _ in range({FLOODED}):
-    try:
-        send(body)
-    except ConnectionRefusedError:
-        send(body)
-print("sent", flush=True)
+send, body, engine = sock.send, bytes(100), int(sys.argv[1])
+os.setpriority(os.PRIO_PROCESS, 0, -20)
+os.kill(engine, signal.SIGSTOP)
+try:
+    for _ in range({FLOODED}):
+        try:
+            send(body)
+        except ConnectionRefusedError:
+            send(body)
+finally:
+    os.kill(engine, signal.SIGCONT)
 """
+"""Quicker than the watchdog calls an engine hung, also on a busy machine: what waits for nobody takes 0.15 s."""
 SEND_FRAMES = """
 import socket
 sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
@@ -146,7 +149,7 @@ def test_every_kind_of_traffic_is_counted_in_its_class_and_the_sum_is_the_ports(
             lab.run("lan", command, check=False)
             step.done()
             print(kind, *command[:1], step.ports, step.all)
-            assert step.ports > 700_000
+            assert step.ports > 200_000
             assert step.summed == pytest.approx(step.ports, rel=0.01, abs=2000), (command, step.all, step.ports)
             assert step.client.get(kind, 0) == pytest.approx(step.ports, rel=0.02, abs=4000), (command, step.all)
     whole.done()
@@ -177,34 +180,52 @@ def bypasses(lab: Lab) -> dict[str, tuple[float, float]]:
     return {e["reason"]: (datetime.fromisoformat(e["at"]).timestamp(), e["seconds"]) for e in ended}
 
 
+def noted(lab: Lab, reason: str) -> float:
+    """When (wall clock) the account took down that the engine is away for `reason`, waiting for it."""
+    path = load(lab.lay.box_settings).state / "coverage" / "now.json"
+    read: list[float] = []
+
+    def look() -> bool:
+        state = msgspec.json.decode(path.read_bytes(), type=State)
+        read.append(time.time() - time.monotonic() + state.boot_mono)
+        return state.away.engine == reason
+
+    lab.wait(look, f"the account does not say {reason or 'that the engine is back'}", 60)
+    return read[-1]
+
+
 @pytest.mark.parametrize(("reason", "by"), [("hung", signal.SIGSTOP), ("absent", signal.SIGKILL)])
 def test_what_passes_while_the_engine_is_away_is_said(lab: Lab, reason: str, by: signal.Signals) -> None:
     lab.wait(lab.inspecting, "the box does not inspect", 60)
+    noted(lab, "")
     whole = Measured(lab)
     sender = lab.popen("lan", [sys.executable, "-c", SEND_UDP, str(SENDING_S), "9"])
     try:
-        engine = lab.pid("suricata")
+        engine, gone = lab.pid("suricata"), time.time()
         os.kill(engine, by)
-        lab.wait(lambda: not lab.inspecting(), "nobody notices")
+        began = noted(lab, reason)
         if reason == "hung":
             lab.wait(lambda: Measured(lab).off_s - whole.off_s > 3, "no time goes by")
             os.kill(engine, signal.SIGCONT)
         lab.wait(lab.inspecting, "the box does not inspect again", 60)
         lab.wait(lambda: reason in bypasses(lab), "the bypass is not reported")
+        ended = noted(lab, "")
         sent = [float(word) for word in sender.communicate(timeout=2 * SENDING_S)[0].split()]
     finally:
         sender.kill()
         sender.wait()
     whole.done()
     end, seconds = bypasses(lab)[reason]
-    uninspected = FRAME * sum(end - seconds <= at <= end for at in sent)
-    late = FRAME * sum(min(abs(at - end), abs(at - end + seconds)) <= WATCHDOG_S for at in sent)
-    waiting = FRAME * sum(-1 <= at - end + seconds < 0 for at in sent) * (reason == "hung")
-    print(reason, whole.ports, whole.all, whole.off_s, seconds, uninspected, late, waiting)
+    told = whole.client[f"engine_{reason}"]
+    # A hung engine looks at what its queue holds, when it works again. One that ended has seen nothing since, and when
+    # it was last seen at its queue nothing was missing.
+    least = FRAME * sum((began if reason == "hung" else gone) <= at <= end for at in sent)
+    most = FRAME * sum((end - seconds if reason == "hung" else gone) - 1 <= at <= ended for at in sent)
+    print(reason, whole.ports, whole.all, whole.off_s, seconds, least, told, most, began - gone, ended - end)
     assert whole.summed == pytest.approx(whole.ports, rel=0.01)
-    assert whole.off_s == pytest.approx(seconds, abs=WATCHDOG_S)
-    # What waited in the hung engine's queue leaves it before anyone can know that it works again.
-    assert 0.98 * uninspected - late <= whole.client[f"engine_{reason}"] <= 1.02 * uninspected + late + waiting
+    assert whole.off_s == pytest.approx(ended - began, abs=WATCHDOG_S)
+    assert seconds == pytest.approx(end - gone, abs=1)
+    assert 0.98 * least <= told <= 1.02 * most
     assert set(whole.all) <= {"inspected", "unseen", "opaque", f"engine_{reason}"}
 
 
@@ -225,21 +246,7 @@ def overflow(lab: Lab) -> tuple[Measured, int]:
     """Stop the engine while more arrives than its queue holds: what was measured, how many were shed."""
     restart_engine(lab)
     whole, before = Measured(lab), taken(lab)
-    flood = subprocess.Popen(
-        lab.inside("lan", [sys.executable, "-c", FLOOD_UDP]), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    engine = lab.pid("suricata")
-    assert flood.stdin is not None and flood.stdout is not None
-    try:
-        assert flood.stdout.readline() == b"ready\n"
-        os.kill(engine, signal.SIGSTOP)
-        flood.stdin.write(b"go\n")
-        flood.stdin.flush()
-        assert flood.stdout.readline() == b"sent\n"
-    finally:
-        os.kill(engine, signal.SIGCONT)
-        flood.kill()
-        flood.wait()
+    lab.run("lan", [sys.executable, "-c", FLOOD_UDP, str(lab.pid("suricata"))], check=True)
     return whole, FLOODED - (taken(lab) - before)
 
 

@@ -6,7 +6,8 @@ tallies; at the turn of the hour the tallies become events. `Covering` (in `cove
 What the ways of `meter` count as: let go after its handshake, or sealed from the start = opaque; handed to inspectors
 that were there = inspected; handed to one that was away, shed by its full queue, or let go by it for its size or for
 lack of memory = bypassed, with the reason; handed to nobody = unseen. A doubtful byte counts as the worse of the two:
-between the last reading and a start of the daemon an inspector that is away at either end was away all the time.
+between the last reading and a start of the daemon an inspector that is away at either end was away all the time, and
+what was handed to one since it was last seen there passed when it had ended.
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ class Away(msgspec.Struct, frozen=True):
         return self.engine or self.gate
 
 
+HERE: Final = Away()
+
+
 class Tally(msgspec.Struct, omit_defaults=True):
     """Bytes of one device in one hour."""
 
@@ -73,8 +77,8 @@ class Tally(msgspec.Struct, omit_defaults=True):
     def total(self) -> int:
         return self.inspected + self.opaque + self.unseen + sum(self.bypassed.values())
 
-    def add(self, way: str, octets: int, away: Away, shed: Shed = NONE_SHED) -> None:
-        """Enter bytes that went one way while `away` held and `shed` was shed."""
+    def add(self, way: str, octets: int, away: Away, shed: Shed = NONE_SHED, now: Away = HERE) -> None:
+        """Enter bytes that went one way while `away` held and `shed` was shed, until `now` was noticed."""
         if why := _LET_GO.get(way):
             self._bypass(why, octets)
         elif away.engine and way in _ENGINE_WAYS:
@@ -82,18 +86,27 @@ class Tally(msgspec.Struct, omit_defaults=True):
         elif away.gate and way in _GATE_WAYS:
             self._bypass(f"gate_{away.gate}", octets)
         elif way in _SEEN_WAYS:
-            by_engine = round(octets * shed.engine) if way in _ENGINE_WAYS else 0
-            by_gate = round((octets - by_engine) * shed.gate) if way in _GATE_WAYS else 0
-            self._bypass("engine_overload", by_engine)
-            self._bypass("gate_overload", by_gate)
+            seen = octets
+            if way in _ENGINE_WAYS:
+                seen -= self._missed("engine", octets, shed.engine, shed.engine_left, now.engine)
+            if way in _GATE_WAYS:
+                seen -= self._missed("gate", seen, shed.gate, shed.gate_left, now.gate)
             if way == "sealed":
-                self.opaque += octets - by_engine
+                self.opaque += seen
             else:
-                self.inspected += octets - by_engine - by_gate
+                self.inspected += seen
         elif way == "opaque":
             self.opaque += octets
         else:
             self.unseen += octets
+
+    def _missed(self, part: str, octets: int, shed: float, left: float, why: str) -> int:
+        """What an inspector that is said to be there never saw: its queue was full, or it had ended by then."""
+        by_queue = round(octets * shed)
+        after_end = min(octets - by_queue, round(octets * left))
+        self._bypass(f"{part}_overload", by_queue)
+        self._bypass(f"{part}_{why}", after_end)
+        return by_queue + after_end
 
     def _bypass(self, why: str, octets: int) -> None:
         if octets:
@@ -173,7 +186,7 @@ class Account:
         new.pop(RIDERS, None)
         for way, devices in new.items():
             for mac, octets in devices.items():
-                self._tally(mac).add(way, octets, since, shed)
+                self._tally(mac).add(way, octets, since, shed, now)
         state.reading, state.boot_mono, state.away = reading, at.mono, now
         if at.hour != state.hour.hour:
             self._turn(at)

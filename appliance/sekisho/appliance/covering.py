@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -25,7 +25,7 @@ from sekisho.appliance.core.errors import DeviceFault
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.settings import Settings
 from sekisho.appliance.coverage import Account, Away, Hour, Moment, State
-from sekisho.appliance.handed import Shed, Sheds
+from sekisho.appliance.handed import Alive, Handed, Shed, Sheds
 from sekisho.appliance.watchdog import Queue
 from sekisho.telemetry.events import Event, Health
 
@@ -48,6 +48,14 @@ def moment() -> Moment:
     return Moment(datetime.now(UTC), time.monotonic())
 
 
+class Change(NamedTuple):
+    """What inspects from now on, and how each inspector was last seen at its queue."""
+
+    away: Away
+    engine: Alive
+    gate: Alive
+
+
 class Covering:
     """`note` is called by the watchdog's thread, `run` is a thread of the daemon."""
 
@@ -55,42 +63,47 @@ class Covering:
         self._settings = settings
         self._folder = folder_of(settings)
         self._report = report
-        self._changes: queue.Queue[Away] = queue.Queue(MAX_CHANGES)
+        self._changes: queue.Queue[Change] = queue.Queue(MAX_CHANGES)
         self._noted: Away | None = None
+        self._crossed = 0
+        self._alive = (Alive(), Alive())
         self._account: Account | None = None
         self._ill = ""
-        self._engine_sheds, self._gate_sheds = Sheds(), Sheds()
-        self._engine_took = self._gate_took = 0
+        self._sheds = (Sheds(), Sheds())
 
     def note(self, away: Away, queues: Mapping[int, Queue]) -> None:
         """Say what inspects now, and what its queues have taken; never waits."""
+        # With its program a queue's count is gone: how it was last seen is told with the change. The frames are those
+        # of the look before: none that came after these queues were read is missing in what came since.
+        crossed, self._crossed = self._crossed, self._crossed_now()
         engine, gate = handed.taken(queues)
-        # With its program a queue's count is gone: the last one seen is kept for the reading that follows.
-        self._engine_took = self._engine_took if away.engine else engine
-        self._gate_took = self._gate_took if away.gate else gate
+        self._alive = (
+            self._alive[0] if away.engine else Alive(engine, crossed),
+            self._alive[1] if away.gate else Alive(gate, crossed),
+        )
         if away == self._noted:
             return
         try:
-            self._changes.put_nowait(away)
+            self._changes.put_nowait(Change(away, *self._alive))
         except queue.Full:
             return  # asked again at the next look
         self._noted = away
 
     def run(self, stop: threading.Event) -> None:
         """Account until `stop`; without counters nothing is said, and that is reported once."""
-        away = None
-        while away is None and not stop.is_set():
-            away = self._next_change(stop)  # the watchdog's first look
-        if away is None:
+        change = None
+        while change is None and not stop.is_set():
+            change = self._next_change(stop)  # the watchdog's first look
+        if change is None:
             return
-        self._try_read(away, away)
+        self._try_read(change.away, change)
         while not stop.is_set():
-            change = self._next_change(stop) or away
+            away = change.away
+            change = self._next_change(stop) or change
             self._try_read(away, change)
-            away = change
-        self._try_read(away, away, stopped=True)
+        self._try_read(change.away, change, stopped=True)
 
-    def _next_change(self, stop: threading.Event) -> Away | None:
+    def _next_change(self, stop: threading.Event) -> Change | None:
         until = time.monotonic() + min(READ_S, _to_the_hour(moment()))
         while not stop.is_set() and (left := until - time.monotonic()) > 0:
             try:
@@ -99,7 +112,7 @@ class Covering:
                 continue
         return None
 
-    def _try_read(self, since: Away, now: Away, *, stopped: bool = False) -> None:
+    def _try_read(self, since: Away, now: Change, *, stopped: bool = False) -> None:
         try:
             self._read(since, now, stopped)
             self._ill = ""
@@ -109,29 +122,28 @@ class Covering:
                 log.warning("%s", err)
                 self._report(Health(at=utc.now(), part="coverage", state="failed", detail=str(err)[:200]))
 
-    def _read(self, since: Away, now: Away, stopped: bool) -> None:
+    def _read(self, since: Away, now: Change, stopped: bool) -> None:
         bridge = self._settings.bridge
         meter.install(bridge.lan, bridge.wan, meter.own_addresses(bridge.name, bridge.lan, bridge.wan))
         reading, at = meter.read(), moment()
         if self._account is None:
             saved = load_state(self._folder)
-            begun = Account.begin(reading, at, now) if saved is None else Account.resume(saved, reading, at, now)
+            away = now.away
+            begun = Account.begin(reading, at, away) if saved is None else Account.resume(saved, reading, at, away)
             self._account = begun
         else:
-            self._account.read(reading, at, since, now, self._shed(since, now))
+            self._account.read(reading, at, since, now.away, self._shed(since, now))
         self._keep(self._account, stopped)
 
-    def _shed(self, since: Away, now: Away) -> Shed:
+    def _shed(self, since: Away, now: Change) -> Shed:
         engine, gate = handed.read()
-        if since.engine:
-            self._engine_sheds.forget()
-        elif now.engine:
-            engine = engine._replace(taken=self._engine_took)
-        if since.gate:
-            self._gate_sheds.forget()
-        elif now.gate:
-            gate = gate._replace(taken=self._gate_took)
-        return Shed(self._engine_sheds.handle(engine), self._gate_sheds.handle(gate))
+        crossed = self._crossed_now()
+        by_engine, engine_left = _follow(self._sheds[0], engine, since.engine, now.away.engine, now.engine, crossed)
+        by_gate, gate_left = _follow(self._sheds[1], gate, since.gate, now.away.gate, now.gate, crossed)
+        return Shed(by_engine, by_gate, engine_left, gate_left)
+
+    def _crossed_now(self) -> int:
+        return handed.crossed(self._settings.bridge.lan, self._settings.bridge.wan)
 
     def _keep(self, account: Account, stopped: bool) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -155,6 +167,15 @@ class Covering:
     def _forget_old(self) -> None:
         for path in sorted(self._folder.glob("2*.json"))[:-KEEP_HOURS]:
             path.unlink(missing_ok=True)
+
+
+def _follow(sheds: Sheds, found: Handed, since: str, now: str, alive: Alive, crossed: int) -> tuple[float, float]:
+    """The parts that one inspector's full queue shed, and that came when it had ended."""
+    if since:
+        sheds.forget()
+    elif now.endswith("absent"):
+        return sheds.end(found.asked, alive, crossed)
+    return sheds.handle(found), 0.0
 
 
 def _to_the_hour(at: Moment) -> float:
