@@ -89,6 +89,21 @@ def test_an_acknowledgement_in_between_does_not_take_the_cut_from_the_daemon() -
         assert gate.gate.cut(flow, direction) > 0
 
 
+def test_an_acknowledgement_with_which_the_engine_knows_it_is_about_what_waits_the_other_way() -> None:
+    """After a change of protocol the engine reads the response with whatever comes next."""
+    with dry() as gate:
+        talk = Talk(gate)
+        talk.to_server(0, GET)
+        data = HEAD + bytes(500)
+        waits = talk.to_client(0, data, ack=len(GET))
+        talk.kind |= MARK
+        next_one = talk.to_server(len(GET))
+        assert gate.passed(next_one) and not gate.verdicts[next_one].mark & marks.REFUSE
+        note = the_note(gate)
+        assert gate.held(waits) and note.dir == TO_CLIENT
+        assert gate.gate.cut(note.flow, note.dir) == len(data), "it is withheld, and can be told so"
+
+
 def test_while_the_daemon_is_busy_nothing_of_it_goes_on() -> None:
     with dry() as gate:
         talk = Talk(gate)

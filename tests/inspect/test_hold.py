@@ -355,6 +355,13 @@ def test_a_stream_that_turned_out_to_be_another_protocol_is_read_as_that() -> No
         play(ScanDone(3, Result(3)), Release(FLOW, TO_SERVER, 50, 0), Done(3))
 
 
+def test_what_is_found_to_travel_mixed_on_its_way_is_gathered_from_then_on() -> None:
+    """A server that sends its first bytes last is first looked at when much is there already."""
+    with Playbook(HoldEngine()) as play:
+        play(note(Kind.FRAME), stream(1))
+        play(ScanDone(1, Result(1, app="http2")), Gather(FLOW), Done(1))
+
+
 def test_a_stream_joined_in_its_middle_is_read_by_nobody_and_looked_at_whole() -> None:
     with Playbook(HoldEngine()) as play:
         play(note(Kind.PAUSE, joined=True), stream(1, app=""))

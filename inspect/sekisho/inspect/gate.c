@@ -1516,13 +1516,22 @@ static int sent_beyond(struct gate *g, const struct packet *p) {
     return beyond;
 }
 
+/* Whether this packet can hold the end of a file. */
+static int carries(const struct flow *f, const struct packet *p) {
+    return tail_held(f, p->dir) && (p->plen || p->flags & FIN);
+}
+
 /* The engine knows the file that this packet completes by its hash. It is held with what waits of it, until the daemon
- * has cut the flow; what cannot be held (the flow passes, or it repeats) keeps its mark, and the last line withholds it. */
+ * has cut the flow; what cannot be held (the flow passes, or it repeats) keeps its mark, and the last line withholds it.
+ * After a change of protocol the engine reads what came before with the next packet, be it an acknowledgement: that one
+ * is about what waits the other way. */
 static void known_file(struct gate *g, struct flow *f, const struct packet *p) {
+    uint32_t dir = carries(f, p) ? p->dir : !p->dir;
     f->known = 1;
-    f->dir[p->dir].checking = 1;
-    data_packet(g, f, p);
-    note(g, f, p->dir, GATE_KNOWN);
+    f->dir[dir].checking = 1;
+    if (dir == p->dir) data_packet(g, f, p);
+    else let_go(g, p);
+    note(g, f, dir, GATE_KNOWN);
 }
 
 static void handle(struct gate *g, struct packet *p) {
@@ -1577,7 +1586,7 @@ static void handle(struct gate *g, struct packet *p) {
     }
     if (p->mark & MARK_REFUSE && !(p->flags & RST)) {
         int known = (p->mark >> MARK_WHY_SHIFT & 15) == GATE_PAGE_KNOWN && f->kind & MARK_FILES;
-        if (known && tail_held(f, p->dir) && (p->plen || p->flags & FIN)) known_file(g, f, p);
+        if (known && (carries(f, p) || (!f->known && f->dir[!p->dir].head))) known_file(g, f, p);
         else if (f->known) let_go(g, p); /* an acknowledgement of what came before: the daemon's cut follows */
         else refuse(g, f, p);
         return;

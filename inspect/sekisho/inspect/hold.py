@@ -676,7 +676,8 @@ class HoldEngine:
             case.placed.add(piece.start)
             return [Assemble(case.token, case.flow, case.dir, piece, bool(piece.ranged))]
         if case.on_its_way:
-            return [*([Expect(case.flow, case.dir, case.base + result.end)] if result.end else []), *self._close(case)]
+            expected = [Expect(case.flow, case.dir, case.base + result.end)] if result.end else []
+            return [*mixed, *expected, *self._close(case)]
         commands = mixed
         if case.meta.app in MIXED and case.dir == TO_CLIENT:
             self._grown(case, result)
