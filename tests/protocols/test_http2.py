@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -128,6 +129,7 @@ def test_a_clean_file_arrives_whole_and_its_malicious_twin_never(
 
 def test_a_connection_that_is_upgraded_is_looked_at_like_any_other(lab: Lab, tmp_path: Path) -> None:
     before = len(blocked(lab))
+    bad = {hashlib.sha256(data).hexdigest() for name, data in MIXED.items() if name.startswith("bad")}
     for number in range(4):
         for kind in ("clean", "bad"):
             out = tmp_path / f"{kind}-{number}"
@@ -141,7 +143,8 @@ def test_a_connection_that_is_upgraded_is_looked_at_like_any_other(lab: Lab, tmp
                 assert content(out) == MIXED[out.name]
             else:
                 assert told["exitcode"] != 0 and EICAR not in content(out), told
-    lab.wait(lambda: len(blocked(lab)) == before + 4, "the centre was not told", 20)
+    # One that failed was refused as well, if it came so far.
+    lab.wait(lambda: {event.sha256 for event in blocked(lab)[before:]} == bad, "the centre was not told", 20)
 
 
 def test_many_streams_on_one_connection_all_arrive(lab: Lab, tmp_path: Path) -> None:
@@ -167,13 +170,24 @@ def test_the_second_request_on_a_connection_is_looked_at_too(lab: Lab, tmp_path:
     lab.wait(lambda: len(blocked(lab)) == before + 1, "the centre was not told", 20)
 
 
+def upload(lab: Lab, tmp: Path, file: Path) -> dict[str, object]:
+    """What curl tells of it. This one (7.88) sends a part twice when it is taken slowly, without the box as well, and
+    ends well with the 400 that a server has for such a request: nothing was uploaded then.
+    """
+    how = ["--http2-prior-knowledge", "--data-binary", f"@{file}", "-o", "answer"]
+    for _ in range(8):
+        (told,) = curl(lab, tmp, *how, f"http://{SERVER4}:{NGINX_PORT}/upload")
+        if told["http_code"] != 400:
+            break
+    return told
+
+
 @pytest.mark.parametrize("size", ["1k", "300k"])
 def test_a_malicious_upload_never_ends(lab: Lab, tmp_path: Path, size: str) -> None:
     kept = {path.name for path in lab.lay.uploads.iterdir()}
     for kind, data in (("clean", clean(SIZES[size])), ("bad", malicious(SIZES[size]))):
         (tmp_path / kind).write_bytes(data)
-        url = f"http://{SERVER4}:{NGINX_PORT}/upload"
-        (told,) = curl(lab, tmp_path, "--http2-prior-knowledge", "--data-binary", f"@{tmp_path / kind}", "-o", "x", url)
+        told = upload(lab, tmp_path, tmp_path / kind)
         assert (told["exitcode"] == 0) == (kind == "clean"), told
     new = [path.read_bytes() for path in lab.lay.uploads.iterdir() if path.name not in kept]
     assert new == [clean(SIZES[size])]
