@@ -1,0 +1,254 @@
+"""Joins the machine to its journal and its effects: saves before it acts, acts, brings the outcome back as an event.
+
+Two threads: the caller's, in which `turn` looks once a second, and one for what takes long (network, disk, switching).
+Only the first touches the machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+
+from sekisho.appliance.core import utc
+from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput, SekishoError
+from sekisho.appliance.core.journal import JournalWriter
+from sekisho.appliance.core.settings import Settings
+from sekisho.firmware.keeper import facts, journal
+from sekisho.firmware.keeper.journal import Attempt, Journal, Place, State
+from sekisho.firmware.keeper.machine import Machine
+from sekisho.firmware.published import Release
+from sekisho.telemetry import events
+
+LOOK_S: Final = 1.0
+TAIL_BYTES: Final = 256 << 10
+
+log = logging.getLogger(__name__)
+
+
+class OverBudget(RejectedInput):
+    """The download would cost more than the job allows."""
+
+
+class Work(Protocol):
+    """What `effects.Effects` does on the real box. Each may be repeated: what is done already is done."""
+
+    def refresh(self) -> facts.Found: ...
+
+    def fetch(self, release: Release, max_bytes: int) -> facts.Fetched: ...
+
+    def install(self, release: Release) -> facts.Installed: ...
+
+    def measure(self) -> facts.Measured: ...
+
+    def switch(self, to: Place, counter: int) -> facts.Switched: ...
+
+    def mark_next(self, place: Place) -> facts.Marked: ...
+
+    def start_anew(self) -> None: ...
+
+    def keep(self, attempt: Attempt) -> facts.Kept: ...
+
+    def go_back(self, attempt: Attempt) -> facts.WentBack: ...
+
+    def report(self, number: int, attempt: Attempt) -> None: ...
+
+    def discard(self, counter: int, keep: tuple[Place, ...]) -> None: ...
+
+
+class Keeper:
+    """The box's own software, kept. `clock` is monotonic, `wall` gives unix seconds, `look` what is seen now."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        work: Work,
+        look: Callable[[Attempt | None], facts.Looked],
+        started: facts.Started,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        spread: Callable[[float], float] = lambda most: random.uniform(0, most),  # noqa: S311 - no secret
+        threaded: bool = True,
+    ) -> None:
+        """Take up where the last one ended.
+
+        Raises:
+            DeviceFault: the disk refuses the journal.
+
+        """
+        self._work, self._look = work, look
+        self._clock, self._wall, self._threaded = clock, wall, threaded
+        self._path = settings.firmware_state / "keeper.json"
+        try:
+            settings.firmware_state.mkdir(mode=0o750, parents=True, exist_ok=True)
+        except OSError as err:
+            raise DeviceFault(f"{settings.firmware_state}: {err.strerror}.") from err
+        wanted = settings.firmware
+        self._saved = journal.load(self._path)
+        self.machine = Machine(
+            self._saved, trial_s=wanted.trial_s, steady_s=wanted.steady_s, grace_s=wanted.grace_h * 3600, spread=spread
+        )
+        self._writer = JournalWriter(settings.journals / "firmware.jsonl")
+        self._outcomes: queue.SimpleQueue[facts.Event] = queue.SimpleQueue()
+        self._pending: list[facts.Command] = []
+        self.last = ""
+        """What became of the last thing that was tried, for people."""
+        self._drop_told()
+        self._handle(started)
+
+    @property
+    def journal(self) -> Journal:
+        return self.machine.journal
+
+    def put(self, event: facts.Event) -> None:
+        """From any thread: what happened elsewhere."""
+        self._outcomes.put(event)
+
+    def turn(self, wait_s: float = 0.0) -> None:
+        """Everything that is due now, after waiting at most `wait_s` for something to happen.
+
+        Raises:
+            DeviceFault: the journal cannot be written. Nothing is begun until it can.
+
+        """
+        self._retry()
+        with suppress(queue.Empty):
+            self._handle(self._outcomes.get(timeout=wait_s) if wait_s else self._outcomes.get_nowait())
+            while True:
+                self._handle(self._outcomes.get_nowait())
+        self._handle(self._look(self.journal.attempt))
+
+    def close(self) -> None:
+        self._writer.close()
+
+    # Acting
+
+    def _handle(self, event: facts.Event) -> None:
+        if isinstance(event, facts.Failed):
+            log.log(logging.INFO if event.kind == "peer" else logging.WARNING, "%s: %s", event.state, event.why)
+            self.last = event.why
+        wall = self._wall()
+        self._pending += self.machine.handle(event, self._clock(), wall, utc.of_unix(wall))
+        self._retry()
+
+    def _retry(self) -> None:
+        """Save, tell, act: in this order, each only when the one before is done; but going back waits for no disk."""
+        try:
+            self._save()
+            self._tell()
+        except DeviceFault:
+            attempt = self.journal.attempt
+            if attempt is not None and attempt.state is State.REVERTING:
+                self._act()
+            raise
+        self._act()
+
+    def _act(self) -> None:
+        while self._pending:
+            self._carry_out(self._pending.pop(0))
+
+    def _save(self) -> None:
+        if self.machine.journal is self._saved:
+            return
+        try:
+            if self.machine.journal != self._saved:
+                journal.save(self._path, self.machine.journal)
+        except OSError as err:
+            raise DeviceFault(
+                f"Cannot write {self._path}: {err.strerror}.", "Free space on the data partition."
+            ) from err
+        self._saved = self.machine.journal
+
+    def _tell(self) -> None:
+        if not self.journal.untold:
+            return
+        for event in self.journal.untold:
+            self._writer.append(msgspec.json.encode(event))
+            log.info("%s %d %s %s", event.state, event.counter, event.why, event.detail)
+            self.machine.spoken(event)
+        self._save()
+
+    def _drop_told(self) -> None:
+        """What was written before the journal could say so."""
+        told = list(_tail(self._writer.path))
+        for event in self.journal.untold:
+            if event in told:
+                self.machine.spoken(event)
+
+    def _carry_out(self, command: facts.Command) -> None:
+        work = self._work
+        match command:
+            case facts.Refresh():
+                self._begin(State.OFFERED, work.refresh)
+            case facts.Fetch(release, max_bytes):
+                self._begin(State.DOWNLOADING, lambda: work.fetch(release, max_bytes))
+            case facts.Install(release):
+                self._begin(State.INSTALLING, lambda: work.install(release))
+            case facts.Measure():
+                self._begin(State.ARMED, work.measure)
+            case facts.Switch(to, counter):
+                self._begin(State.ACTIVATING, lambda: work.switch(to, counter))
+            case facts.MarkNext(place):
+                self._begin(State.ACTIVATING, lambda: work.mark_next(place))
+            case facts.StartAnew():
+                self._begin(State.ACTIVATING, work.start_anew)
+            case facts.Keep(attempt):
+                self._begin(State.TRIAL, lambda: work.keep(attempt))
+            case facts.GoBack(attempt):
+                self._begin(State.REVERTING, lambda: work.go_back(attempt))
+            case facts.Report(number, attempt):
+                with _complaining():
+                    work.report(number, attempt)
+            case facts.Discard(counter, keep):
+                with _complaining():
+                    work.discard(counter, keep)
+
+    def _begin(self, state: State, work: Callable[[], facts.Event | None]) -> None:
+        if self._threaded:
+            threading.Thread(target=self._now, args=(state, work), name=str(state), daemon=True).start()
+        else:
+            self._now(state, work)
+
+    def _now(self, state: State, work: Callable[[], facts.Event | None]) -> None:
+        try:
+            outcome = work()
+            if outcome is not None:
+                self.put(outcome)
+        except OverBudget as err:
+            self.put(facts.Failed(state, "refused", str(err), "budget"))
+        except RejectedInput as err:
+            self.put(facts.Failed(state, "refused", str(err)))
+        except PeerError as err:
+            self.put(facts.Failed(state, "peer", str(err)))
+        except (SekishoError, OSError) as err:
+            self.put(facts.Failed(state, "fault", str(err)))
+        except Exception as err:  # the boundary: nothing a release makes a library raise ends the keeper
+            log.exception("%s failed", state)
+            self.put(facts.Failed(state, "fault", f"{type(err).__name__}: {err}"))
+
+
+class _complaining(suppress):
+    """What is only tidiness, or is done again at the next start, stops nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(SekishoError, OSError)
+
+
+def _tail(path: Path) -> Iterator[events.Firmware]:
+    for one in (path.with_name(path.name + ".1"), path):
+        with suppress(OSError), one.open("rb") as source:
+            source.seek(max(0, one.stat().st_size - TAIL_BYTES))
+            for line in source:
+                with suppress(msgspec.MsgspecError):
+                    event = events.decode(line)
+                    if isinstance(event, events.Firmware):
+                        yield event

@@ -1,0 +1,8 @@
+"""What tests of the box's own software need around them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "drive"))

@@ -1,0 +1,125 @@
+"""Killed before, in the middle of and after every side effect of every state, once and for ever, by a signal or by the
+power: the box runs a whole release at every instant, the attempt comes to one end, and that is told once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+from firmware_world import World
+
+from sekisho.firmware.keeper import facts
+from sekisho.firmware.keeper.journal import Choice, Journal, State
+
+Scene = Callable[[World], None]
+CUSTOMER = Choice(by="local-page", until=0.0)
+ONCE = ("fetch", "install", "measure", "switch", "mark", "restart", "keep")
+"""Repeated only after a death in the middle of it."""
+
+
+def good(world: World) -> None:
+    pass
+
+
+def sick(world: World) -> None:
+    world.sick = True
+
+
+def dead(world: World) -> None:
+    world.dead = True
+
+
+EXPECTED: dict[Scene, str] = {good: "succeeded", sick: "reverted", dead: "reverted"}
+SCENES = list(EXPECTED)
+
+
+def over(journal: Journal) -> bool:
+    return journal.attempt is None and journal.last is not None
+
+
+def play(world: World) -> World:
+    """Stage, choose, and let it come to its end; what must hold at every instant is looked at in every second."""
+    for _ in range(9000):
+        world.step()
+        if world.keeper is None:
+            continue
+        journal, attempt = world.keeper.journal, world.keeper.journal.attempt
+        assert world.where() in ("", "6", "7-aa", "7"), "a whole release runs"
+        if attempt is None and journal.last is None:
+            world.keeper.put(facts.Asked(counter=7, by="job 01"))  # who asks does so until it is answered
+        elif attempt is not None and attempt.state is State.STAGED and attempt.choice is None:
+            assert not world.activations, "nobody chose yet"
+            world.keeper.put(facts.Chosen(7, CUSTOMER))
+        if over(journal) and not journal.untold:
+            for _ in range(3):
+                world.step()
+            return world
+    raise AssertionError(f"no end: {world.visited[-9:]} {world.journal}")
+
+
+LIVES = [*itertools.product(SCENES, (1, 3), (False, True))]
+
+
+def lives(patch: pytest.MonkeyPatch, scene: Scene, tier: int, power: bool, for_ever: bool) -> Iterator[World]:
+    """One life for every point at which it can die."""
+    whole = World(patch, tier=tier)
+    scene(whole)
+    play(whole)
+    assert whole.ends() == [EXPECTED[scene]]
+    for number in range(whole.points):
+        world = World(patch, tier=tier, die_at=number, power=power, for_ever=for_ever)
+        scene(world)
+        play(world)
+        yield world
+
+
+def check(world: World) -> None:
+    where = (world.die_at, world.cursed, world.visited[-9:])
+    ends = [event for event in world.told() if event.state in world.ends()]
+    assert len(ends) == 1, (where, ends)
+    assert ends[0].running == (7 if world.new() else 6), ("what is told to run does", where, ends)
+    assert ends[0].state != "succeeded" or world.new(), where
+    assert ends[0].state != "reverted" or not world.new(), where
+    assert all(choice == CUSTOMER for choice in world.activations), "only what was chosen is activated"
+    if world.tier > 1:
+        assert world.slots["A"] == "system 6", "the release before can be started still"
+    if ends[0].state == "reverted":
+        assert world.reports, "why it went back is on the disk"
+    for effect in ONCE:
+        assert world.done[effect] <= 1 + world.deaths, (where, world.done)
+
+
+@pytest.mark.parametrize(("scene", "tier", "power"), LIVES)
+def test_whenever_it_dies_the_attempt_comes_to_its_right_end_and_that_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, scene: Scene, tier: int, power: bool
+) -> None:
+    for world in lives(monkeypatch, scene, tier, power, for_ever=False):
+        assert world.deaths == 1
+        check(world)
+        if not power:
+            assert world.ends() == [EXPECTED[scene]], world.die_at
+
+
+@pytest.mark.parametrize(("scene", "tier", "power"), LIVES)
+def test_what_dies_at_one_point_for_ever_is_given_up_and_the_release_before_can_be_started(
+    monkeypatch: pytest.MonkeyPatch, scene: Scene, tier: int, power: bool
+) -> None:
+    for world in lives(monkeypatch, scene, tier, power, for_ever=True):
+        check(world)
+
+
+def test_there_are_more_than_three_hundred_states_to_die_in(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    states = set()
+    for scene, tier in itertools.product(SCENES, (1, 3)):
+        world = World(monkeypatch, tier=tier)
+        scene(world)
+        play(world)
+        states |= {(scene.__name__, tier, number, point) for number, point in enumerate(world.visited)}
+    lived = len(states) * 4  # by a signal or the power, once or for ever
+    with capsys.disabled():
+        print(f"\n{len(states)} states, {lived} lives")
+    assert len(states) >= 300
