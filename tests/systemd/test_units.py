@@ -16,10 +16,14 @@ TASKS = sorted(path for path in FOLDER.glob("*.service") if path.with_suffix(".t
 ERRANDS = sorted(path for path in FOLDER.glob("*.service") if path.with_suffix(".path").exists())
 """What root does at another one's wish, once and with what is left of its powers."""
 SERVICES = sorted(set(FOLDER.glob("*.service")) - set(TASKS) - set(ERRANDS))
-DAEMONS = {path.parent.name: f"sekisho.{path.parent.name}.daemon" for path in ROOT.glob("*/sekisho/*/daemon.py")} | {
-    f"center-{path.parent.name}": f"sekisho.center.{path.parent.name}"
-    for path in ROOT.glob("center/sekisho/center/*/__main__.py")
-}
+DAEMONS = (
+    {path.parent.name: f"sekisho.{path.parent.name}.daemon" for path in ROOT.glob("*/sekisho/*/daemon.py")}
+    | {"jobs": "sekisho.portal_agent.jobs.daemon"}
+    | {
+        f"center-{path.parent.name}": f"sekisho.center.{path.parent.name}"
+        for path in ROOT.glob("center/sekisho/center/*/__main__.py")
+    }
+)
 MAX_EXPOSURE = 3.0
 DOCS = "".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
 INSTALLED = "/opt/sekisho/venv/bin"
@@ -69,7 +73,17 @@ def test_a_daemon_is_isolated_watched_and_always_comes_back(path: Path) -> None:
     assert unit(path)["Unit"]["StartLimitIntervalSec"] == "0"
 
 
-FED = ["center", "center-web", "center-portal", "center-api", "center-ca", "telemetry", "portal_agent", "signatures"]
+FED = [
+    "center",
+    "center-web",
+    "center-portal",
+    "center-api",
+    "center-ca",
+    "telemetry",
+    "portal_agent",
+    "signatures",
+    "jobs",
+]
 
 
 @pytest.mark.parametrize("room", FED)
@@ -117,6 +131,7 @@ def test_capabilities_are_the_least() -> None:
     assert held == {
         "sekisho-appliance": {"CAP_NET_ADMIN", "CAP_NET_RAW"},
         "sekisho-inspect": {"CAP_NET_ADMIN"},
+        "sekisho-jobs": set(),
         "sekisho-portal_agent": {"CAP_NET_BIND_SERVICE"},
         "sekisho-signatures": set(),
         "sekisho-telemetry": set(),

@@ -19,7 +19,7 @@ from sekisho.inspect.kept import Entry, Kept, List, Question, Read, Release, Sho
 from sekisho.inspect.quarantine import Quarantine
 from sekisho.telemetry import events
 
-USERS: Final = ("sekisho-page",)
+USERS: Final = ("sekisho-page", "sekisho-jobs")
 SHOWN: Final = 200
 """Of the newest entries; the rest is told as a number."""
 

@@ -35,7 +35,7 @@ class Daemon:
         self._effects = Effects(config, lambda: self._ends)
         self._keeper = Keeper(config, self._effects)
         answering = Counter(config, lambda: self._keeper.journal, self._keeper.put, self._imported)
-        self._desk = Desk(counter.socket_of(config), (), answering.answer)
+        self._desk = Desk(counter.socket_of(config), counter.USERS, answering.answer)
         self._fault = ""
 
     def run(self) -> None:

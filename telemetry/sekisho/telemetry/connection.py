@@ -18,7 +18,7 @@ from typing import Any, Final
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from sekisho.appliance.core import envelope, fleet, orders, switched
+from sekisho.appliance.core import envelope, fleet, jobs, orders, switched
 from sekisho.telemetry.delivery import ACK_CAP_BYTES, WINDOW_BATCHES
 from sekisho.telemetry.opening import STEP_S, Opening, explain
 from sekisho.telemetry.tls import Context
@@ -81,7 +81,16 @@ class RulesTold:
     payload: bytes
 
 
-Fact = Connected | Disconnected | BrokerHas | AckArrived | FleetTold | OrdersArrived | RulesTold
+@dataclass(frozen=True)
+class JobArrived:
+    """What calls itself a job, not looked into."""
+
+    name: str
+    """Of the topic, as the broker says."""
+    payload: bytes
+
+
+Fact = Connected | Disconnected | BrokerHas | AckArrived | FleetTold | OrdersArrived | RulesTold | JobArrived
 Tell = Callable[[Fact], None]
 
 
@@ -108,7 +117,7 @@ class Connection:
         self.serial = serial
         self._topic = topic
         lists = [f"{topic}/known", fleet.TOPIC_ALL, fleet.TOPIC_CHANGE] if immunity else []
-        self._topics = [f"{topic}/ack", f"{topic}/{orders.LEVEL}", switched.TOPIC, *lists]
+        self._topics = [f"{topic}/ack", f"{topic}/{orders.LEVEL}", switched.TOPIC, f"{topic}/{jobs.LEVEL}/+", *lists]
         self._tell = tell
         self._ended = threading.Lock()
         self._opening = Opening(way)
@@ -171,7 +180,8 @@ class Connection:
             self._end(f"the broker refused the connection: {reason}")
             return
         # QoS 0: what is lost with a connection comes again with the next (acknowledgements are answers to the birth,
-        # the rest is retained), and NATS keeps a consumer for every QoS 1 subscription, which may die with its node.
+        # jobs are sent until the box itself has answered, the rest is retained), and NATS keeps a consumer for every
+        # QoS 1 subscription, which may die with its node.
         client.subscribe([(topic, 0) for topic in self._topics])
         self._tell(Connected(self.serial))
 
@@ -192,6 +202,8 @@ class Connection:
             return
         elif message.topic == f"{self._topic}/{orders.LEVEL}":
             self._tell(OrdersArrived(bytes(message.payload)))
+        elif message.topic.startswith(f"{self._topic}/{jobs.LEVEL}/"):
+            self._tell(JobArrived(message.topic.rpartition("/")[2], bytes(message.payload)))
         elif message.topic == switched.TOPIC:
             self._tell(RulesTold(bytes(message.payload)))
         else:

@@ -30,6 +30,7 @@ from sekisho.telemetry.connection import (
     Disconnected,
     Fact,
     FleetTold,
+    JobArrived,
     OrdersArrived,
     RulesTold,
 )
@@ -38,6 +39,7 @@ from sekisho.telemetry.enrolment.keeper import Keeper
 from sekisho.telemetry.events import Health
 from sekisho.telemetry.fleet import FleetList, forget
 from sekisho.telemetry.intake import Intake
+from sekisho.telemetry.jobs import Inbox
 from sekisho.telemetry.orders import OrdersFile
 from sekisho.telemetry.question import Question
 from sekisho.telemetry.sender import Sender
@@ -78,6 +80,7 @@ class Telemetry:
         self._rules_wait = b""
         """Of what the centre switched off, what could not be put in force yet."""
         self._rules_at = 0.0
+        self._jobs = Inbox(config.jobs_inbox)
         self._open_spool()
         self._intake = Intake(config, self._spool)
         self._desk = self._open_desk()
@@ -245,6 +248,15 @@ class Telemetry:
                 self._orders_told(payload)
             case RulesTold(payload):
                 self._rules_told(payload)
+            case JobArrived(name, payload):
+                self._job_told(name, payload)
+
+    def _job_told(self, name: str, payload: bytes) -> None:
+        """Keep it for the jobs daemon; what a full disk refuses comes again."""
+        try:
+            self._jobs.take(name, payload)
+        except DeviceFault as err:
+            self._say_once_a_minute(str(err), time.monotonic())
 
     def _acknowledged(self, payload: bytes) -> None:
         now = time.monotonic()

@@ -27,6 +27,7 @@ from sekisho.telemetry.connection import (
     Disconnected,
     Fact,
     FleetTold,
+    JobArrived,
     OrdersArrived,
     RulesTold,
 )
@@ -118,7 +119,7 @@ class Sender:
                 self._note_end(self._connection.way, reason, now)
             case BrokerHas(mid):
                 self._unconfirmed.discard(mid)
-            case AckArrived() | FleetTold() | OrdersArrived() | RulesTold():
+            case AckArrived() | FleetTold() | OrdersArrived() | RulesTold() | JobArrived():
                 pass
             case _:
                 return False

@@ -272,6 +272,23 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return self.firmware_run / "firmware.sock"
 
     @property
+    def jobs_inbox(self) -> Path:
+        """Jobs as they came by the broker, one file each, unchecked; from telemetry to the jobs daemon."""
+        return self.state / "jobs"
+
+    @property
+    def jobs_state(self) -> Path:
+        """The jobs daemon's own (0750): what was asked of this box, and how far each has got. Beside `state`, as the
+        page's, for the same reason.
+        """
+        return self.state.with_name(self.state.name + "-jobs")
+
+    @property
+    def jobs_run(self) -> Path:
+        """What the jobs daemon shows (readable for all); gone with the power."""
+        return self.run.with_name(self.run.name + "-jobs")
+
+    @property
     def policies(self) -> Path:
         """Compiled policies: `<digest>/policy.rules` and the lists it asks."""
         return self.state / "policy"

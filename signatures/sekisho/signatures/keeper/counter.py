@@ -15,6 +15,8 @@ from sekisho.signatures.keeper import facts
 from sekisho.signatures.keeper.journal import Journal, Step
 
 MAX_BYTES: Final = 1 << 20
+USERS: Final = ("sekisho-jobs",)
+"""Who is answered beside root: a job that operators signed asks as a person at the box would."""
 FRESH_S: Final = 15.0
 SHOWN: Final = 64
 
