@@ -19,6 +19,7 @@ ROOMS: Final = {
     "policy": "policy",
     "quarantine": "inspect",
     "signatures": "signatures",
+    "firmware": "firmware",
     "telemetry": "telemetry",
     "local-page": "portal_agent",
     "center": "center",

@@ -17,6 +17,10 @@ import msgspec
 
 RELEASE_CAP: Final = 256 << 10
 """Bytes of `release.json`."""
+OPERATORS: Final = "operators/operators.json"
+"""`core.jobs.Operators`, below the delegation `operators`."""
+OPERATORS_CAP: Final = 256 << 10
+"""Bytes of it."""
 BUNDLE_CAP: Final = 1 << 30
 BLOCK: Final = 4 << 20
 """Bytes of a block of the bundle; each is checked as it lands, so that a download goes on where it was cut."""
@@ -57,3 +61,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     notes_ja: Annotated[str, msgspec.Meta(max_length=2000)] = ""
     """What is new, for the customer; likewise `notes_en`."""
     notes_en: Annotated[str, msgspec.Meta(max_length=2000)] = ""
+
+
+def release_path(hardware: str) -> str:
+    """Where the newest `Release` for that hardware is."""
+    return f"fw/{hardware}/release.json"

@@ -17,6 +17,8 @@ class Hostile:
     cut_after: int = 0
     """Bytes of a body after which the connection ends; 0: never."""
     stall_after: int = -1
+    drip_s: float = 0.0
+    """Seconds between two bytes; 0: as fast as it goes."""
     status: int = 0
     """Answered instead of the file."""
     ranges: bool = True
@@ -84,6 +86,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         way = self.hostile
         end = min(len(body), way.cut_after or len(body))
         try:
+            while way.drip_s and not way.stalled.wait(way.drip_s):
+                self.wfile.write(body[:1])
+                way.sent += 1
+                body = body[1:]
             for at in range(0, end, 8192):
                 if 0 <= way.stall_after <= at:
                     way.stalled.wait(30)

@@ -113,7 +113,7 @@ def test_without_room_nothing_is_begun(tmp_path: Path, depot: Depot, monkeypatch
     (tmp_path / "channel").mkdir()
     first, server = built(depot, 1)
     monkeypatch.setattr(download, "RESERVE_BYTES", 1 << 60)
-    with pytest.raises(DeviceFault, match="the set in force stays"):
+    with pytest.raises(DeviceFault, match="what is in force stays"):
         Stage(tmp_path / "channel").obtain(first, server)
     assert server.given == []
 

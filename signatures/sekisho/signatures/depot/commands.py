@@ -34,33 +34,33 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     verb = verbs.add_parser("publish", help="sign a built set and put it into the repository (centre)")
     verb.add_argument("set", type=Path, metavar="SETDIR", help="directory that `signatures build` made")
     verb.add_argument("--json", action="store_true", help="print facts as JSON")
-    _common(verb, keys=True)
+    common(verb, keys=True)
     verb.set_defaults(func=_publish)
     group = verbs.add_parser("repository", help="the centre's signed repository: make, renew, show")
     acts = group.add_subparsers(dest="act", required=True)
     act = acts.add_parser("init", help="make all keys and an empty repository")
     act.add_argument("--passphrase", action="store_true", help="ask for a passphrase for the offline keys")
-    _common(act, keys=True)
+    common(act, keys=True)
     act.set_defaults(func=_init)
     act = acts.add_parser("status", help="what is in force, until when, and what to do")
     act.add_argument("--json", action="store_true", help="print facts as JSON")
-    _common(act, keys=False)
+    common(act, keys=False)
     act.set_defaults(func=_status)
     act = acts.add_parser("renew", help="sign again what is due (timer)")
-    _common(act, keys=True)
+    common(act, keys=True)
     act.set_defaults(func=_renew)
     act = acts.add_parser("sign", help="sign an offline role for longer, away from the network")
     offline = [role for role, terms in TERMS.items() if terms.offline]
     act.add_argument("role", choices=offline, metavar="ROLE", help=", ".join(offline))
     act.add_argument("--out", type=Path, required=True, help="directory for what `adopt` takes")
-    _common(act, keys=True)
+    common(act, keys=True)
     act.set_defaults(func=_sign)
     act = acts.add_parser("delegate", help="make keys for releases (fw) or for who may sign jobs (operators)")
     act.add_argument("role", choices=list(FURTHER), metavar="ROLE", help=", ".join(FURTHER))
     act.add_argument("--new-keys", type=Path, required=True, help="directory for the new keys")
     act.add_argument("--passphrase", action="store_true", help="ask for a passphrase for the new keys")
     act.add_argument("--out", type=Path, help="do not put it in force here; directory for what `adopt` takes")
-    _common(act, keys=True)
+    common(act, keys=True)
     act.set_defaults(func=_delegate)
     act = acts.add_parser("rotate", help="replace all keys of a role by new ones")
     act.add_argument("role", choices=list(TERMS), metavar="ROLE", help=", ".join(TERMS))
@@ -68,12 +68,12 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     act.add_argument("--lost", action="store_true", help="too few of the old keys are left to sign with")
     act.add_argument("--passphrase", action="store_true", help="ask for a passphrase for new offline keys")
     act.add_argument("--out", type=Path, help="do not put it in force here; directory for what `adopt` takes")
-    _common(act, keys=True)
+    common(act, keys=True)
     act.set_defaults(func=_rotate)
     act = acts.add_parser("adopt", help="put in force what was signed away from the network")
     act.add_argument("files", type=Path, nargs="+", metavar="FILE", help="N.ROLE.json; published files beside it")
     act.add_argument("--lost", action="store_true", help="the online keys that are replaced are gone")
-    _common(act, keys=True)
+    common(act, keys=True)
     act.set_defaults(func=_adopt)
     act = acts.add_parser("nginx-config", help="print how a plain web server hands it out")
     act.add_argument("--certificate", type=Path, required=True, help="PEM file of the server's certificate")
@@ -82,11 +82,12 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     act.add_argument("--crl", type=Path, help="that authority's list of revoked certificates (PEM)")
     act.add_argument("--listen", default="443", help="[ADDRESS:]PORT (default: 443)")
     act.add_argument("--name", default="_", help="the server's name (default: any)")
-    _common(act, keys=False)
+    common(act, keys=False)
     act.set_defaults(func=_nginx_config)
 
 
-def _common(verb: argparse.ArgumentParser, *, keys: bool) -> None:
+def common(verb: argparse.ArgumentParser, *, keys: bool) -> None:
+    """Add what every command with the repository takes; `keys`: and one that signs."""
     verb.add_argument("--dir", type=Path, default=DIRECTORY, help=f"the repository (default: {DIRECTORY})")
     if keys:
         verb.add_argument(
@@ -100,7 +101,7 @@ def _init(args: argparse.Namespace) -> int:
     if args.keys is None or len(args.keys) != 1:
         raise RejectedInput("Name one empty directory for the new keys with --keys.")
     [place] = args.keys
-    repository.init(_tree(args), place, _now(), _new_passphrase(args))
+    repository.init(tree_of(args), place, _now(), _new_passphrase(args))
     sys.stdout.write(
         f"The repository is in {args.dir}; an empty set list is signed.\n"
         f"{place}/root-1 to root-3 and targets-1 to targets-3: move each to a stick of its own, kept apart,"
@@ -112,28 +113,28 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    found = status(_tree(args), _now())
+    found = status(tree_of(args), _now())
     sys.stdout.write(msgspec.json.encode(found).decode() + "\n" if args.json else as_text(found))
     return int(found.in_trouble)
 
 
 def _renew(args: argparse.Namespace) -> int:
-    done = repository.renew(_tree(args), _ring(args), _now(), args.clock_is_right)
+    done = repository.renew(tree_of(args), ring_of(args), _now(), args.clock_is_right)
     sys.stdout.write(f"Signed again: {', '.join(done)}.\n" if done else "Nothing is due.\n")
-    left = status(_tree(args), _now())
+    left = status(tree_of(args), _now())
     sys.stderr.write("".join(f"{line}\n" for line in left.todo))
     return int(left.in_trouble)
 
 
 def _sign(args: argparse.Namespace) -> int:
-    made = ceremony.extend(_tree(args), _ring(args), args.role, _now(), args.clock_is_right)
+    made = ceremony.extend(tree_of(args), ring_of(args), args.role, _now(), args.clock_is_right)
     hand_over(made, args.out)
     return 0
 
 
 def _delegate(args: argparse.Namespace) -> int:
     passphrase = _new_passphrase(args)
-    tree, ring, now = _tree(args), _ring(args), _now()
+    tree, ring, now = tree_of(args), ring_of(args), _now()
     made = ceremony.delegate(
         tree, ring, args.role, args.new_keys, now, passphrase=passphrase, clock_is_right=args.clock_is_right
     )
@@ -148,7 +149,7 @@ def _delegate(args: argparse.Namespace) -> int:
 def _rotate(args: argparse.Namespace) -> int:
     passphrase = _new_passphrase(args) if TERMS[args.role].offline else None
     terms = {"lost": args.lost, "passphrase": passphrase, "clock_is_right": args.clock_is_right}
-    where = (_tree(args), _ring(args), args.role, args.new_keys, _now())
+    where = (tree_of(args), ring_of(args), args.role, args.new_keys, _now())
     if args.out:
         made = ceremony.replace(*where, **terms)
         sys.stdout.write(f"New keys of {args.role}: {', '.join(made.keys)}, below {args.new_keys}.\n")
@@ -182,13 +183,13 @@ def hand_over(made: ceremony.Made, out: Path) -> None:
 
 def _adopt(args: argparse.Namespace) -> int:
     made = adopting.load(args.files)
-    adopting.adopt(_tree(args), _ring(args), made, _now(), lost=args.lost, clock_is_right=args.clock_is_right)
+    adopting.adopt(tree_of(args), ring_of(args), made, _now(), lost=args.lost, clock_is_right=args.clock_is_right)
     sys.stdout.write("In force.\n")
     return 0
 
 
 def _publish(args: argparse.Namespace) -> int:
-    outcome = publish(_tree(args), _ring(args), args.set, _now(), args.clock_is_right)
+    outcome = publish(tree_of(args), ring_of(args), args.set, _now(), args.clock_is_right)
     sys.stdout.write(msgspec.json.encode(outcome).decode() + "\n" if args.json else _told(outcome))
     return 0
 
@@ -208,12 +209,15 @@ def _told(outcome: Outcome) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _tree(args: argparse.Namespace) -> Tree:
+def tree_of(args: argparse.Namespace) -> Tree:
+    """The repository that is meant."""
     os.umask(0o022)  # the web server reads what is written here; keys have modes of their own
     return Tree(args.dir)
 
 
-def _ring(args: argparse.Namespace) -> Ring:
+def ring_of(args: argparse.Namespace) -> Ring:
+    """The keys that are at hand."""
+
     def ask(path: Path) -> bytes | None:
         if args.passphrase_file:
             return _first_line(args.passphrase_file)

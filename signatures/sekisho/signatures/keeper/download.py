@@ -172,7 +172,7 @@ class _Digest:
         return self._digest.hexdigest()
 
 
-def room(folder: Path, length: int) -> None:
+def room(folder: Path, length: int, what: str = "a new set of signatures") -> None:
     """Whether `length` bytes fit and leave something for the rest of the box.
 
     Raises:
@@ -182,8 +182,8 @@ def room(folder: Path, length: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < length + RESERVE_BYTES:
         raise DeviceFault(
-            f"The disk has {free >> 20} MB free; a new set of signatures needs {(length + RESERVE_BYTES) >> 20}.",
-            "Free space on the data partition; the set in force stays until then.",
+            f"The disk has {free >> 20} MB free; {what} needs {(length + RESERVE_BYTES) >> 20}.",
+            "Free space on the data partition; what is in force stays until then.",
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from sekisho.signatures.keeper.facts import Fetched, Refreshed, Switched, Tested
 from sekisho.signatures.keeper.journal import Kept
 from sekisho.signatures.keeper.stage import Stage
 from sekisho.signatures.published import Manifest
+from sekisho.signatures.reaching import believe, reach
 from sekisho.signatures.trust import ChannelRefused, Folder, Source, Trust, Web
 
 
@@ -127,28 +127,12 @@ class Effects:
         return Refreshed(manifest, unfit=prove.unfit(manifest), current=current, again=again)
 
     def _online(self) -> Source:
-        wanted = self._settings.signatures
-        if not wanted.channel:
-            raise RejectedInput("No channel is configured.", "Name it in [signatures] of the settings.")
         if self._web is None:
-            telemetry = self._settings.telemetry
-            # Shown to a server that asks who it is; what comes is believed for its own signatures, with it or without.
-            pair = (telemetry.cert, telemetry.key)
-            cert, key = pair if all(path and os.access(path, os.R_OK) for path in pair) else ("", "")
-            ca = wanted.channel_ca or telemetry.ca
-            if ca and not os.access(ca, os.R_OK):  # beside the box's own key, which is telemetry's alone
-                ca = str(self._settings.authority)
-            self._web = Web(wanted.channel, ca=ca, cert=cert, key=key, proxy=telemetry.proxy)
+            self._web = reach(self._settings)
         return self._web
 
     def _believing(self, source: Source) -> Trust:
-        path = Path(self._settings.signatures.root)
-        try:
-            with path.open("rb") as opened:
-                root = opened.read(1 << 20)
-        except OSError as err:
-            raise DeviceFault(f"{path}: {err.strerror}.", "It names whom this box believes; set it up again.") from err
-        return Trust(self._root / "trust", root, source)
+        return believe(self._settings, self._root / "trust", source)
 
     def _fetch_online(self, path: str, cap: int) -> Path:
         source = self._online()
