@@ -8,6 +8,8 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import os
+import pty
 import shutil
 import signal
 import ssl
@@ -22,10 +24,11 @@ import pytest
 from played_box import Inspectors, settings_of, told
 from repository import Depot, content
 
+from sekisho.appliance import cli
 from sekisho.appliance.core.settings import Settings
 from sekisho.center.pki import create_ca, issue
 from sekisho.signatures import compiler
-from sekisho.signatures.keeper import counter
+from sekisho.signatures.keeper import commands, counter
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -161,6 +164,37 @@ def test_a_stick_brings_a_set_where_there_is_no_internet(box: Box) -> None:
     box.wait(lambda: box.ended(1, "active"))
     assert box.status()[1]["number"] == 1
     assert "in force already" in box.run("import", str(stick)).stdout
+
+
+def test_a_stick_waits_for_its_turn_while_another_set_is_proven(
+    box: Box, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And where that takes too long, the person is told what is on its way."""
+    box.depot.publish(1)
+    box.run("update")
+    box.wait(lambda: box.ended(1, "active"))
+    box.depot.publish(2)
+    box.inspectors.mute = True
+    box.run("update")
+    box.wait(lambda: b'"step":"proving"' in (box.settings.channel / "keeper.json").read_bytes())
+    stick = box.root / "stick"
+    box.depot.publish(3)
+    shutil.copytree(box.depot.tree.directory, stick)
+    argv = ["signatures", "import", str(stick), "--settings", str(box.toml)]
+    monkeypatch.setattr(commands, "TURN_S", 0.0)
+    assert cli.main(argv) == 2
+    assert "Another set is on its way (proving). Try again in some minutes." in capsys.readouterr().err
+    leader, follower = pty.openpty()
+    sekisho = str(Path(sys.executable).with_name("sekisho"))
+    waiting = subprocess.Popen([sekisho, *argv], stdout=subprocess.PIPE, stderr=follower)
+    assert b"(proving). This one waits for its turn." in os.read(leader, 4096)
+    box.inspectors.mute = False
+    said, _ = waiting.communicate(timeout=40)
+    os.close(leader)
+    os.close(follower)
+    assert (waiting.returncode, b"Set 3 was verified" in said) == (0, True)
+    box.wait(lambda: box.ended(3, "active"))
+    assert [event.number for event in told(box.settings) if event.state == "active"] == [1, 2, 3]
 
 
 def test_a_daemon_killed_again_and_again_brings_the_set_into_force_all_the_same(box: Box) -> None:

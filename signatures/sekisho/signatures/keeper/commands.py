@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -13,6 +15,10 @@ from sekisho.appliance.core.desk import ask
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
 from sekisho.appliance.core.settings import Settings, load
 from sekisho.signatures.keeper import counter, status
+
+TURN_S: Final = 120.0
+"""So long an import waits for its turn while another set is tried, proven or gone back from."""
+ASK_S: Final = 1.0
 
 
 def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -58,17 +64,28 @@ def _status(settings: Settings, args: argparse.Namespace) -> int:
 
 
 def _update(settings: Settings, args: argparse.Namespace) -> int:
-    return _ask(settings, counter.Update(now=args.now))
+    sys.stdout.write(f"{_ask(settings, counter.Update(now=args.now)).said}\n")
+    return 0
 
 
 def _import(settings: Settings, args: argparse.Namespace) -> int:
-    return _ask(settings, counter.Import(str(args.directory.absolute()), confirm_old=args.confirm_old))
+    """Who stands there with a stick need not come back because another set is on its way."""
+    question = counter.Import(str(args.directory.absolute()), confirm_old=args.confirm_old)
+    until, told = time.monotonic() + TURN_S, ""
+    while isinstance(answer := _ask(settings, question), counter.Busy):
+        if time.monotonic() > until:
+            raise RejectedInput(answer.said, "Try again in some minutes.")
+        if answer.said != told and sys.stderr.isatty():
+            sys.stderr.write(f"{answer.said} This one waits for its turn.\n")
+        told = answer.said
+        time.sleep(ASK_S)
+    sys.stdout.write(f"{answer.said}\n")
+    return 0
 
 
-def _ask(settings: Settings, question: counter.Update | counter.Import) -> int:
+def _ask(settings: Settings, question: counter.Update | counter.Import) -> counter.Taken | counter.Busy:
     socket = counter.socket_of(settings)
     if not socket.exists():
         raise DeviceFault("The signatures daemon does not run.", "Start it: systemctl start sekisho-signatures")
-    for frame in ask(socket, msgspec.json.encode(question)):
-        sys.stdout.write(msgspec.json.decode(frame, type=counter.Taken).said + "\n")
-    return 0
+    frames = list(ask(socket, msgspec.json.encode(question)))
+    return msgspec.json.decode(frames[0], type=counter.Taken | counter.Busy)

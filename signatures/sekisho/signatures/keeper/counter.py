@@ -34,10 +34,20 @@ class Import(msgspec.Struct, frozen=True, tag="import"):
     confirm_old: bool = False
 
 
-class Taken(msgspec.Struct, frozen=True):
+class Taken(msgspec.Struct, frozen=True, tag="taken"):
     """The answer."""
 
     said: str
+
+
+class Busy(msgspec.Struct, frozen=True, tag="busy"):
+    """The answer while another set is tried, proven or gone back from: nothing was done, ask again."""
+
+    said: str
+
+
+TAKES: Final = (Step.IDLE, Step.FETCHING, Step.SOAK)
+"""In these steps the machine takes a newer set, whoever brings it."""
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,28 +136,33 @@ class Counter:
             asked: Update | Import = msgspec.json.decode(question, type=Update | Import)
         except msgspec.MsgspecError as err:
             raise RejectedInput(f"The question is not understood: {err}.") from err
-        said = self._update(asked) if isinstance(asked, Update) else self._import(asked)
-        yield msgspec.json.encode(Taken(said))
+        yield msgspec.json.encode(self._update(asked) if isinstance(asked, Update) else self._import(asked))
 
-    def _update(self, asked: Update) -> str:
+    def _update(self, asked: Update) -> Taken:
         if not self._settings.signatures.channel:
             raise RejectedInput("No channel is configured.", "Name it in [signatures], or import from a USB stick.")
         self._put(facts.Asked(again=asked.now))
-        return "The channel is asked. See `sekisho signatures status`."
+        return Taken("The channel is asked. See `sekisho signatures status`.")
 
-    def _import(self, asked: Import) -> str:
+    def _import(self, asked: Import) -> Taken | Busy:
         now = self._journal()
-        if now.step not in (Step.IDLE, Step.FETCHING):
-            raise RejectedInput(f"Another set is on its way ({now.step}).", "Try again in some minutes.")
+        if now.step not in TAKES:
+            return _busy(now.step)
         found = self._imported(Path(asked.path), asked.confirm_old)
         if found.unfit:
             raise RejectedInput(found.unfit)
         number = found.manifest.number
-        if number == now.active.number:
-            return f"Set {number} is in force already."
-        if number < now.highest:
-            raise RejectedInput(
-                f"This is set {number}; set {now.highest} was in force here, and nothing older is taken."
-            )
+        in_force = now.candidate if now.step is Step.SOAK else now.active
+        if number == in_force.number:
+            return Taken(f"Set {number} is in force already.")
+        highest = max(now.highest, in_force.number)
+        if number < highest:
+            raise RejectedInput(f"This is set {number}; set {highest} was in force here, and nothing older is taken.")
+        if (step := self._journal().step) is not now.step:  # while it was read; what a soak leaves tidies it away
+            return _busy(step)
         self._put(found)
-        return f"Set {number} was verified and is now tried. See `sekisho signatures status`."
+        return Taken(f"Set {number} was verified and is now tried. See `sekisho signatures status`.")
+
+
+def _busy(step: Step) -> Busy:
+    return Busy(f"Another set is on its way ({step}).")
