@@ -304,12 +304,16 @@ def test_the_command_line_proves_shows_and_refuses(office: Office) -> None:
     assert model.MAX_FILE_BYTES < 1 << 30
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_twenty_thousand_public_rules_lose_only_the_one_the_engine_refuses(office: Office) -> None:
+@pytest.mark.parametrize("every", [20, pytest.param(1, marks=pytest.mark.full)])
+def test_of_twenty_thousand_public_rules_only_the_one_the_engine_refuses_is_lost(office: Office, every: int) -> None:
     archive = Path(__file__).resolve().parents[3] / "shared" / "data" / "rules" / "et-open-2020-04.rules.xz"
     if not archive.exists():
         pytest.skip("the public rules are not on this machine")
-    (office.rules / "a.rules").write_bytes(lzma.decompress(archive.read_bytes()))
+    lines = lzma.decompress(archive.read_bytes()).decode().splitlines()
+    lines = [line for at, line in enumerate(lines) if at % every == 0 or "sid:2025232;" in line]
+    (office.rules / "a.rules").write_text("\n".join(lines) + "\n")
+    enabled = sum("sid:" in line and not line.startswith("#") for line in lines)
     info = compiler.apply(office.settings)
-    assert (info.suricata_rules, [rule.sid for rule in info.refused]) == (20116, [2025232])
+    assert (info.suricata_rules, [rule.sid for rule in info.refused]) == (enabled - 1, [2025232])
+    assert enabled == 20_117 or every > 1

@@ -230,18 +230,36 @@ class _Killed(Exception):
     pass
 
 
-def test_killed_in_any_step_it_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process dies before a transaction's last statement: once for every transaction there is."""
+def _a_deletion(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[int], object]:
+    """A centre before it, the last write of each of its transactions, and what it ends with."""
     monkeypatch.setattr(deleting, "STEP_ROWS", 4)
-    whole = tmp_path / "whole.db"
+    whole = folder / "whole.db"
     plan.know_every_room()
     made = Database(str(whole))
     filler.fill(made, rows=1)
     made.close()
-    with_end = shutil.copy(whole, tmp_path / "end.db")
-    ends = _run(Path(with_end), tmp_path, None)
-    wanted = _facts(Path(with_end))
+    with_end = Path(shutil.copy(whole, folder / "end.db"))
+    ends = _run(with_end, folder, None)
     assert len(ends) > 8
+    return whole, ends, _facts(with_end)
+
+
+def test_killed_in_every_step_it_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process dies before a transaction's last statement, in one transaction after the other."""
+    path, ends, wanted = _a_deletion(tmp_path, monkeypatch)
+    for at, number in enumerate(ends):
+        written = ends[at - 2] + 1 if at > 1 else 0  # the one before was killed at its end, and is done again first
+        with pytest.raises(_Killed):
+            _run(path, tmp_path, number - written)
+    _run(path, tmp_path, None)
+    assert _facts(path) == wanted
+
+
+@pytest.mark.full
+@pytest.mark.timeout(300)
+def test_killed_once_in_any_step_it_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Likewise once, for every transaction there is."""
+    whole, ends, wanted = _a_deletion(tmp_path, monkeypatch)
     for number in ends:
         path = Path(shutil.copy(whole, tmp_path / "killed.db"))
         for leftover in tmp_path.glob("killed.db-*"):
