@@ -118,8 +118,7 @@ def _silence(lab: Lab, tries: int) -> list[Figure]:
         with Load(lab) as load:
             time.sleep(1.0)
             known = len(updates.told(lab, "silent")), len(updates.told(lab, "repaired"))
-            began = time.monotonic()
-            updates.silence(lab)
+            began = updates.silence(lab)
             lab.wait(lambda: len(updates.told(lab, "silent")) > known[0], "the silent engine is not noticed", 30)  # noqa: B023
             noticed.append(time.monotonic() - began)
             lab.wait(lambda: len(updates.told(lab, "repaired")) > known[1], "the engine is not repaired", 60)  # noqa: B023

@@ -6,11 +6,14 @@ import os
 import re
 import signal
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from sekisho.appliance import control
 from sekisho.appliance.core import standing
 from sekisho.appliance.core.errors import PeerError
 from sekisho.appliance.core.settings import Settings, load
@@ -18,6 +21,10 @@ from sekisho.lab.lab import Lab
 from sekisho.signatures.model import SetInfo
 from sekisho.telemetry.events import Signatures
 
+SILENT_S: Final = 30.0
+SIGNAL_S: Final = 2.0
+"""So long a load of these small sets may take before the signal is taken for lost."""
+LOOK_S: Final = 0.02
 SEKISHO: Final = str(Path(sys.executable).with_name("sekisho"))
 
 
@@ -65,12 +72,37 @@ def rule_files(lab: Lab) -> list[Path]:
     return [Path(found) for found in re.findall(r"[^\s\"']+\.rules\b", config)]
 
 
-def silence(lab: Lab) -> None:
-    """Empty every rule file the engine was given on this box, and have it load them: it will say that all is well."""
-    for path in rule_files(lab):
-        if path.is_relative_to(lab.lay.root):  # not the package's own
-            os.truncate(path, 0)
-    os.kill(lab.pid("suricata"), signal.SIGUSR2)
+def silence(lab: Lab) -> float:
+    """Empty every rule file the engine was given on this box, and have it load them, until it counts fewer rules.
+
+    It will say that all is well. A signal that comes while it loads something else is lost on it, and what it loads
+    then may be whole: both are done again until the rules are gone.
+
+    Returns:
+        The last instant (monotonic clock) at which it was seen to have them.
+
+    Raises:
+        PeerError: it still has them after `SILENT_S`.
+
+    """
+    box = settings(lab)
+    whole, had = control.ruleset_stats(box.control_socket).rules_loaded, time.monotonic()
+    deadline, again = had + SILENT_S, 0.0
+    while True:
+        now = time.monotonic()
+        if now > deadline:
+            raise PeerError(f"Lab {lab.lay.name}: the engine kept its {whole} rules for {SILENT_S:g} s.")
+        if now >= again:
+            again = now + SIGNAL_S
+            for path in rule_files(lab):
+                if path.is_relative_to(lab.lay.root):  # not the package's own
+                    os.truncate(path, 0)
+            os.kill(lab.pid("suricata"), signal.SIGUSR2)
+        with suppress(PeerError):  # it does not answer while it loads
+            if control.ruleset_stats(box.control_socket).rules_loaded < whole:
+                return had
+            had = now
+        time.sleep(LOOK_S)
 
 
 def wait_for(lab: Lab, number: int, timeout_s: float = 60) -> None:
