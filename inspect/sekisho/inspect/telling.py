@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -45,6 +47,7 @@ class Telling:
         pool, good = self._pool, self._pool.good
         trials = [(trial, at) for trial, at in pool.trials() if trial is not None]
         told = {"at": now, "loads": pool.loads, "why": pool.why, "refused": _set_of(pool.refused)}
+        told["keeps"] = _writable(self._settings.quarantine_dir)
         if good is None or not trials:
             last = self._said if good is not None else Standing(at=now)
             return msgspec.structs.replace(last, **told)
@@ -60,6 +63,15 @@ class Telling:
             muted=muted,
             **told,  # type: ignore[arg-type]  # each of its own field's type
         )
+
+
+def _writable(folder: Path) -> bool:
+    """Whether there is room, on a disk that may be written to."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return False
+    return found.f_bavail > 0 and not found.f_flag & os.ST_RDONLY and os.access(folder, os.W_OK)
 
 
 def _set_of(path: str) -> str:

@@ -75,6 +75,8 @@ class Overlay(Strict, frozen=True, kw_only=True, omit_defaults=True):
     signatures: Annotated[tuple[Signatures, ...], _Some] = ()
     restart: Restart | None = None
     firmware: Update | None = None
+    firmware_asap: bool = False
+    """The contract lets a release that closes a hole restart the box without asking, where its job says so."""
 
 
 EMPTY: Final = Overlay()

@@ -18,7 +18,7 @@ from sekisho.telemetry.link import LinkStatus
 from sekisho.telemetry.said import Said
 from sekisho.telemetry.spool_view import LaneStatus, SentRow, SpoolView
 
-USERS: Final = ("sekisho-page",)
+USERS: Final = ("sekisho-page", "sekisho-firmware")
 ROWS_CAP: Final = 200
 ROW_CAP_BYTES: Final = 16 << 10
 LINES: Final = 500
@@ -49,6 +49,9 @@ class LinkTold(msgspec.Struct, frozen=True):
     connected: bool
     link: LinkStatus
     lanes: list[LaneStatus]
+    next: int = 0
+    """Number of the event that comes next, of the series `epoch`: by both one knows whether events were lost."""
+    epoch: str = ""
 
 
 class SentTold(msgspec.Struct, frozen=True):
@@ -89,7 +92,14 @@ class Counter:
 
     def _link(self, spool: SpoolView) -> LinkTold:
         known = link.read(self._settings.link_status)
-        return LinkTold(bool(self._settings.telemetry.host), spool.connected(), known, spool.waiting())
+        return LinkTold(
+            bool(self._settings.telemetry.host),
+            spool.connected(),
+            known,
+            spool.waiting(),
+            spool.next_seq(),
+            spool.epoch(),
+        )
 
     def _sent(self, spool: SpoolView, asked: SentAsk) -> SentTold:
         keep = self._settings.telemetry.keep_hours

@@ -53,6 +53,9 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """Packets let through since the engine started; likewise `blocked`. The scanner leaves both 0."""
     blocked: Annotated[int, msgspec.Meta(ge=0)] = 0
 
+    keeps: bool = False
+    """The scanner can write what it has to keep (its quarantine); the engine keeps nothing."""
+
     @property
     def proven(self) -> bool:
         """Whether this says: the set named is loaded whole, and stops what it must."""

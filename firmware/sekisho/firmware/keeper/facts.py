@@ -173,7 +173,8 @@ class Switch(msgspec.Struct, frozen=True):
     """Tier 1: change to `to`, one daemon after the other."""
 
     to: Place
-    counter: int
+    number: int
+    """Of the attempt: who asks again for the same one gets its outcome."""
 
 
 class MarkNext(msgspec.Struct, frozen=True):

@@ -259,7 +259,7 @@ class Machine:
             case State.INSTALLING if attempt.release is not None:
                 return [facts.Install(attempt.release)]
             case State.ACTIVATING if attempt.tier == 1:
-                return [facts.Switch(attempt.place, attempt.counter)]
+                return [facts.Switch(attempt.place, self.journal.attempts)]
             case State.ACTIVATING:
                 return [facts.StartAnew()] if attempt.marked else [facts.MarkNext(attempt.place)]
             case State.TRIAL:

@@ -30,6 +30,8 @@ from sekisho.telemetry import events
 
 LOOK_S: Final = 1.0
 TAIL_BYTES: Final = 256 << 10
+OUTSIDE: Final = -1
+"""Stands for the number of the attempt where nothing was asked of `Work`."""
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class Work(Protocol):
 
     def measure(self) -> facts.Measured: ...
 
-    def switch(self, to: Place, counter: int) -> facts.Switched: ...
+    def switch(self, to: Place, number: int) -> facts.Switched: ...
 
     def mark_next(self, place: Place) -> facts.Marked: ...
 
@@ -98,7 +100,7 @@ class Keeper:
             self._saved, trial_s=wanted.trial_s, steady_s=wanted.steady_s, grace_s=wanted.grace_h * 3600, spread=spread
         )
         self._writer = JournalWriter(settings.journals / "firmware.jsonl")
-        self._outcomes: queue.SimpleQueue[facts.Event] = queue.SimpleQueue()
+        self._outcomes: queue.SimpleQueue[tuple[int, facts.Event]] = queue.SimpleQueue()
         self._pending: list[facts.Command] = []
         self.last = ""
         """What became of the last thing that was tried, for people."""
@@ -111,7 +113,7 @@ class Keeper:
 
     def put(self, event: facts.Event) -> None:
         """From any thread: what happened elsewhere."""
-        self._outcomes.put(event)
+        self._outcomes.put((OUTSIDE, event))
 
     def turn(self, wait_s: float = 0.0) -> None:
         """Everything that is due now, after waiting at most `wait_s` for something to happen.
@@ -122,15 +124,20 @@ class Keeper:
         """
         self._retry()
         with suppress(queue.Empty):
-            self._handle(self._outcomes.get(timeout=wait_s) if wait_s else self._outcomes.get_nowait())
+            self._came(*(self._outcomes.get(timeout=wait_s) if wait_s else self._outcomes.get_nowait()))
             while True:
-                self._handle(self._outcomes.get_nowait())
+                self._came(*self._outcomes.get_nowait())
         self._handle(self._look(self.journal.attempt))
 
     def close(self) -> None:
         self._writer.close()
 
     # Acting
+
+    def _came(self, number: int, event: facts.Event) -> None:
+        """An outcome of an attempt that is over says nothing about the next one."""
+        if number in (OUTSIDE, self.journal.attempts) or isinstance(event, facts.Found):
+            self._handle(event)
 
     def _handle(self, event: facts.Event) -> None:
         if isinstance(event, facts.Failed):
@@ -195,8 +202,8 @@ class Keeper:
                 self._begin(State.INSTALLING, lambda: work.install(release))
             case facts.Measure():
                 self._begin(State.ARMED, work.measure)
-            case facts.Switch(to, counter):
-                self._begin(State.ACTIVATING, lambda: work.switch(to, counter))
+            case facts.Switch(to, number):
+                self._begin(State.ACTIVATING, lambda: work.switch(to, number))
             case facts.MarkNext(place):
                 self._begin(State.ACTIVATING, lambda: work.mark_next(place))
             case facts.StartAnew():
@@ -209,31 +216,43 @@ class Keeper:
                 with _complaining():
                     work.report(number, attempt)
             case facts.Discard(counter, keep):
-                with _complaining():
-                    work.discard(counter, keep)
+                self._aside(lambda: work.discard(counter, keep))
 
     def _begin(self, state: State, work: Callable[[], facts.Event | None]) -> None:
-        if self._threaded:
-            threading.Thread(target=self._now, args=(state, work), name=str(state), daemon=True).start()
-        else:
-            self._now(state, work)
+        number = self.journal.attempts
+        self._run(str(state), lambda: self._now(state, number, work))
 
-    def _now(self, state: State, work: Callable[[], facts.Event | None]) -> None:
+    def _aside(self, work: Callable[[], None]) -> None:
+        """Without anybody waiting for it."""
+
+        def quietly() -> None:
+            with _complaining():
+                work()
+
+        self._run("aside", quietly)
+
+    def _run(self, name: str, work: Callable[[], None]) -> None:
+        if self._threaded:
+            threading.Thread(target=work, name=name, daemon=True).start()
+        else:
+            work()
+
+    def _now(self, state: State, number: int, work: Callable[[], facts.Event | None]) -> None:
         try:
             outcome = work()
-            if outcome is not None:
-                self.put(outcome)
         except OverBudget as err:
-            self.put(facts.Failed(state, "refused", str(err), "budget"))
+            outcome = facts.Failed(state, "refused", str(err), "budget")
         except RejectedInput as err:
-            self.put(facts.Failed(state, "refused", str(err)))
+            outcome = facts.Failed(state, "refused", str(err))
         except PeerError as err:
-            self.put(facts.Failed(state, "peer", str(err)))
+            outcome = facts.Failed(state, "peer", str(err))
         except (SekishoError, OSError) as err:
-            self.put(facts.Failed(state, "fault", str(err)))
+            outcome = facts.Failed(state, "fault", str(err))
         except Exception as err:  # the boundary: nothing a release makes a library raise ends the keeper
             log.exception("%s failed", state)
-            self.put(facts.Failed(state, "fault", f"{type(err).__name__}: {err}"))
+            outcome = facts.Failed(state, "fault", f"{type(err).__name__}: {err}")
+        if outcome is not None:
+            self._outcomes.put((OUTSIDE if state is State.OFFERED else number, outcome))
 
 
 class _complaining(suppress):

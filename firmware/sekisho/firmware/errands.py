@@ -1,0 +1,179 @@
+"""Root's side: takes the firmware daemon's one wish away, checks it, carries it out, says what became of it, and ends.
+
+Started by sekisho-firmware_errands.path when a wish appears. Only that daemon's user (and root) can wish, in the closed
+words of `wishes`. What is staged or installed is checked here once more: a bundle against its release by `stage`, an
+image against RAUC's own key. A restart is a file that the service manager waits for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import pwd
+import stat
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput, SekishoError
+from sekisho.appliance.core.fsio import write_atomic
+from sekisho.appliance.core.settings import Settings, load
+from sekisho.firmware import wishes
+from sekisho.firmware.keeper import here
+from sekisho.firmware.wishes import CAP_BYTES, Numbered, Outcome
+
+USER: Final = "sekisho-firmware"
+RAUC: Final = Path("/usr/bin/rauc")
+
+log = logging.getLogger(__name__)
+
+
+def take(settings: Settings) -> Numbered | None:
+    """The wish, which is gone from now on; None when there is none.
+
+    Raises:
+        RejectedInput: it is not from the daemon, or no wish.
+
+    """
+    path = wishes.wish_file(settings)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as err:
+        path.unlink(missing_ok=True)
+        raise RejectedInput(f"The wish cannot be read: {err.strerror}.") from err
+    with os.fdopen(fd, "rb") as source:
+        about = os.fstat(fd)
+        path.unlink(missing_ok=True)
+        if not stat.S_ISREG(about.st_mode) or about.st_uid not in _uids() or about.st_size > CAP_BYTES:
+            raise RejectedInput("The wish is not the firmware daemon's.")
+        try:
+            return msgspec.json.decode(source.read(CAP_BYTES), type=Numbered)
+        except msgspec.MsgspecError as err:
+            raise RejectedInput(f"The wish is not understood: {err}.") from err
+
+
+def carry_out(settings: Settings, wish: wishes.Wish) -> tuple[str, float]:
+    """Do it; where it lies now, and seconds without traffic.
+
+    Raises:
+        RejectedInput, PeerError, DeviceFault: as whoever does it; nothing was changed, or it was taken back.
+
+    """
+    match wish:
+        case wishes.Stage(release):
+            return _room("stage").stage(_bundle(settings, release.sha256), release, _releases(settings)).name, 0.0
+        case wishes.Install(release):
+            slots = _room("rauc").Slots()
+            slots.install(_bundle(settings, release.sha256))
+            return slots.inactive(), 0.0
+        case wishes.Switch(to):
+            came = Path("/usr/lib/sekisho") if here.IMAGE.exists() else _releases(settings).parent / "system"
+            return to, _room("switch").switch(_releases(settings) / to if to else came, settings)
+        case wishes.Mark(what):
+            return "", _mark(what)
+        case wishes.Anew():
+            _appear(wishes.restart_file(settings))
+            return "", 0.0
+        case wishes.Remove(keep):
+            _tidy(settings, {*keep, here.running(settings).place.release})
+            return "", 0.0
+
+
+def _mark(what: str) -> float:
+    slots = _room("rauc").Slots()
+    if what == "other":
+        slots.activate_other()
+    elif what == "booted":
+        slots.activate_booted()
+    else:
+        slots.mark_good()
+    return 0.0
+
+
+def _tidy(settings: Settings, keep: set[str]) -> None:
+    stage = _room("stage")
+    for one in stage.staged(_releases(settings)):
+        if one.path.name not in keep:
+            stage.remove(one.release, _releases(settings))
+
+
+def _room(name: str) -> Any:
+    """What carries a wish out, loaded for it alone: an errand is short."""
+    return importlib.import_module(f"sekisho.firmware.{name}")
+
+
+def _releases(settings: Settings) -> Path:
+    return Path(settings.firmware.releases)
+
+
+def _bundle(settings: Settings, sha256: str) -> Path:
+    """What the daemon downloaded, by its hash; what is in it, `stage` and RAUC check."""
+    path = settings.firmware_state / "download" / sha256
+    if not path.is_file():
+        raise DeviceFault("The bundle is not on this box any more.", "It is fetched again.")
+    return path
+
+
+def _appear(path: Path) -> None:
+    try:
+        path.parent.mkdir(mode=0o755, exist_ok=True)
+        write_atomic(path, b"", 0o644)
+    except OSError as err:
+        raise DeviceFault(f"Cannot write {path}: {err.strerror}.") from err
+
+
+def _uids() -> set[int]:
+    try:
+        return {0, pwd.getpwnam(USER).pw_uid}
+    except KeyError:
+        return {0}
+
+
+def done(settings: Settings, asked: Numbered) -> Outcome:
+    """Carry it out and say what became of it, whatever that is."""
+    try:
+        said, took_s = carry_out(settings, asked.wish)
+        return Outcome(asked.number, "done", said, took_s)
+    except SekishoError as err:
+        log.error("%s: %s", asked.wish.__struct_config__.tag, err)
+        word = "refused" if isinstance(err, RejectedInput) else "unreachable" if isinstance(err, PeerError) else "fault"
+        return Outcome(asked.number, word, str(err)[:500])  # type: ignore[arg-type]  # one of its words
+    except Exception as err:  # the boundary: what a release makes a library raise is a fault, told as one
+        log.exception("%s failed", asked.wish.__struct_config__.tag)
+        return Outcome(asked.number, "fault", f"{type(err).__name__}: {err}"[:500])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """One wish, if there is one; 2 when it was refused, 3 when it failed."""
+    parser = argparse.ArgumentParser(prog="sekisho.firmware.errands")
+    parser.add_argument("--settings", type=Path, default=Path("/etc/sekisho/box.toml"))
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        settings = load(args.settings)
+        asked = take(settings)
+    except SekishoError as err:
+        log.error("%s", err)
+        return 2
+    if asked is None:
+        return 0
+    log.info("the firmware daemon asks for: %s", asked.wish.__struct_config__.tag)
+    told = done(settings, asked)
+    path = wishes.outcome_file(settings)
+    try:
+        path.parent.mkdir(mode=0o755, exist_ok=True)
+        write_atomic(path, msgspec.json.encode(told), 0o644)
+    except OSError as err:
+        log.error("what became of it cannot be written: %s", err)
+        return 3
+    return {"done": 0, "refused": 2}.get(told.word, 3)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""What the firmware daemon may ask of root, in closed words, and what root says of it. The two meet in small files.
+
+The daemon writes `wish.json` into a directory of its own; root's errand (`errands`) takes it away, does it, and writes
+what became of it into one of root's. A wish has a number: who asks again for one that is being carried out, or was,
+gets its outcome, and nothing is done twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
+from sekisho.appliance.core.fsio import write_atomic
+from sekisho.appliance.core.settings import Settings
+from sekisho.firmware.published import Release
+
+CAP_BYTES: Final = 512 << 10
+LOOK_S: Final = 0.2
+_Name = Annotated[str, msgspec.Meta(pattern=r"^(\d{1,16}-[0-9a-f]{16})?\Z")]
+"""Of a staged release; empty: the programs the system came with."""
+
+
+class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="wish", tag="stage"):
+    """Unpack the verified bundle of a release of tier 1."""
+
+    release: Release
+
+
+class Install(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="wish", tag="install"):
+    """Write a system image to the slot that does not run, and choose nothing."""
+
+    release: Release
+
+
+class Switch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="wish", tag="switch"):
+    """Run from that release, one daemon after the other."""
+
+    to: _Name
+
+
+class Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="wish", tag="mark"):
+    """Which slot the next start takes, or that the one that runs has proven itself."""
+
+    what: Literal["other", "booted", "good"]
+
+
+class Anew(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="wish", tag="anew"):
+    """Restart the machine, in order."""
+
+
+class Remove(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="wish", tag="remove"):
+    """Remove every staged release but these, and but the one in use."""
+
+    keep: Annotated[tuple[_Name, ...], msgspec.Meta(max_length=8)]
+
+
+Wish = Stage | Install | Switch | Mark | Anew | Remove
+
+
+class Numbered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One wish."""
+
+    number: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-z.-]{1,80}\Z")]
+    wish: Wish
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of it."""
+
+    number: str
+    word: Literal["done", "refused", "unreachable", "fault"]
+    said: str = ""
+    """Where it is staged; or why not."""
+    took_s: float = 0.0
+    """Without traffic."""
+
+
+def wish_file(settings: Settings) -> Path:
+    return settings.firmware_run / "wish.json"
+
+
+def errands_run(settings: Settings) -> Path:
+    """Root's own; gone with the power."""
+    return settings.run.with_name(settings.run.name + "-firmware-errands")
+
+
+def outcome_file(settings: Settings) -> Path:
+    return errands_run(settings) / "outcome.json"
+
+
+def restart_file(settings: Settings) -> Path:
+    """Where it appears, the service manager restarts the machine; gone with the power."""
+    return errands_run(settings) / "restart"
+
+
+def ask(
+    settings: Settings, number: str, wish: Wish, limit_s: float, sleep: Callable[[float], None] = time.sleep
+) -> Outcome:
+    """Have it done; returns when it is. Waits at most `limit_s`.
+
+    Raises:
+        RejectedInput, PeerError, DeviceFault: as root's errand had it; nothing was changed, or it was taken back.
+
+    """
+    path = wish_file(settings)
+    until = time.monotonic() + limit_s
+    if outcome(settings, number) is None:
+        try:
+            write_atomic(path, msgspec.json.encode(Numbered(number, wish)))
+        except OSError as err:
+            raise DeviceFault(f"Cannot write {path}: {err.strerror}.") from err
+    while (told := outcome(settings, number)) is None:
+        if time.monotonic() > until:
+            path.unlink(missing_ok=True)
+            raise DeviceFault("Root's errand was not carried out in time.", "Restart the box if this repeats.")
+        sleep(LOOK_S)
+    match told.word:
+        case "done":
+            return told
+        case "refused":
+            raise RejectedInput(told.said)
+        case "unreachable":
+            raise PeerError(told.said)
+        case _:
+            raise DeviceFault(told.said)
+
+
+def outcome(settings: Settings, number: str) -> Outcome | None:
+    """What root said of that wish; None: nothing yet."""
+    try:
+        with outcome_file(settings).open("rb") as source:
+            found = msgspec.json.decode(source.read(CAP_BYTES), type=Outcome)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return found if found.number == number else None
