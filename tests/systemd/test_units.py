@@ -18,7 +18,7 @@ ERRANDS = sorted(path for path in FOLDER.glob("*.service") if path.with_suffix("
 SERVICES = sorted(set(FOLDER.glob("*.service")) - set(TASKS) - set(ERRANDS))
 DAEMONS = (
     {path.parent.name: f"sekisho.{path.parent.name}.daemon" for path in ROOT.glob("*/sekisho/*/daemon.py")}
-    | {"jobs": "sekisho.portal_agent.jobs.daemon"}
+    | {"jobs": "sekisho.portal_agent.jobs.daemon", "button": "sekisho.firmware.button"}
     | {
         f"center-{path.parent.name}": f"sekisho.center.{path.parent.name}"
         for path in ROOT.glob("center/sekisho/center/*/__main__.py")
@@ -82,6 +82,7 @@ FED = [
     "telemetry",
     "portal_agent",
     "signatures",
+    "firmware",
     "jobs",
 ]
 
@@ -104,7 +105,11 @@ def test_an_errand_runs_once_per_wish_with_few_powers_and_no_shell(path: Path) -
     service = unit(path)["Service"]
     assert service["Type"] == "oneshot" and service["NoNewPrivileges"] == "yes"
     assert service["ExecStart"].startswith((f"{INSTALLED}/python -I -m sekisho.", "/bin/rm -f /run/sekisho-"))
-    powers = {"sekisho-portal_errands": {"CAP_DAC_OVERRIDE", "CAP_CHOWN"}, "sekisho-portal_restart": set()}
+    powers = {
+        "sekisho-firmware_errands": {"CAP_DAC_OVERRIDE"},
+        "sekisho-portal_errands": {"CAP_DAC_OVERRIDE", "CAP_CHOWN"},
+        "sekisho-portal_restart": set(),
+    }
     assert set(service["CapabilityBoundingSet"].split()) == powers[path.stem]
     assert unit(path.with_suffix(".path"))["Path"]["PathExists"].startswith("/run/sekisho-")
 
@@ -130,6 +135,8 @@ def test_capabilities_are_the_least() -> None:
     held = {path.stem: set(unit(path)["Service"]["CapabilityBoundingSet"].split()) for path in SERVICES}
     assert held == {
         "sekisho-appliance": {"CAP_NET_ADMIN", "CAP_NET_RAW"},
+        "sekisho-button": set(),
+        "sekisho-firmware": set(),
         "sekisho-inspect": {"CAP_NET_ADMIN"},
         "sekisho-jobs": set(),
         "sekisho-portal_agent": {"CAP_NET_BIND_SERVICE"},

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 
 from sekisho.firmware.build import commands as build_commands
+from sekisho.firmware.keeper import commands as keeper_commands
 
 
 def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `firmware` group."""
     group = sub.add_parser("firmware", help="releases: build, sign, show, take")
-    build_commands.register(group.add_subparsers(dest="verb", required=True))
+    verbs = group.add_subparsers(dest="verb", required=True)
+    build_commands.register(verbs)
+    keeper_commands.register(verbs)

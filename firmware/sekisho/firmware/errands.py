@@ -2,7 +2,7 @@
 
 Started by sekisho-firmware_errands.path when a wish appears. Only that daemon's user (and root) can wish, in the closed
 words of `wishes`. What is staged or installed is checked here once more: a bundle against its release by `stage`, an
-image against RAUC's own key. A restart is a file that the service manager waits for.
+image against RAUC's own key. A restart is a file that the service manager waits for, as the page's is.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def carry_out(settings: Settings, wish: wishes.Wish) -> tuple[str, float]:
         case wishes.Mark(what):
             return "", _mark(what)
         case wishes.Anew():
-            _appear(wishes.restart_file(settings))
+            _appear(settings.errands_run / "restart")
             return "", 0.0
         case wishes.Remove(keep):
             _tidy(settings, {*keep, here.running(settings).place.release})

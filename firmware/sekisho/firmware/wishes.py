@@ -93,11 +93,6 @@ def outcome_file(settings: Settings) -> Path:
     return errands_run(settings) / "outcome.json"
 
 
-def restart_file(settings: Settings) -> Path:
-    """Where it appears, the service manager restarts the machine; gone with the power."""
-    return errands_run(settings) / "restart"
-
-
 def ask(
     settings: Settings, number: str, wish: Wish, limit_s: float, sleep: Callable[[float], None] = time.sleep
 ) -> Outcome:
@@ -119,6 +114,11 @@ def ask(
             path.unlink(missing_ok=True)
             raise DeviceFault("Root's errand was not carried out in time.", "Restart the box if this repeats.")
         sleep(LOOK_S)
+    return judged(told)
+
+
+def judged(told: Outcome) -> Outcome:
+    """What root did; raises what it could not do, as `ask`."""
     match told.word:
         case "done":
             return told

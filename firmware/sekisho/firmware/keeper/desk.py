@@ -14,7 +14,7 @@ from sekisho.firmware.keeper import facts, told, windows
 from sekisho.firmware.keeper.journal import IRREVOCABLE, Choice, Ended, Journal, Running, State
 from sekisho.policy.overlay import Restart
 
-USERS: Final = ("sekisho-page", "sekisho-jobs")
+USERS: Final = ("sekisho-page", "sekisho-jobs", "sekisho-button")
 NOW_S: Final = 3600.0
 """"Now" holds so long: a box that was switched off in between and comes back later asks again."""
 AHEAD_S: Final = 31 * 86_400.0

@@ -1,0 +1,112 @@
+"""The firmware daemon: keeps the box's own software (`keeper`). Nothing of it is in the way of traffic.
+
+Main thread: the keeper's turns, a look a second. What takes long has a thread of its own; the desk answers the page,
+the button, the jobs and `sekisho firmware`. What needs root is asked of a small errand (`errands`). SIGTERM ends it at
+any instant without harm.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from sekisho.appliance.core import program, settings
+from sekisho.appliance.core.desk import Desk
+from sekisho.appliance.core.errors import DeviceFault
+from sekisho.appliance.core.sdnotify import notify
+from sekisho.appliance.core.settings import Settings
+from sekisho.firmware import errands, wishes
+from sekisho.firmware.gates.eyes import Eyes
+from sekisho.firmware.keeper import desk, here
+from sekisho.firmware.keeper.effects import Channel, Effects
+from sekisho.firmware.keeper.journal import State
+from sekisho.firmware.keeper.runner import LOOK_S, Keeper
+from sekisho.firmware.keeper.sight import Sight
+from sekisho.firmware.source import Source
+
+log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """Runs the keeper until `stop`."""
+
+    def __init__(self, config: Settings, channel: Channel | None = None) -> None:
+        """Take up where the last one ended. `channel`: another than the settings name.
+
+        Raises:
+            DeviceFault: the disk refuses the journal.
+
+        """
+        self._settings = config
+        self._ends = False
+        self._alone = threading.Lock()
+        self._sight = Sight(config, Eyes(config))
+        effects = Effects(config, channel or Source(config), Eyes(config), self._ask, self._unwanted)
+        self._keeper: Keeper | None = None
+        self._keeper = keeper = Keeper(config, effects, self._sight.look, here.started(config), wall=self._sight.wall)
+        answering = desk.Counter(
+            lambda: keeper.journal, lambda: keeper.machine.running, self._sight.weekly, keeper.put,
+            lambda: self._fault or keeper.last, self._sight.wall,
+        )  # fmt: skip
+        self._fault = ""
+        self._desk = Desk(config.firmware_socket, desk.USERS, answering.answer)
+
+    def run(self) -> None:
+        """Until stopped."""
+        notify("READY=1")
+        try:
+            while not self._ends:
+                notify("WATCHDOG=1")
+                self._turn()
+        finally:
+            notify("STOPPING=1")
+            self._desk.close()
+            if self._keeper is not None:
+                self._keeper.close()
+            here.stopping(self._settings)
+
+    def stop(self) -> None:
+        self._ends = True
+
+    def _turn(self) -> None:
+        keeper = self._keeper
+        if keeper is None:
+            return
+        try:
+            if said := self._sight.chosen(keeper.journal, self._sight.wall()):
+                keeper.put(said)
+            keeper.turn(LOOK_S)
+            self._fault = ""
+        except DeviceFault as err:
+            if str(err) != self._fault:
+                log.error("%s", err)
+            self._fault = str(err)
+            time.sleep(LOOK_S)
+
+    def _ask(self, number: str, wish: wishes.Wish, limit_s: float) -> wishes.Outcome:
+        """One errand at a time. Where this daemon is root itself (a lab), there is nobody to ask."""
+        with self._alone:
+            if os.geteuid() == 0:
+                return wishes.judged(errands.done(self._settings, wishes.Numbered(number, wish)))
+            return wishes.ask(self._settings, number, wish, limit_s)
+
+    def _unwanted(self) -> bool:
+        attempt = self._keeper.journal.attempt if self._keeper is not None else None
+        return self._ends or (self._keeper is not None and (attempt is None or attempt.state is not State.DOWNLOADING))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until SIGTERM; 2 when the settings are refused, 3 when the machine is not fit."""
+
+    def make(path: Path) -> Daemon:
+        return Daemon(settings.load(path))
+
+    return program.main("sekisho.firmware.daemon", make, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
