@@ -113,6 +113,7 @@ def test_a_box_can_neither_write_nor_hear_nor_replace_another(site: Site) -> Non
         "sk/1/t1/box-1/ack",
         "sk/1/t1/box-1/known",
         "sk/1/t1/box-1/orders",
+        "sk/1/t1/box-1/jobs/01JD3Z9V7M2Q4W8X6Y5T3R1P0N",
     ):
         with guest(site, "box-2") as intruder:
             intruder.client.publish(topic, BATCH, qos=1, retain=topic.endswith(("ack", "known", "orders")))

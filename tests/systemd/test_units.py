@@ -148,6 +148,7 @@ def test_capabilities_are_the_least() -> None:
         "sekisho-center-ca": set(),
         "sekisho-center-contracts": set(),
         "sekisho-center-immunity": set(),
+        "sekisho-center-jobs": set(),
         "sekisho-center-notify": set(),
         "sekisho-center-orders": set(),
         "sekisho-center-portal": {"CAP_NET_BIND_SERVICE"},

@@ -14,6 +14,7 @@ from sekisho.center import account_commands, backup_commands, partner_commands, 
 from sekisho.center.ca import commands as ca_commands
 from sekisho.center.database import Database
 from sekisho.center.immunity import commands as immunity_commands
+from sekisho.center.jobs import commands as jobs_commands
 from sekisho.center.notify import commands as notify_commands
 from sekisho.center.refused import Aside, Refused
 from sekisho.center.rules import commands as rules_commands
@@ -93,6 +94,7 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     ca_commands.register(group)
     immunity_commands.register(group)
     rules_commands.register(group)
+    jobs_commands.register(group)
     notify_commands.register(group)
     account_commands.register(group)
     partner_commands.register(group)

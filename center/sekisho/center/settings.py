@@ -164,6 +164,16 @@ class Orders(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The CN of `cert`."""
 
 
+class Jobs(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How what operators signed is sent to its boxes; nothing is signed here."""
+
+    cert: str
+    """What the daemon shows the broker."""
+    key: str
+    client: Annotated[str, msgspec.Meta(pattern=f"^{NAME}$")] = "jobs"
+    """The CN of `cert`."""
+
+
 class NatsNode(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What a NATS server must know beside what every broker must."""
 
@@ -222,6 +232,7 @@ class CenterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     portal: Portal | None = None
     immunity: Immunity | None = None
     orders: Orders | None = None
+    jobs: Jobs | None = None
     api: Api | None = None
     retention: Retention = Retention()
     ca: Ca = Ca()
@@ -231,7 +242,7 @@ class CenterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     @property
     def services(self) -> tuple[str, ...]:
         """The names of the services' certificates: no box may have one of them."""
-        return (self.broker.client, *(one.client for one in (self.immunity, self.orders) if one))
+        return (self.broker.client, *(one.client for one in (self.immunity, self.orders, self.jobs) if one))
 
 
 def load(path: Path) -> CenterSettings:

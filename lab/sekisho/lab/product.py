@@ -38,7 +38,9 @@ def prepare(
     )
     immunity = _signing(pki.issue(authority, "immunity"), pki.issue(authority, "immunity-lists", "lists"), "lists")
     orders = _signing(pki.issue(authority, "orders"), pki.issue(authority, "orders-key", "orders"), "orders")
-    settings = toml.merged(_center(lay, center), {"immunity": immunity, "orders": orders})
+    sender = pki.issue(authority, "jobs")
+    jobs: toml.Table = {"cert": str(sender.cert), "key": str(sender.key)}
+    settings = toml.merged(_center(lay, center), {"immunity": immunity, "orders": orders, "jobs": jobs})
     if portal:
         settings = toml.merged(settings, _portal(lay))
     lay.center_settings.write_text(toml.dumps(settings))
@@ -58,9 +60,10 @@ def prepare(
     return [
         Program("mosquitto", "center", list(broker.argv), [layout.MQTT]),
         Program("center", "center", _daemon("center", lay.center_settings)),
-        *(Program(room, "center", _center_room(room, lay.center_settings)) for room in ("immunity", "orders")),
+        *(Program(room, "center", _center_room(room, lay.center_settings)) for room in ("immunity", "orders", "jobs")),
         *(_for_people(lay) if portal else ()),
         *(Program(room, "box", _daemon(room, lay.box_settings)) for room in _BOX_ROOMS),
+        Program("jobs", "box", _daemon("portal_agent.jobs", lay.box_settings)),
         *published,
     ]
 

@@ -43,6 +43,22 @@ Id = Annotated[str, msgspec.Meta(pattern="^[0-9A-HJKMNP-TV-Z]{26}$")]
 """ULID."""
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
+_SPAN_S: Final[dict[str, float]] = {
+    "fw.stage": 14 * 86_400.0,
+    "fw.activate": float(LIFE_S),
+    "fw.rollback": 2 * 86_400.0,
+    "reboot": float(LIFE_S),
+    "sig.update": 86_400.0,
+    "sig.rollback": 3600.0,
+    "key.rotate": 86_400.0,
+    "support.open": 86_400.0,
+}
+
+
+def span_s(kind: str) -> float:
+    """Seconds from a job's beginning to its deadline; both ends count by it."""
+    return _SPAN_S.get(kind, 900.0)
+
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What it may cost the box."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sekisho.appliance.core import fleet, orders, switched
+from sekisho.appliance.core import fleet, jobs, orders, switched
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.names import RULE, is_name
 from sekisho.center.pki import Credentials
@@ -26,11 +26,12 @@ QUEUED_BYTES: Final = 128 << 20
 """Kept for a centre that is slow or away, whichever is reached first; what is beyond the boxes repeat."""
 
 BOX_WRITES: Final = ("ev/0", "ev/1", "ev/2", "state")
-BOX_READS: Final = ("ack", "known", orders.LEVEL)
+BOX_READS: Final = ("ack", "known", orders.LEVEL, f"{jobs.LEVEL}/+")
 ALL_READ: Final = (fleet.TOPIC_ALL, fleet.TOPIC_CHANGE, switched.TOPIC)
 """Whole topics that every box reads: the fleet's list of bad files, the rules that are switched off."""
 IMMUNITY_WRITES: Final = (*ALL_READ, "sk/1/+/+/known")
 ORDERS: Final = (orders.EVERYWHERE,)
+JOBS_WRITES: Final = (f"sk/1/+/+/{jobs.LEVEL}/+",)
 CENTER_READS: Final = ("ev/+", "state")
 CENTER_WRITES: Final = ("ack",)
 
@@ -71,6 +72,8 @@ class Broker:
     """The daemon that publishes the fleet's list of bad files, and the rules that are switched off."""
     orders_cn: str = "orders"
     """The daemon that publishes what customers decide about their boxes."""
+    jobs_cn: str = "jobs"
+    """The daemon that sends boxes what operators signed."""
     workers: int = 1
     """Ingest workers of the centre; the second is called `{center_cn}-2`, and so on."""
     members: tuple[Member, ...] | None = None
@@ -88,7 +91,11 @@ class Broker:
     @property
     def publishers(self) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
         """The names of the daemons that publish to boxes: the topics each may write, and those it may read."""
-        return {self.immunity_cn: (IMMUNITY_WRITES, ()), self.orders_cn: (ORDERS, ORDERS)}
+        return {
+            self.immunity_cn: (IMMUNITY_WRITES, ()),
+            self.orders_cn: (ORDERS, ORDERS),
+            self.jobs_cn: (JOBS_WRITES, ()),
+        }
 
     def listed(self) -> tuple[Member, ...]:
         """The members, for a broker that cannot do without.

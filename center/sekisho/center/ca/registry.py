@@ -14,7 +14,7 @@ from sekisho.center.ca.tables import BOX_IDENTITY
 
 State = Literal["expected", "active", "revoked"]
 
-SERVICES: Final = ("center", "centre", "immunity", "orders", "broker")
+SERVICES: Final = ("center", "centre", "immunity", "orders", "jobs", "broker")
 """The centre's own services, where the settings say nothing else. A broker knows them by their name alone."""
 
 

@@ -36,6 +36,7 @@ NOT_PERSONAL: Final[Mapping[str, str]] = {
     "vendor": "who may be sent for help, the same for every customer",
     "pulse": "when the broker was heard",
     "link_key": "keys of the links in mails",
+    "job": "what operators signed, for boxes of many customers at once; whose these are is in job_box",
     "fleet_list": "numbers of the fleet's list",
     "rule_off": "rules that are switched off for all boxes, by the centre's staff",
     "rule_word": "numbers of what the boxes are told of rules",

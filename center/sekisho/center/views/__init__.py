@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sekisho.center.cases import opening
 from sekisho.center.database import metadata
 from sekisho.center.report import tally
-from sekisho.center.views import alerts, counts, devices, firmware, health, noise, orders, passages, rulesets
+from sekisho.center.views import alerts, counts, devices, firmware, health, jobs, noise, orders, passages, rulesets
 from sekisho.center.views.model import Row, Slice
 from sekisho.telemetry import events
 
@@ -34,6 +34,7 @@ SLICES: Final[tuple[Slice, ...]] = (
     counts.SLICE,
     health.SLICE,
     rulesets.SLICE,
+    jobs.SLICE,
     firmware.SLICE,
     Slice("cases", (), opening.take),
     alerts.SLICE,

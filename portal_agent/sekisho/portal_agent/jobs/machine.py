@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sekisho.appliance.core.jobs import LIFE_S, MUTATING, TERMINAL, Kind, State
+from sekisho.appliance.core.jobs import MUTATING, TERMINAL, State, span_s
 from sekisho.portal_agent.jobs import facts
 from sekisho.portal_agent.jobs.book import OPEN_CAP, Book, Entry, pruned
 from sekisho.portal_agent.jobs.facts import Command, Now, Progress
@@ -29,18 +29,6 @@ WITHDRAW_S: Final = 120.0
 """Taking back is given up after this; the job ends all the same."""
 CLOCK_S: Final = 7 * 86_400.0
 """Seconds of this daemon's life without the time: whether a job is over cannot be known meanwhile."""
-SPAN_S: Final[dict[Kind, float]] = {
-    "fw.stage": 14 * 86_400.0,
-    "fw.activate": float(LIFE_S),
-    "fw.rollback": 2 * 86_400.0,
-    "reboot": float(LIFE_S),
-    "sig.update": 86_400.0,
-    "sig.rollback": 3600.0,
-    "key.rotate": 86_400.0,
-    "support.open": 86_400.0,
-}
-"""From its beginning to its deadline."""
-SPAN_ELSE_S: Final = 900.0
 CLOCKLESS: Final = frozenset({"time.set", "job.cancel", "fw.cancel", "support.close"})
 """What only takes back or sets a bound may begin though the time is not known."""
 CHOICES: Final = frozenset({"customer", "window"})
@@ -267,7 +255,7 @@ class Machine:
         waits = entry.state == "WAITING" and entry.why in CHOICES
         if waits and self._past(entry, now):
             return self._take_back(ident, "EXPIRED", entry.why, "", now)
-        span = SPAN_S.get(entry.job.kind, SPAN_ELSE_S)
+        span = span_s(entry.job.kind)
         late = now.true is not None and 1.0 < entry.begun < now.true - span
         if late or now.mono - self._since.setdefault(ident, now.mono) > span:
             return self._take_back(ident, "TIMED_OUT", entry.why or "deadline", "", now)

@@ -1,0 +1,141 @@
+"""The process that sends jobs to their boxes, until each has answered, until SIGTERM.
+
+Level-triggered: what a box has not answered goes out again with back-off, and at once when it has come back. The
+broker's word that it has a message ends nothing, nor is anything retained: a broker that forgets costs time, and one
+that keeps what is old finds no use for it. Nothing is signed here.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import paho.mqtt.client as paho
+import sqlalchemy as sa
+
+from sekisho.appliance.core import jobs, program, sdnotify, utc
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.appliance.core.jobs import TERMINAL
+from sekisho.center import mqtt, settings
+from sekisho.center.database import Database
+from sekisho.center.jobs.tables import JOB, JOB_BOX
+from sekisho.center.settings import BrokerLink, CenterSettings
+from sekisho.center.settings import Jobs as OwnSettings
+from sekisho.center.store import BOX
+from sekisho.center.views.jobs import JOB_STATE
+
+POLL_S: Final = 0.5
+RETRY_S: Final = 1.0
+CONFIRM_S: Final = 5.0
+WATCHDOG_S: Final = 2.0
+PAGE: Final = 50
+BACK_OFF_S: Final = (30, 3600)
+
+log = logging.getLogger("sekisho.center.jobs")
+
+
+class Sender:
+    """One broker connection, one database."""
+
+    def __init__(self, config: CenterSettings, own: OwnSettings) -> None:
+        self._database = Database(config.store)
+        self._stop = threading.Event()
+        link = config.broker
+        self._link = BrokerLink(link.host, link.ca, own.cert, own.key, link.port, own.client)
+        self._client = mqtt.make_client(self._link, on_connect=lambda: None)
+
+    def run(self) -> None:
+        """Work until `stop`."""
+        self._client.connect_async(self._link.host, self._link.port, keepalive=30)
+        self._client.loop_start()
+        sdnotify.notify("READY=1")
+        beat = 0.0
+        while not self._stop.wait(POLL_S):
+            moment = time.monotonic()
+            if moment - beat >= WATCHDOG_S:
+                beat = moment
+                sdnotify.notify("WATCHDOG=1")
+            try:
+                if self._client.is_connected():
+                    self._turn(int(time.time()))
+            except DeviceFault as err:
+                log.error("%s Trying again.", err)
+                self._stop.wait(RETRY_S)
+        self._client.disconnect()
+        self._database.close()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _turn(self, now: int) -> None:
+        with self._database.reading() as db:
+            rows = db.execute(due(now)).all()
+        given = [(row, self._client.publish(_topic(row), row.envelope, qos=1)) for row in rows]
+        if not given:
+            return
+        sent = [(row, _confirmed(info)) for row, info in given]
+        with self._database.transaction() as db:
+            for row, there in sent:
+                pause = min(BACK_OFF_S[0] << min(row.tries, 10), BACK_OFF_S[1]) if there else BACK_OFF_S[0]
+                values: dict[str, Any] = {"next_at": now + pause, "tries": row.tries + int(there)}
+                if there:
+                    values |= {"sent_at": utc.now(), "birth": row.birth or 0}
+                db.execute(JOB_BOX.update().where(JOB_BOX.c.job == row.id, JOB_BOX.c.box == row.box).values(**values))
+
+
+def due(now: int, limit: int = PAGE) -> sa.Select[Any]:
+    """What is to be sent now: not held, not over, and not answered; or answered before the box came back.
+
+    A box that lost its disk, or was replaced, gets what is not over again that way; the others answer where they are.
+    """
+    told = sa.and_(
+        JOB_STATE.c.job == JOB_BOX.c.job, JOB_STATE.c.box == JOB_BOX.c.box, JOB_STATE.c.tenant == JOB_BOX.c.tenant
+    )
+    back = sa.and_(BOX.c.box == JOB_BOX.c.box, BOX.c.tenant == JOB_BOX.c.tenant)
+    came_back = sa.and_(BOX.c.state == "on", BOX.c.birth > JOB_BOX.c.birth)
+    return (
+        sa.select(JOB.c.id, JOB.c.envelope, JOB_BOX.c.box, JOB_BOX.c.tenant, JOB_BOX.c.tries, BOX.c.birth)
+        .join(JOB, JOB.c.id == JOB_BOX.c.job)
+        .outerjoin(JOB_STATE, told)
+        .outerjoin(BOX, back)
+        .where(
+            JOB_BOX.c.held == 0,
+            JOB.c.exp > now,
+            sa.func.coalesce(JOB_STATE.c.state, "").not_in(sorted(TERMINAL)),
+            sa.or_(sa.and_(sa.func.coalesce(JOB_STATE.c.ver, 0) == 0, JOB_BOX.c.next_at <= now), came_back),
+        )
+        .order_by(JOB_BOX.c.next_at, JOB.c.id, JOB_BOX.c.box)
+        .limit(limit)
+    )
+
+
+def _topic(row: Any) -> str:
+    return f"sk/1/{row.tenant}/{row.box}/{jobs.LEVEL}/{row.id}"
+
+
+def _confirmed(info: paho.MQTTMessageInfo) -> bool:
+    try:
+        info.wait_for_publish(CONFIRM_S)
+        return info.is_published()
+    except (RuntimeError, ValueError):
+        return False
+
+
+def _make(path: Path) -> Sender:
+    config = settings.load(path)
+    if config.jobs is None:
+        raise RejectedInput(f"{path}: the section [jobs] is missing.")
+    return Sender(config, config.jobs)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until SIGTERM; 2 when the settings are refused, 3 when the database cannot be opened."""
+    return program.main("sekisho.center.jobs", _make, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
