@@ -89,7 +89,7 @@ class World:
         state = self.keeper.journal.attempt.state if self.keeper and self.keeper.journal.attempt else "-"
         self.visited.append(f"{state}/{name}")
         hit = self.visited[-1] == self.cursed if self.for_ever and self.deaths else here == self.die_at
-        if hit and self.deaths < 60:
+        if hit and self.deaths < 45:
             self.cursed = self.visited[-1]
             self.deaths += 1
             raise Death

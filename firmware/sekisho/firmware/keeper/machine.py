@@ -233,7 +233,7 @@ class Machine:
     ) -> list[Command]:
         """Begin `state`; `again`: it is begun anew after it was interrupted."""
         entries = self._attempt().entries + 1 if again else 1
-        self._change(state=state, entries=entries, why=why)
+        self._change(state=state, entries=entries, why=self._attempt().why if again else why)
         self._since = self._retry = now
         self._fine_at = 0.0
         self._working = False
