@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Annotated, BinaryIO, Final
 
 import msgspec
 
@@ -26,10 +26,11 @@ from sekisho.signatures.keeper.download import room
 from sekisho.signatures.trust import ChannelDown, Limits, Source
 
 LIMITS: Final = Limits(gap_s=60.0, rate=2048, window_s=600.0)
-"""Of the server (UPDATES: idle, slow retrieval)."""
+"""How long a server may be silent, and how slow for ten minutes."""
 SPENT: Final = 1.2
 """Times its length that a bundle may cost on the line."""
-SPENT_MORE: Final = 64 << 10
+SPENT_MORE: Final = BLOCK
+"""A power cut may cost one."""
 LATER_S: Final = 24 * 3600.0
 """After this the line's cost is counted anew."""
 _READ_BYTES: Final = 256 << 10
@@ -47,10 +48,10 @@ class Stopped(PeerError):
 
 
 class _Note(msgspec.Struct):
-    done: int = 0
+    done: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Blocks from the front that are right and on the disk."""
     etag: str = ""
-    spent: int = 0
+    spent: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Bytes that came over the line for this bundle, in all attempts; likewise `since`, unix seconds."""
     since: float = 0.0
 
@@ -134,8 +135,9 @@ class _Download:
         url = f"{source.targets}{folder}/{release.sha256}.{name}"
         try:
             with source.read(url, release.length, start=self._at, etag=note.etag, bulk=True) as reply:
-                note.etag = reply.etag
-                self._save()
+                if note.etag != reply.etag:  # without it a download that is killed now would begin anew
+                    note.etag = reply.etag
+                    self._save()
                 skip = self._at - reply.start  # a server that cannot begin in the middle; what is here is right
                 for chunk in reply.chunks:
                     note.spent += len(chunk)
