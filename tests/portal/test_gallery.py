@@ -25,20 +25,27 @@ def served(tmp_path_factory: pytest.TempPathFactory, ago: Callable[..., str]) ->
     made.close()
 
 
+PHONE, DESK = WIDTHS
+SEEN = [(PHONE, "admin"), (DESK, "operator")]
+"""As the owner and the staff mostly sit there; the other way round with `make test-full`."""
+OTHER = [pytest.param(width, role, marks=pytest.mark.full) for width, role in ((DESK, "admin"), (PHONE, "operator"))]
+
+
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("role", ["admin", "operator"])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "role"), [*SEEN, *OTHER])
 def test_every_page_of_the_menu_is_fit_to_be_seen(served: Served, width: int, role: Role, tmp_path: Path) -> None:
-    """The phone is dark and English where the desk is light and Japanese, so that each is seen."""
-    phone = width == min(WIDTHS)
+    """The phone is dark where the desk is light, the staff reads English; no page is too wide for either."""
     critic = Critic(f"gallery/{role}-{width}")
     with screen(width, tmp_path) as opened:
-        page = opened.open(dark=phone and role == "operator")
+        page = opened.open(dark=width == PHONE)
         critic.listen(page)
-        secret, _ = served.office.sign_in(role, US, "en" if phone == (role == "operator") else "ja")
+        secret, _ = served.office.sign_in(role, US, "en" if role == "operator" else "ja")
         page.context.add_cookies([{"name": COOKIE, "value": secret, "url": served.url, "secure": True}])
         for path in _reached(page, critic, served.url, [path for _, path, right in MENU if may(role, right)]):
             critic.look(_name(path), page)
+            for wide in (PHONE + DESK - width, width):
+                page.set_viewport_size({"width": wide, "height": 844})
+                critic.measure(f"{_name(path)} at {wide}", page)
     assert not critic.problems, "\n".join(critic.problems)
 
 

@@ -42,13 +42,17 @@ class Critic:
         self._number += 1
         self._folder.mkdir(parents=True, exist_ok=True)
         looked.screenshot(path=self._folder / f"{self._number:02}-{name}.png", full_page=True)
-        wide = looked.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        if wide > 0:
-            self.problems.append(f"{name}: the page is {wide} px wider than the screen")
-        for found in Axe().run(looked).response["violations"]:
+        self.measure(name, looked)
+        for found in Axe().run(looked, options={"resultTypes": ["violations"]}).response["violations"]:
             if found["impact"] in GRAVE:
                 where = ", ".join(node["target"][0] for node in found["nodes"][:3])
                 self.problems.append(f"{name}: {found['id']} ({where}): {found['help']}")
+
+    def measure(self, name: str, looked: Page) -> None:
+        """See that the page is no wider than the screen."""
+        wide = looked.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if wide > 0:
+            self.problems.append(f"{name}: the page is {wide} px wider than the screen")
 
 
 class Screen:
