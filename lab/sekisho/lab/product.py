@@ -60,7 +60,8 @@ def prepare(
     return [
         Program("mosquitto", "center", list(broker.argv), [layout.MQTT]),
         Program("center", "center", _daemon("center", lay.center_settings)),
-        *(Program(room, "center", _center_room(room, lay.center_settings)) for room in ("immunity", "orders", "jobs")),
+        *(Program(room, "center", _center_room(room, lay.center_settings)) for room in ("immunity", "orders")),
+        Program("center-jobs", "center", _center_room("jobs", lay.center_settings)),  # the box has one of that name
         *(_for_people(lay) if portal else ()),
         *(Program(room, "box", _daemon(room, lay.box_settings)) for room in _BOX_ROOMS),
         Program("jobs", "box", _daemon("portal_agent.jobs", lay.box_settings)),
