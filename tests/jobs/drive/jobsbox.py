@@ -6,7 +6,8 @@ process at one of its steps, before it is done, half way, or after.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import msgspec
 from signing import LISTED, NOW
 
 from sekisho.appliance.core import settings as box_settings
-from sekisho.appliance.core.jobs import Job, Operators
+from sekisho.appliance.core.jobs import MUTATING, TERMINAL, Job, Operators
 from sekisho.portal_agent.jobs import book
 from sekisho.portal_agent.jobs.facts import Progress
 from sekisho.portal_agent.jobs.runner import Jobs
@@ -31,35 +32,48 @@ class Hands:
 
     def __init__(self) -> None:
         self.done: list[tuple[str, str]] = []
-        self.state = 0
-        """What marks are made of: it moves with everything that is done."""
+        self.state: Counter[str] = Counter()
+        """What marks are made of: each kind's moves with what is done of it."""
         self.outcome: dict[str, Progress] = {}
         """What is said of a job when it is looked at; without a word it succeeded."""
         self.too_late = ""
         self.withdrawn: list[str] = []
         self.unready: Exception | None = None
+        self.then: dict[str, Iterator[Progress]] = {}
+        """What is said of a job look by look."""
+        self.under_way: set[str] = set()
+        self.most = 0
+        """The most jobs that change the box and were under way at once."""
         self.step: Callable[[str], None] = lambda _: None
 
     def prepare(self, job: Job) -> str:
         if self.unready is not None:
             raise self.unready
-        return str(self.state)
+        return str(self.state[job.kind])
 
     def begin(self, job: Job, mark: str) -> Progress:
         self.step("begin.before")
-        if mark == str(self.state):
-            self.state += 1
+        if job.kind in MUTATING:
+            self.under_way.add(job.id)
+            self.most = max(self.most, len(self.under_way))
+        if mark == str(self.state[job.kind]):
+            self.state[job.kind] += 1
             self.done.append((job.kind, job.id))
         self.step("begin.after")
         return self.look(job, mark)
 
     def look(self, job: Job, mark: str) -> Progress:
-        return self.outcome.get(job.id) or self.outcome.get("") or Progress("SUCCEEDED", pct=100)
+        said = self.outcome.get(job.id) or self.outcome.get("") or Progress("SUCCEEDED", pct=100)
+        said = next(self.then[job.id]) if job.id in self.then else said
+        if said.state in TERMINAL:
+            self.under_way.discard(job.id)
+        return said
 
     def withdraw(self, job: Job, mark: str) -> str:
         self.step("withdraw.before")
         if not self.too_late:
             self.withdrawn.append(job.id)
+            self.under_way.discard(job.id)
         self.step("withdraw.after")
         return self.too_late
 
