@@ -8,7 +8,6 @@ it starts again, and the broker may send again.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from jobsbox import Box, Died, Hands, name_of
 from signing import NOW, SATO, TANAKA, job, signed
 
+from sekisho.appliance.core import fsio
 from sekisho.appliance.core.jobs import MUTATING, TERMINAL
 from sekisho.appliance.core.journal import JournalWriter
 from sekisho.portal_agent.jobs import book, inbox, runner
@@ -84,18 +84,15 @@ STORIES: tuple[Story, ...] = (
 
 def powered(power: Power, monkeypatch: pytest.MonkeyPatch, box: Box) -> None:
     """Let the power fail around everything that lasts."""
-    save, keep, append, done = book.write_atomic, runner.write_atomic, JournalWriter.append, inbox.done
+    append, done = JournalWriter.append, inbox.done
 
-    def saving(write: Callable[..., None]) -> Callable[..., None]:
-        def wrapped(path: Path, data: bytes, mode: int = 0o600) -> None:
-            power()
-            # Half of it is on the disk, under the name it has before the rename.
-            path.with_name(f".{path.name}.torn").write_bytes(data[: len(data) // 2])
-            power()
-            write(path, data, mode)
-            power()
-
-        return wrapped
+    def saving(path: Path, data: bytes, mode: int = 0o600) -> None:
+        power()
+        # Half of it is on the disk, under the name it has before the rename.
+        path.with_name(f".{path.name}.torn").write_bytes(data[: len(data) // 2])
+        power()
+        fsio.write_atomic(path, data, mode)
+        power()
 
     def appending(self: JournalWriter, line: bytes, *, durable: bool = True) -> None:
         power()
@@ -107,13 +104,10 @@ def powered(power: Power, monkeypatch: pytest.MonkeyPatch, box: Box) -> None:
         done(folder, name)
         power()
 
-    monkeypatch.setattr(book, "write_atomic", saving(save))
-    monkeypatch.setattr(runner, "write_atomic", saving(keep))
+    monkeypatch.setattr(book, "write_atomic", saving)
+    monkeypatch.setattr(runner, "write_atomic", saving)
     monkeypatch.setattr(JournalWriter, "append", appending)
     monkeypatch.setattr(inbox, "done", taken)
-    # What the kernel has outlives a process; a torn file is what a power cut adds, and that is above.
-    for name in ("fsync", "fdatasync"):
-        monkeypatch.setattr(os, name, lambda _: None)
     box.hands.step = power
 
 
@@ -127,7 +121,7 @@ def lived(box: Box, power: Power, story: Story, resend: bool) -> list[bytes]:
         try:
             if box.jobs is None:
                 box.start()
-            if waiting and turn % 6 == 0:
+            if waiting and turn % 4 == 0:
                 box.give(waiting.pop(0))
             box.turn()
         except Died:

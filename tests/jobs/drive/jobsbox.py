@@ -15,7 +15,7 @@ import msgspec
 from signing import LISTED, NOW
 
 from sekisho.appliance.core import settings as box_settings
-from sekisho.appliance.core.jobs import MUTATING, TERMINAL, Job, Operators
+from sekisho.appliance.core.jobs import MUTATING, TERMINAL, Job, Operators, State
 from sekisho.portal_agent.jobs import book
 from sekisho.portal_agent.jobs.facts import Progress
 from sekisho.portal_agent.jobs.runner import Jobs
@@ -69,7 +69,7 @@ class Hands:
             self.under_way.discard(job.id)
         return said
 
-    def withdraw(self, job: Job, mark: str) -> str:
+    def withdraw(self, job: Job, mark: str, ending: State) -> str:
         self.step("withdraw.before")
         if not self.too_late:
             self.withdrawn.append(job.id)

@@ -7,21 +7,20 @@ not done yet. Arguments are read strictly, and a kind without a desk on this box
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 import msgspec
 
-from sekisho.appliance.core.desk import ask
 from sekisho.appliance.core.errors import PeerError
-from sekisho.appliance.core.jobs import Job
+from sekisho.appliance.core.jobs import Job, State
 from sekisho.appliance.core.settings import Settings
 from sekisho.inspect import kept
+from sekisho.portal_agent.jobs.asking import args_of, asked
 from sekisho.portal_agent.jobs.facts import Progress
+from sekisho.portal_agent.jobs.firmware_desk import Firmware
 from sekisho.portal_agent.jobs.runner import Never, NotNow
 from sekisho.signatures.keeper import counter, status
 
-T = TypeVar("T")
 OWN: Final = frozenset({"time.set", "job.cancel"})
 """What the machine does itself."""
 
@@ -35,7 +34,7 @@ class Desk(Protocol):
 
     def look(self, job: Job, mark: str) -> Progress: ...
 
-    def withdraw(self, job: Job, mark: str) -> str: ...
+    def withdraw(self, job: Job, mark: str, ending: State) -> str: ...
 
 
 class Desks:
@@ -43,7 +42,9 @@ class Desks:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._firmware = Firmware(settings)
         self._of: dict[str, Desk] = {
+            **dict.fromkeys(("fw.stage", "fw.activate", "fw.cancel", "fw.rollback"), self._firmware),
             "sig.update": Sets(settings),
             "quarantine.release": Quarantine(settings),
         }
@@ -55,6 +56,8 @@ class Desks:
             NotNow, Never: it may not begin.
 
         """
+        if job.from_counter and self._firmware.running() < job.from_counter:
+            raise Never("precondition", f"It is for boxes with release {job.from_counter} or newer.")
         if job.sets_from and _set_in_force(self._settings) < job.sets_from:
             raise Never("precondition", f"It is for boxes with rule set {job.sets_from} or newer.")
         if job.kind in OWN:
@@ -70,21 +73,8 @@ class Desks:
     def look(self, job: Job, mark: str) -> Progress:
         return self._of[job.kind].look(job, mark)
 
-    def withdraw(self, job: Job, mark: str) -> str:
-        return self._of[job.kind].withdraw(job, mark)
-
-
-def args_of(job: Job, kind: type[T]) -> T:
-    """The arguments, read strictly.
-
-    Raises:
-        Never: they are not what this kind takes.
-
-    """
-    try:
-        return msgspec.convert(job.args, kind, strict=False)
-    except msgspec.ValidationError as err:
-        raise Never("args", str(err)) from err
+    def withdraw(self, job: Job, mark: str, ending: State) -> str:
+        return self._of[job.kind].withdraw(job, mark, ending)
 
 
 class SetWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -113,7 +103,7 @@ class Sets:
         wanted = args_of(job, SetWanted)
         if (done := self._there(wanted, mark)) is not None:
             return done
-        _ask(counter.socket_of(self._settings), counter.Update(now=wanted.again))
+        asked(counter.socket_of(self._settings), counter.Update(now=wanted.again))
         return Progress("RUNNING", step="asked")
 
     def look(self, job: Job, mark: str) -> Progress:
@@ -130,7 +120,7 @@ class Sets:
             return Progress("WAITING", "network", step=found.step, detail=found.last)
         return Progress("RUNNING", step=found.step, detail=found.waits)
 
-    def withdraw(self, job: Job, mark: str) -> str:
+    def withdraw(self, job: Job, mark: str, ending: State) -> str:
         """A set on its way is the channel's, and would come without the job: asking for it is taken back."""
         return ""
 
@@ -169,31 +159,18 @@ class Quarantine:
         wanted = args_of(job, Released)
         if not self._show(wanted.entry).released:
             reason = f"job {job.id}: {wanted.reason.strip()}"[: kept.REASON_CAP]
-            _ask(self._settings.quarantine_socket, kept.Release(wanted.entry, reason))
+            asked(self._settings.quarantine_socket, kept.Release(wanted.entry, reason))
         return Progress("SUCCEEDED", pct=100)
 
     def look(self, job: Job, mark: str) -> Progress:
         return self.begin(job, mark)
 
-    def withdraw(self, job: Job, mark: str) -> str:
+    def withdraw(self, job: Job, mark: str, ending: State) -> str:
         return "released" if self._show(args_of(job, Released).entry).released else ""
 
     def _show(self, entry: str) -> kept.Entry:
-        answer = _ask(self._settings.quarantine_socket, kept.Show(entry))
+        answer = asked(self._settings.quarantine_socket, kept.Show(entry))
         return msgspec.json.decode(answer, type=kept.Entry)
-
-
-def _ask(socket: Path, question: msgspec.Struct) -> bytes:
-    """The first frame of a daemon's answer.
-
-    Raises:
-        PeerError: it does not run, or does not answer.
-        RejectedInput: it refuses.
-
-    """
-    for frame in ask(socket, msgspec.json.encode(question)):
-        return frame
-    raise PeerError(f"{socket.name} gave no answer.")
 
 
 def _set_in_force(settings: Settings) -> int:

@@ -67,8 +67,8 @@ class Work(Protocol):
 
     def look(self, job: Signed, mark: str) -> Progress: ...
 
-    def withdraw(self, job: Signed, mark: str) -> str:
-        """Take it back; why that is too late, or nothing."""
+    def withdraw(self, job: Signed, mark: str, ending: State) -> str:
+        """Take it back, to end so; why that is too late, or nothing."""
 
 
 class Jobs:
@@ -242,7 +242,7 @@ class Jobs:
                 case facts.Look(ident):
                     event = facts.Looked(ident, self._work.look(job, entry.mark))
                 case facts.Withdraw(ident):
-                    event = facts.Withdrawn(ident, self._work.withdraw(job, entry.mark))
+                    event = facts.Withdrawn(ident, self._work.withdraw(job, entry.mark, entry.ending or "FAILED"))
         except NotNow as err:
             event = facts.Unready(command.id, Progress("WAITING", err.why, detail=err.detail))
         except Never as err:
