@@ -114,7 +114,7 @@ def test_a_power_cut_never_activates_what_nobody_chose(world: World) -> None:
     staged(world)
     for reason in ("power_loss", "ordered", "watchdog", "panic", "power_loss"):
         world.keeper = None
-        world.boot(reason)  # type: ignore[arg-type]  # a word of facts.Boot
+        world.boot(reason)
         live(world, 5)
     skip(world, 60 * DAY)
     assert not used(world) and world.slot == "A" and world.ends() == []

@@ -19,7 +19,7 @@ from sekisho.telemetry.events import Dns, Flow
 OWNERS = [
     ("GET", "/devices"), ("GET", "/quarantine"), ("GET", "/quarantine/x"), ("GET", "/quarantine/x/file"),
     ("POST", "/quarantine/x/release"), ("GET", "/sent"), ("GET", "/sent/fields"), ("GET", "/sent/all"),
-    ("GET", "/care"),
+    ("GET", "/updates"), ("POST", "/updates/choice"), ("GET", "/care"),
     ("POST", "/care/restart"), ("POST", "/care/enrol"), ("POST", "/care/password"), ("POST", "/sign-out"),
 ]  # fmt: skip
 HOSTILE = [
@@ -87,7 +87,17 @@ def test_the_language_is_the_browsers_until_it_is_chosen(browser: Browser) -> No
 def test_every_answer_carries_the_strict_headers_and_no_page_anything_inline(owner: Browser) -> None:
     entry = owner.box.keep(b"x")
     owner.box.sent(Dns(at="2026-11-21T10:00:00.000000Z", flow=Flow("10.0.0.1", 1, "8.8.8.8", 53, "UDP"), name="a.test"))
-    for path in ("/", "/devices", "/quarantine", f"/quarantine/{entry.id}", "/sent", "/sent/fields", "/care", "/none"):
+    for path in (
+        "/",
+        "/devices",
+        "/quarantine",
+        f"/quarantine/{entry.id}",
+        "/sent",
+        "/sent/fields",
+        "/updates",
+        "/care",
+        "/none",
+    ):
         answer = owner.get(path)
         policy = answer.headers["content-security-policy"]
         assert policy.startswith("default-src 'none'; style-src 'self'") and "unsafe" not in policy

@@ -17,13 +17,13 @@ from litestar.response import Redirect
 
 from sekisho.appliance.core.errors import PeerError, SekishoError
 from sekisho.portal_agent.office import Asked, Office, office_of
-from sekisho.portal_agent.rooms import care, devices, home, quarantine, sent, sign
+from sekisho.portal_agent.rooms import care, devices, home, quarantine, sent, sign, updates
 from sekisho.portal_agent.sessions import is_of
 
 BODY_CAP_BYTES: Final = 8 << 10
 FIELDS_CAP: Final = 16
 RIGHTS: Final = ("public", "owner")
-_ROOMS: Final = (home, sign, devices, quarantine, sent, care)
+_ROOMS: Final = (home, sign, devices, quarantine, sent, updates, care)
 _FORM: Final = "application/x-www-form-urlencoded"
 
 log = logging.getLogger(__name__)

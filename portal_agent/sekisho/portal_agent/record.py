@@ -22,6 +22,7 @@ _TAIL_BYTES: Final = 64 << 10
 Deed = Literal[
     "signed_in", "signed_out", "wrong_password", "password_changed", "released", "downloaded", "enrol_asked",
     "restart_planned", "restart_cancelled", "restart_asked",
+    "update_fetched", "update_chosen", "update_put_off",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from sekisho.portal_agent.words import LOCALES
 from sekisho.telemetry.counter import LinkAsk, LinkTold
 
 YEAR_S: Final = 365 * 86400
-PAGES: Final = ("/", "/sign-in", "/devices", "/quarantine", "/sent", "/sent/fields", "/care")
+PAGES: Final = ("/", "/sign-in", "/devices", "/quarantine", "/sent", "/sent/fields", "/updates", "/care")
 
 
 @get("/", right="public", sync_to_thread=True)
