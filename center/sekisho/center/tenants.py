@@ -170,6 +170,12 @@ def name_site(db: sa.Connection, tenant: str, box: str, name: str) -> None:
         db.execute(sa.insert(_site).values(box=box, tenant=tenant, name=name))
 
 
+def every_site(db: sa.Connection) -> dict[tuple[str, str], str]:
+    """(Tenant, box) -> what its place is called, of all that have a name."""
+    rows = db.execute(sa.select(_site.c.tenant, _site.c.box, _site.c.name))
+    return {(row.tenant, row.box): row.name for row in rows}
+
+
 def sites(db: sa.Connection, tenant: str) -> dict[str, str]:
     """Box -> what its people call the place."""
     rows = db.execute(sa.select(_site.c.box, _site.c.name).where(_site.c.tenant == tenant).order_by(_site.c.box))

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import RejectedInput
+from sekisho.center import tenants
 from sekisho.center.ca.tables import BOX_IDENTITY
 from sekisho.center.rollout import facts, machine, papers, turn
 from sekisho.center.rollout.model import OVER, About, Plan, Rollout, Rule, Seen
@@ -85,12 +86,13 @@ class Shown(msgspec.Struct, frozen=True):
 
 def candidates(db: sa.Connection) -> list[Candidate]:
     """Every box that was ever heard and is not revoked, with its site."""
-    site = sa.table("site", sa.column("box"), sa.column("tenant"), sa.column("name"))
     revoked = sa.select(BOX_IDENTITY.c.box).where(BOX_IDENTITY.c.state == "revoked")
-    joined = BOX.outerjoin(site, sa.and_(site.c.box == BOX.c.box, site.c.tenant == BOX.c.tenant))
-    query = sa.select(BOX.c.box, BOX.c.tenant, BOX.c.state, site.c.name).select_from(joined)
-    rows = db.execute(query.where(BOX.c.box.not_in(revoked)).order_by(BOX.c.box))
-    return [Candidate(row.box, row.tenant, row.name or "", row.state == "on") for row in rows]
+    query = sa.select(BOX.c.box, BOX.c.tenant, BOX.c.state).where(BOX.c.box.not_in(revoked)).order_by(BOX.c.box)
+    sites = tenants.every_site(db)
+    return [
+        Candidate(row.box, row.tenant, sites.get((row.tenant, row.box), ""), row.state == "on")
+        for row in db.execute(query)
+    ]
 
 
 def start(db: sa.Connection, plan: Plan, sender: Sender, by: str, now: float) -> None:
@@ -178,9 +180,8 @@ def show(db: sa.Connection, id_: str, sender: Sender, now: float | None = None) 
     at = time.time() if now is None else now
     seen = facts.seen(db, row, sender)
     how = {one.box: machine.standing(one, rollout, rule, at) for one in seen}
-    tenants = dict(
-        db.execute(sa.select(ROLLOUT_BOX.c.box, ROLLOUT_BOX.c.tenant).where(ROLLOUT_BOX.c.rollout == id_)).tuples()
-    )
+    owners = sa.select(ROLLOUT_BOX.c.box, ROLLOUT_BOX.c.tenant).where(ROLLOUT_BOX.c.rollout == id_)
+    of = {row.box: row.tenant for row in db.execute(owners)}
     rings = []
     for number, size in enumerate(msgspec.json.decode(row.sizes, type=list[int])):
         counts = Counter(how[one.box] for one in seen if one.ring == number)
@@ -188,7 +189,7 @@ def show(db: sa.Connection, id_: str, sender: Sender, now: float | None = None) 
         rings.append(Ring(number + 1, size, now_, {name: counts[name] for name in STANDINGS}))
     notes = sa.select(ROLLOUT_NOTE).where(ROLLOUT_NOTE.c.rollout == id_).order_by(ROLLOUT_NOTE.c.id.desc())
     return Shown(
-        _listed(row), rule, rings, [_standing(one, tenants[one.box], how[one.box]) for one in seen],
+        _listed(row), rule, rings, [_standing(one, of[one.box], how[one.box]) for one in seen],
         [Noted(one.at, one.what, one.by, turn.saved(one)) for one in db.execute(notes.limit(NOTES_CAP))],
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ nothing is one that nobody believes.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -34,6 +34,8 @@ OFF_S: Final = 60.0
 """and so many seconds without inspection, or reports dropped, likewise."""
 DROPS: Final = 100
 BOXES_CAP: Final = 500
+"""Asked of the database at one time."""
+HOUR_S: Final = 3600.0
 
 
 class Signs(msgspec.Struct, frozen=True):
@@ -76,18 +78,17 @@ def is_due(rollout: Rollout, now: float) -> bool:
 
 def found(db: sa.Connection, row: sa.Row[Any], rollout: Rollout, seen: Sequence[Seen], now: float) -> dict[str, str]:
     """Box -> what is worse, of those of the ring under way of which that was not known."""
-    have = [one for one in seen if one.ring == rollout.ring and not one.worse and _has_it(one)][:BOXES_CAP]
-    if not have:
-        return {}
-    of = (ROLLOUT_BOX.c.rollout == row.id, ROLLOUT_BOX.c.box.in_([one.box for one in have]))
-    tenants = {box: tenant for box, tenant in db.execute(sa.select(ROLLOUT_BOX.c.box, ROLLOUT_BOX.c.tenant).where(*of))}
+    late = now - (1 + LEAST_HOURS) * HOUR_S
+    have = [one for one in seen if one.ring == rollout.ring and not one.worse and _has_it(one) and one.word_at <= late]
     made = {}
-    for one in have:
-        key = (tenants[one.box], one.box)
-        before = signs(db, *key, one.asked_at - BEFORE_S, one.asked_at)
-        what = compare(before, signs(db, *key, one.word_at, now))
-        if what:
-            made[one.box] = what
+    for start in range(0, len(have), BOXES_CAP):
+        some = have[start : start + BOXES_CAP]
+        of = _Said(db, row.id, [one.box for one in some], min(one.asked_at for one in some) - BEFORE_S, now)
+        for one in some:
+            before = of.signs(one.box, one.asked_at - BEFORE_S, one.asked_at)
+            what = compare(before, of.signs(one.box, one.word_at, now))
+            if what:
+                made[one.box] = what
     return made
 
 
@@ -95,26 +96,47 @@ def _has_it(seen: Seen) -> bool:
     return seen.firmware == "succeeded" or (seen.state == "SUCCEEDED" and not seen.firmware)
 
 
-def signs(db: sa.Connection, tenant: str, box: str, since: float, until: float) -> Signs:
-    """What the box said of whole hours between two times."""
-    first, last = _hour(since + 3599), _hour(until)
-    which = (VITALS.c.tenant == tenant, VITALS.c.box == box, VITALS.c.hour >= first, VITALS.c.hour < last)
-    rows = db.execute(sa.select(VITALS.c.memory_free, VITALS.c.memory_size, VITALS.c.hottest).where(*which)).all()
-    hours = (TALLY.c.tenant == tenant, TALLY.c.hour >= first, TALLY.c.hour < last, TALLY.c.box == box)
-    alerts = db.scalar(
-        sa.select(sa.func.sum(TALLY.c.count)).where(*hours, TALLY.c.outcome.in_(("blocked", "detected")))
-    )
-    of = (MOMENT.c.tenant == tenant, MOMENT.c.box == box, MOMENT.c.at >= first, MOMENT.c.at < last)
-    sums = sa.select(MOMENT.c.kind, sa.func.sum(MOMENT.c.number)).where(*of, MOMENT.c.state.in_(("ended", "dropped")))
-    moments = {kind: float(number) for kind, number in db.execute(sums.group_by(MOMENT.c.kind))}
-    return Signs(
-        hours=float(len(rows)),
-        alerts=float(alerts or 0),
-        off_s=moments.get("bypass", 0.0),
-        drops=moments.get("gap", 0.0),
-        memory=min((row.memory_free / row.memory_size for row in rows if row.memory_size), default=1.0),
-        hottest=max((row.hottest for row in rows), default=0.0),
-    )
+class _Said:
+    """What some boxes of a rollout said of whole hours: (box, hour) -> rows."""
+
+    def __init__(self, db: sa.Connection, rollout: str, boxes: Sequence[str], since: float, until: float) -> None:
+        mine = (ROLLOUT_BOX.c.rollout == rollout, ROLLOUT_BOX.c.box.in_(boxes))
+        places = [tuple(row) for row in db.execute(sa.select(ROLLOUT_BOX.c.tenant, ROLLOUT_BOX.c.box).where(*mine))]
+        first, last = _hour(since), _hour(until)
+        of = (sa.tuple_(VITALS.c.tenant, VITALS.c.box).in_(places), VITALS.c.hour >= first, VITALS.c.hour < last)
+        columns = (VITALS.c.box, VITALS.c.hour, VITALS.c.memory_free, VITALS.c.memory_size, VITALS.c.hottest)
+        self._vitals = _by_box(db.execute(sa.select(*columns).where(*of)))
+        of = (TALLY.c.tenant.in_({tenant for tenant, _ in places}), TALLY.c.hour >= first, TALLY.c.hour < last)
+        found = sa.select(TALLY.c.box, TALLY.c.hour, sa.func.sum(TALLY.c.count)).where(*of, TALLY.c.box.in_(boxes))
+        found = found.where(TALLY.c.outcome.in_(("blocked", "detected"))).group_by(TALLY.c.box, TALLY.c.hour)
+        self._alerts = _by_box(db.execute(found))
+        of = (sa.tuple_(MOMENT.c.tenant, MOMENT.c.box).in_(places), MOMENT.c.at >= first, MOMENT.c.at < last)
+        moments = sa.select(MOMENT.c.box, sa.func.substr(MOMENT.c.at, 1, 13), MOMENT.c.kind, MOMENT.c.number)
+        self._moments = _by_box(db.execute(moments.where(*of, MOMENT.c.state.in_(("ended", "dropped")))))
+
+    def signs(self, box: str, since: float, until: float) -> Signs:
+        """Of the whole hours between two times."""
+        first, last = _hour(since + HOUR_S - 1), _hour(until)
+
+        def within(rows: dict[str, list[sa.Row[Any]]]) -> list[sa.Row[Any]]:
+            return [row for row in rows.get(box, []) if first <= row[1] < last]
+
+        vitals, moments = within(self._vitals), within(self._moments)
+        return Signs(
+            hours=float(len(vitals)),
+            alerts=float(sum(row[2] for row in within(self._alerts))),
+            off_s=sum(row[3] for row in moments if row[2] == "bypass"),
+            drops=sum(row[3] for row in moments if row[2] == "gap"),
+            memory=min((row.memory_free / row.memory_size for row in vitals if row.memory_size), default=1.0),
+            hottest=max((row.hottest for row in vitals), default=0.0),
+        )
+
+
+def _by_box(rows: Iterable[sa.Row[Any]]) -> dict[str, list[sa.Row[Any]]]:
+    made: dict[str, list[sa.Row[Any]]] = {}
+    for row in rows:
+        made.setdefault(row[0], []).append(row)
+    return made
 
 
 def _hour(at: float) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from sekisho.center.database import insert_new, metadata
+from sekisho.center.database import metadata
 from sekisho.center.views.health import time_of, word
 from sekisho.center.views.model import Row, Slice
 from sekisho.telemetry.events import Firmware
@@ -48,25 +47,26 @@ RUNNING: Final = sa.Table(
     sa.Column("version", sa.Text, nullable=False, doc="as it was named where that was said; else empty"),
     sqlite_with_rowid=False,
 )
-_KEYS: Final = ("tenant", "box", "counter")
 
 
 def take(db: sa.Connection, rows: Sequence[Row]) -> None:
     """Keep what these events say; an older word replaces no newer one."""
     told = [(row, row.event) for row in rows if isinstance(row.event, Firmware)]
+    if not told:
+        return
     told.sort(key=lambda one: (one[0].tenant, one[0].box, time_of(one[0]), one[0].id))
-    for (tenant, box), some in itertools.groupby(told, lambda one: (one[0].tenant, one[0].box)):
-        said = list(some)
-        words = {event.counter: _word(row, event) for row, event in said if event.state != "status" and event.counter}
-        for counter, values in words.items():
-            _keep(db, {"tenant": tenant, "box": box, "counter": counter}, values)
-        if words:
-            _forget(db, tenant, box)
-        _runs(db, {"tenant": tenant, "box": box}, *said[-1])
+    words = [_word(row, event) for row, event in told if event.state != "status" and event.counter]
+    if words:
+        db.execute(_RELEASE, words)
+        _forget(db, sorted({(one["tenant"], one["box"]) for one in words}))
+    db.execute(_RUNNING, [_runs(row, event) for row, event in told])
 
 
 def _word(row: Row, event: Firmware) -> dict[str, Any]:
     return {
+        "tenant": row.tenant,
+        "box": row.box,
+        "counter": event.counter,
         "at": time_of(row),
         "received_at": row.received_at,
         "state": event.state,
@@ -81,30 +81,42 @@ def _word(row: Row, event: Firmware) -> dict[str, Any]:
     }
 
 
-def _keep(db: sa.Connection, key: dict[str, Any], values: dict[str, Any]) -> None:
-    if not db.execute(insert_new(db, RELEASE), {**key, **values}).rowcount:
-        which = [RELEASE.c[name] == value for name, value in key.items()]
-        db.execute(RELEASE.update().where(*which, RELEASE.c.at <= values["at"]).values(**values))
+def _runs(row: Row, event: Firmware) -> dict[str, Any]:
+    name = word(event.version, SHORT_CAP) if event.counter == event.running else ""
+    return {"tenant": row.tenant, "box": row.box, "at": time_of(row), "counter": event.running, "version": name}
 
 
-def _forget(db: sa.Connection, tenant: str, box: str) -> None:
+def _forget(db: sa.Connection, places: list[tuple[str, str]]) -> None:
     """Numbers are the box's word: only the newest stay."""
-    mine = (RELEASE.c.tenant == tenant, RELEASE.c.box == box)
-    kept = sa.select(RELEASE.c.counter).where(*mine).order_by(RELEASE.c.at.desc(), RELEASE.c.counter.desc())
-    beyond = list(db.scalars(kept.offset(KEPT).limit(1000)))
-    if beyond:
+    of = (RELEASE.c.tenant, RELEASE.c.box)
+    full = sa.select(*of).where(sa.tuple_(*of).in_(places)).group_by(*of).having(sa.func.count() > KEPT)
+    for tenant, box in db.execute(full).all():
+        mine = (RELEASE.c.tenant == tenant, RELEASE.c.box == box)
+        order = sa.select(RELEASE.c.counter).where(*mine).order_by(RELEASE.c.at.desc(), RELEASE.c.counter.desc())
+        beyond = list(db.scalars(order.offset(KEPT)))
         db.execute(RELEASE.delete().where(*mine, RELEASE.c.counter.in_(beyond)))
 
 
-def _runs(db: sa.Connection, key: dict[str, str], row: Row, event: Firmware) -> None:
-    about = event.counter == event.running
-    values = {"at": time_of(row), "counter": event.running, "version": word(event.version, SHORT_CAP) if about else ""}
-    if not db.execute(insert_new(db, RUNNING), {**key, **values}).rowcount:
-        mine = (RUNNING.c.tenant == key["tenant"], RUNNING.c.box == key["box"], RUNNING.c.at <= values["at"])
-        if not about:
-            same = RUNNING.c.counter == event.running
-            values["version"] = sa.case((same, RUNNING.c.version), else_="")
-        db.execute(RUNNING.update().where(*mine).values(**values))
+def _upsert(table: sa.Table, changed: str) -> sa.TextClause:
+    names = [column.name for column in table.c]
+    keys = ", ".join(column.name for column in table.primary_key)
+    return sa.text(
+        f"INSERT INTO {table.name}({', '.join(map(_quoted, names))}) VALUES ({', '.join(f':{one}' for one in names)})"  # noqa: S608 - constant text
+        f" ON CONFLICT({keys}) DO UPDATE SET {changed} WHERE excluded.at >= {table.name}.at"
+    )
 
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+_RELEASE: Final = _upsert(
+    RELEASE, ", ".join(f'"{c.name}" = excluded."{c.name}"' for c in RELEASE.c if not c.primary_key)
+)
+_RUNNING: Final = _upsert(
+    RUNNING,
+    "at = excluded.at, counter = excluded.counter, version = CASE WHEN excluded.version <> '' OR excluded.counter"
+    " <> box_running.counter THEN excluded.version ELSE box_running.version END",
+)
 
 SLICE: Final = Slice("firmware", (RELEASE, RUNNING), take)

@@ -1,0 +1,193 @@
+"""A centre with its real ingest path and a fleet of simulated boxes, on a clock that is moved by hand."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from sekisho.appliance.core import utc
+from sekisho.appliance.core.jobs import Envelope, Job, Operator, Operators
+from sekisho.bench.fleet_jobs import Fate, JobBox
+from sekisho.center import intake
+from sekisho.center.database import insert_new
+from sekisho.center.intake import Message
+from sekisho.center.pulse import PULSE
+from sekisho.center.rollout import book, papers, plan, turn
+from sekisho.center.rollout.model import About, Plan, Rollout, Rule
+from sekisho.center.rollout.sending import Word
+from sekisho.center.store import EVENT, Store
+from sekisho.telemetry import events
+
+START = 1_800_000_000.0
+ABOUT = About(
+    counter=140, version="1.4.0", hardware="amd64", tier=1, length=9_000_000, notes_ja="検査を速くしました。",
+    notes_en="Inspection is faster.",
+)  # fmt: skip
+RULE = Rule(soak_s=600, silent_s=900, deadline_s=86_400, per_site=50)
+
+_private = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+KEY = _private.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+PUBLIC = _private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+OPERATORS = Operators(
+    operators=[
+        Operator(
+            name="suzuki", person="suzuki", key=PUBLIC, kinds=["fw.activate", "fw.stage", "job.cancel"], until=1 << 40
+        )
+    ]
+)
+
+_own = sa.MetaData()
+HELD = sa.Table(
+    "standin_held", _own,
+    sa.Column("job", sa.Text, primary_key=True), sa.Column("envelope", sa.LargeBinary, nullable=False),
+)  # fmt: skip
+LET_GO = sa.Table(
+    "standin_let_go", _own, sa.Column("job", sa.Text, primary_key=True), sa.Column("box", sa.Text, primary_key=True)
+)
+
+
+class StandIn:
+    """A sender with the promises of `sending.Sender`: what is let go is there for its box until it has answered."""
+
+    def submit(self, db: sa.Connection, envelope: bytes) -> None:
+        job = msgspec.json.decode(msgspec.json.decode(envelope, type=Envelope).payload, type=Job)
+        db.execute(insert_new(db, HELD), {"job": job.id, "envelope": envelope})
+
+    def release(self, db: sa.Connection, job: str, boxes: Iterable[str]) -> None:
+        assert db.scalar(sa.select(HELD.c.job).where(HELD.c.job == job)), "nobody submitted it"
+        for box in boxes:
+            db.execute(insert_new(db, LET_GO), {"job": job, "box": box})
+
+    def withhold(self, db: sa.Connection, job: str) -> list[str]:
+        said = self.words(db, job)
+        held = [box for box in db.scalars(sa.select(LET_GO.c.box).where(LET_GO.c.job == job)) if box not in said]
+        db.execute(LET_GO.delete().where(LET_GO.c.job == job, LET_GO.c.box.in_(held)))
+        return held
+
+    def words(self, db: sa.Connection, job: str) -> Mapping[str, Word]:
+        found: dict[str, tuple[int, Word]] = {}
+        for row in db.execute(sa.select(EVENT.c.box, EVENT.c.received_at, EVENT.c.body).where(EVENT.c.type == "job")):
+            event = events.decode(row.body)
+            assert isinstance(event, events.Job)
+            if event.id == job and event.ver > found.get(row.box, (0, None))[0]:
+                found[row.box] = event.ver, Word(event.state, event.step, event.why, row.received_at)
+        return {box: word for box, (_, word) in found.items()}
+
+
+class World:
+    """Everything; `run` lets time pass."""
+
+    def __init__(self, path: Path, boxes: int = 1000, tenants: int = 100) -> None:
+        self.now = START
+        self.store = Store(path / "centre.db")
+        self.database = self.store.database
+        _own.create_all(self.database.engine)
+        self.sender = StandIn()
+        self.boxes = {f"box-{n}": JobBox(f"office-{n % tenants}", f"box-{n}", OPERATORS) for n in range(boxes)}
+        self.said: dict[str, list[str]] = {}
+        """Box -> the states it reported of jobs, in order."""
+        self._given: set[tuple[str, str]] = set()
+        self.deaf = False
+        self.connect(self.boxes)
+
+    def close(self) -> None:
+        self.store.close()
+
+    def connect(self, names: Iterable[str]) -> None:
+        self._deliver([self.boxes[name].birth() for name in names])
+
+    def lose(self, names: Iterable[str]) -> None:
+        self._deliver([self.boxes[name].will() for name in names])
+
+    def plan(self, rule: Rule = RULE, chosen: Sequence[Sequence[str]] = (), seed: str = "A") -> Plan:
+        with self.database.reading() as db:
+            of = book.candidates(db)
+        ids = papers.ulids()
+        id_ = "01JD3" + seed * 21
+        made = plan.plan(
+            id_, "fw.activate", ABOUT, rule, plan.rings(id_, of, chosen), int(self.now), ids, args={"counter": "140"}
+        )
+        return papers.sign(made, "suzuki", KEY)
+
+    def start(self, made: Plan) -> None:
+        with self.database.transaction() as db:
+            book.start(db, made, self.sender, "suzuki", self.now)
+
+    def fates(self, made: Plan, share: float, kinds: Sequence[Fate], first: int = 1) -> set[str]:
+        """Make so many boxes bad, spread evenly over the rings from `first` on; which."""
+        rng, bad = random.Random(4), set()
+        for ring in made.rings[first:]:
+            for n, box in enumerate(rng.sample(ring, round(share * len(ring)))):
+                self.boxes[box].fate = kinds[n % len(kinds)]
+                bad.add(box)
+        return bad
+
+    def run(self, seconds: float, every: float = 60.0) -> None:
+        """Let time pass: boxes get what was let go, say what they came to, the rollout is looked at."""
+        until = self.now + seconds
+        while self.now < until:
+            self.now += every
+            self.turn()
+
+    def turn(self) -> None:
+        self.hand_over()
+        said, gone = [], []
+        for name, box in self.boxes.items():
+            alive = box.alive
+            said += self._send(name, box.tick(self.now))
+            if alive and not box.alive:
+                gone.append(name)
+        self._deliver(said)
+        self.lose(gone)
+        self.look()
+
+    def look(self) -> None:
+        if not self.deaf:
+            with self.database.transaction() as db:
+                db.execute(insert_new(db, PULSE), {"id": 1, "at": ""})
+                db.execute(PULSE.update().values(at=utc.of_unix(self.now)))
+        turn.step(self.database, self.sender, lambda: self.now)
+
+    def hand_over(self) -> None:
+        """What the broker would deliver: each job once."""
+        with self.database.reading() as db:
+            rows = db.execute(
+                sa.select(LET_GO.c.job, LET_GO.c.box, HELD.c.envelope).join(HELD, HELD.c.job == LET_GO.c.job)
+            )
+            new = [row for row in rows if (row.job, row.box) not in self._given]
+        said = []
+        for row in new:
+            self._given.add((row.job, row.box))
+            said += self._send(row.box, self.boxes[row.box].take(row.envelope, self.now))
+        self._deliver(said)
+
+    def say(self, what: turn.Wish, id_: str) -> Rollout:
+        with self.database.transaction() as db:
+            return turn.say(db, self.sender, id_, what, "tanaka", self.now)
+
+    def rollout(self, id_: str) -> Rollout:
+        with self.database.reading() as db:
+            return turn.saved(turn.load(db, id_))
+
+    def shown(self, id_: str) -> book.Shown:
+        with self.database.reading() as db:
+            return book.show(db, id_, self.sender, self.now)
+
+    def asked(self) -> set[str]:
+        return {box for _, box in self._given}
+
+    def _send(self, name: str, said: list[events.Event]) -> list[tuple[str, bytes]]:
+        if not said:
+            return []
+        self.said.setdefault(name, []).extend(one.state for one in said if isinstance(one, events.Job))
+        return [self.boxes[name].batch(said)]
+
+    def _deliver(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        if messages:
+            intake.take(self.store, [Message(*one) for one in messages], utc.of_unix(self.now))
