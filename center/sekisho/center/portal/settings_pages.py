@@ -13,7 +13,7 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
 from sekisho.appliance.core.errors import RejectedInput
-from sekisho.center import tenants
+from sekisho.center import tenants, updates
 from sekisho.center.orders import boxes, choices, wishes
 from sekisho.center.orders.choices import BadField, Choices
 from sekisho.center.orders.wishes import ChangedMeanwhile, Wish
@@ -144,9 +144,10 @@ def _box_page(
     who = viewer(request)
     with portal.reading.reading() as db:
         devices = boxes.devices(db, who.here, wish.box)
+        can_choose = updates.of_box(db, who.here, wish.box).can_choose
     return portal.page(
         request, "settings/utm.html", status=400 if wrong else 200, name=name, wish=wish, form=form, wrong=wrong,
-        devices=devices, value=value, days=DAYS,
+        devices=devices, value=value, days=DAYS, can_choose=can_choose,
         categories={key: one for key, one in titles().items() if key not in TEST_ENTRIES},
         applications={key: one for key, one in table().items() if key not in TEST_ENTRIES},
     )  # fmt: skip

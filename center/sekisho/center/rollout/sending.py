@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 import sqlalchemy as sa
+
+from sekisho.center.jobs import book
 
 
 class Word(msgspec.Struct, frozen=True):
@@ -33,3 +35,23 @@ class Sender(Protocol):
 
     def words(self, db: sa.Connection, job: str) -> Mapping[str, Word]:
         """Box -> its last word; who has not said anything is not in it."""
+
+
+class _Jobs:
+    """The centre's book of jobs, which `sekisho.center.jobs` sends from."""
+
+    def submit(self, db: sa.Connection, envelope: bytes) -> None:
+        book.submit(db, envelope, by="rollout", hold=True)
+
+    def release(self, db: sa.Connection, job: str, boxes: Iterable[str]) -> None:
+        book.release(db, job, boxes)
+
+    def withhold(self, db: sa.Connection, job: str) -> list[str]:
+        return book.withhold(db, job)
+
+    def words(self, db: sa.Connection, job: str) -> Mapping[str, Word]:
+        found = book.states(db, job)
+        return {box: Word(one.state, one.step, one.why, one.received_at) for box, one in found.items() if one.ver}
+
+
+JOBS: Final[Sender] = _Jobs()
