@@ -152,6 +152,7 @@ def test_capabilities_are_the_least() -> None:
         "sekisho-center-notify": set(),
         "sekisho-center-orders": set(),
         "sekisho-center-portal": {"CAP_NET_BIND_SERVICE"},
+        "sekisho-center-rollout": set(),
         "sekisho-center-web": set(),
     }
 

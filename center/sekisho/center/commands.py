@@ -17,6 +17,7 @@ from sekisho.center.immunity import commands as immunity_commands
 from sekisho.center.jobs import commands as jobs_commands
 from sekisho.center.notify import commands as notify_commands
 from sekisho.center.refused import Aside, Refused
+from sekisho.center.rollout import commands as rollout_commands
 from sekisho.center.rules import commands as rules_commands
 from sekisho.center.settings import DEFAULT_STORE
 from sekisho.center.store import BoxState, Declared, Missing, Store, Stored, Stream
@@ -95,6 +96,7 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     immunity_commands.register(group)
     rules_commands.register(group)
     jobs_commands.register(group)
+    rollout_commands.register(group)
     notify_commands.register(group)
     account_commands.register(group)
     partner_commands.register(group)

@@ -1,4 +1,4 @@
-"""What a customer is shown of the software of one box: what is in use, what waits, what came of it, what it may cost."""
+"""What a customer is shown of a box's software: what is in use, what waits, what came of it, what it may cost."""
 
 from __future__ import annotations
 

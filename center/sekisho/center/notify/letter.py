@@ -25,6 +25,7 @@ Kind = Literal[
     "hears",
     "silent",
     "stale",
+    "halted",
     "failed",
     "invite",
     "password",

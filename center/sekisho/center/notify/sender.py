@@ -23,7 +23,9 @@ from sekisho.center.settings import Notify
 POLL_S: Final = 0.2
 _ANSWERED: Final = ("alert", "again", "offline", "flapping")
 """Kinds with the button "this is fine" beside "call me"."""
-_OWN: Final = ("outage", "over", "deaf", "hears", "silent", "stale", "failed", "digest", "back", "steady", "account")
+_OWN: Final = (
+    *("outage", "over", "deaf", "hears", "silent", "stale", "halted", "failed", "digest", "back", "steady", "account"),
+)
 """Kinds without buttons of the watch."""
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,20 @@ from sekisho.telemetry import reasons
 _ACCOUNTS: Final = ("invite", "password", "account")
 """Kinds about somebody's account at the portal."""
 _OUR_OWN: Final = (
-    *("offline", "back", "flapping", "steady", "outage", "over", "deaf", "hears", "silent", "stale", "failed"),
+    *(
+        "offline",
+        "back",
+        "flapping",
+        "steady",
+        "outage",
+        "over",
+        "deaf",
+        "hears",
+        "silent",
+        "stale",
+        "halted",
+        "failed",
+    ),
     *_ACCOUNTS,
 )
 """Kinds that tell of no entries."""

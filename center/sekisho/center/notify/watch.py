@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sekisho.center import pulse, tenants
 from sekisho.center.ca.tables import BOX_IDENTITY
 from sekisho.center.database import Database
-from sekisho.center.notify import offline, upkeep
+from sekisho.center.notify import offline, rollouts, upkeep
 from sekisho.center.notify.desk import Desk, planner_lock
 from sekisho.center.notify.letter import Kind, Letter
 from sekisho.center.notify.offline import Fleet, Watched
@@ -44,7 +44,7 @@ def step(database: Database, reading: Database, config: Notify, now: dt.datetime
     """
     with reading.reading() as db:
         was = _load(db)
-        if _look(db, was, now) == (was, [], []):
+        if _look(db, was, now) == (was, [], []) and not rollouts.waiting(db):
             return
     with database.transaction() as db:
         planner_lock(db)
@@ -62,6 +62,7 @@ def step(database: Database, reading: Database, config: Notify, now: dt.datetime
             _tell_operator(desk, config, what, of.since, of.number, again=of.at)
         for name, kind in told:
             _tell(desk, config, name, found.boxes[name], kind)
+        rollouts.tell(desk, config)
         _save(db, was, found)
 
 

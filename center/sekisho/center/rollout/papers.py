@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from sekisho.appliance.core import jobs
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.jobs import Envelope, Job
+from sekisho.center.jobs.commands import ulid
 from sekisho.center.rollout.model import About, Plan
 
 PLAN_CAP: Final = 64 << 20
 RELEASE_CAP: Final = 256 << 10
-KEY_CAP: Final = 16 << 10
-_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+LIST_CAP: Final = 16 << 20
 
 
 def ulids() -> Iterator[str]:
-    """New identifiers, each of which sorts by the time at which it was made."""
+    """New identifiers."""
     while True:
-        number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-        yield "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+        yield ulid()
 
 
 def read(path: Path) -> Plan:
@@ -73,24 +67,18 @@ def release(path: Path) -> About:
         raise RejectedInput(f"{path} is no release's description: {err}.") from err
 
 
-def key(path: Path) -> bytes:
-    """An operator's private key, raw: from a PEM file (PKCS #8, ed25519, without password) or its 32 bytes.
+def lines(path: Path) -> list[str]:
+    """Names, one on each line.
 
     Raises:
-        RejectedInput: it is none of these.
+        RejectedInput: it is no text, or larger than its cap.
         DeviceFault: it cannot be read.
 
     """
-    data = _bytes(path, KEY_CAP)
-    if len(data) == 32:
-        return data
     try:
-        found = load_pem_private_key(data, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as err:
-        raise RejectedInput(f"{path} is no private key without a password.") from err
-    if not isinstance(found, Ed25519PrivateKey):
-        raise RejectedInput(f"{path} is no ed25519 key.")
-    return found.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+        return [line.strip() for line in _bytes(path, LIST_CAP).decode().splitlines() if line.strip()]
+    except UnicodeDecodeError as err:
+        raise RejectedInput(f"{path} is no text.") from err
 
 
 def sign(plan: Plan, name: str, secret: bytes) -> Plan:
