@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from world import World
+from thousand import World
 
 from sekisho.bench.fleet_jobs import BAD
 from sekisho.center.rollout.model import Plan

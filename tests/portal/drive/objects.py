@@ -21,6 +21,7 @@ from sekisho.appliance.core import utc
 from sekisho.center import bulletins, devices, tenants
 from sekisho.center.bulletins import Bulletin
 from sekisho.center.ca import registry
+from sekisho.center.ca.tables import BOX_IDENTITY
 from sekisho.center.cases import desk, vendors
 from sekisho.center.cases.steps import Note
 from sekisho.center.cases.vendors import Vendor
@@ -35,11 +36,16 @@ from sekisho.center.report import month as months
 from sekisho.center.report import proofs
 from sekisho.center.report.figures import figures
 from sekisho.center.report.proofs import Key
+from sekisho.center.rollout import book, papers, plan
+from sekisho.center.rollout.model import About, Rule
+from sekisho.center.rollout.sending import JOBS
 from sekisho.center.scope import only
+from sekisho.center.store import BoxState
 from sekisho.center.views.alerts import ALERT, ALERT_NOTE
 from sekisho.telemetry import events as ev
 from sekisho.telemetry.events import FileVerdict, Flow
 
+JA, EN = "検査を速くしました。", "Inspection is faster."
 Seeder = Callable[[Office, str], dict[str, str]]
 
 
@@ -158,6 +164,35 @@ def _notices(office: Office, tenant: str) -> dict[str, str]:
         return {"bulletin": str(bulletins.post(db, made))}
 
 
+def rollout(office: Office, tenant: str, *, urgent: bool = False) -> str:
+    """A rollout that goes on, of one box; its name."""
+    key, about = (
+        b"k" * 32,
+        About(counter=140, version="1.4.0", hardware="amd64", tier=1, urgent=urgent, notes_ja=JA, notes_en=EN),
+    )
+    now, box = dt.datetime.now(dt.UTC), BOXES[tenant]
+    with office.store.transaction() as db:
+        of = {"box": box, "tenant": tenant, "changed_at": utc.text(now)}
+        db.execute(BOX_IDENTITY.delete().where(BOX_IDENTITY.c.box == box))
+        db.execute(BOX_IDENTITY.insert().values(state="active", **of))
+        office.store.set_state(BoxState(box, tenant, "on", 1, "e1", 1, utc.text(now)))
+        ids = papers.ulids()
+        args = {"counter": "140"}
+        made = plan.plan(next(ids), "fw.activate", about, Rule(), [[box]], int(now.timestamp()), ids, args=args)
+        book.start(db, papers.sign(made, "suzuki", key), JOBS, "suzuki", now.timestamp())
+    return made.id
+
+
+def _rollouts(office: Office, tenant: str) -> dict[str, str]:
+    """One for both: only the staff sees it."""
+    waits = ev.Firmware(utc.now(), state="staged", counter=140, version=canary(tenant, "v"), tier=3, running=139)
+    office.feed(waits, tenant=tenant)
+    if tenant == US:
+        return {"rollout": rollout(office, tenant)}
+    with office.store.database.reading() as db:
+        return {"rollout": book.listed(db)[0].id}
+
+
 SEEDERS: Final[list[Seeder]] = [
     _basics,
     _devices,
@@ -168,6 +203,7 @@ SEEDERS: Final[list[Seeder]] = [
     _alerts,
     _notices,
     _report,
+    _rollouts,
 ]
 """In the order they run."""
 

@@ -19,7 +19,7 @@ from sekisho.center.settings import Notify
 PAGE: Final = 20
 
 
-def waiting(db: sa.Connection) -> Sequence[sa.Row[Any]]:
+def waiting(db: sa.Connection) -> Sequence[Any]:
     """What happened to rollouts that the staff was not told of."""
     of = ROLLOUT_NOTE.join(ROLLOUT, ROLLOUT.c.id == ROLLOUT_NOTE.c.rollout)
     query = sa.select(ROLLOUT_NOTE.c.id, ROLLOUT_NOTE.c.at, ROLLOUT_NOTE.c.saved, ROLLOUT.c.about).select_from(of)

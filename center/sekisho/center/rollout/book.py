@@ -85,9 +85,9 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 def candidates(db: sa.Connection) -> list[Candidate]:
-    """Every box that was ever heard and is not revoked, with its site."""
-    revoked = sa.select(BOX_IDENTITY.c.box).where(BOX_IDENTITY.c.state == "revoked")
-    query = sa.select(BOX.c.box, BOX.c.tenant, BOX.c.state).where(BOX.c.box.not_in(revoked)).order_by(BOX.c.box)
+    """Every box in use that was ever heard, with its site."""
+    mine = (BOX_IDENTITY.c.box == BOX.c.box, BOX_IDENTITY.c.tenant == BOX.c.tenant, BOX_IDENTITY.c.state == "active")
+    query = sa.select(BOX.c.box, BOX.c.tenant, BOX.c.state).join(BOX_IDENTITY, sa.and_(*mine)).order_by(BOX.c.box)
     sites = tenants.every_site(db)
     return [
         Candidate(row.box, row.tenant, sites.get((row.tenant, row.box), ""), row.state == "on")

@@ -118,7 +118,7 @@ class _Said:
         """Of the whole hours between two times."""
         first, last = _hour(since + HOUR_S - 1), _hour(until)
 
-        def within(rows: dict[str, list[sa.Row[Any]]]) -> list[sa.Row[Any]]:
+        def within(rows: dict[str, list[Any]]) -> list[Any]:
             return [row for row in rows.get(box, []) if first <= row[1] < last]
 
         vitals, moments = within(self._vitals), within(self._moments)
@@ -132,8 +132,8 @@ class _Said:
         )
 
 
-def _by_box(rows: Iterable[sa.Row[Any]]) -> dict[str, list[sa.Row[Any]]]:
-    made: dict[str, list[sa.Row[Any]]] = {}
+def _by_box(rows: Iterable[Any]) -> dict[str, list[Any]]:
+    made: dict[str, list[Any]] = {}
     for row in rows:
         made.setdefault(row[0], []).append(row)
     return made

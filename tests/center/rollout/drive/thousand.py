@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import msgspec
-import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from sekisho.appliance.core import utc
-from sekisho.appliance.core.jobs import Envelope, Job, Operator, Operators
+from sekisho.appliance.core.jobs import Operator, Operators
 from sekisho.bench.fleet_jobs import Fate, JobBox
 from sekisho.center import intake
+from sekisho.center.ca.tables import BOX_IDENTITY
 from sekisho.center.database import insert_new
 from sekisho.center.intake import Message
+from sekisho.center.jobs.__main__ import due as due_jobs
 from sekisho.center.pulse import PULSE
 from sekisho.center.rollout import book, papers, plan, turn
 from sekisho.center.rollout.model import About, Plan, Rollout, Rule
-from sekisho.center.rollout.sending import Word
-from sekisho.center.store import EVENT, Store
+from sekisho.center.rollout.sending import JOBS
+from sekisho.center.store import Store
 from sekisho.telemetry import events
 
 START = 1_800_000_000.0
@@ -42,43 +42,6 @@ OPERATORS = Operators(
     ]
 )
 
-_own = sa.MetaData()
-HELD = sa.Table(
-    "standin_held", _own,
-    sa.Column("job", sa.Text, primary_key=True), sa.Column("envelope", sa.LargeBinary, nullable=False),
-)  # fmt: skip
-LET_GO = sa.Table(
-    "standin_let_go", _own, sa.Column("job", sa.Text, primary_key=True), sa.Column("box", sa.Text, primary_key=True)
-)
-
-
-class StandIn:
-    """A sender with the promises of `sending.Sender`: what is let go is there for its box until it has answered."""
-
-    def submit(self, db: sa.Connection, envelope: bytes) -> None:
-        job = msgspec.json.decode(msgspec.json.decode(envelope, type=Envelope).payload, type=Job)
-        db.execute(insert_new(db, HELD), {"job": job.id, "envelope": envelope})
-
-    def release(self, db: sa.Connection, job: str, boxes: Iterable[str]) -> None:
-        assert db.scalar(sa.select(HELD.c.job).where(HELD.c.job == job)), "nobody submitted it"
-        for box in boxes:
-            db.execute(insert_new(db, LET_GO), {"job": job, "box": box})
-
-    def withhold(self, db: sa.Connection, job: str) -> list[str]:
-        said = self.words(db, job)
-        held = [box for box in db.scalars(sa.select(LET_GO.c.box).where(LET_GO.c.job == job)) if box not in said]
-        db.execute(LET_GO.delete().where(LET_GO.c.job == job, LET_GO.c.box.in_(held)))
-        return held
-
-    def words(self, db: sa.Connection, job: str) -> Mapping[str, Word]:
-        found: dict[str, tuple[int, Word]] = {}
-        for row in db.execute(sa.select(EVENT.c.box, EVENT.c.received_at, EVENT.c.body).where(EVENT.c.type == "job")):
-            event = events.decode(row.body)
-            assert isinstance(event, events.Job)
-            if event.id == job and event.ver > found.get(row.box, (0, None))[0]:
-                found[row.box] = event.ver, Word(event.state, event.step, event.why, row.received_at)
-        return {box: word for box, (_, word) in found.items()}
-
 
 class World:
     """Everything; `run` lets time pass."""
@@ -87,13 +50,17 @@ class World:
         self.now = START
         self.store = Store(path / "centre.db")
         self.database = self.store.database
-        _own.create_all(self.database.engine)
-        self.sender = StandIn()
+        self.sender = JOBS
         self.boxes = {f"box-{n}": JobBox(f"office-{n % tenants}", f"box-{n}", OPERATORS) for n in range(boxes)}
         self.said: dict[str, list[str]] = {}
         """Box -> the states it reported of jobs, in order."""
         self._given: set[tuple[str, str]] = set()
         self.deaf = False
+        with self.store.transaction() as db:
+            made = {"state": "active", "changed_at": utc.of_unix(START)}
+            db.execute(
+                BOX_IDENTITY.insert(), [{"box": one.name, "tenant": one.tenant, **made} for one in self.boxes.values()]
+            )
         self.connect(self.boxes)
 
     def close(self) -> None:
@@ -133,9 +100,9 @@ class World:
         until = self.now + seconds
         while self.now < until:
             self.now += every
-            self.turn()
+            self.pass_on()
 
-    def turn(self) -> None:
+    def pass_on(self) -> None:
         self.hand_over()
         said, gone = [], []
         for name, box in self.boxes.items():
@@ -157,13 +124,11 @@ class World:
     def hand_over(self) -> None:
         """What the broker would deliver: each job once."""
         with self.database.reading() as db:
-            rows = db.execute(
-                sa.select(LET_GO.c.job, LET_GO.c.box, HELD.c.envelope).join(HELD, HELD.c.job == LET_GO.c.job)
-            )
-            new = [row for row in rows if (row.job, row.box) not in self._given]
+            due = list(db.execute(due_jobs(int(self.now), 10_000)))
+        new = [row for row in due if (row.id, row.box) not in self._given]
         said = []
         for row in new:
-            self._given.add((row.job, row.box))
+            self._given.add((row.id, row.box))
             said += self._send(row.box, self.boxes[row.box].take(row.envelope, self.now))
         self._deliver(said)
 
