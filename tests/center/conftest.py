@@ -307,7 +307,10 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     url = str(request.getfixturevalue("shared_database"))
     with psycopg.connect(url) as db:
         tables = "relkind IN ('r', 'p') AND NOT relispartition AND relnamespace = 'public'::regnamespace"
-        for (name,) in db.execute(f"SELECT relname FROM pg_class WHERE {tables}").fetchall():  # noqa: S608 - constant
+        names = [name for (name,) in db.execute(f"SELECT relname FROM pg_class WHERE {tables}")]  # noqa: S608 - constant
+        some = sql.SQL("SELECT {} WHERE EXISTS (SELECT FROM {})")
+        filled = sql.SQL(" UNION ALL ").join(some.format(sql.Literal(name), sql.Identifier(name)) for name in names)
+        for (name,) in db.execute(filled).fetchall():
             db.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(name)))
     return url
 
