@@ -25,6 +25,14 @@ class EngineState(msgspec.Struct):
     """Reloads answered so far, proven or refused: a requester waits for this to move."""
     refused: str = ""
     """Why the newest set is not in force; empty when it is."""
+    binary: str = ""
+    """The program that is the engine, by its path."""
+    renewing: bool = False
+    """Another engine is being started beside it."""
+    renewals: int = 0
+    """Renewals answered so far, done or not: a requester waits for this to move."""
+    renewal: str = ""
+    """Why the last renewal did not come about; empty when it did."""
     canary: Literal["caught", "missed", "untried"] = "untried"
     """Whether what the rules must stop was stopped when it was last tried, some seconds ago."""
 

@@ -43,8 +43,8 @@ def rule(word: str) -> bytes:
 class Canaries:
     """Flies trials; one thread at a time."""
 
-    def __init__(self, queues: int) -> None:
-        self._queues = queues
+    def __init__(self, queues: int, first: int = 0) -> None:
+        self._queues = range(first, first + queues)
         self.sent = 0
         """Pairs so far."""
 
@@ -54,11 +54,11 @@ class Canaries:
         Takes at most `WAIT_S`. "untried": the packets could not even be sent.
         """
         nonce = os.urandom(8).hex().encode()
-        waiting = {b"%b%b-%d" % (_GO, nonce, number) for number in range(self._queues)}
+        waiting = {b"%b%b-%d" % (_GO, nonce, number) for number in self._queues}
         try:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as landing:
                 landing.bind((_HOME, 0))
-                for number in range(self._queues):
+                for number in self._queues:
                     self._send(number, word, nonce, landing.getsockname())
                 return self._watch(landing, waiting)
         except OSError:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from sekisho.appliance import (
+    berth,
     bridge,
     covering,
     doorway,
@@ -21,12 +22,12 @@ from sekisho.appliance import (
     portrait,
     preflight,
     status,
-    suricata,
 )
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.settings import DEFAULTS, load
+from sekisho.appliance.leading import Lead
 from sekisho.appliance.process import EngineProcess
-from sekisho.appliance.reload import reload
+from sekisho.appliance.reload import reload, renew
 
 DEFAULT_SETTINGS: Final = Path("/etc/sekisho/box.toml")
 
@@ -47,6 +48,7 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         ("isolate", _isolate, "cut a device off at once, for a time"),
         ("release", _release, "end what `isolate` began"),
         ("reload", _reload, "load the current rule set live and prove it"),
+        ("renew", _renew, "put another engine in the place of the one that works, while packets pass"),
         ("defaults", _defaults, "print the commented settings file"),
     )
     for verb, func, text in table:
@@ -60,6 +62,12 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
                 "--centre", required=True, metavar="URL", help="https://name of the centre's web service"
             )
             parser.add_argument("--code", default="", help="the enrolment code; asked for when absent")
+        if verb == "renew":
+            parser.add_argument(
+                "--restart",
+                action="store_true",
+                help="restart it where there is no memory for two; inspects nothing then",
+            )
         if verb in ("isolate", "release"):
             parser.add_argument("mac", metavar="MAC", help="the device's hardware address")
         if verb == "isolate":
@@ -108,8 +116,9 @@ def _up(args: argparse.Namespace) -> int:
         if problems:
             bridge.down(settings)
         else:
-            closed = settings.inspection.fail_mode == "closed"
-            netfilter.install(netfilter.plan(suricata.queue_count(settings), closed))
+            lead = Lead(settings)
+            lead.find()
+            lead.install()
             express.install(settings.bridge.lan, settings.bridge.wan)
     facts = {"ok": not problems, "bridge": settings.bridge.name, "problems": problems}
     ready = f"{settings.bridge.name}: {settings.bridge.lan} <-> {settings.bridge.wan} is up."
@@ -128,10 +137,9 @@ def _down(args: argparse.Namespace) -> int:
     now = status.try_read(settings)
     if now is not None and now.fresh and _alive(now.pid):
         raise RejectedInput("The box's daemon is running.", "Stop it first: systemctl stop sekisho-appliance.")
-    engine_dir = settings.control_socket.parent
-    left = EngineProcess.try_adopt(engine_dir / "suricata.yaml", engine_dir / "suricata.pid")
-    if left is not None:
-        left.stop()
+    for each in berth.both(settings):
+        if (left := EngineProcess.try_adopt(each)) is not None:
+            left.stop()
     doorway.remove(settings)
     express.remove()
     meter.remove()
@@ -209,6 +217,13 @@ def _reload(args: argparse.Namespace) -> int:
     line = engine.refused or f"{engine.rules_loaded} rules are in force."
     _say(args, {"ok": not engine.refused, "engine": engine}, [line])
     return 1 if engine.refused else 0
+
+
+def _renew(args: argparse.Namespace) -> int:
+    engine = renew(load(args.settings), may_restart=args.restart)
+    line = engine.renewal or f"Another engine inspects now: process {engine.pid}, {engine.binary}."
+    _say(args, {"ok": not engine.renewal, "engine": engine}, [line])
+    return 1 if engine.renewal else 0
 
 
 def _defaults(args: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
-from sekisho.appliance import handed, meter
+from sekisho.appliance import handed, handover, meter
 from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.appliance.core.fsio import write_atomic
@@ -101,7 +101,7 @@ class Covering:
             away = change.away
             change = self._next_change(stop) or change
             self._try_read(away, change)
-        self._try_read(change.away, change, stopped=True)
+        self._try_read(change.away, change, stopped=not handover.wanted(self._settings))
 
     def _next_change(self, stop: threading.Event) -> Change | None:
         until = time.monotonic() + min(READ_S, _to_the_hour(moment()))

@@ -2,10 +2,11 @@
 
 Main thread: the bypass watchdog, ten looks a second, never blocked by the others. `engine`: Suricata's life. `proof`:
 whether it works with its rules. `inventory`: the LAN's devices. `responder`: tells whoever is refused. `packets`:
-reports what packet rules hit. `coverage`: which bytes were looked at. SIGHUP chooses the rule set anew. When the
-daemon ends the bridge and its rules stay: traffic goes on, uninspected where the engine ended with it. A thread that
-fails unexpectedly ends the daemon, which the service manager starts again; a killed daemon's engine goes on and is
-adopted.
+reports what packet rules hit. `coverage`: which bytes were looked at. SIGHUP chooses the rule set anew, SIGUSR1 puts
+another engine in the place of this one, SIGUSR2 does so by a restart where there is no room for two. When the daemon
+ends the bridge and its rules stay: traffic goes on, uninspected where the engine ended with it (handover.py: it need
+not). A thread that fails unexpectedly ends the daemon, which the service manager starts again; a killed daemon's engine
+goes on and is adopted.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from sekisho.appliance.engine import Engine, RuleSet
 from sekisho.appliance.findings import Findings
 from sekisho.appliance.inventory import Listener
 from sekisho.appliance.known import KnownFiles
+from sekisho.appliance.leading import Lead
 from sekisho.appliance.packetfilter import PacketFilter
 from sekisho.appliance.refusal import Responder
 from sekisho.appliance.watch import Watch
@@ -64,7 +66,6 @@ class Daemon:
         self.packets = PacketFilter(settings.bridge.lan, self.findings.report)
         self.policy = Live(settings, self.findings.report, self.packets.apply)
         self.known = KnownFiles(settings)
-        self.engine = Engine(settings, self._choose, self.findings.report)
         self.listener = Listener(
             settings.bridge.lan,
             settings.inventory,
@@ -74,9 +75,10 @@ class Daemon:
         )
         self.responder = Responder()
         self.covering = Covering(settings, self.findings.report)
-        self.queues = suricata.queue_count(settings)
-        self.closed = settings.inspection.fail_mode == "closed"
-        self.watchdog = BypassWatchdog(self.queues, self.closed, self._saved_accounts())
+        closed = settings.inspection.fail_mode == "closed"
+        self.watchdog = BypassWatchdog(suricata.queue_count(settings), closed, self._saved_accounts())
+        self.lead = Lead(settings, self.watchdog.mode)
+        self.engine = Engine(settings, self._choose, self.findings.report, self.lead)
         self.watch = Watch(settings, self.engine, self.findings.report, self._excused)
         self.stop = threading.Event()
         self.failed = False
@@ -110,7 +112,8 @@ class Daemon:
         if fatal := [problem.text for problem in problems if not problem.waits]:
             raise DeviceFault(" ".join(fatal))
         bridge.up(self.settings)
-        netfilter.install(netfilter.plan(self.queues, self.closed, self.watchdog.mode))
+        self.lead.find()
+        self.lead.install()
         self._board()
         self._doorway()
 
@@ -171,7 +174,7 @@ class Daemon:
     def look(self, now: float) -> None:
         """One look of the watchdog and what follows from it."""
         runs = self.engine.state.phase == "running"
-        seen = observe(self.settings.gate_beat, engine_runs=runs)
+        seen = observe(self.settings.gate_beat, engine_runs=runs, first=self.lead.now.first)
         for command in self.watchdog.handle(seen, now):
             match command:
                 case SetMode(mode):
@@ -194,7 +197,7 @@ class Daemon:
 
     def _set_mode(self, mode: netfilter.Mode) -> None:
         try:
-            netfilter.apply(netfilter.plan(self.queues, self.closed, mode))
+            self.lead.set_mode(mode)
         except DeviceFault as err:
             log.error("%s", err)
             self.watchdog.retry_mode()
@@ -212,7 +215,7 @@ class Daemon:
                     return
             else:
                 netfilter.write_sysctls(dict(netfilter.SYSCTLS))
-                netfilter.install(netfilter.plan(self.queues, self.closed, self.watchdog.mode))
+                self.lead.install()
         except DeviceFault as err:
             log.error("%s", err)
             return
@@ -259,6 +262,8 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, lambda *_: daemon.stop.set())
         signal.signal(signal.SIGINT, lambda *_: daemon.stop.set())
         signal.signal(signal.SIGHUP, lambda *_: daemon.engine.request_reload())
+        signal.signal(signal.SIGUSR1, lambda *_: daemon.engine.request_renew())
+        signal.signal(signal.SIGUSR2, lambda *_: daemon.engine.request_renew(may_restart=True))
         daemon.up()
         return daemon.run()
     except SekishoError as err:

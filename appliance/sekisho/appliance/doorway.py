@@ -39,7 +39,7 @@ def install(settings: Settings) -> None:
 
     """
     settings.doorway.unlink(missing_ok=True)
-    nft.load("\n".join((*plan(settings), "")), WHAT)
+    nft.load_anew("bridge", TABLE, "\n".join((*plan(settings), "")), WHAT)
     write_atomic(settings.doorway, b"", 0o644)
 
 

@@ -1,8 +1,8 @@
 """The engine's life: start, adopt, restart when it dies, end.
 
-Owns the Suricata process, its command line, and the size of its log files; what it works with is inforce.py's. Runs in
-one thread of the daemon; the `request_` calls are for others, and `account` says what the engine is to have (watch.py
-looks at that, every few seconds).
+Owns the Suricata process and the size of its log files; what it works with is inforce.py's, and how another is put in
+its place while packets pass renewal.py's. Runs in one thread of the daemon; the `request_` calls are for others, and
+`account` says what the engine is to have (watch.py looks at that, every few seconds).
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from sekisho.appliance import control, logs, store, suricata
+from sekisho.appliance import berth, control, handover, logs, renewal, store
 from sekisho.appliance.account import Account, EngineState
+from sekisho.appliance.berth import Binary
 from sekisho.appliance.core import latency, utc
-from sekisho.appliance.core.errors import DeviceFault, PeerError, SekishoError
+from sekisho.appliance.core.errors import PeerError, SekishoError
 from sekisho.appliance.core.settings import Settings
 from sekisho.appliance.inforce import InForce
-from sekisho.appliance.process import EngineProcess
+from sekisho.appliance.leading import Lead
+from sekisho.appliance.post import Post
 from sekisho.appliance.proof import Prover
 from sekisho.appliance.rendering import Load, RuleSet
 from sekisho.telemetry.events import Event, Health
 
 __all__ = ["Account", "Engine", "EngineState", "RuleSet"]
 
-START_S: Final = 180.0
 FIRST_BACK_OFF_S: Final = 0.2
 MAX_BACK_OFF_S: Final = 30.0
 GOOD_RUN_S: Final = 60.0
@@ -38,21 +39,48 @@ log = logging.getLogger(__name__)
 class Engine:
     """Suricata under care."""
 
-    def __init__(self, settings: Settings, choose: Callable[[], RuleSet], report: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        choose: Callable[[], RuleSet],
+        report: Callable[[Event], None],
+        lead: Lead | None = None,
+    ) -> None:
         self.state = EngineState()
         self._settings = settings
         self._report = report
         self._dir = settings.control_socket.parent
-        self._pid_file = self._dir / "suricata.pid"
-        self._queues = suricata.queue_count(settings)
-        self.prover = Prover(settings.control_socket, self._queues)
-        self.sent_before: int | None = None
-        """Canaries flown before this engine was started; None where it was found running."""
-        self._process: EngineProcess | None = None
-        self._rules = InForce(settings, self.state, self.prover, choose, report)
+        self._lead = lead or Lead(settings)
+        self._posts = {each.name: Post(settings, each) for each in self._lead.berths}
+        self._rules = InForce(settings, self.state, self._post, choose, report)
         self._reload = threading.Event()
         self._repair = threading.Event()
         self._restart = threading.Event()
+        self._renew = threading.Event()
+        self._may_restart = False
+        """Where there is no room for two engines the renewal may be a restart."""
+        self._planned = False
+        self._first = True
+        self._other = False
+        """The engine was found with another configuration than it is to have."""
+        self._former: Binary | None = None
+        """The program to be the engine instead of this release's, which did not last."""
+        self._renewed_from: Binary | None = None
+        self._renewed_at = 0.0
+
+    @property
+    def _post(self) -> Post:
+        """Where the packets are led to."""
+        return self._posts[self._lead.now.name]
+
+    @property
+    def prover(self) -> Prover:
+        return self._rules.post.prover
+
+    @property
+    def sent_before(self) -> int | None:
+        """Canaries flown before this engine was started; None where it was found running."""
+        return self._rules.post.sent_before
 
     @property
     def account(self) -> Account:
@@ -73,12 +101,17 @@ class Engine:
         """Load what should be in force once more; where that does not help, start another engine with it."""
         self._repair.set()
 
+    def request_renew(self, *, may_restart: bool = False) -> None:
+        """Put another engine, of the program of this release, in the place of the one that works."""
+        self._may_restart = may_restart
+        self._renew.set()
+
     def request_restart(self) -> None:
         """End the engine (it hangs); it is started again at once."""
         self._restart.set()
 
     def run(self, stop: threading.Event) -> None:
-        """Keep the engine alive until `stop`, then end it."""
+        """Keep the engine alive until `stop`, then end it, unless a successor of this daemon is to have it."""
         back_off = FIRST_BACK_OFF_S
         self._prepare()
         while not stop.is_set():
@@ -93,15 +126,16 @@ class Engine:
             except SekishoError as err:
                 log.error("engine: %s", err)
                 self._health("failed", str(err))
-                if self._process is not None:
-                    self._process.kill()
+                self._post.kill()
+            if stop.is_set():
+                break
             self._gone()
-            if not stop.is_set():
-                stop.wait(back_off)
-                back_off = min(back_off * 2, MAX_BACK_OFF_S)
-        if self._process is not None:
-            self._process.stop()
-        self._process = None
+            stop.wait(back_off)
+            back_off = min(back_off * 2, MAX_BACK_OFF_S)
+        if handover.wanted(self._settings):
+            self._health("left", "")
+            return
+        self._post.stop()
         self._gone()
         self._health("stopped", "")
 
@@ -118,83 +152,131 @@ class Engine:
     def _start(self, stop: threading.Event) -> None:
         self.state.phase = "starting"
         load, new = self._rules.first()
-        if self._process is None and self._adopt(load):
+        self._rules.post = self._post
+        first, self._first = self._first, False
+        adopted = first and self._adopt(load)
+        if first and (left := self._posts[self._lead.other.name]).try_adopt():
+            renewal.retire(left)  # our predecessor was killed while it put one in the place of the other
+        if adopted:
             return
-        self._launch(load)
-        if not self._answering(stop):
+        program = self._program()
+        self._post.launch(load, program)
+        self._restart.clear()  # these were meant for the former one
+        self._repair.clear()
+        self.state.starts += 1
+        self._is_engine(self._post)
+        if not self._post.answers(lambda: not stop.is_set()):
             return
         self._rules.begun(load, new=new)
         self.state.phase = "running"
         latency.short_slices(self.state.pid, "W-NFQ")
         self._health("started", "")
 
-    def _launch(self, load: Load) -> None:
-        if self._process is not None:
-            self._process.close()
-        self._rules.loader.write(load)
-        # Suricata will not start over a stale pid file, nor bind its command socket over a stale one.
-        self._pid_file.unlink(missing_ok=True)
-        self._settings.control_socket.unlink(missing_ok=True)
-        self._process = EngineProcess.spawn(
-            self._rules.loader.config, self._pid_file, self._queues, self._dir / "engine.log"
-        )
-        self._restart.clear()  # these were meant for the former one
-        self._repair.clear()
-        self.sent_before = self.prover.sent
-        self.state.pid = self._process.pid
-        self.state.starts += 1
+    def _program(self) -> Binary:
+        return self._former or berth.binary()
+
+    def _is_engine(self, post: Post) -> None:
+        """Everybody who asks is led to this one."""
+        post.berth.lead_commands(self._settings)
+        self.state.pid = post.process.pid if post.process is not None else 0
+        program = berth.program_of(self.state.pid)
+        self.state.binary = str(program.path) if program is not None else ""
 
     def _adopt(self, load: Load) -> bool:
-        """Go on with the engine of a killed predecessor; with other rules than it left they are loaded live."""
-        found = EngineProcess.try_adopt(self._rules.loader.config, self._pid_file)
-        if found is None:
+        """Go on with the engine of a killed predecessor; with other rules than it left they are loaded live.
+
+        Where it is another program than it is to be, or has another configuration, it goes on until it is renewed.
+        """
+        post = self._post
+        if not post.try_adopt() or post.process is None:
             return False
         try:
-            if self._rules.found(load):
-                self._process, self.sent_before = found, None
-                self.state.phase, self.state.pid = "running", found.pid
+            left, same = post.loader.left(load), self._program().runs_as(post.process.pid)
+            self._other = left == "other" or (left == "rules" and not same)
+            if self._other or self._rules.found(load):
+                self._is_engine(post)
+                self.state.phase = "running"
                 self._health("adopted", "")
+                if self._other or not same:
+                    self.request_renew(may_restart=self._other)
                 return True
         except PeerError as err:
             log.warning("the engine found running is replaced: %s", err)
-        found.stop()
+        post.stop()
         return False
-
-    def _answering(self, stop: threading.Event) -> bool:
-        deadline = time.monotonic() + START_S
-        while self._process is not None and self._process.alive(0.05):
-            if stop.is_set():
-                return False
-            try:
-                control.ruleset_stats(self._settings.control_socket)
-            except PeerError:
-                if time.monotonic() > deadline:
-                    raise
-                continue
-            return True
-        tail = (self._dir / "engine.log").read_bytes()[-600:].decode(errors="replace")
-        raise DeviceFault(f"The inspection engine ended while starting: {tail.strip()}")
 
     def _attend(self, stop: threading.Event) -> None:
         """Watch a running engine; returns when it has ended or is to end."""
-        while self._process is not None and self._process.alive(LOOK_S):
+        while self._post.alive(LOOK_S):
             if stop.is_set():
                 return
             if self._restart.is_set():
                 self._restart.clear()
                 log.error("the engine hangs, or has let go of its queues, and is restarted")
-                self._process.kill()
+                self._post.kill()
                 break
-            if self._reload.is_set() or self._rules.waits():
+            if self._renew.is_set():
+                self._renew.clear()
+                self._former = None
+                self._renewal(stop)
+            elif self._reload.is_set() or self._rules.waits():
                 self._reload.clear()
                 self._rules.reload()
             elif self._repair.is_set():
                 self._repair.clear()
                 self._rules.mend()
-            elif self._rules.loader.muting_changed():
+            elif self._rules.post.loader.muting_changed():
                 self._rules.mute()
             self._roll_logs()
+        if stop.is_set() or self._planned:
+            self._planned = False
+            return
         self._health("died", "")
+        if self._renewed_from is not None and time.monotonic() - self._renewed_at < GOOD_RUN_S:
+            self._former, self._renewed_from = self._renewed_from, None
+            self._say_renewal(
+                "The new engine died soon after it had been put in place. The former program is used again."
+            )
+
+    def _renewal(self, stop: threading.Event) -> None:
+        """Put another engine in the place of this one; if that does not come about this one goes on."""
+        old, new = self._post, self._posts[self._lead.other.name]
+        began, former = time.monotonic(), berth.program_of(self.state.pid)
+        self.state.renewing = True
+        try:
+            load, _ = self._rules.first()
+            proof = renewal.renew(old, new, load, self._program(), self._lead, lambda: not stop.is_set())
+        except SekishoError as err:
+            if not stop.is_set():
+                self._not_renewed(old, err)
+        else:
+            self._is_engine(new)
+            self._rules.moved(new, load, proof)
+            self._other = False
+            self._renewed_at, self._renewed_from = time.monotonic(), former
+            self.state.renewal = ""
+            self._health(
+                "renewed", f"Another engine was started, proven and put in place in {self._renewed_at - began:.1f} s."
+            )
+            renewal.retire(old)
+        finally:
+            self.state.renewing = False
+            self.state.renewals += 1
+
+    def _not_renewed(self, old: Post, err: SekishoError) -> None:
+        if isinstance(err, renewal.Scarce) and self._may_restart:
+            self._say_renewal(f"{err} The engine was restarted instead, and inspected nothing meanwhile.")
+            self._planned = True
+            old.stop()
+            return
+        self._say_renewal(f"{err} The former engine goes on.")
+        if self._other and old.alive():
+            self._rules.given(self._rules.first()[0])
+
+    def _say_renewal(self, why: str) -> None:
+        self.state.renewal = why
+        log.error("renewal: %s", why)
+        self._health("renew_refused", why)
 
     def _roll_logs(self) -> None:
         eve = logs.set_aside(self._settings.eve, keep_unread=True)

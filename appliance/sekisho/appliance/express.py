@@ -66,13 +66,13 @@ def _egress(side: str, device: str, came_from: str) -> list[str]:
 
 
 def install(lan: str, wan: str) -> None:
-    """Load the lane; connections that were riding take the normal path once and board again.
+    """Load the lane unless it is there; connections that rode another take the normal path once and board again.
 
     Raises:
         DeviceFault: nft or the kernel refused it; traffic then takes the normal path, only slower.
 
     """
-    nft.load(plan(lan, wan), WHAT)
+    nft.load_anew("netdev", TABLE, plan(lan, wan), WHAT)
 
 
 def flush() -> None:

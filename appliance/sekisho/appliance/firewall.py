@@ -200,13 +200,16 @@ def _generation() -> int:
 def apply(wanted: Netfilter) -> None:
     """Put these rules in force, all at once and live; every connection is judged by them from its next packet on.
 
+    Where just these are in force already nothing is loaded.
+
     Whoever calls it empties the express lane afterwards (express.flush): its riders do not pass here.
 
     Raises:
         DeviceFault: nft or the kernel refused them; what was in force stays in force.
 
     """
-    nft.load(plan(wanted, _generation() % 255 + 1), WHAT)
+    text = plan(wanted, _generation() % 255 + 1)
+    nft.load_anew("inet", TABLE, text, WHAT, meaning=plan(wanted, 1), force=not isolation.present())
 
 
 def hits() -> dict[int, int]:

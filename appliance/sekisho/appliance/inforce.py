@@ -15,8 +15,8 @@ from sekisho.appliance.account import Account, EngineState
 from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput, SekishoError
 from sekisho.appliance.core.settings import Settings
-from sekisho.appliance.loading import Loader
-from sekisho.appliance.proof import Proof, Prover
+from sekisho.appliance.post import Post
+from sekisho.appliance.proof import Proof
 from sekisho.appliance.rendering import Load, RuleSet
 from sekisho.telemetry.events import Event, Health
 
@@ -30,17 +30,17 @@ class InForce:
         self,
         settings: Settings,
         state: EngineState,
-        prover: Prover,
+        post: Post,
         choose: Callable[[], RuleSet],
         report: Callable[[Event], None],
     ) -> None:
         self.account = Account()
-        self.loader = Loader(settings)
+        self.post = post
+        """The engine that works."""
         self.proven: Load | None = None
         """What was last seen to load whole; None before the first."""
         self._settings = settings
         self._state = state
-        self._prover = prover
         self._choose = choose
         self._report = report
         self._refused = ("", "")
@@ -79,8 +79,20 @@ class InForce:
             DeviceFault: the configuration cannot be written.
 
         """
-        left = self.loader.left(load)
+        left = self.post.loader.left(load)
         return (left == "same" and self._prove(load, new=True)) or (left == "rules" and self._load(load, new=True))
+
+    def given(self, load: Load) -> None:
+        """Give an engine found with another configuration these rules at least; that stays to be seen in its file.
+
+        Raises:
+            PeerError: it does not answer.
+            DeviceFault: it does not take them.
+
+        """
+        if not self._load(load, new=True):
+            raise DeviceFault(self._refuse(load))
+        self.post.loader.differs()
 
     def reload(self) -> None:
         """Choose the set anew and load it live.
@@ -96,10 +108,10 @@ class InForce:
         """What to start with, and whether it is new: after a crash what was proven is loaded again at once."""
         if self.proven is not None:
             try:
-                return self.loader.prepare(self.proven.wanted), False
+                return self.post.loader.prepare(self.proven.wanted), False
             except RejectedInput as err:
                 log.error("the last proven set is gone: %s", err)
-        return self.loader.prepare(self._chosen()), True
+        return self.post.loader.prepare(self._chosen()), True
 
     def _reload_live(self, choose: Callable[[], RuleSet], *, new: bool) -> None:
         self._state.phase = "reloading"
@@ -114,7 +126,7 @@ class InForce:
         try:
             wanted = choose()
             set_id = wanted.set_id
-            load = self.loader.prepare(wanted)
+            load = self.post.loader.prepare(wanted)
         except SekishoError as err:  # what runs is not touched for it
             self._refused = (set_id, str(err))
             self._state.refused = str(err)
@@ -140,7 +152,7 @@ class InForce:
             return
         wanted = self.proven.wanted
         try:
-            load = self.loader.prepare(wanted)
+            load = self.post.loader.prepare(wanted)
         except SekishoError as err:
             log.error("the muted rules stay as they were: %s", err)
             return
@@ -152,7 +164,7 @@ class InForce:
         if self.proven is None:
             return
         try:
-            load = self.loader.prepare(self.proven.wanted)
+            load = self.post.loader.prepare(self.proven.wanted)
         except SekishoError as err:  # another engine would have no more to load
             log.error("the engine cannot be given its rules: %s", err)
             return
@@ -169,29 +181,39 @@ class InForce:
         sure = self._caught()
         self.account = replace(self.account, changing=True)
         if not load.file.exists():
-            load = self.loader.prepare(load.wanted)
-        self.loader.reload(load)
+            load = self.post.loader.prepare(load.wanted)
+        self.post.loader.reload(load)
         return self._prove(load, new=new, sure=sure)
 
     def _caught(self) -> bool:
         """Whether canaries are caught now: only then does one that gets through speak against the next load."""
         load = self.account.load
-        return load is not None and self._prover.look(load).canary == "caught"
+        return load is not None and self.post.prover.look(load).canary == "caught"
 
     def _prove(self, load: Load, *, new: bool = False, sure: bool = False) -> bool:
-        proof = self._prover.prove(load)
+        proof = self.post.prover.prove(load)
         self._state.rules_loaded, self._state.rules_failed = proof.loaded, proof.failed
         self._state.rules_expected, self._state.set_id = load.expected, load.wanted.id
         self._seen = proof
         if not proof.counts(load) or (sure and proof.canary == "missed"):
             return False
+        self._is_in_force(load, proof, new=new)
+        return True
+
+    def moved(self, post: Post, load: Load, proof: Proof) -> None:
+        """Another engine works now, with `load`, proven."""
+        self.post = post
+        self._is_in_force(load, proof, new=False)
+
+    def _is_in_force(self, load: Load, proof: Proof, *, new: bool) -> None:
+        self._state.rules_loaded, self._state.rules_failed = proof.loaded, proof.failed
+        self._state.rules_expected, self._state.set_id = load.expected, load.wanted.id
         self.proven = load
         if new:
             self._refused = ("", load.wanted.rejection)
         self._state.refused = self._refused[1]
         self._tell(load, proof)
-        self.loader.prune(load)
-        return True
+        self.post.loader.prune(load)
 
     def _tell(self, load: Load | None, proof: Proof | None) -> None:
         """A load has ended, so or so."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import time
 from typing import Final
 
 from sekisho.appliance import control, rendering, suricata
+from sekisho.appliance.berth import Berth
 from sekisho.appliance.core import muting
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.appliance.core.fsio import write_atomic
@@ -16,7 +18,8 @@ from sekisho.appliance.rendering import Load, RuleSet
 
 RELOAD_S: Final = 120.0
 BUSY_S: Final = 0.3
-_WORD: Final = re.compile(r"rules-[0-9a-f]{16}\.rules")
+_RULES: Final = re.compile(r'"(?:default-rule-path": "[^"]*"|rule-files": \[[^\]]*\])')
+"""What of the configuration the engine reads again when it loads rules."""
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +27,11 @@ log = logging.getLogger(__name__)
 class Loader:
     """The engine's configuration file and the rule files beside it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, berth: Berth) -> None:
         self._settings = settings
+        self._berth = berth
         self._dir = settings.control_socket.parent
-        self.config = self._dir / "suricata.yaml"
+        self.config = berth.config
         self._muting: tuple[tuple[int, int], ...] = ()
 
     def muting_changed(self) -> bool:
@@ -67,7 +71,12 @@ class Loader:
         wanted = self._text(load)
         if found == wanted:
             return "same"
-        return "rules" if _WORD.sub("", found) == _WORD.sub("", wanted) else "other"
+        return "rules" if _without_rules(found) == _without_rules(wanted) else "other"
+
+    def differs(self) -> None:
+        """Have the file say that the running engine has only its rules from it: to a successor it is another's."""
+        with contextlib.suppress(OSError), self.config.open("a") as out:
+            out.write("# The engine that runs was started with another configuration.\n")
 
     def reload(self, load: Load) -> None:
         """Have the running engine read `load`; returns when it says that it has, which proves nothing.
@@ -80,7 +89,7 @@ class Loader:
         self.write(load)
         deadline = time.monotonic() + RELOAD_S
         while True:
-            reply = control.ask(self._settings.control_socket, "reload-rules", max(1.0, deadline - time.monotonic()))
+            reply = control.ask(self._berth.socket, "reload-rules", max(1.0, deadline - time.monotonic()))
             log.info("reload answered %s %s", reply.result, reply.message)
             if reply.result == "OK" or time.monotonic() > deadline:
                 return
@@ -91,4 +100,9 @@ class Loader:
         rendering.prune(self._dir, *kept)
 
     def _text(self, load: Load) -> str:
-        return suricata.model(self._settings, load.files).render()
+        berth = self._berth
+        return suricata.model(self._settings, load.files, socket=berth.socket, filestore=berth.filestore).render()
+
+
+def _without_rules(config: str) -> str:
+    return _RULES.sub("", config)

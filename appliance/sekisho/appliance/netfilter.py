@@ -20,6 +20,7 @@ this; what the gate was asked about and did not see (dead, hung, overrun) ends i
 
 from __future__ import annotations
 
+import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ HOOKS: Final = (
     ("mangle", "OUTPUT", ("-o", "lo", "-p", "udp", "-m", "mark", "--mark", _CANARY, "-j", "SK_CANARY")),
 )
 CHAINS: Final = {
-    "mangle": ("SK_LOOK", "SK_KEEP", "SK_SEEN", "SK_CANARY", *(f"SK_Q{i}" for i in range(16))),
+    "mangle": ("SK_LOOK", "SK_KEEP", "SK_SEEN", "SK_CANARY", *(f"SK_Q{i}" for i in range(32))),
     "filter": ("SK_GATE", "SK_SAVE", "SK_REFUSE", "SK_FILES", "SK_UNKNOWN", "SK_HOLD"),
 }
 
@@ -91,17 +92,27 @@ class Mode:
 NORMAL: Final = Mode()
 
 
-def plan(queues: int, fail_closed: bool, mode: Mode = NORMAL) -> str:
+def plan(queues: int, fail_closed: bool, mode: Mode = NORMAL, first: int = 0, berths: int = 1) -> str:
     """The rules of one family as `iptables-restore --noflush` text (both families read the same).
 
-    `queues` is the number of engine queues, 1-16.
+    `queues` is the number of an engine's queues, 1-16, `first` that of the first one the customer's packets are led to:
+    0, or `queues` for the engine in the other place. With two `berths` there are rules for both, and canaries reach
+    either engine.
     """
-    if not 1 <= queues <= 16:
-        raise ValueError(f"{queues} queues")
-    lines = ["*mangle", *(f":{chain} - [0:0]" for chain in CHAINS["mangle"][: 4 + queues])]
-    lines += _look(queues, fail_closed, mode)
+    if not 1 <= queues <= 16 or first not in (0, queues) or (first and berths != 2):
+        raise ValueError(f"{queues} queues from {first}")
+    numbers = range(queues * berths)
+    lines = ["*mangle", *(f":{chain} - [0:0]" for chain in CHAINS["mangle"][: 4 + len(numbers)])]
+    lines += _look(queues, first, mode)
+    around = range(first, first + queues) if mode.engine_bypass else ()
+    for i in numbers:
+        if i in around:
+            continue
+        # The spread value's low bits would read as BYPASS or REPLY further on: replaced before the engine adds its own.
+        number = i % 16 << marks.ENGINE_SHIFT | i // 16 * marks.ENGINE_HIGH | marks.SEEN
+        lines += [f"-A SK_Q{i} -j MARK --set-mark {number:#x}", f"-A SK_Q{i} {_queue(i, fail_closed)}"]
     # By the very rule that leads the customer's packets there: around the engine with them, stopped with them.
-    lines += [f"-A SK_CANARY -m mark --mark {marks.CANARY | i:#x} -j SK_Q{i}" for i in range(queues)]
+    lines += [f"-A SK_CANARY -m mark --mark {marks.CANARY | i:#x} -j SK_Q{i}" for i in numbers]
     lines.append(f"-A SK_SEEN -j MARK --or-mark {marks.SEEN:#x}")
     lines += [_or_connmark("SK_KEEP", bit) for bit in (marks.CUT, marks.DEEP)]
     unknown = f"-A SK_KEEP -m mark --mark {marks.WATCHED:#x}/{marks.WATCHED:#x} -m conntrack --ctdir"
@@ -122,7 +133,7 @@ def _or_connmark(chain: str, bit: int) -> str:
     return f"-A {chain} -m mark --mark {bit:#x}/{bit:#x} -j CONNMARK --or-mark {bit:#x}"
 
 
-def _look(queues: int, fail_closed: bool, mode: Mode) -> list[str]:
+def _look(queues: int, first: int, mode: Mode) -> list[str]:
     if mode.engine_bypass:
         return []
     lines = [
@@ -138,13 +149,8 @@ def _look(queues: int, fail_closed: bool, mode: Mode) -> list[str]:
             "-A SK_LOOK -j HMARK --hmark-tuple src,dst,sport,dport "
             f"--hmark-mod {queues} --hmark-offset {marks.SPREAD:#x} --hmark-rnd 7"
         )
-        lines += [f"-A SK_LOOK -m mark --mark {marks.SPREAD + i:#x} -j SK_Q{i}" for i in range(1, queues)]
-    lines.append("-A SK_LOOK -j SK_Q0")
-    for i in range(queues):
-        # The spread value's low bits would read as BYPASS or REPLY further on: replaced before the engine adds its own.
-        number = i << marks.ENGINE_SHIFT | marks.SEEN
-        lines += [f"-A SK_Q{i} -j MARK --set-mark {number:#x}", f"-A SK_Q{i} {_queue(i, fail_closed)}"]
-    return lines
+        lines += [f"-A SK_LOOK -m mark --mark {marks.SPREAD + i:#x} -j SK_Q{first + i}" for i in range(1, queues)]
+    return [*lines, f"-A SK_LOOK -j SK_Q{first}"]
 
 
 def _gate(fail_closed: bool, mode: Mode) -> list[str]:
@@ -253,6 +259,15 @@ def intact() -> bool:
         return refusal.present() and all(_present(tool, *hook) for tool in TOOLS for hook in HOOKS)
     except (OSError, subprocess.TimeoutExpired) as err:
         raise DeviceFault(f"The packet rules could not be read: {err}.") from err
+
+
+def leads_to() -> int | None:
+    """The first of the queues that the rules in force lead the customer's packets to; None where they lead to none."""
+    try:
+        found = re.search(r"^-A SK_LOOK -j SK_Q(\d+)$", _run([f"{TOOLS[0]}-save", "-t", "mangle"]), re.M)
+    except DeviceFault:
+        return None
+    return int(found[1]) if found else None
 
 
 def canaries_led() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from typing import Final
 
@@ -18,6 +19,30 @@ def load(text: str, what: str) -> None:
 
     """
     run(["-f", "-"], what, text)
+
+
+def load_anew(family: str, table: str, text: str, what: str, *, meaning: str = "", force: bool = False) -> None:
+    """Load `text`, which replaces a table that hooks into the packets' way, unless just that is loaded.
+
+    When the kernel takes a hook away it drops every packet that waits in any queue, so a daemon that starts again must
+    not replace what is there by the same. `meaning`: what tells two texts apart, where not all of them does. `force`:
+    load it all the same.
+
+    Raises:
+        DeviceFault: as `load`.
+
+    """
+    name = "plan_" + hashlib.sha256((meaning or text).encode()).hexdigest()[:12]
+    if force or not _loaded(family, table, name):
+        load(f"{text}\nadd counter {family} {table} {name}\n", what)
+
+
+def _loaded(family: str, table: str, counter: str) -> bool:
+    try:
+        run(["list", "counter", family, table, counter], counter)
+    except DeviceFault:
+        return False
+    return True
 
 
 def run(arguments: list[str], what: str, text: str = "") -> str:

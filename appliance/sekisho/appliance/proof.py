@@ -41,9 +41,9 @@ class Proof:
 class Prover:
     """Asks and flies; calls may come from two threads."""
 
-    def __init__(self, control_socket: Path, queues: int) -> None:
+    def __init__(self, control_socket: Path, queues: int, first: int = 0) -> None:
         self._socket = control_socket
-        self._canaries = canary.Canaries(queues)
+        self._canaries = canary.Canaries(queues, first)
         self._lock = threading.Lock()
 
     @property

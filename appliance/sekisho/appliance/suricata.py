@@ -183,8 +183,10 @@ def queue_count(settings: Settings) -> int:
     return settings.inspection.queues or min(os.cpu_count() or 1, 16)
 
 
-def model(settings: Settings, rule_files: list[Path]) -> Config:
-    """The configuration for one box; `rule_files` are absolute."""
+def model(
+    settings: Settings, rule_files: list[Path], *, socket: Path | None = None, filestore: Path | None = None
+) -> Config:
+    """The configuration for one box; `rule_files` are absolute. An engine beside another has its own two places."""
     if not all(path.is_absolute() for path in rule_files):
         raise ValueError("rule files must be absolute paths")
     is_open = settings.inspection.fail_mode == "open"
@@ -192,7 +194,7 @@ def model(settings: Settings, rule_files: list[Path]) -> Config:
     return Config(
         home_networks=settings.inspection.home_networks,
         log_dir=str(settings.control_socket.parent),
-        control_socket=str(settings.control_socket),
+        control_socket=str(socket or settings.control_socket),
         rule_files=[str(path) for path in rule_files],
         nfq=Nfq(fail_open=is_open),
         stream=Stream(memcap_policy=packet_policy, reassembly=Reassembly(memcap_policy=flow_policy)),
@@ -202,7 +204,7 @@ def model(settings: Settings, rule_files: list[Path]) -> Config:
             eve=str(settings.eve),
             files_log=str(settings.files_log),
             files_socket=str(settings.files_socket),
-            filestore=str(settings.filestore),
+            filestore=str(filestore or settings.filestore),
             scan_limit_mb=settings.inspection.scan_limit_mb,
         ),
     )

@@ -48,6 +48,8 @@ class Observation:
     beat_at: float | None
     engine_runs: bool = False
     """The engine has started and answered: its queues should be bound."""
+    first: int = 0
+    """The first of the queues that the packets are led to; those of an engine beside it do not count."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class BypassWatchdog:
         accounts = {part.name: part for part in saved}
         self.engine = accounts.get("engine") or Part("engine")
         self.gate = accounts.get("gate") or Part("gate")
-        self._numbers = range(queues)
+        self._queues = queues
         self._closed = fail_closed
         self._last_done: dict[int, int] = {}
         self._stuck_since: dict[int, float] = {}
@@ -137,11 +139,12 @@ class BypassWatchdog:
         self._loaded = None
 
     def _engine_reason(self, seen: Observation, now: float) -> str:
-        if any(number not in seen.queues for number in self._numbers):
+        numbers = range(seen.first, seen.first + self._queues)
+        if any(number not in seen.queues for number in numbers):
             self._stuck_since.clear()
             return "absent"
         hung = False
-        for number in self._numbers:
+        for number in numbers:
             queue = seen.queues[number]
             moved = queue.done != self._last_done.get(number, queue.done)
             self._last_done[number] = queue.done
@@ -192,7 +195,7 @@ class BypassWatchdog:
         return Mode(engine_bypass=self.engine.reason == "hung", gate_bypass=self.gate.reason == "hung")
 
 
-def observe(beat: Path, queues: Path = QUEUES_PATH, *, engine_runs: bool = False) -> Observation:
+def observe(beat: Path, queues: Path = QUEUES_PATH, *, engine_runs: bool = False, first: int = 0) -> Observation:
     """Read the kernel's queue table and the gate's heartbeat (8 bytes, monotonic ms)."""
     try:
         with beat.open("rb") as source:
@@ -201,7 +204,8 @@ def observe(beat: Path, queues: Path = QUEUES_PATH, *, engine_runs: bool = False
     except OSError:
         beat_at = None
     with queues.open("rb") as source:
-        return Observation(parse_queues(source.read(MAX_QUEUES_BYTES).decode("ascii", "replace")), beat_at, engine_runs)
+        table = parse_queues(source.read(MAX_QUEUES_BYTES).decode("ascii", "replace"))
+    return Observation(table, beat_at, engine_runs, first)
 
 
 def parse_queues(text: str) -> dict[int, Queue]:

@@ -36,6 +36,7 @@ enum {
     MARK_IMAP = 0x40000,
     MARK_SMB = 0x80000,
     MARK_WATCHED = 0x1000000, /* marks.WATCHED */
+    MARK_ENGINE_HIGH = 0x2000000, /* marks.ENGINE_HIGH: the queue's fifth bit */
     MARK_FILES = MARK_HTTP | MARK_MAIL | MARK_FTPDATA | MARK_POP3 | MARK_IMAP | MARK_SMB,
 
     BATCH = 64,
@@ -1100,6 +1101,10 @@ static int page_instead(struct gate *g, struct flow *f) {
     return 1;
 }
 
+static uint8_t engine_of(uint32_t mark) {
+    return (uint8_t)((mark >> MARK_ENGINE_SHIFT & 15) | (mark & MARK_ENGINE_HIGH ? 16 : 0));
+}
+
 /* A policy refuses what this packet asks for. A request is swallowed and answered with a page; anything else becomes
  * the sender's reset, which the engine sees too and the last line (appliance.refusal) answers with one of its own. */
 static void refuse(struct gate *g, struct flow *f, const struct packet *p) {
@@ -1127,7 +1132,7 @@ static void refuse(struct gate *g, struct flow *f, const struct packet *p) {
         sink_client(g, f, h);
         return;
     }
-    uint32_t engine = NF_QUEUE_NR(p->mark >> MARK_ENGINE_SHIFT & 15) | NF_VERDICT_FLAG_QUEUE_BYPASS;
+    uint32_t engine = NF_QUEUE_NR(engine_of(p->mark)) | NF_VERDICT_FLAG_QUEUE_BYPASS;
     reset_whole(g, f, h, engine, p->mark | MARK_CUT);
     done_with(g, h);
     destroy(g, f);
@@ -1571,7 +1576,7 @@ static void handle(struct gate *g, struct packet *p) {
     f->touched = g->now;
     f->kind |= p->mark & MARK_FILES;
     f->rigid |= (p->mark & MARK_PPPOE) != 0;
-    if (p->dir == GATE_TO_SERVER) f->engine = (uint8_t)(p->mark >> MARK_ENGINE_SHIFT & 15);
+    if (p->dir == GATE_TO_SERVER) f->engine = engine_of(p->mark);
     if (!f->begun && p->plen && p->dir == GATE_TO_SERVER) {
         f->begun = 1;
         if (sent_beyond(g, p) && f->state == OPEN) {

@@ -164,11 +164,15 @@ class Lab:
         """Process id of a program of the lab, or of "suricata"; 0 while it does not run."""
         if name != "suricata":
             return self._named(name).pid
+        engines = []
         for pid in remains.processes(self.lay):
             with suppress(OSError):
                 if Path(f"/proc/{pid}/comm").read_text().strip().lower().startswith("suricata"):
-                    return pid
-        return 0
+                    engines.append(pid)
+        status = try_read(load(self.lay.box_settings)) if len(engines) > 1 else None
+        if status is not None and status.engine.pid in engines:
+            return status.engine.pid  # the other one is only just being started, or ended
+        return engines[0] if engines else 0
 
     def wait(self, fact: Callable[[], bool], otherwise: str, timeout_s: float = 30) -> None:
         """Return when `fact` is true.

@@ -2,3 +2,7 @@
 
 Standard library and msgspec only; imports no other room.
 """
+
+from sekisho.appliance.core import release
+
+release.pin()

@@ -35,6 +35,8 @@ EXPRESS: Final = 0x800
 ENGINE: Final = 0xF000
 """Packet only: the number of the engine's queue the packet came through, for a packet that must pass it again."""
 ENGINE_SHIFT: Final = 12
+ENGINE_HIGH: Final = 0x2000000
+"""Packet only, with ENGINE: sixteen more."""
 SPREAD: Final = 0x10000
 """HMARK's offset: 0x10000 + queue index, so that both directions of a flow meet the same worker."""
 SCARCE: Final = 0x10000
@@ -58,8 +60,8 @@ leaves with it ends UNKNOWN. The answer to a first SYN leaves with it, and begin
 firewall's.)"""
 
 CANARY: Final = 0x7CA00000
-"""Packet only, on the loopback device: one of the engine's canaries, for the queue in the lowest four bits."""
-CANARY_MASK: Final = 0xFFFFFFF0
+"""Packet only, on the loopback device: one of the engine's canaries, for the queue in the lowest five bits."""
+CANARY_MASK: Final = 0xFFFFFFE0
 
 FILES: Final = HTTP | MAIL | FTPDATA | POP3 | IMAP | SMB
 SAVED: Final = BYPASS | UNKNOWN | FILES | CUT | PPPOE | DEEP | REFUSE | WHY

@@ -5,9 +5,16 @@ from __future__ import annotations
 import os
 import socket
 
+from sekisho.appliance.core import release
+
 
 def notify(state: str) -> None:
-    """Send `state` (e.g. "READY=1", "WATCHDOG=1") to the service manager; does nothing without one."""
+    """Send `state` (e.g. "READY=1", "WATCHDOG=1") to the service manager; does nothing without one.
+
+    With "READY=1" goes which release this process runs.
+    """
+    if state == "READY=1" and (running := release.name()):
+        state += f"\nSTATUS=release {running}"
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return

@@ -26,7 +26,7 @@ _SET: Final = re.compile(r"[0-9a-f]{1,16}")
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z")
 _INSPECTORS: Final = ("silent", "repaired")
 _PROVEN: Final = ("active", "soaking")
-_ANEW: Final = ("started", "adopted")
+_ANEW: Final = ("started", "adopted", "renewed")
 
 RULES: Final = sa.Table(
     "box_rules",
