@@ -5,10 +5,12 @@
 # make fuzz    every parser of hostile bytes, MINUTES=10 each (TARGET=name for one); findings go to artifacts/fuzz
 # make bench   the figures of docs/acceptance.md on this machine
 # make bench-center    what a centre bears: thousands of simulated boxes, every back end (QUICK=1: a minute)
+# make image   the box's system: a disk for new boxes, a bundle for those at work (BOARD=arm64, COUNTER=n, VERSION=x)
+# make test-image   that image in QEMU: starts, bridges, takes the next one, goes back, has its power cut; hours without KVM
 # Each does its own set-up first (root; Debian 12 or 13). Nothing here starts a service of the machine.
 
 PY := .venv/bin/python
-.PHONY: demo test test-full soak fuzz bench bench-center setup lint lock clean
+.PHONY: demo test test-full soak fuzz bench bench-center image test-image image-setup setup lint lock clean
 
 demo: setup
 	@.venv/bin/sekisho lab demo $(if $(ONCE),--once)
@@ -31,6 +33,17 @@ bench: setup
 
 bench-center: setup
 	@.venv/bin/sekisho bench center $(if $(QUICK),--quick)
+
+BOARD := amd64
+image: image-setup
+	@$(PY) -m sekisho.firmware.image.build --board $(BOARD) --counter $(or $(COUNTER),1) --version $(or $(VERSION),0.1.0)
+
+test-image: image-setup
+	@SEKISHO_BOARD=$(BOARD) $(PY) -m pytest -s -x firmware/image/tests
+
+image-setup: setup
+	@setup/apt.sh mmdebstrap rauc cryptsetup-bin squashfs-tools dosfstools mtools fdisk e2fsprogs grub-common \
+	  qemu-system-x86 ovmf $(if $(filter arm64,$(BOARD)),qemu-system-arm qemu-efi-aarch64 qemu-user-static binfmt-support)
 
 lint: setup
 	@.venv/bin/ruff check

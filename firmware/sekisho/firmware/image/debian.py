@@ -1,0 +1,130 @@
+"""The root tree: Debian of the release this machine runs, from the sources this machine has, as few packages as do.
+
+No server is named here: whatever mirror or proxy the machine's owner chose is used, and nothing of it stays in the
+image. Needs root.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from sekisho.appliance.core.errors import DeviceFault
+from sekisho.firmware.image import texts
+from sekisho.firmware.image.boards import Board
+
+PACKAGES: Final = (
+    *("systemd", "systemd-sysv", "systemd-timesyncd", "dbus", "udev", "kmod", "initramfs-tools", "busybox"),
+    *("cryptsetup-bin", "rauc", "rauc-service", "e2fsprogs", "fdisk", "ca-certificates", "zstd"),
+    *("python3", "suricata", "iptables", "nftables", "iproute2", "ethtool"),
+    *("libseccomp2", "libnetfilter-queue1", "libmnl0", "libarchive13"),
+)
+LEFT_OUT: Final = (
+    *("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"),
+    *(f"/lib/modules/*/kernel/{part}/*" for part in ("sound", "drivers/gpu", "drivers/media", "drivers/net/wireless")),
+)
+"""Nobody reads it there, and no box has it."""
+MACHINES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
+INDEX: Final = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
+
+log = logging.getLogger(__name__)
+
+
+def codename() -> str:
+    """Of the release this machine runs."""
+    return platform.freedesktop_os_release()["VERSION_CODENAME"]
+
+
+def pick(index: str, release: str) -> list[str]:
+    """Source lines out of what `apt-get indextargets` prints: Debian's own suites of `release`, `main` alone."""
+    suites = {release, *(f"{release}-{kind}" for kind in ("security", "updates", "backports"))}
+    found: dict[str, None] = {}
+    for line in index.splitlines():
+        uri, suite, component = ([*line.split("|"), "", ""])[:3]
+        if suite in suites and component == "main":
+            found[f"deb {uri} {suite} main"] = None
+    return list(found)
+
+
+def sources(release: str) -> str:
+    """The sources of `release` that the machine's apt has.
+
+    Raises:
+        DeviceFault: it has none.
+
+    """
+    command = ["apt-get", "indextargets", "Created-By: Packages", "--format", INDEX]
+    lines = pick(subprocess.run(command, check=True, capture_output=True, text=True).stdout, release)
+    if not lines:
+        raise DeviceFault(f"This machine's apt knows no source of Debian {release}.", "Run apt-get update once.")
+    return "\n".join(lines) + "\n"
+
+
+def bootstrap(board: Board, root: Path) -> None:
+    """Make the tree at `root`, anew.
+
+    Raises:
+        DeviceFault: this machine cannot run the board's programs, or a package cannot be had.
+
+    """
+    release = codename()
+    if board.arch != MACHINES.get(platform.machine()):
+        foreign()
+    shutil.rmtree(root, ignore_errors=True)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    listed, pin = root.with_suffix(".sources"), root.with_name("sekisho-pin")
+    listed.write_text(sources(release))
+    pin.write_text(texts.PIN.format(codename=release))
+    command = ["mmdebstrap", "--mode=root", "--variant=minbase", "--quiet", f"--architectures={board.arch}"]
+    command += [f"--include={','.join((*packages(release), board.kernel, board.grub_package))}"]
+    command += [f"--dpkgopt=path-exclude={path}" for path in LEFT_OUT]
+    command += [f"--setup-hook=copy-in {pin} /etc/apt/preferences.d", "--aptopt=Acquire::Check-Valid-Until false"]
+    ended = subprocess.run([*command, release, str(root), str(listed)], capture_output=True, text=True)
+    if ended.returncode:
+        raise DeviceFault(f"The system could not be put together: {ended.stderr[-1500:]}")
+
+
+def packages(release: str) -> list[str]:
+    """`PACKAGES` as `release` names them."""
+    renamed = {"libarchive13": "libarchive13t64"} if release == "trixie" else {}
+    return [renamed.get(name, name) for name in PACKAGES]
+
+
+def foreign() -> None:
+    """Let the kernel run programs of the other architecture: QEMU's user mode, registered with binfmt_misc.
+
+    Raises:
+        DeviceFault: it cannot be registered here.
+
+    """
+    handlers = Path("/proc/sys/fs/binfmt_misc")
+    if not (handlers / "register").exists():
+        subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(handlers)], check=False)
+    if not (handlers / "qemu-aarch64").exists():
+        subprocess.run(["update-binfmts", "--enable", "qemu-aarch64"], check=False, capture_output=True)
+    if not (handlers / "qemu-aarch64").exists():
+        raise DeviceFault("Programs of the other architecture cannot be run on this machine (binfmt_misc).")
+
+
+def strip(root: Path) -> None:
+    """Take out what belongs to the building machine or to nobody: sources, indexes, identities, logs, build tools."""
+    for name in (
+        "etc/apt/sources.list",
+        "etc/machine-id",
+        "var/lib/dbus/machine-id",
+        "etc/hostname",
+        "etc/resolv.conf",
+    ):
+        (root / name).unlink(missing_ok=True)
+    for name in ("var/lib/apt/lists", "var/cache/apt", "var/log", "etc/apt/sources.list.d", "etc/apt/preferences.d"):
+        shutil.rmtree(root / name, ignore_errors=True)
+        (root / name).mkdir()
+    for key in (root / "etc").glob("ssh/ssh_host_*"):
+        key.unlink()
+    (root / "etc/machine-id").write_text("")
+    (root / "etc/hostname").write_text("sekisho\n")
+    (root / "etc/resolv.conf").symlink_to("/run/systemd/resolve/resolv.conf")
