@@ -23,7 +23,7 @@ from sekisho.appliance import (
     preflight,
     status,
 )
-from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import DEFAULTS, load
 from sekisho.appliance.leading import Lead
 from sekisho.appliance.process import EngineProcess
@@ -45,6 +45,7 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         ("status", _status, "is traffic inspected now?"),
         ("devices", _devices, "who is in the office's network?"),
         ("coverage", _coverage, "which share of each device's bytes was looked at?"),
+        ("jobs", _jobs, "what the centre's operators asked of this box, who signed it, what became of it"),
         ("isolate", _isolate, "cut a device off at once, for a time"),
         ("release", _release, "end what `isolate` began"),
         ("reload", _reload, "load the current rule set live and prove it"),
@@ -77,6 +78,21 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         if verb == "defaults":
             parser.add_argument("--box", default="my-box", help="the box's name")
         parser.set_defaults(func=func)
+
+
+def _jobs(args: argparse.Namespace) -> int:
+    from sekisho.portal_agent.jobs import shown
+
+    found = shown.try_read(load(args.settings))
+    if found is None:
+        raise DeviceFault("The jobs daemon has not run since the box started.", "systemctl start sekisho-jobs")
+    lines = [
+        f"{one.id}  {one.at[:19]}  {one.kind:<20}{one.state}{f' ({one.why})' if one.why else ''}  {one.step}"
+        f"  signed by {', '.join(one.signers)}{f'  chosen by {one.by}' if one.by else ''}"
+        for one in found
+    ]
+    _say(args, found, lines or ["Nothing was asked. 依頼された作業はありません。"])
+    return 0
 
 
 def _say(args: argparse.Namespace, facts: Any, lines: list[str]) -> None:

@@ -12,6 +12,7 @@ from litestar import Response, get, post
 
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.portal_agent import restarts, wishes
+from sekisho.portal_agent.jobs import shown as jobs
 from sekisho.portal_agent.office import Asked, back, form_of, office_of
 from sekisho.portal_agent.password import MIN_CHARS
 
@@ -25,6 +26,7 @@ def care(request: Asked) -> Response[Any]:
     return office.page(
         request,
         "care.html",
+        jobs=jobs.try_read(office.settings),
         plan=kept.plan,
         restarting=bool(kept.asked),
         not_done=kept.not_done,
