@@ -46,16 +46,19 @@ class Account:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self._began = dt.datetime.now(dt.UTC)
+        self._seen = len(lab.events())
+        self._verdicts: list[FileVerdict] = []
 
     def told(self, app: str) -> list[FileVerdict]:
-        events = (row.event for row in self._lab.events())
-        return [
-            event
-            for event in events
-            if isinstance(event, FileVerdict)
-            and event.app == app
-            and dt.datetime.fromisoformat(event.at) >= self._began
+        """Of this test's own time; what an earlier one left to come is none of it."""
+        new = self._lab.events(self._seen)
+        self._seen += len(new)
+        self._verdicts += [
+            row.event
+            for row in new
+            if isinstance(row.event, FileVerdict) and dt.datetime.fromisoformat(row.event.at) >= self._began
         ]
+        return [event for event in self._verdicts if event.app == app]
 
     def check(self, app: str, bad: Counter[int], clean: Counter[int], *, more_clean: bool = False) -> None:
         """Every malicious file "blocked" once and in quarantine, every clean one "clean" once, and nothing else.

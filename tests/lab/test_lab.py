@@ -74,7 +74,7 @@ def test_up_twice_is_refused_and_leaves_the_first_alone(bare: Lab) -> None:
 def test_a_program_that_cannot_start_is_named_and_the_lab_removed() -> None:
     lab = Lab(NAME)
     with pytest.raises(DeviceFault, match="appliance"):
-        lab.up({"bridge": {"lan": "nonesuch"}}, timeout_s=30)
+        lab.up({"bridge": {"lan": "nonesuch"}}, timeout_s=10)
     assert traces(lab) == []
 
 

@@ -194,13 +194,22 @@ class Lab:
             DeviceFault: some are not; the message ends in the last lines of the first one's log.
 
         """
+        late: list[str] = []
+
+        def settled() -> bool:
+            nonlocal late
+            known = self.status()
+            late = [program.name for program in known if program.state in ("starting", "dead")]
+            # Something dies as fast as it is started: waiting on is of no use.
+            return not late or any(program.starts >= TRIES and program.state != "ready" for program in known)
+
         try:
-            self.wait(lambda: not self._waiting() or self._hopeless(), "", timeout_s)
-            if self._hopeless():
-                raise PeerError("")
-        except PeerError as err:
-            late = self._waiting()
-            raise DeviceFault(f"{', '.join(late)} not ready after {timeout_s:g} s: {self.log_tail(late[0])}") from err
+            self.wait(settled, "its supervisor says nothing", timeout_s)
+        except PeerError:
+            if not late:
+                raise
+        if late:
+            raise DeviceFault(f"{', '.join(late)} not ready after {timeout_s:g} s: {self.log_tail(late[0])}")
 
     def inspecting(self) -> bool:
         """The engine runs with its rules, the gate with its workers, and neither is led around."""
@@ -213,14 +222,15 @@ class Lab:
             and not (status.engine_bypass.reason or status.gate_bypass.reason)
         )
 
-    def events(self) -> list[Stored]:
-        """Everything the centre has stored, in the order of its arrival."""
+    def events(self, after: int = 0) -> list[Stored]:
+        """Everything the centre has stored, in the order of its arrival; `after` so many, which are passed over."""
         if not self.lay.center_store.exists():
             return []
         with closing(sqlite3.connect(f"file:{self.lay.center_store}?mode=ro", uri=True, timeout=10)) as store:
             try:
                 rows = store.execute(
-                    "SELECT box, epoch, seq, lane, received_at, body FROM event ORDER BY rowid"
+                    "SELECT box, epoch, seq, lane, received_at, body FROM event ORDER BY rowid LIMIT -1 OFFSET ?",
+                    (after,),
                 ).fetchall()
             except sqlite3.OperationalError:
                 return []  # the centre is only just making its store
@@ -234,9 +244,13 @@ class Lab:
 
         """
         found: list[Stored] = []
+        seen = 0
 
         def look() -> bool:
-            found.extend(row for row in self.events() if wanted(row.event))
+            nonlocal seen
+            new = self.events(seen)
+            seen += len(new)
+            found.extend(row for row in new if wanted(row.event))
             return bool(found)
 
         self.wait(look, "the centre has no such event", timeout_s)
@@ -299,13 +313,6 @@ class Lab:
         shutil.rmtree(self.lay.root, ignore_errors=True)
         with suppress(OSError):
             ROOT.rmdir()  # the last lab takes the common folder along
-
-    def _waiting(self) -> list[str]:
-        return [program.name for program in self.status() if program.state in ("starting", "dead")]
-
-    def _hopeless(self) -> bool:
-        """Something dies as fast as it is started: waiting on is of no use."""
-        return any(program.starts >= TRIES and program.state != "ready" for program in self.status())
 
     def _named(self, name: str) -> Running:
         for program in self.status():
