@@ -1,0 +1,100 @@
+"""The daemon as it runs: a signed release is fetched, verified and staged by the real parts, and waits for a word."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+from releases import Centre
+
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.appliance.core.settings import Firmware, Settings
+from sekisho.firmware.daemon import Daemon
+from sekisho.firmware.keeper import commands, desk
+from sekisho.firmware.keeper.desk import Shown
+from sekisho.firmware.source import Source
+from sekisho.firmware.stage import path_of
+from sekisho.signatures.trust import Folder
+from sekisho.telemetry import events
+
+
+@pytest.fixture
+def box(centre: Centre, tmp_path: Path) -> Settings:
+    found = centre.settings()
+    hardware = found.firmware.hardware
+    firmware = Firmware(hardware=hardware, releases=str(tmp_path / "releases"), link=str(tmp_path / "venv"))
+    return msgspec.structs.replace(found, firmware=firmware)
+
+
+@contextmanager
+def running(box: Settings, centre: Centre) -> Iterator[None]:
+    made = Daemon(box, Source(box, way=Folder(centre.depot.tree.directory)))
+    thread = threading.Thread(target=made.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        made.stop()
+        thread.join()
+
+
+def until(box: Settings, fact: Callable[[Shown], bool]) -> Shown:
+    for _ in range(2000):
+        shown = commands.ask(box, desk.Status())
+        if fact(shown):
+            return shown
+        time.sleep(0.1)
+    raise AssertionError(commands.ask(box, desk.Status()))
+
+
+def told(box: Settings) -> list[str]:
+    lines = (box.journals / "firmware.jsonl").read_bytes().splitlines()
+    found = [events.decode(line) for line in lines]
+    return [event.state for event in found if isinstance(event, events.Firmware) and event.state != "status"]
+
+
+@pytest.mark.timeout(240)  # it makes a virtual environment
+def test_a_release_is_staged_whole_and_waits_over_a_restart_of_the_daemon(centre: Centre, box: Settings) -> None:
+    with pytest.raises(DeviceFault, match="does not run"):
+        commands.ask(box, desk.Status())
+    release = centre.publish(3)
+    with running(box, centre):
+        commands.ask(box, desk.Stage(counter=3, by="command"))
+        shown = until(box, lambda shown: shown.way is not None and shown.way.state == "staged")
+        assert shown.way is not None and (shown.way.counter, shown.way.version, shown.way.tier) == (3, "1.3", 1)
+        assert "release 3 1.3: staged" in commands.table(shown)
+        assert (path_of(release, Path(box.firmware.releases)) / "venv/bin/tiny").exists()
+        assert not Path(box.firmware.link).exists(), "what runs is what ran"
+        assert not list((box.firmware_state / "download").iterdir())
+    with running(box, centre):
+        shown = commands.ask(box, desk.Status())
+        assert shown.way is not None and shown.way.state == "staged"
+        with pytest.raises(RejectedInput):
+            commands.ask(box, desk.Activate(counter=4, by="command"))
+        commands.ask(box, desk.Cancel(3, "command"))
+        shown = until(box, lambda shown: shown.way is None)
+        assert shown.last is not None and (shown.last.counter, shown.last.state) == (3, "canceled")
+        until(box, lambda _: not path_of(release, Path(box.firmware.releases)).exists())
+    assert told(box) == ["offered", "downloading", "verified", "staged", "canceled"]
+
+
+def test_what_is_older_than_what_was_here_or_not_published_is_refused_with_a_word(
+    centre: Centre, box: Settings
+) -> None:
+    centre.publish(2)
+    with running(box, centre):
+        commands.ask(box, desk.Stage(counter=1, by="command"))
+        shown = until(box, lambda shown: shown.last is not None)
+        assert shown.last is not None and (shown.last.state, shown.last.why) == ("rejected", "superseded")
+        commands.ask(box, desk.Stage(counter=9, by="command", max_bytes=1))
+        shown = until(box, lambda shown: shown.way is not None)
+        assert shown.way is not None and shown.way.state == "offered", "it may be published in a minute"
+        centre.publish(9)
+        shown = until(box, lambda shown: shown.way is None)
+        assert shown.last is not None and (shown.last.state, shown.last.why) == ("failed", "budget")
+        assert not Path(box.firmware.releases).exists() and not (box.firmware_state / "download").exists()
