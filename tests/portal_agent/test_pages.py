@@ -20,7 +20,8 @@ OWNERS = [
     ("GET", "/devices"), ("GET", "/quarantine"), ("GET", "/quarantine/x"), ("GET", "/quarantine/x/file"),
     ("POST", "/quarantine/x/release"), ("GET", "/sent"), ("GET", "/sent/fields"), ("GET", "/sent/all"),
     ("GET", "/updates"), ("POST", "/updates/choice"), ("GET", "/care"),
-    ("POST", "/care/restart"), ("POST", "/care/enrol"), ("POST", "/care/password"), ("POST", "/sign-out"),
+    ("POST", "/care/support"), ("POST", "/care/restart"), ("POST", "/care/enrol"),
+    ("POST", "/care/password"), ("POST", "/sign-out"),
 ]  # fmt: skip
 HOSTILE = [
     "<script>alert(1)</script>", "\u202egpj.exe", "\x00\x1b[2J\r\nSet-Cookie: a=b", "../../etc/passwd",

@@ -25,7 +25,11 @@ def test_every_event_type_and_every_field_is_on_it() -> None:
     listed = {(field.type, field.name.replace("[]", "")) for field in fields.every()}
     for kind in get_args(Event):
         type_name = str(kind.__struct_config__.tag)
-        example = kind(at="x", **({"deliveries": [events.Delivery()]} if kind is Retro else {}))
+        several: dict[object, dict[str, object]] = {
+            Retro: {"deliveries": [events.Delivery()]},
+            events.Diagnosis: {"ports": [events.Port()]},
+        }
+        example = kind(at="x", **several.get(kind, {}))
         for path in _paths(example):
             assert (type_name, path) in listed
 

@@ -393,6 +393,61 @@ class Job(_Told, tag="job", frozen=True):
     """Why, in the box's own words."""
 
 
+class Port(msgspec.Struct, omit_defaults=True, frozen=True):
+    """One of the two network ports of the box. Counts are since the machine started."""
+
+    role: Literal["lan", "wan"] = "lan"
+    link: Literal["up", "down", "unknown"] = "unknown"
+    speed: int = 0
+    """Megabits per second; 0: not known."""
+    received: int = 0
+    """Frames; likewise `sent`, `errors`, `dropped`."""
+    sent: int = 0
+    errors: int = 0
+    dropped: int = 0
+
+
+class Diagnosis(_Event, tag="diagnosis", frozen=True):
+    """The box's report about itself, made while the office lets the centre look. Nothing of it is of the office."""
+
+    lane: ClassVar[int] = 0
+    job: str = ""
+    """ULID of the job that asked for it; empty: the owner's command."""
+    version: str = ""
+    uptime: int = 0
+    """Seconds since the machine started."""
+    load: float = 0.0
+    """Programs that want a processor, over the last minute (proc_loadavg(5))."""
+    temperature: float = 0.0
+    memory_free: int = 0
+    memory_size: int = 0
+    disk_free: int = 0
+    disk_size: int = 0
+    phase: Literal["stopped", "starting", "running", "reloading", "unknown"] = "unknown"
+    """Of the inspection engine; "unknown": nobody watches it."""
+    starts: int = 0
+    """Of the engine, since the daemon that watches it began."""
+    engine_off: str = ""
+    """Why traffic passes the engine by; empty: it does not. Likewise `gate_off` of the file inspection."""
+    gate_off: str = ""
+    queue_waiting: int = 0
+    """Packets; likewise `queue_dropped`, of the engine's queues."""
+    queue_dropped: int = 0
+    rules: int = 0
+    rules_expected: int = 0
+    engine_canary: Literal["caught", "missed", "untried"] = "untried"
+    yara: int = 0
+    scanner_canary: Literal["caught", "missed", "untried"] = "untried"
+    quarantine_writable: bool = False
+    connected: bool = False
+    """To the centre."""
+    connected_since: str = ""
+    """UTC of the connection, or since when there is none."""
+    silent: list[str] = []
+    """Daemons that should say how they are and do not."""
+    ports: list[Port] = []
+
+
 Event = (
     Alert
     | FileVerdict
@@ -411,6 +466,7 @@ Event = (
     | Signatures
     | Firmware
     | Job
+    | Diagnosis
 )
 LANES = 3
 GAP_RUNS = 256

@@ -191,7 +191,8 @@ def _is_address(text: str) -> bool:
 PLAIN: Final = frozenset(
     "type at until first_seen last_seen hour sha256 quarantine proto app application function action outcome direction"
     " signature category why_stars rules reason part state why kind vendor method version rrtype"
-    " set freshness built checked slot by deadline id step rollout signers".split()
+    " set freshness built checked slot by deadline id step rollout signers"
+    " job engine_off gate_off connected_since silent".split()
 )
 """Fields that hold times, or words of the product and its rules: nothing of the office is in them."""
 _Rule = Callable[[Masker, str], str]

@@ -63,5 +63,9 @@ def every_kind(at: str) -> list[Event]:
             kind="sig.update", why="gate:canary", step="testing", pct=60, signers=["tanaka"],
             detail="canary: not caught",
         ),
+        ev.Diagnosis(
+            at=at, job="01JD3Z9V7M2Q4W8X6Y5T3R1P0N", version="1.4.0", phase="running", rules=10, rules_expected=10,
+            ports=[ev.Port(role="wan", link="up", speed=1000, received=5, sent=6)], silent=["inspect"],
+        ),
         ev.Gap(at=at, stars=1, why_stars="reports_dropped", first=1, last=2, count=2, why="cap"),
     ]  # fmt: skip

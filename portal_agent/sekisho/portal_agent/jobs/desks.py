@@ -19,6 +19,7 @@ from sekisho.portal_agent.jobs.asking import args_of, asked
 from sekisho.portal_agent.jobs.facts import Progress
 from sekisho.portal_agent.jobs.firmware_desk import Firmware
 from sekisho.portal_agent.jobs.runner import Never, NotNow
+from sekisho.portal_agent.support.desks import Support
 from sekisho.signatures.keeper import counter, status
 
 OWN: Final = frozenset({"time.set", "job.cancel"})
@@ -43,8 +44,10 @@ class Desks:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._firmware = Firmware(settings)
+        support = Support(settings)
         self._of: dict[str, Desk] = {
             **dict.fromkeys(("fw.stage", "fw.activate", "fw.cancel", "fw.rollback"), self._firmware),
+            **dict.fromkeys(("support.open", "support.close", "diag.collect"), support),
             "sig.update": Sets(settings),
             "quarantine.release": Quarantine(settings),
         }

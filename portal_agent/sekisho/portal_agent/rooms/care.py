@@ -10,11 +10,14 @@ from typing import Any, Final
 
 from litestar import Response, get, post
 
-from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.errors import PeerError, RejectedInput
+from sekisho.appliance.core.settings import Settings
 from sekisho.portal_agent import restarts, wishes
 from sekisho.portal_agent.jobs import shown as jobs
 from sekisho.portal_agent.office import Asked, back, form_of, office_of
 from sekisho.portal_agent.password import MIN_CHARS
+from sekisho.portal_agent.support import desks
+from sekisho.portal_agent.support.session import Allow, Refuse, Session, Show, Word
 
 HOUR: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 
@@ -34,6 +37,9 @@ def care(request: Asked) -> Response[Any]:
         times=len(kept.took_s),
         waits=wishes.waits(office.settings),
         outcome=wishes.outcome(office.settings),
+        support=(asked := _support(office.settings)),
+        support_left=max(1, round(asked.left_s(time.monotonic()) / 60)) if asked else 0,
+        support_signers=_signers(office.settings, asked.job) if asked else (),
         centre=office.told.telemetry.centre,
         lines=office.record.newest(),
         fingerprint=office.fingerprint,
@@ -79,4 +85,37 @@ def enrol(request: Asked) -> Response[Any]:
     return back(request, "/care", "enrol_asked")
 
 
-HANDLERS: Final = (care, restart, enrol)
+@post("/care/support", right="owner", sync_to_thread=True)
+def support(request: Asked) -> Response[Any]:
+    """Let the centre look for a while, or not (any more)."""
+    office, form = office_of(request), form_of(request)
+    job, minutes = form.get("job", ""), form.get("minutes", "")
+    word: Word = Refuse(job, "local-page")
+    if form.get("word") == "allow":
+        if not minutes.isdecimal() or len(minutes) > 3 or form.get("sure") != "yes":
+            return back(request, "/care", "support_unclear")
+        word = Allow(job, int(minutes), "local-page")
+    try:
+        desks.ask(office.settings, word)
+    except (PeerError, RejectedInput):
+        return back(request, "/care", "support_gone")
+    if isinstance(word, Allow):
+        office.note(request, "support_allowed", job)
+        return back(request, "/care", "support_allowed")
+    office.note(request, "support_ended", job)
+    return back(request, "/care", "support_ended")
+
+
+def _support(settings: Settings) -> Session | None:
+    """The newest session; None also while the jobs daemon does not run."""
+    try:
+        return desks.ask(settings, Show())
+    except (PeerError, RejectedInput):
+        return None
+
+
+def _signers(settings: Settings, job: str) -> tuple[str, ...]:
+    return next((one.signers for one in jobs.try_read(settings) or () if one.id == job), ())
+
+
+HANDLERS: Final = (care, restart, enrol, support)
