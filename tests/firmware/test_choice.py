@@ -337,6 +337,16 @@ def test_it_is_too_late_to_cancel_once_it_is_being_tried(world: World) -> None:
     assert [event.why for event in world.told() if event.state == "reverted"] == ["gate:forward_out"]
 
 
+def test_what_the_machines_own_check_gave_up_is_told_with_its_reason(world: World) -> None:
+    world.dead = True
+    world.gave_up = "gate:bridge"
+    staged(world)
+    world.put(facts.Chosen(7, Choice(by="button", until=0.0)))
+    world.until(lambda journal: journal.last is not None)
+    assert [(event.state, event.why) for event in world.told()[-1:]] == [("reverted", "gate:bridge")]
+    assert world.slot == "A"
+
+
 def test_two_people_take_a_box_back_to_the_release_before(monkeypatch: pytest.MonkeyPatch) -> None:
     world = staged(World(monkeypatch, tier=1))
     world.put(facts.Chosen(7, Choice(by=JOB, until=0.0)))

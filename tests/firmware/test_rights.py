@@ -165,6 +165,21 @@ def test_what_runs_is_read_from_the_link_and_the_kernel(tmp_path: Path, monkeypa
     assert here.slot_of("quiet splash") == ""
 
 
+def test_the_way_back_to_what_the_system_came_with_is_noted_before_it_is_left(tmp_path: Path) -> None:
+    told = {"releases": f"{tmp_path}/opt/releases", "link": f"{tmp_path}/opt/venv"}
+    found = msgspec.convert({"box": "b", "firmware": told}, Settings)
+    came, new = tmp_path / "usr" / "sekisho", tmp_path / "opt" / "releases" / "7-0123456789abcdef"
+    for folder in (came, new):
+        (folder / "venv").mkdir(parents=True)
+    link = tmp_path / "opt" / "venv"
+    link.symlink_to(came / "venv")
+    assert errands._remembered(found, new.name) == new
+    link.unlink()
+    link.symlink_to(new / "venv")
+    assert errands._remembered(found, "") == came
+    assert errands._remembered(found, new.name) == new and errands._remembered(found, "") == came
+
+
 # The customer's settings
 
 

@@ -43,6 +43,9 @@ class Daemon:
         """
         self._settings = config
         self._ends = False
+        self._own = here.running(config).place.release
+        """What this process runs from; where another is in use by now, it makes room for its successor."""
+        self._managed = bool(os.environ.get("NOTIFY_SOCKET"))
         self._alone = threading.Lock()
         self._sight = Sight(config, Eyes(config))
         effects = Effects(config, channel or Source(config), Eyes(config), self._ask, self._unwanted)
@@ -81,11 +84,16 @@ class Daemon:
                 keeper.put(said)
             keeper.turn(LOOK_S)
             self._fault = ""
+            self._ends = self._ends or (self._managed and self._outrun(keeper))
         except DeviceFault as err:
             if str(err) != self._fault:
                 log.error("%s", err)
             self._fault = str(err)
             time.sleep(LOOK_S)
+
+    def _outrun(self, keeper: Keeper) -> bool:
+        """Whether the service manager should start the release in use: it is on trial itself, from its first second."""
+        return not keeper.machine.working and here.running(self._settings).place.release != self._own
 
     def _ask(self, number: str, wish: wishes.Wish, limit_s: float) -> wishes.Outcome:
         """One errand at a time. Where this daemon is root itself (a lab), there is nobody to ask."""

@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput, SekishoError
-from sekisho.appliance.core.fsio import write_atomic
+from sekisho.appliance.core.fsio import sync_directory, write_atomic
 from sekisho.appliance.core.settings import Settings, load
 from sekisho.firmware import wishes
 from sekisho.firmware.keeper import here
@@ -73,8 +73,7 @@ def carry_out(settings: Settings, wish: wishes.Wish) -> tuple[str, float]:
             slots.install(_bundle(settings, release.sha256))
             return slots.inactive(), 0.0
         case wishes.Switch(to):
-            came = Path("/usr/lib/sekisho") if here.IMAGE.exists() else _releases(settings).parent / "system"
-            return to, _room("switch").switch(_releases(settings) / to if to else came, settings)
+            return to, _room("switch").switch(_remembered(settings, to), settings)
         case wishes.Mark(what):
             return "", _mark(what)
         case wishes.Anew():
@@ -83,6 +82,27 @@ def carry_out(settings: Settings, wish: wishes.Wish) -> tuple[str, float]:
         case wishes.Remove(keep):
             _tidy(settings, {*keep, here.running(settings).place.release})
             return "", 0.0
+
+
+def _remembered(settings: Settings, to: str) -> Path:
+    """Where release `to` is; for none, where the programs are that the system came with, noted when they are left."""
+    link, releases = Path(settings.firmware.link), _releases(settings)
+    system = link.with_name(f"{link.name}.system")
+    now = link.resolve().parent
+    if to and link.is_symlink() and now.parent != releases.resolve():
+        fresh = system.with_name(f".{system.name}")
+        try:
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(now)
+            fresh.replace(system)
+            sync_directory(system.parent)
+        except OSError as err:
+            raise DeviceFault(f"Cannot write {system}: {err.strerror}.") from err
+    if to:
+        return releases / to
+    if system.is_symlink():
+        return system.resolve()
+    return here.IMAGE.parent
 
 
 def _mark(what: str) -> float:

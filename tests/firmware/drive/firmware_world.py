@@ -73,6 +73,7 @@ class World:
         # How the new release behaves
         self.sick, self.dead = False, False
         """Sick: it comes up and a gate fails; dead: it does not come up at all."""
+        self.gave_up = ""
         self.refuses, self.silent = "", False
         self.budgets_out = False
         self.done: Counter[str] = Counter()
@@ -101,7 +102,7 @@ class World:
     def start(self) -> None:
         self.keeper = None
         running = Running(counter=self.counters.get(self.where(), 6), version="", tier=self.tier, place=self.place())
-        started = facts.Started(running=running, boot=f"boot {self.boots}", reason=self.reason)
+        started = facts.Started(running=running, boot=f"boot {self.boots}", reason=self.reason, gave_up=self.gave_up)
         made = Keeper(
             self.settings, self, self.look, started,
             clock=lambda: self.now, wall=lambda: self.wall, spread=lambda most: most / 2, threaded=False,

@@ -24,6 +24,8 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     boot: str
     """Changes with each start of the machine."""
     reason: Boot = "same"
+    gave_up: str = ""
+    """Why the check that follows a start left the system before this one; empty where it did not."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):

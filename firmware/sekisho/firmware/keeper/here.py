@@ -25,7 +25,9 @@ WATCHDOG: Final = Path("/sys/class/watchdog/watchdog0/bootstatus")
 PSTORE: Final = Path("/sys/fs/pstore")
 CARD_RESET: Final = 0x20
 """WDIOF_CARDRESET (linux/watchdog.h): the hardware watchdog restarted the machine."""
-_CAP: Final = 4096
+STANDING: Final = Path("/var/lib/sekisho-slots/standing.json")
+"""What the check of a system image says of the last change (`firmware.bootcheck`)."""
+CAP: Final = 4096
 T = TypeVar("T")
 
 
@@ -34,6 +36,12 @@ class Image(msgspec.Struct, frozen=True):
 
     counter: int = 0
     version: str = ""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What is read of `standing.json`."""
+
+    reverted_why: str = ""
 
 
 class Lived(msgspec.Struct, frozen=True):
@@ -49,7 +57,8 @@ def started(settings: Settings) -> Started:
     lived = _lived(settings)
     reason = _reason(lived, boot)
     _live(settings, Lived(boot))
-    return Started(running=running(settings), boot=boot, reason=reason)
+    gave_up = (_read(STANDING, CAP, Standing) or Standing()).reverted_why
+    return Started(running=running(settings), boot=boot, reason=reason, gave_up=gave_up[:64])
 
 
 def stopping(settings: Settings) -> None:
@@ -72,7 +81,7 @@ def running(settings: Settings) -> Running:
         if found is None:
             return Running(place=place)
         return Running(counter=found.counter, version=found.version, tier=found.tier, place=place)
-    image = _read(IMAGE, _CAP, Image) or Image()
+    image = _read(IMAGE, CAP, Image) or Image()
     return Running(counter=image.counter, version=image.version, tier=3 if slot else 0, place=Place(slot=slot))
 
 
@@ -102,7 +111,7 @@ def _path(settings: Settings) -> Path:
 
 
 def _lived(settings: Settings) -> Lived:
-    return _read(_path(settings), _CAP, Lived) or Lived()
+    return _read(_path(settings), CAP, Lived) or Lived()
 
 
 def _live(settings: Settings, lived: Lived) -> None:

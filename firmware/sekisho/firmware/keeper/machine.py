@@ -143,6 +143,9 @@ class Machine:
     def _restarted(self, attempt: Attempt, event: facts.Started, now: float) -> list[Command]:
         """The daemon began while another system was on trial, or about to be."""
         lost = event.reason == "power_loss"
+        if attempt.marked and event.gave_up and event.boot != attempt.boot and not self._is_in(attempt.place):
+            self._change(boot=event.boot)
+            return self._go_back(event.gave_up, "The machine's own check of the new system gave it up.", now)
         if event.boot == attempt.boot:
             return self._enter(attempt.state, now, again=True)
         self._change(boot=event.boot, boots=attempt.boots + 1, cuts=attempt.cuts + lost)
@@ -387,6 +390,7 @@ class Machine:
                 self._retry = now + AGAIN_S
                 return []
         if event.kind == "peer":
+            self._change(why=event.code or "network", detail=event.why)
             return self._wait(now)
         end = State.REJECTED if event.kind == "refused" and not event.code else State.FAILED
         return self._end(end, event.code or event.kind, event.why)

@@ -22,6 +22,7 @@ from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput, SekishoError
 from sekisho.appliance.core.journal import JournalWriter
 from sekisho.appliance.core.settings import Settings
+from sekisho.firmware.blocks import Costly
 from sekisho.firmware.keeper import facts, journal
 from sekisho.firmware.keeper.journal import Attempt, Journal, Place, State
 from sekisho.firmware.keeper.machine import Machine
@@ -244,6 +245,8 @@ class Keeper:
             outcome = facts.Failed(state, "refused", str(err), "budget")
         except RejectedInput as err:
             outcome = facts.Failed(state, "refused", str(err))
+        except Costly as err:
+            outcome = facts.Failed(state, "peer", str(err), "budget")
         except PeerError as err:
             outcome = facts.Failed(state, "peer", str(err))
         except (SekishoError, OSError) as err:
