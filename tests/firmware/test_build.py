@@ -21,7 +21,7 @@ from releases import EPOCH, HERE, Centre, release
 
 from sekisho.appliance.cli import main
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
-from sekisho.firmware.build import bundle, lock, press, publishing, wheels
+from sekisho.firmware.build import bundle, engine, lock, press, publishing, wheels
 from sekisho.firmware.build.bundle import Terms
 from sekisho.firmware.build.press import Order
 from sekisho.firmware.content import Content, Machine, zstd
@@ -201,6 +201,28 @@ def test_a_whole_release_is_the_same_bytes_twice_and_its_wheels_fit_the_machine(
     assert set(packed) == {pin.name for pin in pins} | {"sekisho"}
     processor = lock.PROCESSOR[machine]
     assert all(name.endswith("-any.whl") or processor in name for name in packed.values())
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("machine", ["amd64", "arm64"])
+def test_the_engine_comes_with_every_library_that_it_asks_for(tmp_path: Path, machine: Machine) -> None:
+    version, found = engine.gather(machine, tmp_path / "unpacked", tmp_path / "cache")
+    assert version.startswith("1:7.") or version.startswith("1:8.")
+    assert {"bin/suricata", "lib/libhtp.so.2", "lib/libjansson.so.4"} <= set(found)
+    assert not [name for name in found if name.startswith("lib/libc.so") or "/ld-" in name], "the box's own"
+    for name, path in found.items():
+        target = tmp_path / "engine" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    if machine == HERE:
+        binary = tmp_path / "engine/bin/suricata"
+        binary.chmod(0o755)
+        env = {"LD_LIBRARY_PATH": str(tmp_path / "engine/lib"), "PATH": "/usr/bin:/bin"}
+        listed = subprocess.run(["ldd", str(binary)], env=env, capture_output=True, text=True, check=True).stdout
+        assert f"libhtp.so.2 => {tmp_path}" in listed and "not found" not in listed
+        told = subprocess.run([binary, "-V"], env=env, capture_output=True, text=True, check=True).stdout
+        assert version.partition(":")[2].partition("-")[0] in told
 
 
 # Publishing

@@ -223,3 +223,22 @@ def test_a_failing_disk_is_a_fault_of_the_box(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(DeviceFault, match="looked at"):
         stage(bundle, found, tmp_path / "releases")
     assert staged(tmp_path / "releases") == []
+
+
+def test_attack_a_bundle_that_changes_between_its_judgement_and_its_unpacking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write the download must not get a program past the hash."""
+    bundle, found = made(tmp_path / "built")
+    other, _ = made(tmp_path / "evil", extra={"engine/bin/suricata": b"evil"})
+    judge = staging._judge
+
+    def judged(path: Path, release: Release) -> None:
+        judge(path, release)
+        path.write_bytes(other.read_bytes()[: release.length].ljust(release.length, b"\0"))
+
+    monkeypatch.setattr(staging, "_judge", judged)
+    monkeypatch.setattr(staging, "_install", lambda *_args: None)
+    with pytest.raises(RejectedInput):
+        stage(bundle, found, tmp_path / "releases")
+    assert not list((tmp_path / "releases").iterdir())

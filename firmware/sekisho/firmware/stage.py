@@ -12,6 +12,7 @@ any other release.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ import sys
 import tarfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, Protocol
 
 import msgspec
 
@@ -51,6 +52,10 @@ _COPY_BYTES: Final = 1 << 20
 _PROCESSORS: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _FULL: Final = (28, 122)
 """ENOSPC, EDQUOT."""
+
+
+class _Digest(Protocol):
+    def update(self, data: bytes, /) -> None: ...
 
 
 class Staged(msgspec.Struct, frozen=True):
@@ -166,10 +171,15 @@ def _judge(bundle: Path, release: Release) -> None:
 def _unpack(bundle: Path, release: Release, folder: Path) -> Content:
     """Write the bundle's files below `folder`, none of them anywhere else, and no more than was said."""
     cap = min(release.unpacked, UNPACKED_CAP)
+    digest = hashlib.sha256()
     total, names = 0, set[str]()
     try:
         options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: WINDOW_LOG}
-        with zstd.ZstdFile(bundle, options=options) as plain, tarfile.open(fileobj=plain, mode="r|") as archive:
+        with (
+            open_plain(bundle, release.length) as source,
+            zstd.ZstdFile(_Hashed(source, digest), options=options) as plain,
+            tarfile.open(fileobj=plain, mode="r|") as archive,
+        ):
             for entry in archive:
                 if entry.type != tarfile.REGTYPE or entry.sparse is not None or not allowed(entry.name):
                     raise RejectedInput(f"The release holds {entry.name[:100]!r}, which has no place in one.")
@@ -185,6 +195,10 @@ def _unpack(bundle: Path, release: Release, folder: Path) -> Content:
                 with path.open("xb") as out:
                     shutil.copyfileobj(taken, out, _COPY_BYTES)
                 path.chmod(0o755 if entry.mode & 0o100 else 0o644)
+            while plain.read(_COPY_BYTES):
+                pass
+        if digest.hexdigest() != release.sha256:  # whoever may write the file changed it since it was judged
+            raise RejectedInput("The bundle changed while it was being unpacked.")
         said = (folder / CONTENT).read_bytes() if CONTENT in names else b""
         content = msgspec.json.decode(said, type=Content)
     except (
@@ -198,6 +212,21 @@ def _unpack(bundle: Path, release: Release, folder: Path) -> Content:
         raise RejectedInput(f"The release cannot be unpacked: {err}.") from err
     _judge_content(content, release)
     return content
+
+
+class _Hashed(io.RawIOBase):
+    """What is read from `source`, as it is hashed on the way."""
+
+    def __init__(self, source: BinaryIO, digest: _Digest) -> None:
+        self._source, self._digest = source, digest
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(size)
+        self._digest.update(data)
+        return data
 
 
 def _judge_content(content: Content, release: Release) -> None:

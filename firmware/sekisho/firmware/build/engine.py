@@ -38,14 +38,17 @@ def gather(machine: Machine, folder: Path, cache: Path) -> tuple[str, dict[str, 
     apt.update()
     folder.mkdir(parents=True)
     version, packages = apt.closure()
-    for package in packages:
-        _run(["dpkg-deb", "--extract", str(apt.fetch(package)), str(folder)], f"{package} cannot be unpacked")
+    for package in apt.fetch(packages):
+        _run(["dpkg-deb", "--extract", str(package), str(folder)], f"{package} cannot be unpacked")
     found = {"bin/suricata": folder / "usr/bin/suricata"}
-    for libraries in (folder / "usr/lib" / _TRIPLET[machine], folder / "lib" / _TRIPLET[machine]):
-        for path in sorted(libraries.glob("*.so.*")) if libraries.is_dir() else []:
-            soname = _soname(path)
-            if soname and path.name == soname:
-                found[f"lib/{soname}"] = path.resolve()
+    places = [folder / "usr/lib" / _TRIPLET[machine], folder / "lib" / _TRIPLET[machine]]
+    wanted = _asks_for(found["bin/suricata"])
+    while wanted:
+        soname = wanted.pop()
+        path = next((place / soname for place in places if (place / soname).exists()), None)
+        if path is not None and f"lib/{soname}" not in found:  # else it is of the base
+            found[f"lib/{soname}"] = path.resolve()
+            wanted |= _asks_for(path)
     for name in ("classification.config", "reference.config", "threshold.config"):
         given = folder / "etc/suricata" / name
         if given.is_file():
@@ -76,31 +79,44 @@ class _Apt:
     def closure(self) -> tuple[str, list[str]]:
         """Suricata's version, and the packages to take, with their versions."""
         told = _run(["apt-cache", *self._options, "madison", PACKAGE], "apt does not know Suricata")
-        versions = [fields[1].strip() for line in told.splitlines() if len(fields := line.split("|")) == 3]
-        fitting = [version for version in versions if _at_least(version)]
+        offered = [line.split("|") for line in told.splitlines() if line.count("|") == 2]
+        fitting = [(version.strip(), where.split()) for _, version, where in offered if _at_least(version.strip())]
         if not fitting:
             raise PeerError(f"apt has no Suricata {_LEAST} for {self._machine}.", "Add backports to its sources.")
-        wanted = f"{PACKAGE}={fitting[0]}"
-        told = _run(["apt-get", *self._options, "-s", "install", wanted], "Suricata's libraries cannot be had")
+        version, where = fitting[0]
+        suite = where[1].split("/")[0]  # of one suite: its Suricata may need that suite's libraries
+        told = _run(
+            ["apt-get", *self._options, "-s", "-t", suite, "install", f"{PACKAGE}={version}"],
+            "Suricata's libraries cannot be had",
+        )
         all_of_it = [line.split()[1:3] for line in told.splitlines() if line.startswith("Inst ")]
-        packages = [f"{name.split(':')[0]}={version.strip('([')}" for name, version in all_of_it]
-        return fitting[0], [package for package in packages if not self._in_base(package)]
+        packages = [f"{name.split(':')[0]}={exact.strip('([')}" for name, exact in all_of_it]
+        return version, self._beyond_base(packages)
 
-    def fetch(self, package: str) -> Path:
-        """Its .deb; apt compares it with the signed lists."""
-        name, _, version = package.partition("=")
+    def fetch(self, packages: list[str]) -> list[Path]:
+        """Their .debs; apt compares each with the signed lists."""
         got = self._debs / "got"
-        pattern = f"{name}_{version.replace(':', '%3a')}_*.deb"
-        if not list(got.glob(pattern)):
-            _run(["apt-get", *self._options, "-qq", "download", package], f"{package} cannot be had", cwd=got)
-        return next(got.glob(pattern))
+        patterns = [
+            f"{name}_{version.replace(':', '%3a')}_*.deb" for name, version in (_split(one) for one in packages)
+        ]
+        absent = [one for one, pattern in zip(packages, patterns, strict=True) if not list(got.glob(pattern))]
+        if absent:
+            _run(["apt-get", *self._options, "-qq", "download", *absent], "A package cannot be had", cwd=got)
+        return [next(got.glob(pattern)) for pattern in patterns]
 
-    def _in_base(self, package: str) -> bool:
-        if package.partition("=")[0] in _NEVER:
-            return True
-        told = _run(["apt-cache", *self._options, "show", package], f"apt does not know {package}")
-        fields = dict(line.split(": ", 1) for line in told.splitlines() if ": " in line and not line.startswith(" "))
-        return fields.get("Priority") in _BASE or fields.get("Section") in ("python", "perl", "doc")
+    def _beyond_base(self, packages: list[str]) -> list[str]:
+        told = _run(["apt-cache", *self._options, "show", *packages], "apt does not know what it would install")
+        base = set()
+        for stanza in told.split("\n\n"):
+            fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and line[0] != " ")
+            if fields.get("Priority") in _BASE or fields.get("Section") in ("python", "perl", "doc"):
+                base.add(fields.get("Package", ""))
+        return [one for one in packages if _split(one)[0] not in base and _split(one)[0] not in _NEVER]
+
+
+def _split(package: str) -> tuple[str, str]:
+    name, _, version = package.partition("=")
+    return name, version
 
 
 def _at_least(version: str) -> bool:
@@ -108,9 +124,10 @@ def _at_least(version: str) -> bool:
     return subprocess.run(["dpkg", "--compare-versions", upstream, "ge", _LEAST], check=False).returncode == 0
 
 
-def _soname(path: Path) -> str:
-    told = _run(["objdump", "-p", str(path)], f"{path} is no library")
-    return next((line.split()[1] for line in told.splitlines() if line.strip().startswith("SONAME")), "")
+def _asks_for(path: Path) -> set[str]:
+    """Libraries that its loader looks for, by soname."""
+    told = _run(["objdump", "-p", str(path)], f"{path} is no program")
+    return {line.split()[1] for line in told.splitlines() if line.strip().startswith("NEEDED")}
 
 
 def _run(argv: list[str], wrong: str, cwd: Path | None = None) -> str:
