@@ -21,10 +21,12 @@ ASK_S: Final = 60.0
 INSTALL_S: Final = 3600.0
 """A gigabyte to a slow memory card, with room."""
 REFUSALS: Final = (
-    *("signature", "Compatible mismatch", "compatible", "not supported", "Pre-install handler", "Invalid bundle"),
-    *("dm-verity", "not a bundle", "checksum", "format", "squashfs", "magic", "bundle size", "manifest"),
+    *("signature verification failed", "Invalid bundle", "Bundle format", "Compatible mismatch"),
+    *("Pre-install handler error", "Failed mounting bundle"),
 )
-"""Words of RAUC's messages that speak of the bundle, not of this machine."""
+"""How RAUC's messages about the bundle begin, all of them from before a slot is touched."""
+OURS: Final = ("/dev/mapper", "loop")
+"""In a message about mounting: this machine's kernel cannot, the bundle is not judged."""
 
 
 class Content(msgspec.Struct, frozen=True):
@@ -101,7 +103,7 @@ class Slots:
         ended = self._run(["rauc", "install", str(bundle)], INSTALL_S)
         if ended.returncode:
             told = _why(ended)
-            if any(word in told for word in REFUSALS):
+            if any(word in told for word in REFUSALS) and not any(word in told for word in OURS):
                 raise RejectedInput(f"The image was refused: {told}")
             raise DeviceFault(f"The image could not be written: {told}")
 
@@ -130,13 +132,13 @@ class Slots:
 
 def _why(ended: subprocess.CompletedProcess[str]) -> str:
     lines = [line.strip() for line in (ended.stderr + ended.stdout).splitlines() if line.strip()]
-    last = [line for line in lines if "LastError" in line or "rror" in line or "failed" in line]
-    return (last or lines or ["no message"])[-1][:500]
+    told = [line.removeprefix("LastError: ") for line in lines if line.startswith("LastError:")]
+    return (told or lines or ["no message"])[-1][:500]
 
 
 class _Bundle(msgspec.Struct):
-    version: str = ""
-    build: str = ""
+    version: str | None = None
+    build: str | None = None
 
 
 class _Status(msgspec.Struct):
@@ -173,13 +175,13 @@ def parse(answer: str) -> Report:
     for entry in told.slots:
         for name, slot in entry.items():
             if slot.bootname in ("A", "B"):
-                build = slot.slot_status.bundle.build
+                build = slot.slot_status.bundle.build or ""
                 names[name] = slot.bootname
                 found[slot.bootname] = Content(
                     name=slot.bootname,
                     booted=slot.state == "booted",
                     good=slot.boot_status == "good",
-                    version=slot.slot_status.bundle.version[:40],
+                    version=(slot.slot_status.bundle.version or "")[:40],
                     counter=int(build) if build.isdecimal() and len(build) < 16 else 0,
                 )
     if set(found) != {"A", "B"}:

@@ -93,7 +93,18 @@ class Machine:
         else:
             command = ["qemu-system-aarch64", "-machine", f"virt,gic-version=max,accel={'kvm' if fast else 'tcg'}"]
             command += ["-cpu", "host" if fast else "cortex-a72", "-device", "i6300esb"]
-        command += ["-m", str(MEMORY_MIB), "-smp", "2", "-display", "none", "-monitor", "none", "-nic", "none"]
+        command += [
+            "-m",
+            str(MEMORY_MIB),
+            "-smp",
+            "2" if fast else "1",
+            "-display",
+            "none",
+            "-monitor",
+            "none",
+            "-nic",
+            "none",
+        ]
         command += ["-action", "watchdog=reset", "-no-user-config", "-serial", "chardev:console"]
         command += ["-chardev", f"file,id=console,append=on,path={self.console}"]
         command += ["-drive", f"if=pflash,format=raw,readonly=on,file={code}"]

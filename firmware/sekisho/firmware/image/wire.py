@@ -29,6 +29,9 @@ class Wire:
         """Likewise: when it last did."""
         self._stop = threading.Event()
         self._links = {end: self._bind(end) for end in _ENDS}
+        # A socket of its own, that never waits: a full queue of the other side looks writable to poll(2).
+        self._mouth = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._mouth.setblocking(False)
         for end in _ENDS:
             threading.Thread(target=self._listen, args=(end,), name=f"wire-{end}", daemon=True).start()
         threading.Thread(target=self._call, name="wire-call", daemon=True).start()
@@ -55,6 +58,7 @@ class Wire:
 
     def close(self) -> None:
         self._stop.set()
+        self._mouth.close()
         for link in self._links.values():
             link.close()
 
@@ -76,7 +80,7 @@ class Wire:
             for end, (mac, address) in _ENDS.items():
                 target = next(other for name, (_, other) in _ENDS.items() if name != end)
                 try:
-                    self._links[end].sendto(question(mac, address, target), str(self._box(end)))
+                    self._mouth.sendto(question(mac, address, target), str(self._box(end)))
                 except OSError:
                     continue  # the box is off, or its queue is full
 
