@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sekisho.firmware.keeper import facts, told, windows
+from sekisho.firmware.keeper import facts, fitness, told, windows
 from sekisho.firmware.keeper.facts import Command
 from sekisho.firmware.keeper.journal import (
     HISTORY_CAP,
@@ -33,7 +33,6 @@ from sekisho.firmware.keeper.journal import (
     State,
     Took,
 )
-from sekisho.firmware.published import Release
 from sekisho.telemetry.events import Firmware
 
 EVERY_S: Final = 12 * 3600.0
@@ -279,7 +278,7 @@ class Machine:
         if release.counter > max(self.journal.newest, self.journal.highest):
             self._set(newest=release.counter, newest_version=release.version)
             if attempt is None:
-                self._say(_offer(release, self.journal, self._at))
+                self._say(told.offer(release, self.journal, self._at))
         if attempt is None or attempt.state is not State.OFFERED:
             return []
         self._working = False
@@ -292,24 +291,9 @@ class Machine:
         self._change(release=release)
         if not known:
             self._tell()
-        if code := self._unfit(event, attempt):
+        if code := fitness.unfit(event, attempt, self.journal, self._running):
             return self._end(State.REJECTED, *code)
         return self._enter(State.ACCEPTED, now)
-
-    def _unfit(self, event: facts.Found, attempt: Attempt) -> tuple[str, str] | None:
-        counter, journal = event.release.counter, self.journal
-        if event.unfit:
-            code, _, why = event.unfit.partition(": ")
-            return code, why
-        if counter == self._running.counter:
-            return "already", "It is in use."
-        if counter < max(journal.highest, self._running.counter):
-            return "older", f"Release {journal.highest} was in use here, and nothing older is taken."
-        if event.release.from_counter > self._running.counter:
-            return "from", f"Release {event.release.from_counter} has to come before it."
-        if counter in journal.refused and not attempt.again:
-            return "refused", f"It was tried here before: {journal.refused[counter]}"
-        return None
 
     def _done(self, event: facts.Event, now: float) -> list[Command]:
         attempt = self.journal.attempt
@@ -466,7 +450,7 @@ class Machine:
     def _without(self, attempt: Attempt, sight: facts.Looked) -> list[Command]:
         if not sight.sure or self._wall < attempt.postponed:
             return []
-        if attempt.tier > 1 and (by := _standing(attempt, sight)):
+        if attempt.tier > 1 and (by := fitness.standing(attempt, sight)):
             self._change(choice=Choice(by=by, until=0.0, window=by == "window"))
             self._tell(by)
             return []
@@ -587,20 +571,6 @@ class Machine:
 
 def _of(attempt: Attempt) -> Running:
     return Running(counter=attempt.counter, version=attempt.version, tier=attempt.tier, place=attempt.place)
-
-
-def _standing(attempt: Attempt, sight: facts.Looked) -> str:
-    """Who chose already, for all releases: the customer's weekly window, or the contract."""
-    if attempt.mode == "asap" and sight.asap:
-        return "contract"
-    return "window" if attempt.mode in ("window", "asap") and sight.restart is not None else ""
-
-
-def _offer(release: Release, journal: Journal, at: str) -> Firmware:
-    return Firmware(
-        at=at, state="offered", counter=release.counter, version=release.version, tier=release.tier,
-        running=journal.running.counter, slot=journal.running.place.slot,
-    )  # fmt: skip
 
 
 def _list(names: tuple[str, ...]) -> str:

@@ -7,6 +7,7 @@ import math
 from typing import Final, Literal, cast
 
 from sekisho.firmware.keeper.journal import Journal, State
+from sekisho.firmware.published import Release
 from sekisho.telemetry.events import Firmware
 
 DETAIL: Final = 250
@@ -41,4 +42,12 @@ def event(journal: Journal, at: str, why: str = "", detail: str = "") -> Firmwar
         expected_s=expected(journal, attempt.tier), took_s=max(attempt.took_s, 0.0),
         deadline=dt.datetime.fromtimestamp(deadline, dt.UTC).isoformat() if deadline else "",
         detail=(detail or attempt.detail)[:DETAIL],
+    )  # fmt: skip
+
+
+def offer(release: Release, journal: Journal, at: str) -> Firmware:
+    """The channel has a newer one, which nobody asked for yet."""
+    return Firmware(
+        at=at, state="offered", counter=release.counter, version=release.version, tier=release.tier,
+        running=journal.running.counter, slot=journal.running.place.slot,
     )  # fmt: skip
