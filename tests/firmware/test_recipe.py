@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sekisho.firmware import slots
-from sekisho.firmware.image import debian, layout, programs, texts
+from sekisho.firmware.image import build, debian, layout, programs, texts
 from sekisho.firmware.image.boards import BOARDS, Board
 from sekisho.firmware.image.flash import SECTOR, Flash
 
@@ -101,6 +101,20 @@ def test_the_centre_s_users_and_folders_stay_out_of_the_box() -> None:
         text = texts.of_box((ROOT / "systemd" / path).read_text())
         assert "sekisho-box" in text
         assert "center" not in text
+
+
+def test_every_daemon_of_the_box_is_started_by_the_image_and_what_another_unit_starts_is_not(tmp_path: Path) -> None:
+    for folder in (ROOT / "systemd/system", ROOT / "firmware/image/rootfs/usr/lib/systemd/system"):
+        for path in folder.glob("sekisho-*"):
+            if not path.name.startswith("sekisho-center"):
+                shutil.copy(path, tmp_path)
+    names = set(build.started(tmp_path))
+    daemons = {p.name for p in tmp_path.glob("*.service") if ".daemon " in p.read_text()}
+    assert daemons <= names
+    assert {"sekisho-appliance.service", "sekisho-bootcheck.service", "sekisho-programs.service"} <= names
+    for path in tmp_path.glob("*.path"):
+        assert path.name in names
+        assert path.with_suffix(".service").name not in names
 
 
 class Client:

@@ -25,11 +25,6 @@ from sekisho.appliance.core.settings import DEFAULTS
 from sekisho.firmware.image import bundle, debian, disk, programs, slot, texts
 from sekisho.firmware.image.boards import BOARDS, Board
 
-ENABLED: Final = (
-    *("sekisho-programs.service", "sekisho-bootcheck.service", "sekisho-appliance.service", "sekisho-inspect.service"),
-    *("sekisho-telemetry.service", "sekisho-signatures.service", "sekisho-portal_agent.service"),
-    *("sekisho-portal_errands.path", "sekisho-portal_restart.path", "systemd-timesyncd.service"),
-)
 MASKED: Final = (
     *("suricata.service", "fstrim.timer", "apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer"),
     *("e2scrub_reap.service", "dpkg-db-backup.timer", "rauc-mark-good.service", "getty@tty1.service"),
@@ -118,8 +113,13 @@ def lay(board: Board, project: Path, root: Path, keyring: Path) -> None:
     for folder in ("opt/sekisho", "etc/sekisho", "var/lib/sekisho-etc", "var/lib/sekisho-slots"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     inside(root, "systemd-sysusers")
-    inside(root, "systemctl", "enable", "-q", *ENABLED)
+    inside(root, "systemctl", "enable", "-q", "systemd-timesyncd.service", *started(root / "usr/lib/systemd/system"))
     inside(root, "systemctl", "mask", "-q", *MASKED)
+
+
+def started(units: Path) -> list[str]:
+    """Our units that say by themselves when they are to be started."""
+    return [path.name for path in sorted(units.glob("sekisho-*")) if "\n[Install]\n" in path.read_text()]
 
 
 def inside(root: Path, *command: str) -> None:

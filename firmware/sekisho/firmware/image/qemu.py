@@ -26,6 +26,11 @@ FIRMWARE: Final = {
 }
 MEMORY_MIB: Final = 1536
 ASK_AGAIN_S: Final = 5.0
+STEP: Final = 1
+"""Where QEMU translates, the box's clock counts instructions, 2^1 ns each: half a thousand million a second, as a slow
+board. A busy host makes it wait, but no watchdog of the box bites and no time-out of it ends for that reason; and its
+own account of its start (`systemd-analyze`) is the same on every host.
+"""
 
 
 class Late(AssertionError):
