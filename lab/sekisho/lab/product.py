@@ -26,8 +26,10 @@ def prepare(
     """Write certificates and settings, and return how to start everything. `overrides` go into the box's settings.
 
     With the portal come the CA's daemon and the web service: the box is then no member yet and waits for a code.
-    With a `channel` comes its server, and the box's daemon that takes signatures from it.
+    With a `channel` comes its server, and the box's daemon that takes signatures from it. Where the settings name a
+    link to a release's programs (`releases`), the box's daemons run from there.
     """
+    python = _python(overrides)
     authority = lay.authority
     pki.create_ca(authority, "sekisho lab CA")
     server = pki.issue(authority, "broker", "server", (layout.CENTER4, layout.CENTER6))
@@ -50,7 +52,7 @@ def prepare(
     published: tuple[Program, ...] = ()
     base = _box(lay)
     if channel is not None:
-        published = (channel.prepare(), Program("signatures", "box", _daemon("signatures", lay.box_settings)))
+        published = (channel.prepare(), Program("signatures", "box", _daemon("signatures", lay.box_settings, python)))
         announced: toml.Table = {"immunity": {"published": str(lay.updates / "published.json")}}
         lay.center_settings.write_text(toml.dumps(toml.merged(settings, announced)))
         source = {"channel": channel.url, "channel_ca": str(server.ca), "root": str(lay.updates_root)}
@@ -63,14 +65,20 @@ def prepare(
         *(Program(room, "center", _center_room(room, lay.center_settings)) for room in ("immunity", "orders")),
         Program("center-jobs", "center", _center_room("jobs", lay.center_settings)),  # the box has one of that name
         *(_for_people(lay) if portal else ()),
-        *(Program(room, "box", _daemon(room, lay.box_settings)) for room in _BOX_ROOMS),
-        Program("jobs", "box", _daemon("portal_agent.jobs", lay.box_settings)),
+        *(Program(room, "box", _daemon(room, lay.box_settings, python)) for room in _BOX_ROOMS),
+        Program("jobs", "box", _daemon("portal_agent.jobs", lay.box_settings, python)),
         *published,
     ]
 
 
-def _daemon(room: str, settings: Path) -> list[str]:
-    return [sys.executable, "-I", "-m", f"sekisho.{room}.daemon", "--settings", str(settings)]
+def _python(overrides: toml.Table) -> str:
+    firmware = overrides.get("firmware")
+    link = firmware.get("link") if isinstance(firmware, dict) else None
+    return str(Path(str(link)) / "bin" / "python") if link else sys.executable
+
+
+def _daemon(room: str, settings: Path, python: str = sys.executable) -> list[str]:
+    return [python, "-I", "-m", f"sekisho.{room}.daemon", "--settings", str(settings)]
 
 
 def _center_room(room: str, settings: Path) -> list[str]:

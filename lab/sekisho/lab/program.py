@@ -39,6 +39,8 @@ class Running(msgspec.Struct, frozen=True):
     pid: int = 0
     starts: int = 0
     """How often it was started; more than 1 says that it died and came back."""
+    said: str = ""
+    """Its own status line (sd_notify STATUS=)."""
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

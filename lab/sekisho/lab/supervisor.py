@@ -38,6 +38,7 @@ class _Keeper:
         self.state: State = "stopped" if stopped else "starting"
         self.starts = 0
         self.pid = 0
+        self.said = ""
         self._lay = lay
         self._wanted = asyncio.Event()
         if not stopped:
@@ -50,7 +51,7 @@ class _Keeper:
         asyncio.get_running_loop().add_reader(self._socket, self._heard)
 
     def running(self) -> Running:
-        return Running(self.program.name, self.program.place, self.state, self.pid, self.starts)
+        return Running(self.program.name, self.program.place, self.state, self.pid, self.starts, self.said)
 
     def start(self) -> None:
         if not self._wanted.is_set():
@@ -71,7 +72,7 @@ class _Keeper:
             await asyncio.sleep(RESTART_AFTER_S)
 
     async def _live(self) -> None:
-        self.state = "starting"
+        self.state, self.said = "starting", ""
         self.starts += 1
         env = os.environ | {
             "NOTIFY_SOCKET": str(self._notify),
@@ -109,7 +110,11 @@ class _Keeper:
             self.pid = 0
 
     def _heard(self) -> None:
-        if b"READY=1" in self._socket.recv(MAX_LINE_BYTES).split(b"\n"):
+        lines = self._socket.recv(MAX_LINE_BYTES).split(b"\n")
+        for line in lines:
+            if line.startswith(b"STATUS="):
+                self.said = line.removeprefix(b"STATUS=").decode(errors="replace")
+        if b"READY=1" in lines:
             self.state = "ready"
 
 

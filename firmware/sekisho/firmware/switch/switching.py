@@ -1,0 +1,154 @@
+"""Moves the link to a release's programs and renews the daemons one after the other, each well before the next.
+
+May be called again at any point of an earlier call that was killed: what runs the release already and is well is left
+alone, and the release to go back to is remembered beside the link until the switch is over.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from sekisho.appliance import handover, status
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
+from sekisho.appliance.core.settings import Settings
+from sekisho.firmware.switch import healthy
+from sekisho.firmware.switch.services import Services, Systemd
+
+ORDER: Final = ("signatures", "portal_agent", "jobs", "telemetry", "appliance", "inspect")
+"""Those that touch no traffic first. The gate last: its restart alone costs inspection, so no release pays for it that
+fails in another daemon. The daemon that asks for the switch is not among them: it starts anew when that is over."""
+READY_S: Final = 120.0
+WELL_S: Final = {"appliance": 300.0}
+"""Until a daemon that is ready is well: the appliance loads all rules into a second engine meanwhile."""
+OTHERS_WELL_S: Final = 60.0
+STEADY_S: Final = 1.5
+"""It must stay well so long, in the same process."""
+LOOK_S: Final = 0.1
+
+log = logging.getLogger(__name__)
+
+
+def switch(to: Path, settings: Settings, services: Services | None = None) -> float:
+    """Have every daemon of the box run release `to`; seconds in which no traffic passed (0 where the box fails open).
+
+    Raises:
+        RejectedInput: there is no such release; nothing was touched.
+        DeviceFault: a daemon did not become well with it, and everything runs the former release again; or it does
+            not, which the message says.
+
+    """
+    services = services or Systemd()
+    if not (to / "venv" / "bin" / "python").exists():
+        raise RejectedInput(f"{to} is no release that can run.", "It is fetched and staged again.")
+    link = Path(settings.firmware.link)
+    former = _remember(link, to / "venv")
+    stopped = _stopped(settings)
+    try:
+        _point(link, to / "venv")
+        _renew_all(to, settings, services)
+    except SekishoError as err:
+        if former is None or former == to / "venv":
+            raise DeviceFault(f"{err} There is no former release to go back to.") from err
+        log.error("going back to %s: %s", former, err)
+        try:
+            _point(link, former)
+            _renew_all(former.parent, settings, services)
+        except SekishoError as worse:
+            raise DeviceFault(f"{err} Going back did not succeed either: {worse}") from err
+        _memory(link).unlink(missing_ok=True)
+        raise DeviceFault(f"{err} Everything runs the former programs again.") from err
+    _memory(link).unlink(missing_ok=True)
+    return max(0.0, _stopped(settings) - stopped)
+
+
+def _renew_all(release: Path, settings: Settings, services: Services) -> None:
+    for name in ORDER:
+        found = services.look(name)
+        if found is None:
+            continue
+        if not found.ready or found.release != release.name or _trouble(name, settings, services, release):
+            if name == "appliance":
+                handover.ask(settings)
+            services.restart(name, READY_S)
+        _become_well(name, settings, services, release)
+
+
+def _become_well(name: str, settings: Settings, services: Services, release: Path) -> None:
+    deadline = time.monotonic() + WELL_S.get(name, OTHERS_WELL_S)
+    since, pid = 0.0, 0
+    while True:
+        try:
+            why = _trouble(name, settings, services, release)
+        except healthy.Ill as err:
+            raise DeviceFault(f"{name} does not work with release {release.name}: {err}") from err
+        found, now = services.look(name), time.monotonic()
+        if why or found is None or (pid and found.pid != pid):
+            since, pid = 0.0, 0
+        elif not pid:
+            since, pid = now, found.pid
+        elif now - since >= STEADY_S:
+            return
+        if now > deadline:
+            raise DeviceFault(f"{name} does not work with release {release.name}: {why or 'it does not stay alive'}.")
+        time.sleep(LOOK_S)
+
+
+def _trouble(name: str, settings: Settings, services: Services, release: Path) -> str:
+    found = services.look(name)
+    if found is None:
+        return "it is gone"
+    if found.ready and found.release != release.name and _is_named(release):
+        return f"it runs {found.release or 'no release'}"
+    return healthy.why_not(name, found, settings, release)
+
+
+def _is_named(release: Path) -> bool:
+    """Whether daemons can name it: the programs a system image came with are no release."""
+    return release.name.partition("-")[0].isdecimal()
+
+
+def _memory(link: Path) -> Path:
+    return link.with_name(f"{link.name}.former")
+
+
+def _remember(link: Path, to: Path) -> Path | None:
+    """Where to go back to: what the link names, or, where a killed switch moved it already, what it named before."""
+    now = link.readlink() if link.is_symlink() else None
+    if now is not None and now != to:
+        _point(_memory(link), now)
+    try:
+        return _memory(link).readlink()
+    except OSError:
+        return now
+
+
+def _point(link: Path, to: Path) -> None:
+    """One rename, which a power cut finds done or not done."""
+    fresh = link.with_name(f".{link.name}.tmp")
+    try:
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(to)
+        fresh.replace(link)
+        folder = os.open(link.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as err:
+        raise DeviceFault(f"{link} cannot be moved: {err.strerror}.") from err
+
+
+def _stopped(settings: Settings) -> float:
+    """Seconds in which traffic stood still so far: where an inspector is away and the box fails closed."""
+    if settings.inspection.fail_mode != "closed":
+        return 0.0
+    try:
+        now = status.try_read(settings)
+    except RejectedInput:
+        return 0.0
+    at = time.monotonic()
+    return now.engine_bypass.seconds(at) + now.gate_bypass.seconds(at) if now is not None else 0.0

@@ -1,0 +1,33 @@
+"""The lab's supervisor as the service manager of a switch (firmware.switch.services)."""
+
+from __future__ import annotations
+
+from sekisho.appliance.core.errors import DeviceFault, PeerError
+from sekisho.firmware.switch.services import Running, said
+from sekisho.lab.lab import Lab
+
+
+class Supervised:
+    """The box's daemons of one lab."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def look(self, name: str) -> Running | None:
+        for one in self._lab.status():
+            if one.name == name and one.place == "box":
+                return Running(one.state == "ready", one.pid, said(one.said))
+        return None
+
+    def restart(self, name: str, within_s: float) -> None:
+        """As `Services.restart`."""
+        try:
+            self._lab.stop(name)
+            self._lab.start(name)
+            self._lab.wait(lambda: self._ready(name), f"{name} does not get ready", within_s)
+        except PeerError as err:
+            raise DeviceFault(str(err)) from err
+
+    def _ready(self, name: str) -> bool:
+        found = self.look(name)
+        return found is not None and found.ready
