@@ -43,7 +43,7 @@ test-image: image-setup
 
 image-setup: setup
 	@setup/apt.sh mmdebstrap rauc cryptsetup-bin squashfs-tools dosfstools mtools fdisk e2fsprogs grub-common dbus libglib2.0-bin \
-	  qemu-system-x86 ovmf $(if $(filter arm64,$(BOARD)),qemu-system-arm qemu-efi-aarch64 qemu-user-static binfmt-support)
+	  qemu-system-x86 ovmf $(if $(filter arm64,$(BOARD)),qemu-system-arm qemu-efi-aarch64)
 
 lint: setup
 	@.venv/bin/ruff check

@@ -6,6 +6,7 @@ import configparser
 import io
 import itertools
 import os
+import platform
 import shutil
 import socket
 import struct
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from sekisho.appliance.core.errors import DeviceFault
 from sekisho.firmware import slots
 from sekisho.firmware.image import build, debian, layout, programs, texts
 from sekisho.firmware.image.boards import BOARDS, Board
@@ -85,6 +87,13 @@ def test_sources_come_from_the_machine_s_own_and_only_debian_s_main() -> None:
         "deb http://a.example/debian/ bookworm main",
         "deb http://a.example/debian/ bookworm-backports main",
     ]
+
+
+def test_an_image_for_another_processor_is_not_made_wrongly_but_not_at_all(tmp_path: Path) -> None:
+    other = next(board for board in BOARDS.values() if board.arch != debian.MACHINES.get(platform.machine()))
+    with pytest.raises(DeviceFault, match="processor"):
+        debian.bootstrap(other, tmp_path / "tree")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_box_gets_what_it_needs_and_nothing_of_the_centre_or_the_tests() -> None:

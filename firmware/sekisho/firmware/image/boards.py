@@ -28,8 +28,6 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     wan: str
     modules: tuple[str, ...]
     """Kernel modules of the first stage: the disk's, and the watchdog's, so that it runs from the first second."""
-    wheels: tuple[str, ...]
-    """Platform tags of Python wheels that run there."""
 
 
 _COMMON: Final = ("dm_mod", "dm_verity", "squashfs", "ext4", "virtio_pci", "virtio_blk", "nvme")
@@ -48,7 +46,6 @@ BOARDS: Final = {
             lan="pci-0000:00:10.0",
             wan="pci-0000:00:11.0",
             modules=(*_COMMON, "ahci", "sd_mod", "i6300esb", "iTCO_wdt"),
-            wheels=("manylinux_2_36_x86_64", "manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"),
         ),
         Board(
             name="arm64",
@@ -61,13 +58,6 @@ BOARDS: Final = {
             lan="pci-0000:00:10.0",
             wan="pci-0000:00:11.0",
             modules=(*_COMMON, "mmc_block", "sdhci", "i6300esb"),
-            wheels=(
-                "manylinux_2_36_aarch64",
-                "manylinux_2_34_aarch64",
-                "manylinux_2_28_aarch64",
-                "manylinux_2_17_aarch64",
-                "manylinux2014_aarch64",
-            ),
         ),
     )
 }

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -61,8 +60,7 @@ def finish(board: Board, project: Path, base: Path, root: Path, keyring: Path, *
     shutil.rmtree(root, ignore_errors=True)
     subprocess.run(["cp", "-a", "--reflink=auto", str(base), str(root)], check=True)
     wheelhouse = root.with_name("wheels")
-    native = board.arch == debian.MACHINES.get(os.uname().machine)
-    programs.wheels(board, project, wheelhouse, native)
+    programs.wheels(project, wheelhouse)
     programs.install(root, wheelhouse)
     programs.compile_all(root)
     lay(board, project, root, keyring)

@@ -68,12 +68,15 @@ def bootstrap(board: Board, root: Path) -> None:
     """Make the tree at `root`, anew.
 
     Raises:
-        DeviceFault: this machine cannot run the board's programs, or a package cannot be had.
+        DeviceFault: this machine has another processor than the board, or a package cannot be had.
 
     """
     release = codename()
     if board.arch != MACHINES.get(platform.machine()):
-        foreign()
+        raise DeviceFault(
+            f"An image for {board.name} is made on a machine with that processor: part of our programs is compiled.",
+            f"Run make image BOARD={board.name} there.",
+        )
     shutil.rmtree(root, ignore_errors=True)
     root.parent.mkdir(parents=True, exist_ok=True)
     listed, pin = root.with_suffix(".sources"), root.with_name("sekisho-pin")
@@ -92,22 +95,6 @@ def packages(release: str) -> list[str]:
     """`PACKAGES` as `release` names them."""
     renamed = {"libarchive13": "libarchive13t64"} if release == "trixie" else {}
     return [renamed.get(name, name) for name in PACKAGES]
-
-
-def foreign() -> None:
-    """Let the kernel run programs of the other architecture: QEMU's user mode, registered with binfmt_misc.
-
-    Raises:
-        DeviceFault: it cannot be registered here.
-
-    """
-    handlers = Path("/proc/sys/fs/binfmt_misc")
-    if not (handlers / "register").exists():
-        subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(handlers)], check=False)
-    if not (handlers / "qemu-aarch64").exists():
-        subprocess.run(["update-binfmts", "--enable", "qemu-aarch64"], check=False, capture_output=True)
-    if not (handlers / "qemu-aarch64").exists():
-        raise DeviceFault("Programs of the other architecture cannot be run on this machine (binfmt_misc).")
 
 
 def strip(root: Path) -> None:

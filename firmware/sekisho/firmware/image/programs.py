@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.firmware.image.boards import Board
 
 VENV: Final = "usr/lib/sekisho/venv"
 """Where the image's own programs are; `/opt/sekisho/venv` leads there until a release of programs alone is taken."""
@@ -58,11 +57,11 @@ def _entries(lock: str) -> dict[str, tuple[str, set[str]]]:
     return found
 
 
-def wheels(board: Board, project: Path, into: Path, native: bool, library: Path | None = None) -> None:
-    """Fetch the locked wheels for the board and build ours.
+def wheels(project: Path, into: Path) -> None:
+    """Fetch the locked wheels and build ours, for this machine's processor: part of ours is C (`inspect/gate.c`).
 
     Raises:
-        DeviceFault: a package has no wheel for that machine, or ours cannot be built.
+        DeviceFault: a package has no wheel for this machine, or ours cannot be built.
 
     """
     shutil.rmtree(into, ignore_errors=True)
@@ -70,10 +69,6 @@ def wheels(board: Board, project: Path, into: Path, native: bool, library: Path 
     listed = into / "needed.txt"
     listed.write_text(needed((project / "pyproject.toml").read_text(), (project / "requirements.lock").read_text()))
     fetch = [sys.executable, "-m", "pip", "download", "-qq", "--require-hashes", "--no-deps", "-d", str(into)]
-    if not native:
-        version = f"{sys.version_info.major}{sys.version_info.minor}"
-        fetch += ["--only-binary=:all:", "--implementation=cp", f"--python-version={version}", f"--abi=cp{version}"]
-        fetch += ["--abi=abi3", "--abi=none", *(f"--platform={tag}" for tag in board.wheels)]
     _run([*fetch, "-r", str(listed)])
     built = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation", "-w", str(into)]
     _run([*built, str(project)])
