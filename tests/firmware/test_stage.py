@@ -229,16 +229,17 @@ def test_attack_a_bundle_that_changes_between_its_judgement_and_its_unpacking(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever may write the download must not get a program past the hash."""
-    bundle, found = made(tmp_path / "built")
-    other, _ = made(tmp_path / "evil", extra={"engine/bin/suricata": b"evil"})
+    bundle, found = made(tmp_path / "built", extra={"engine/bin/suricata": b"good"})
+    other, evil = made(tmp_path / "evil", extra={"engine/bin/suricata": b"evil"})
+    assert evil.length == found.length, "as sound as the other but for its hash"
     judge = staging._judge
 
     def judged(path: Path, release: Release) -> None:
         judge(path, release)
-        path.write_bytes(other.read_bytes()[: release.length].ljust(release.length, b"\0"))
+        path.write_bytes(other.read_bytes())
 
     monkeypatch.setattr(staging, "_judge", judged)
     monkeypatch.setattr(staging, "_install", lambda *_args: None)
-    with pytest.raises(RejectedInput):
+    with pytest.raises(RejectedInput, match="changed while"):
         stage(bundle, found, tmp_path / "releases")
     assert not list((tmp_path / "releases").iterdir())
