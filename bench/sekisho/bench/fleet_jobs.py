@@ -73,12 +73,18 @@ class JobBox:
         self._last: events.Job | None = None
         self._pace = random.uniform(0.8, 1.2)
         self._canceled: set[str] = set()
+        self.hold_at = ""
+        """The step at which it stays for ever; empty: none."""
         self.refused = 0
         """Messages that were no job for this box."""
 
     @property
     def truth(self) -> Truth:
         return Truth(self._running, self._last.state if self._last else "", self.alive)
+
+    @property
+    def _stays(self) -> bool:
+        return bool(self.hold_at and self._last and self._last.step == self.hold_at)
 
     @property
     def topic(self) -> str:
@@ -122,7 +128,7 @@ class JobBox:
     def tick(self, now: float) -> list[Event]:
         """What it has come to by now."""
         said: list[Event] = []
-        while self.alive and self._path and self._due <= now:
+        while self.alive and self._path and self._due <= now and not self._stays:
             _, state, step, firmware = self._path.pop(0)
             at = self._due
             said.append(self._tell(state, step, at))
@@ -135,10 +141,12 @@ class JobBox:
         return said
 
     def batch(self, said: list[Event]) -> tuple[str, bytes]:
-        """These events as one message: topic and payload."""
+        """These events, all of one lane, as one message: topic and payload."""
         rows = [Row(self._seq + n, one.lane, events.encode(one)) for n, one in enumerate(said, 1)]
         self._seq += len(rows)
-        return f"{self.topic}/ev/0", batches.payload(self._epoch, len(rows), batches.encode_lines(rows), packed=False)
+        return f"{self.topic}/ev/{said[0].lane}", batches.payload(
+            self._epoch, len(rows), batches.encode_lines(rows), packed=False
+        )
 
     def _cancel(self, job: Job, now: float) -> list[Event]:
         self._canceled.add(job.args["job"])

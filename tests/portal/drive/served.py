@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import requests
-from office import THEM, Office
+from objects import rollout
+from office import THEM, US, Office
 from playground import every_kind
 
 from sekisho.center import pki
 from sekisho.lab import toml
+from sekisho.telemetry.events import Firmware
 
 
 class Served:
@@ -25,6 +27,9 @@ class Served:
         for hours in range(1, 720, 60):
             self.office.feed(*every_kind(ago(hours=hours)))
         self.office.feed(*every_kind(ago(hours=2)), tenant=THEM)
+        rollout(self.office, US)
+        release = {"version": "1.4.0", "tier": 3, "counter": 140, "running": 139}
+        self.office.feed(Firmware(ago(hours=1), state="staged", expected_s=42.0, **release))  # type: ignore[arg-type]
         authority = folder / "ca"
         pki.create_ca(authority)
         files = pki.issue(authority, "portal", "server", ("localhost",))

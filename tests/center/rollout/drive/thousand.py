@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -48,7 +49,8 @@ class World:
 
     def __init__(self, path: Path, boxes: int = 1000, tenants: int = 100) -> None:
         self.now = START
-        self.store = Store(path / "centre.db")
+        self._path = path / "centre.db"
+        self.store = Store(self._path)
         self.database = self.store.database
         self.sender = JOBS
         self.boxes = {f"box-{n}": JobBox(f"office-{n % tenants}", f"box-{n}", OPERATORS) for n in range(boxes)}
@@ -56,6 +58,7 @@ class World:
         """Box -> the states it reported of jobs, in order."""
         self._given: set[tuple[str, str]] = set()
         self.deaf = False
+        self.deliver_nothing_to: set[str] = set()
         with self.store.transaction() as db:
             made = {"state": "active", "changed_at": utc.of_unix(START)}
             db.execute(
@@ -65,6 +68,18 @@ class World:
 
     def close(self) -> None:
         self.store.close()
+
+    def reopen(self) -> None:
+        """The centre's processes begin anew."""
+        self.store.close()
+        self.store = Store(self._path)
+        self.database = self.store.database
+
+    def moment(self) -> dt.datetime:
+        return dt.datetime.fromtimestamp(self.now, dt.UTC)
+
+    def tell(self, name: str, *said: events.Event) -> None:
+        self._deliver(self._send(name, list(said)))
 
     def connect(self, names: Iterable[str]) -> None:
         self._deliver([self.boxes[name].birth() for name in names])
@@ -103,6 +118,11 @@ class World:
             self.pass_on()
 
     def pass_on(self) -> None:
+        self.say_on()
+        self.look()
+
+    def say_on(self) -> None:
+        """Boxes get what was let go, and say what they came to."""
         self.hand_over()
         said, gone = [], []
         for name, box in self.boxes.items():
@@ -112,20 +132,27 @@ class World:
                 gone.append(name)
         self._deliver(said)
         self.lose(gone)
-        self.look()
 
     def look(self) -> None:
+        self.hear()
+        self.step()
+
+    def step(self) -> None:
+        turn.step(self.database, self.sender, lambda: self.now)
+
+    def hear(self) -> None:
+        """The intake hears the broker."""
         if not self.deaf:
             with self.database.transaction() as db:
                 db.execute(insert_new(db, PULSE), {"id": 1, "at": ""})
                 db.execute(PULSE.update().values(at=utc.of_unix(self.now)))
-        turn.step(self.database, self.sender, lambda: self.now)
 
     def hand_over(self) -> None:
         """What the broker would deliver: each job once."""
         with self.database.reading() as db:
             due = list(db.execute(due_jobs(int(self.now), 10_000)))
-        new = [row for row in due if (row.id, row.box) not in self._given]
+        away = self.deliver_nothing_to
+        new = [row for row in due if (row.id, row.box) not in self._given and row.box not in away]
         said = []
         for row in new:
             self._given.add((row.id, row.box))

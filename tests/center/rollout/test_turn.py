@@ -1,0 +1,256 @@
+"""Rollouts over the centre's real tables: nothing half done, nothing sent twice, a halt takes back what it can."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+from thousand import KEY, RULE, World
+
+from sekisho.appliance.core import utc
+from sekisho.appliance.core.errors import RejectedInput
+from sekisho.center.database import metadata
+from sekisho.center.notify import watch
+from sekisho.center.notify.rollouts import waiting
+from sekisho.center.notify.tables import mail
+from sekisho.center.rollout import papers
+from sekisho.center.rollout.worse import Signs, compare
+from sekisho.center.settings import Notify
+from sekisho.telemetry.events import Vitals
+
+CHOSEN = [["box-0"], ["box-1", "box-2", "box-3", "box-4"]]
+ASKED = [box for ring in CHOSEN for box in ring]
+QUICK = msgspec.structs.replace(RULE, soak_s=100)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path, 12, tenants=4)
+    yield made
+    made.close()
+
+
+class _Killed(Exception):
+    pass
+
+
+def dump(world: World) -> dict[str, list[tuple[Any, ...]]]:
+    """What a rollout decides about, as it lies on the disk."""
+    names = [name for name in metadata.tables if name.startswith(("rollout", "job"))]
+    with world.database.reading() as db:
+        return {name: [tuple(row) for row in db.execute(sa.select(metadata.tables[name]))] for name in names}
+
+
+def kill_at_every_write(world: World, act: Callable[[], object]) -> int:
+    """Let the process die before each statement that `act` writes, then act; each death must leave what was before."""
+    count, die_at = 0, -1
+
+    def before(_db: object, _cursor: object, statement: str, *_: object) -> None:
+        nonlocal count
+        if statement.split()[0] in ("INSERT", "UPDATE", "DELETE"):
+            if count == die_at:
+                raise _Killed
+            count += 1
+
+    engine, found = world.database.engine, dump(world)
+    sa.event.listen(engine, "before_cursor_execute", before)
+    try:
+        while True:
+            die_at, count = die_at + 1, 0
+            try:
+                act()
+            except _Killed:
+                assert dump(world) == found, f"killed before write {die_at}: something was kept"
+                continue
+            return die_at
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", before)
+
+
+def test_killed_before_any_write_a_rollout_is_as_it_was_and_goes_on_to_the_same_end(world: World) -> None:
+    made = world.plan(QUICK, CHOSEN)
+    world.boxes["box-3"].fate = "revert"
+    deaths = kill_at_every_write(world, lambda: world.start(made))
+    for _ in range(60):
+        world.now += 100
+        world.hear()
+        deaths += kill_at_every_write(world, world.step)
+        world.say_on()
+        if world.rollout(made.id).state == "halted":
+            break
+    assert (world.rollout(made.id).why, world.rollout(made.id).why_box) == ("bad", "box-3")
+    deaths += kill_at_every_write(world, lambda: world.say("resume", made.id))
+    deaths += kill_at_every_write(world, lambda: world.say("pause", made.id))
+    deaths += kill_at_every_write(world, lambda: world.say("cancel", made.id))
+    assert deaths > 60 and world.rollout(made.id).state == "canceled"
+    assert all(box.truth.running == 139 for name, box in world.boxes.items() if name not in ASKED)
+    notes = [note.what for note in reversed(world.shown(made.id).notes)]
+    assert notes == ["start", "soak", "ring", "halt", "resume", "pause", "cancel"], "each is told once"
+
+
+def test_a_centre_that_starts_anew_over_its_file_goes_on_where_it_was(world: World, tmp_path: Path) -> None:
+    made = world.plan(QUICK, CHOSEN)
+    world.start(made)
+    world.run(500, every=100)
+    before = world.rollout(made.id)
+    world.reopen()
+    assert world.rollout(made.id) == before
+    world.run(3000, every=100)
+    assert world.rollout(made.id).state == "done"
+    assert all(states.count("SUCCEEDED") == 1 for states in world.said.values())
+    assert shutil.disk_usage(tmp_path).free
+
+
+def test_a_halt_takes_the_release_back_where_it_has_not_begun_and_is_shown_so(world: World) -> None:
+    made = world.plan(QUICK, CHOSEN)
+    world.boxes["box-1"].fate = "fail"
+    world.boxes["box-2"].hold_at = "DOWNLOADING"
+    world.start(made)
+    world.run(1500, every=50)
+    assert world.rollout(made.id).why_box == "box-1"
+    box = world.boxes["box-2"]
+    assert box.truth.state == "CANCELED" and box.truth.running == 139
+    shown = {one.box: one for one in world.shown(made.id).boxes}
+    assert (shown["box-2"].how, shown["box-2"].state) == ("passed", "CANCELED")
+    assert shown["box-5"].how == "unasked" and not world.said.get("box-5")
+
+
+def test_what_is_held_back_at_a_halt_is_asked_again_when_somebody_resumes(world: World) -> None:
+    made = world.plan(QUICK, [["box-0"], ["box-1", "box-2"]])
+    world.boxes["box-1"].fate = "revert"
+    world.start(made)
+    world.run(600, every=100)
+    world.deliver_nothing_to = {"box-2"}
+    world.run(600, every=50)
+    assert world.rollout(made.id).state == "halted"
+    assert {one.box: one.how for one in world.shown(made.id).boxes}["box-2"] == "unasked"
+    world.say("resume", made.id)
+    world.run(100, every=50)
+    assert {one.box: one.how for one in world.shown(made.id).boxes}["box-2"] == "waiting"
+    assert world.rollout(made.id).state == "running", "the box that went back is known"
+
+
+def test_paused_asks_nobody_until_it_is_resumed(world: World) -> None:
+    made = world.plan(QUICK, CHOSEN)
+    world.start(made)
+    world.say("pause", made.id)
+    world.run(600, every=100)
+    assert world.asked() == set()
+    world.say("resume", made.id)
+    world.run(4000, every=100)
+    assert world.rollout(made.id).state == "done"
+    with pytest.raises(RejectedInput, match="done"):
+        world.say("halt", made.id)
+
+
+def test_a_box_that_was_off_is_asked_when_it_comes_back(world: World) -> None:
+    made = world.plan(msgspec.structs.replace(QUICK, absent=0.3), CHOSEN)
+    world.lose(["box-4"])
+    world.start(made)
+    world.run(2000, every=100)
+    assert "box-4" not in world.asked() and world.rollout(made.id).ring == 2
+    world.connect(["box-4"])
+    world.run(2000, every=100)
+    assert world.boxes["box-4"].truth.running == 140 and world.rollout(made.id).state == "done"
+
+
+def test_a_plan_that_is_not_signed_whole_or_was_changed_is_not_begun(world: World) -> None:
+    made = world.plan(QUICK, CHOSEN)
+    one = made.papers[0]
+    unsigned = msgspec.structs.replace(
+        made, papers=[msgspec.structs.replace(one, cancel_envelope=b""), *made.papers[1:]]
+    )
+    other = msgspec.structs.replace(one.job, boxes=["box-9"])
+    changed = msgspec.structs.replace(made, papers=[msgspec.structs.replace(one, job=other), *made.papers[1:]])
+    foreign = msgspec.structs.replace(made, id="01JD3" + "B" * 21)
+    for wrong in (unsigned, changed, foreign):
+        with pytest.raises(RejectedInput):
+            world.start(wrong)
+    world.start(made)
+    with pytest.raises(RejectedInput, match="already"):
+        world.start(made)
+    with pytest.raises(RejectedInput, match="not over"):
+        world.start(world.plan(QUICK, CHOSEN, seed="C"))
+    assert len(dump(world)["rollout"]) == 1
+
+
+def test_two_operators_may_sign_the_same_plan_and_nobody_another_one(world: World) -> None:
+    made = papers.sign(world.plan(QUICK, CHOSEN), "tanaka", b"t" * 32)
+    signatures = msgspec.json.decode(made.papers[0].envelope)["signatures"]
+    assert [one["keyid"] for one in signatures] == ["suzuki", "tanaka"]
+    job = msgspec.structs.replace(made.papers[0].job, boxes=["box-9"])
+    swapped = msgspec.structs.replace(made, papers=[msgspec.structs.replace(made.papers[0], job=job), *made.papers[1:]])
+    with pytest.raises(RejectedInput, match="another job"):
+        papers.sign(swapped, "kato", KEY)
+
+
+def test_the_staff_gets_one_mail_when_a_rollout_halts_by_itself_and_none_when_somebody_did(world: World) -> None:
+    made = world.plan(QUICK, CHOSEN)
+    world.boxes["box-3"].fate = "revert"
+    config = Notify(operator=("staff@centre.example",))
+
+    def mails() -> list[str]:
+        watch.step(world.database, world.database, config, world.moment())
+        with world.database.reading() as db:
+            return [row.letter.decode() for row in db.execute(sa.select(mail).where(mail.c.kind == "halted"))]
+
+    world.start(made)
+    assert mails() == []
+    world.run(2500, every=100)
+    (letter,) = mails()
+    assert "1.4.0" in letter and "第2段階の 4 台のうち 1 台が" in letter and '"box":"box-3"' in letter
+    world.say("resume", made.id)
+    world.say("halt", made.id)
+    assert len(mails()) == 1
+    with world.database.reading() as db:
+        assert not waiting(db)
+
+
+def test_boxes_that_run_out_of_memory_with_the_release_halt_it(world: World) -> None:
+    made = world.plan(msgspec.structs.replace(RULE, soak_s=6 * 3600), CHOSEN)
+
+    def vitals(free: float) -> None:
+        for name in ASKED:
+            said = Vitals(at=utc.of_unix(world.now), memory_free=int(free * 1e9), memory_size=10**9, temperature=50.0)
+            world.tell(name, said)
+
+    for _ in range(30):
+        world.now += 3600
+        vitals(0.4)
+    world.start(made)
+    world.run(1200, every=100)
+    for _ in range(4):
+        world.run(3600, every=100)
+        vitals(0.01)
+    rollout = world.rollout(made.id)
+    assert (rollout.state, rollout.why, rollout.why_detail) == ("halted", "worse", "memory")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "what"),
+    [
+        ({}, {}, ""),
+        ({"alerts": 24}, {"alerts": 200}, "alerts"),
+        ({"alerts": 24}, {"alerts": 40}, ""),
+        ({"alerts": 2400}, {"alerts": 200}, ""),
+        ({"off_s": 1}, {"off_s": 120}, "off"),
+        ({"off_s": 240}, {"off_s": 60}, ""),
+        ({"drops": 0}, {"drops": 5000}, "drops"),
+        ({"memory": 0.3}, {"memory": 0.02}, "memory"),
+        ({"memory": 0.06}, {"memory": 0.02}, ""),
+        ({"hottest": 60}, {"hottest": 92}, "heat"),
+        ({"hottest": 84}, {"hottest": 92}, ""),
+        ({"hottest": 0}, {"hottest": 92}, ""),
+    ],
+)
+def test_only_what_is_far_from_how_it_was_counts_as_worse(
+    before: dict[str, float], after: dict[str, float], what: str
+) -> None:
+    assert compare(Signs(hours=24, **before), Signs(hours=4, **after)) == what
+    assert compare(Signs(hours=0, **before), Signs(hours=4, **after)) == "", "nothing to compare with"
+    assert compare(Signs(hours=24, **before), Signs(hours=0.5, **after)) == "", "too early to tell"
