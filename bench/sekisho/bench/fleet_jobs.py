@@ -28,23 +28,34 @@ VERSION: Final = "1.4.0"
 _State = jobs.State
 _Step = tuple[float, _State, str, str]
 """Seconds after the step before, the job's state, its step, and the release's state where that changes."""
-_PATH: Final[list[_Step]] = [
-    (0.5, "RECEIVED", "", ""),
-    (0.5, "ACCEPTED", "", ""),
-    (1.0, "RUNNING", "DOWNLOADING", "downloading"),
-    (60.0, "RUNNING", "VERIFIED", "verified"),
-    (10.0, "RUNNING", "STAGED", "staged"),
-    (5.0, "RUNNING", "ARMED", "armed"),
-    (1.0, "RUNNING", "ACTIVATING", "activating"),
-    (20.0, "RUNNING", "TRIAL", "trial"),
+_HEARD: Final[list[_Step]] = [(0.5, "RECEIVED", "", ""), (0.5, "ACCEPTED", "", "")]
+_FETCH: Final[list[_Step]] = [(1.0, "RUNNING", "downloading", "downloading"), (60.0, "RUNNING", "verified", "verified")]
+_SWITCH: Final[list[_Step]] = [
+    (5.0, "RUNNING", "armed", "armed"),
+    (1.0, "RUNNING", "activating", "activating"),
+    (20.0, "RUNNING", "trial", "trial"),
 ]
+_STAGE: Final[list[_Step]] = [*_HEARD, *_FETCH, (10.0, "SUCCEEDED", "staged", "staged")]
+_NOT_STAGED: Final = "not_staged"
 _ENDS: Final[dict[Fate, list[_Step]]] = {
-    "good": [*_PATH, (120.0, "SUCCEEDED", "", "succeeded")],
-    "revert": [*_PATH, (30.0, "RUNNING", "REVERTING", ""), (10.0, "REVERTED", "", "reverted")],
-    "dead": _PATH[:7],
-    "fail": [*_PATH[:3], (30.0, "FAILED", "", "failed")],
-    "hang": _PATH,
+    "good": [*_SWITCH, (120.0, "SUCCEEDED", "succeeded", "succeeded")],
+    "revert": [*_SWITCH, (30.0, "RUNNING", "reverting", ""), (10.0, "REVERTED", "reverted", "reverted")],
+    "dead": _SWITCH[:2],
+    "fail": [],
+    "hang": _SWITCH,
 }
+
+
+class _Job:
+    """One job on one box."""
+
+    def __init__(self, job: Job, path: list[_Step], due: float) -> None:
+        self.job, self.path, self.due, self.ver = job, path, due, 0
+        self.last: events.Job | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.last is not None and self.last.state in TERMINAL
 
 
 class Truth(msgspec.Struct, frozen=True):
@@ -66,11 +77,7 @@ class JobBox:
         self._operators = operators
         self._running = running
         self._epoch, self._seq = f"{random.getrandbits(64):016x}", 0
-        self._job: Job | None = None
-        self._path: list[_Step] = []
-        self._due = 0.0
-        self._ver = 0
-        self._last: events.Job | None = None
+        self._jobs: dict[str, _Job] = {}
         self._pace = random.uniform(0.8, 1.2)
         self._canceled: set[str] = set()
         self.hold_at = ""
@@ -80,11 +87,9 @@ class JobBox:
 
     @property
     def truth(self) -> Truth:
-        return Truth(self._running, self._last.state if self._last else "", self.alive)
-
-    @property
-    def _stays(self) -> bool:
-        return bool(self.hold_at and self._last and self._last.step == self.hold_at)
+        """The state is that of the job that switches."""
+        said = [one.last.state for one in self._jobs.values() if one.last and one.job.kind == "fw.activate"]
+        return Truth(self._running, said[-1] if said else "", self.alive)
 
     @property
     def topic(self) -> str:
@@ -113,32 +118,50 @@ class JobBox:
             return []
         if job.kind == "job.cancel":
             return self._cancel(job, now)
-        if self._job is not None and self._job.id == job.id:
-            return [self._last] if self._last else []
-        if self._job is not None and self._last is not None and self._last.state not in TERMINAL:
-            self.refused += 1  # one at a time
-            return []
-        self._job, self._path, self._ver = job, list(_ENDS[self.fate]), 0
-        self._due = now + self._path[0][0] * self._pace
+        if (known := self._jobs.get(job.id)) is not None:
+            return [known.last] if known.last else []
+        path = list(_STAGE if job.kind == "fw.stage" else _HEARD)
+        if job.kind == "fw.stage" and self.fate == "fail":
+            path = [*_HEARD, _FETCH[0], (30.0, "FAILED", "failed", "failed")]
+        made = self._jobs[job.id] = _Job(job, path, now + path[0][0] * self._pace)
         if job.id in self._canceled:
-            self._path = []
-            return [self._tell("CANCELED", "", now)]
+            made.path = []
+            return [self._tell(made, "CANCELED", "", now)]
         return []
 
     def tick(self, now: float) -> list[Event]:
         """What it has come to by now."""
         said: list[Event] = []
-        while self.alive and self._path and self._due <= now and not self._stays:
-            _, state, step, firmware = self._path.pop(0)
-            at = self._due
-            said.append(self._tell(state, step, at))
-            if firmware:
-                said.append(self._release(firmware, at))
-            if self._path:
-                self._due += self._path[0][0] * self._pace
-            elif self.fate == "dead":
-                self.alive = False
+        for one in sorted(self._jobs.values(), key=lambda job: job.job.kind, reverse=True):  # fetching goes first
+            while self.alive and one.path and one.due <= now and not self._stays(one):
+                _, state, step, firmware = one.path.pop(0)
+                at = one.due
+                said.append(self._tell(one, state, step, at))
+                if firmware:
+                    said.append(self._release(one, firmware, at))
+                if one.path:
+                    one.due += one.path[0][0] * self._pace
+                elif self.fate == "dead" and step == "activating":
+                    self.alive = False
+            said += self._wait(one, now)
         return said
+
+    def _wait(self, one: _Job, now: float) -> list[Event]:
+        """A switch begins when the release is on the disk, and says until then what it waits for."""
+        if one.job.kind != "fw.activate" or one.path or one.over or one.last is None or one.last.state == "RUNNING":
+            return []
+        staged = any(
+            other.last and other.last.state == "SUCCEEDED"
+            for other in self._jobs.values()
+            if other.job.kind == "fw.stage"
+        )
+        if staged:
+            one.path, one.due = list(_ENDS[self.fate]), now + 1.0
+            return []
+        return [] if one.last.why == _NOT_STAGED else [self._tell(one, "WAITING", "", now, _NOT_STAGED)]
+
+    def _stays(self, one: _Job) -> bool:
+        return bool(self.hold_at and one.last and one.last.step == self.hold_at)
 
     def batch(self, said: list[Event]) -> tuple[str, bytes]:
         """These events, all of one lane, as one message: topic and payload."""
@@ -150,34 +173,26 @@ class JobBox:
 
     def _cancel(self, job: Job, now: float) -> list[Event]:
         self._canceled.add(job.args["job"])
-        if self._job is None or self._job.id != job.args["job"] or self._last is None:
-            return []
-        if self._last.state in TERMINAL or self._last.step in ("ACTIVATING", "TRIAL", "REVERTING"):
-            return []  # too late
-        self._path = []
-        return [self._tell("CANCELED", "", now), self._release("canceled", now)]
+        one = self._jobs.get(job.args["job"])
+        if one is None or one.last is None or one.over or one.last.step in ("activating", "trial", "reverting"):
+            return []  # unknown, or too late
+        one.path = []
+        return [self._tell(one, "CANCELED", "", now), self._release(one, "canceled", now)]
 
-    def _tell(self, state: _State, step: str, now: float) -> events.Job:
-        job = self._mine()
-        self._ver += 1
-        if state == "SUCCEEDED":
-            self._running = int(job.args["counter"])
-        why = {"REVERTED": "gate:forwarding", "FAILED": "refused"}.get(state, "")
-        self._last = events.Job(
-            at=utc.of_unix(now), id=job.id, ver=self._ver, state=state, kind=job.kind, why=why, step=step,
-            rollout=job.rollout,
+    def _tell(self, one: _Job, state: _State, step: str, now: float, why: str = "") -> events.Job:
+        one.ver += 1
+        if state == "SUCCEEDED" and one.job.kind == "fw.activate":
+            self._running = int(one.job.args["counter"])
+        why = {"REVERTED": "gate:forwarding", "FAILED": "refused"}.get(state, why)
+        one.last = events.Job(
+            at=utc.of_unix(now), id=one.job.id, ver=one.ver, state=state, kind=one.job.kind, why=why, step=step,
+            rollout=one.job.rollout,
         )  # fmt: skip
-        return self._last
+        return one.last
 
-    def _release(self, state: str, now: float) -> Firmware:
-        job = self._mine()
+    def _release(self, one: _Job, state: str, now: float) -> Firmware:
         why = {"reverted": "gate:forwarding", "failed": "refused"}.get(state, "")
         return Firmware(
-            at=utc.of_unix(now), state=state, counter=int(job.args["counter"]), version=VERSION, tier=1,  # type: ignore[arg-type]
-            running=self._running, why=why, by=f"job {job.id}",
+            at=utc.of_unix(now), state=state, counter=int(one.job.args["counter"]), version=VERSION, tier=1,  # type: ignore[arg-type]
+            running=self._running, why=why, by=f"job {one.job.id}",
         )  # fmt: skip
-
-    def _mine(self) -> Job:
-        if self._job is None:
-            raise ValueError("it has no job")
-        return self._job

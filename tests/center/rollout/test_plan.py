@@ -73,9 +73,14 @@ def test_a_ring_that_is_larger_than_a_job_may_name_has_several() -> None:
     assert [(one.ring, len(one.job.boxes)) for one in made.papers] == [(0, 1), (1, BOXES_CAP), (1, 5)]
     assert made.rings == [["a"], boxes]
     for one in made.papers:
-        assert one.cancel.kind == "job.cancel" and one.cancel.args == {"job": one.job.id}
-        assert one.cancel.boxes == one.job.boxes and one.job.rollout == ID
-    assert len({one.job.id for one in made.papers} | {one.cancel.id for one in made.papers}) == 6
+        assert [step.job.kind for step in one.steps] == ["fw.stage", "fw.activate"], "it is fetched first"
+        for step in one.steps:
+            assert step.cancel.kind == "job.cancel" and step.cancel.args == {"job": step.job.id}
+            assert step.cancel.boxes == step.job.boxes == one.job.boxes and step.job.rollout == ID
+    names = [name for one in made.papers for step in one.steps for name in (step.job.id, step.cancel.id)]
+    assert len(set(names)) == 12
+    alone = plan.plan(ID, "sig.update", ABOUT, Rule(), [["a"]], 1_800_000_000, ids, args={})
+    assert [step.job.kind for step in alone.papers[0].steps] == ["sig.update"]
 
 
 @pytest.mark.parametrize("kind", ["fw.rollback", "quarantine.release", "job.cancel", "support.open"])

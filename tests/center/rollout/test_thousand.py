@@ -26,22 +26,29 @@ def is_truthful(world: World, made: Plan) -> None:
     for one in shown.boxes:
         box = world.boxes[one.box]
         said = world.said.get(one.box, [])
-        assert one.state == (said[-1] if said else ""), one
+        assert f" {one.state}" in f" {' '.join(said)}" if said else not one.state, one
+        mine = [state for state in said if not state.startswith("fetch")]
+        assert (
+            one.state in (*mine[-1:], *(state[6:] for state in said[-2:] if state.startswith("fetch"))) or not said
+        ), one
         if one.how == "good":
-            assert box.truth.running == 140 and said[-1] == "SUCCEEDED", one
+            assert box.truth.running == 140 and mine[-1] == "SUCCEEDED", one
         if one.how in ("bad", "silent"):
             assert box.truth.running == 139 and box.fate != "good", one
+        if box.truth.running == 140:
+            assert one.how == "good", one
         if one.how == "unasked":
             assert not said, one
         if one.state in ("REVERTED", "FAILED"):
             assert one.how == "bad" and one.why in ("gate:forwarding", "refused"), one
     for ring in shown.rings:
         assert sum(ring.counts.values()) == ring.boxes
-        mine = Counter(one.how for one in shown.boxes if one.ring == ring.number)
-        assert {how: n for how, n in ring.counts.items() if n} == dict(mine)
+        counted = Counter(one.how for one in shown.boxes if one.ring == ring.number)
+        assert {how: n for how, n in ring.counts.items() if n} == dict(counted)
 
 
-@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kind", ["revert", "dead", *(pytest.param(kind, marks=pytest.mark.full) for kind in BAD[2:])])
 def test_two_bad_of_a_hundred_halt_it_inside_ring_two_and_every_state_shown_is_true(thousand: World, kind: str) -> None:
     made = thousand.plan()
     assert [len(ring) for ring in made.rings] == [3, 47, 200, 750]
@@ -64,6 +71,7 @@ def test_two_bad_of_a_hundred_halt_it_inside_ring_two_and_every_state_shown_is_t
     is_truthful(thousand, made)
 
 
+@pytest.mark.timeout(240)
 def test_a_good_release_reaches_all_thousand_and_each_is_shown_as_it_is(thousand: World) -> None:
     made = thousand.plan()
     thousand.start(made)

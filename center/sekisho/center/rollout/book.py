@@ -124,9 +124,12 @@ def start(db: sa.Connection, plan: Plan, sender: Sender, by: str, now: float) ->
     )  # fmt: skip
     place = 0
     for one in plan.papers:
-        sender.submit(db, one.envelope)
-        sender.submit(db, one.cancel_envelope)
-        job = {"job": one.job.id, "rollout": plan.id, "ring": one.ring, "cancel": one.cancel.id}
+        for step in one.steps:
+            sender.submit(db, step.envelope)
+            sender.submit(db, step.cancel_envelope)
+        last, first = one.steps[-1], one.steps[0] if len(one.steps) > 1 else None
+        before = {"first": first.job.id if first else "", "first_cancel": first.cancel.id if first else ""}
+        job = {"job": last.job.id, "rollout": plan.id, "ring": one.ring, "cancel": last.cancel.id, **before}
         db.execute(ROLLOUT_JOB.insert().values(**job))
         rows = []
         for box in one.job.boxes:

@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
+import msgspec
 import sqlalchemy as sa
 
+from sekisho.appliance.core.jobs import TERMINAL
 from sekisho.center.rollout.model import Seen
 from sekisho.center.rollout.sending import Sender, Word
 from sekisho.center.rollout.tables import ROLLOUT_BOX, ROLLOUT_JOB
 from sekisho.center.store import BOX
 from sekisho.center.views.firmware import RELEASE
 
-_NONE = Word("", "", "", "")
+_NONE: Final = Word("", "", "", "")
+_BEFORE: Final = ("turn", "not_staged", "clock", "not_before", "daemon")
+"""What a job waits for that has not begun."""
 
 
 def seen(db: sa.Connection, rollout: sa.Row[Any], sender: Sender) -> list[Seen]:
     """Every box of it, in the order in which they are asked."""
-    words = {
-        job: sender.words(db, job)
-        for job in db.scalars(sa.select(ROLLOUT_JOB.c.job).where(ROLLOUT_JOB.c.rollout == rollout.id))
-    }
-    return [_seen(row, words[row.job].get(row.box, _NONE)) for row in db.execute(_rows(rollout))]
+    words: dict[str, tuple[Mapping[str, Word], Mapping[str, Word]]] = {}
+    for row in db.execute(sa.select(ROLLOUT_JOB).where(ROLLOUT_JOB.c.rollout == rollout.id)).all():
+        words[row.job] = sender.words(db, row.job), sender.words(db, row.first) if row.first else {}
+    made = []
+    for row in db.execute(_rows(rollout)):
+        last, first = words[row.job]
+        made.append(_seen(row, _together(last.get(row.box, _NONE), first.get(row.box, _NONE))))
+    return made
+
+
+def _together(last: Word, first: Word) -> Word:
+    """What the box said of both jobs: of the last once it does that one, of the first until then.
+
+    A first one that ended badly is how it ended: the last then waits for what does not come.
+    """
+    received_at = max(last.received_at, first.received_at)
+    begun = last.state in TERMINAL or last.state == "RUNNING" or (last.state == "WAITING" and last.why not in _BEFORE)
+    of = last if begun or not first.state or first.state == "SUCCEEDED" else first
+    return msgspec.structs.replace(of, received_at=received_at)
 
 
 def _rows(rollout: sa.Row[Any]) -> sa.Select[Any]:

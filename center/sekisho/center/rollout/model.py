@@ -54,14 +54,24 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     notes_en: Annotated[str, msgspec.Meta(max_length=2000)] = ""
 
 
-class Paper(msgspec.Struct, frozen=True, kw_only=True):
-    """One job for (a part of) one ring, and the one that takes it back, each signed off line or not yet."""
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One job and the one that takes it back, each signed off line or not yet."""
 
-    ring: Annotated[int, msgspec.Meta(ge=0)]
     job: Job
     cancel: Job
     envelope: bytes = b""
     cancel_envelope: bytes = b""
+
+
+class Paper(msgspec.Struct, frozen=True, kw_only=True):
+    """What (a part of) one ring is sent, all at once: a box does one after the other, and the last is what counts."""
+
+    ring: Annotated[int, msgspec.Meta(ge=0)]
+    steps: Annotated[list[Step], msgspec.Meta(min_length=1, max_length=2)]
+
+    @property
+    def job(self) -> Job:
+        return self.steps[-1].job
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,7 +13,7 @@ from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.jobs import Envelope, Job
 from sekisho.center.jobs.commands import ulid
-from sekisho.center.rollout.model import About, Plan
+from sekisho.center.rollout.model import About, Plan, Step
 
 PLAN_CAP: Final = 64 << 20
 RELEASE_CAP: Final = 256 << 10
@@ -84,14 +84,17 @@ def lines(path: Path) -> list[str]:
 def sign(plan: Plan, name: str, secret: bytes) -> Plan:
     """The plan with this operator's signature under every job, beside those that are there."""
     papers = [
-        msgspec.structs.replace(
-            one,
-            envelope=_signed(one.job, one.envelope, name, secret),
-            cancel_envelope=_signed(one.cancel, one.cancel_envelope, name, secret),
-        )
-        for one in plan.papers
+        msgspec.structs.replace(one, steps=[_both(step, name, secret) for step in one.steps]) for one in plan.papers
     ]
     return msgspec.structs.replace(plan, papers=papers)
+
+
+def _both(step: Step, name: str, secret: bytes) -> Step:
+    return msgspec.structs.replace(
+        step,
+        envelope=_signed(step.job, step.envelope, name, secret),
+        cancel_envelope=_signed(step.cancel, step.cancel_envelope, name, secret),
+    )
 
 
 def _signed(job: Job, there: bytes, name: str, secret: bytes) -> bytes:
@@ -112,22 +115,31 @@ def check(plan: Plan) -> None:
 
     """
     for one in plan.papers:
-        for job, envelope in ((one.job, one.envelope), (one.cancel, one.cancel_envelope)):
-            if not envelope:
-                raise RejectedInput("The plan is not signed.", "Sign it: sekisho center rollout sign --key FILE PLAN")
-            if len(envelope) > jobs.ENVELOPE_CAP:
-                raise RejectedInput(f"The job {job.id} is larger than its cap.")
-            try:
-                inside = msgspec.json.decode(_opened(envelope).payload, type=Job)
-            except (msgspec.MsgspecError, ValueError, RecursionError) as err:
-                raise RejectedInput(f"The job {job.id} cannot be read: {err}.") from err
-            if inside != job:
-                raise RejectedInput(f"The signed job {job.id} is not the one of the plan.", "Plan and sign it anew.")
-        if one.job.rollout != plan.id or one.job.kind != plan.kind or one.cancel.args != {"job": one.job.id}:
-            raise RejectedInput(f"The job {one.job.id} is not of this rollout.", "Plan and sign it anew.")
+        for step in one.steps:
+            _check(step.job, step.envelope)
+            _check(step.cancel, step.cancel_envelope)
+            back = step.cancel.kind == "job.cancel" and step.cancel.args == {"job": step.job.id}
+            if step.job.rollout != plan.id or not back or not step.job.boxes == step.cancel.boxes == one.job.boxes:
+                raise RejectedInput(f"The job {step.job.id} is not of this rollout.", "Plan and sign it anew.")
+        kinds = ["fw.stage", plan.kind] if plan.kind == "fw.activate" else [plan.kind]
+        if [step.job.kind for step in one.steps] != kinds:
+            raise RejectedInput(f"The jobs of ring {one.ring + 1} are not those of a {plan.kind}.", "Plan it anew.")
     boxes = [box for ring in plan.rings for box in ring]
     if len(set(boxes)) < len(boxes) or not all(plan.rings):
         raise RejectedInput("A ring of the plan is empty, or a box is in two.", "Plan and sign it anew.")
+
+
+def _check(job: Job, envelope: bytes) -> None:
+    if not envelope:
+        raise RejectedInput("The plan is not signed.", "Sign it: sekisho center rollout sign --key FILE PLAN")
+    if len(envelope) > jobs.ENVELOPE_CAP:
+        raise RejectedInput(f"The job {job.id} is larger than its cap.")
+    try:
+        inside = msgspec.json.decode(_opened(envelope).payload, type=Job)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as err:
+        raise RejectedInput(f"The job {job.id} cannot be read: {err}.") from err
+    if inside != job:
+        raise RejectedInput(f"The signed job {job.id} is not the one of the plan.", "Plan and sign it anew.")
 
 
 def _opened(envelope: bytes) -> Envelope:

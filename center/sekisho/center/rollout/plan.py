@@ -17,7 +17,7 @@ import msgspec
 
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.jobs import BOXES_CAP, LIFE_S, TWO_PEOPLE, Job, Kind, When
-from sekisho.center.rollout.model import About, Paper, Plan, Rule
+from sekisho.center.rollout.model import About, Paper, Plan, Rule, Step
 
 FIRST: Final = 3
 """Boxes of the first ring;"""
@@ -104,6 +104,8 @@ def plan(
 ) -> Plan:
     """The jobs of these rings, to be signed. `ids`: new ULIDs, two for each job.
 
+    To switch to a release it must be on the disk: for "fw.activate" the job that fetches it goes before.
+
     Raises:
         RejectedInput: it lives too long, or jobs of this kind do not go out in rings.
 
@@ -117,9 +119,13 @@ def plan(
     for number, ring in enumerate(of):
         for start in range(0, len(ring), BOXES_CAP):
             common: dict[str, Any] = {"boxes": list(ring[start : start + BOXES_CAP]), "nbf": now, "exp": now + life_s}
-            job = Job(id=next(fresh), kind=kind, args=args, when=when or When(), rollout=id_, **common)
-            cancel = Job(id=next(fresh), kind="job.cancel", args={"job": job.id}, rollout=id_, **common)
-            papers.append(Paper(ring=number, job=job, cancel=cancel))
+            kinds: list[Kind] = ["fw.stage", kind] if kind == "fw.activate" else [kind]
+            steps = []
+            for one in kinds:
+                job = Job(id=next(fresh), kind=one, args=args, when=when or When(), rollout=id_, **common)
+                cancel = Job(id=next(fresh), kind="job.cancel", args={"job": job.id}, rollout=id_, **common)
+                steps.append(Step(job=job, cancel=cancel))
+            papers.append(Paper(ring=number, steps=steps))
     return Plan(id=id_, kind=kind, about=about, rule=rule, papers=papers)
 
 

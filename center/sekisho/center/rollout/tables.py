@@ -25,10 +25,12 @@ ROLLOUT: Final = sa.Table(
 ROLLOUT_JOB: Final = sa.Table(
     "rollout_job",
     metadata,
-    sa.Column("job", sa.Text, primary_key=True),
+    sa.Column("job", sa.Text, primary_key=True, doc="the one that counts"),
     sa.Column("rollout", sa.Text, nullable=False),
     sa.Column("ring", sa.Integer, nullable=False),
     sa.Column("cancel", sa.Text, nullable=False, doc="the job that takes it back"),
+    sa.Column("first", sa.Text, nullable=False, doc="what is sent with it and done before; empty: nothing"),
+    sa.Column("first_cancel", sa.Text, nullable=False),
     sa.Index("rollout_job_by_rollout", "rollout", "ring"),
 )
 ROLLOUT_BOX: Final = sa.Table(

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.jobs import TERMINAL
 from sekisho.center import pulse
 from sekisho.center.database import Database
 from sekisho.center.rollout import facts, machine, worse
@@ -80,6 +81,7 @@ def say(db: sa.Connection, sender: Sender, id_: str, what: Wish, by: str, now: f
         known = [one.box for one in facts.seen(db, row, sender) if _is_bad(one, saved(row), rule, now)]
         for box in known:
             db.execute(_box(id_, box).values(forgiven=True))
+        _again(db, sender, id_)
     carry_out(db, sender, msgspec.structs.replace(decision, told=[what]), now, by)
     return decision.rollout
 
@@ -97,8 +99,10 @@ def carry_out(db: sa.Connection, sender: Sender, decision: Decision, now: float,
         of = (ROLLOUT_BOX.c.rollout == id_, ROLLOUT_BOX.c.box.in_(decision.release))
         for box, job in db.execute(sa.select(ROLLOUT_BOX.c.box, ROLLOUT_BOX.c.job).where(*of)):
             jobs.setdefault(job, []).append(box)
-        for job, boxes in jobs.items():
-            sender.release(db, job, boxes)
+        for row in db.execute(sa.select(ROLLOUT_JOB).where(ROLLOUT_JOB.c.job.in_(list(jobs)))).all():
+            for job in (row.first, row.job):
+                if job:
+                    sender.release(db, job, jobs[row.job])
         db.execute(ROLLOUT_BOX.update().where(*of).values(asked_at=now))
     if decision.withdraw:
         _withdraw(db, sender, id_)
@@ -107,15 +111,30 @@ def carry_out(db: sa.Connection, sender: Sender, decision: Decision, now: float,
 
 
 def _withdraw(db: sa.Connection, sender: Sender, id_: str) -> None:
-    """Hold what no box has answered, and send the rest the job that cancels it; boxes that ended do nothing then."""
+    """Hold what no box has answered, and send to whom it was sent the jobs that cancel it, but to who has ended.
+
+    A box that has not said anything is sent them too: the broker may still have for it what the centre holds now.
+    """
     for row in db.execute(sa.select(ROLLOUT_JOB).where(ROLLOUT_JOB.c.rollout == id_)).all():
         of = (ROLLOUT_BOX.c.rollout == id_, ROLLOUT_BOX.c.job == row.job, ROLLOUT_BOX.c.asked_at > 0)
         asked = set(db.scalars(sa.select(ROLLOUT_BOX.c.box).where(*of)))
-        held = asked & set(sender.withhold(db, row.job))
-        if held:
+        if not asked:
+            continue
+        silent = set(sender.withhold(db, row.job))
+        if row.first:
+            silent &= set(sender.withhold(db, row.first))
+        if held := asked & silent:
             db.execute(ROLLOUT_BOX.update().where(*of, ROLLOUT_BOX.c.box.in_(held)).values(asked_at=0.0))
-        if asked:
-            sender.release(db, row.cancel, sorted(asked))
+        for job, cancel in ((row.job, row.cancel), (row.first, row.first_cancel)):
+            ended = {box for box, word in sender.words(db, job).items() if word.state in TERMINAL} if job else asked
+            sender.release(db, cancel, sorted(asked - ended))
+
+
+def _again(db: sa.Connection, sender: Sender, id_: str) -> None:
+    """Let go what a halt held of boxes that had answered the first of their jobs."""
+    for row in db.execute(sa.select(ROLLOUT_JOB).where(ROLLOUT_JOB.c.rollout == id_)).all():
+        of = (ROLLOUT_BOX.c.rollout == id_, ROLLOUT_BOX.c.job == row.job, ROLLOUT_BOX.c.asked_at > 0)
+        sender.release(db, row.job, list(db.scalars(sa.select(ROLLOUT_BOX.c.box).where(*of))))
 
 
 def note(db: sa.Connection, rollout: Rollout, what: str, by: str) -> None:

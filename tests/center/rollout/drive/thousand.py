@@ -177,7 +177,9 @@ class World:
     def _send(self, name: str, said: list[events.Event]) -> list[tuple[str, bytes]]:
         if not said:
             return []
-        self.said.setdefault(name, []).extend(one.state for one in said if isinstance(one, events.Job))
+        jobs = [one for one in said if isinstance(one, events.Job)]
+        states = [one.state if one.kind == "fw.activate" else f"fetch {one.state}" for one in jobs]
+        self.said.setdefault(name, []).extend(states)
         return [self.boxes[name].batch(said)]
 
     def _deliver(self, messages: Sequence[tuple[str, bytes]]) -> None:
