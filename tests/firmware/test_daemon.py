@@ -19,6 +19,7 @@ from sekisho.firmware.keeper import commands, desk
 from sekisho.firmware.keeper.desk import Shown
 from sekisho.firmware.source import Source
 from sekisho.firmware.stage import path_of
+from sekisho.firmware.switch import switching
 from sekisho.signatures.trust import Folder
 from sekisho.telemetry import events
 
@@ -27,8 +28,21 @@ from sekisho.telemetry import events
 def box(centre: Centre, tmp_path: Path) -> Settings:
     found = centre.settings()
     hardware = found.firmware.hardware
-    firmware = Firmware(hardware=hardware, releases=str(tmp_path / "releases"), link=str(tmp_path / "venv"))
+    firmware = Firmware(
+        hardware=hardware, releases=str(tmp_path / "releases"), link=str(tmp_path / "venv"),
+        trial_s=20.0, steady_s=0.5,
+    )  # fmt: skip
     return msgspec.structs.replace(found, firmware=firmware)
+
+
+TRIED = ("armed", "activating", "trial", "succeeded")
+
+
+class Nobody:
+    """The service manager of a machine on which none of the other daemons run."""
+
+    def look(self, name: str) -> None:
+        return None
 
 
 @contextmanager
@@ -59,7 +73,10 @@ def told(box: Settings) -> list[str]:
 
 
 @pytest.mark.timeout(240)  # it makes a virtual environment
-def test_a_release_is_staged_whole_and_waits_over_a_restart_of_the_daemon(centre: Centre, box: Settings) -> None:
+def test_a_release_is_staged_whole_waits_over_a_restart_of_the_daemon_and_is_used_at_a_word(
+    centre: Centre, box: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switching, "Systemd", Nobody)
     with pytest.raises(DeviceFault, match="does not run"):
         commands.ask(box, desk.Status())
     release = centre.publish(3)
@@ -76,11 +93,17 @@ def test_a_release_is_staged_whole_and_waits_over_a_restart_of_the_daemon(centre
         assert shown.way is not None and shown.way.state == "staged"
         with pytest.raises(RejectedInput):
             commands.ask(box, desk.Activate(counter=4, by="command"))
-        commands.ask(box, desk.Cancel(3, "command"))
+        commands.ask(box, desk.Activate(counter=3, by="job 01ARZ3NDEKTSV4RRFFQ69G5FAV"))
         shown = until(box, lambda shown: shown.way is None)
-        assert shown.last is not None and (shown.last.counter, shown.last.state) == (3, "canceled")
-        until(box, lambda _: not path_of(release, Path(box.firmware.releases)).exists())
-    assert told(box) == ["offered", "downloading", "verified", "staged", "canceled"]
+        assert shown.last is not None and (shown.last.counter, shown.last.state) == (3, "succeeded")
+        assert shown.running.counter == 3
+        assert Path(box.firmware.link).resolve() == (path_of(release, Path(box.firmware.releases)) / "venv").resolve()
+    states = told(box)
+    assert states == [*("offered", "downloading", "verified", "staged", "staged"), *TRIED]
+    with running(box, centre):
+        shown = commands.ask(box, desk.Status())
+        assert (shown.running.counter, shown.running.version) == (3, "1.3") and shown.way is None
+    assert told(box) == states, "an end is told once"
 
 
 def test_what_is_older_than_what_was_here_or_not_published_is_refused_with_a_word(

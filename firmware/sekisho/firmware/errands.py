@@ -8,14 +8,13 @@ image against RAUC's own key. A restart is a file that the service manager waits
 from __future__ import annotations
 
 import argparse
-import importlib
 import logging
 import os
 import pwd
 import stat
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -67,13 +66,19 @@ def carry_out(settings: Settings, wish: wishes.Wish) -> tuple[str, float]:
     """
     match wish:
         case wishes.Stage(release):
-            return _room("stage").stage(_bundle(settings, release.sha256), release, _releases(settings)).name, 0.0
+            from sekisho.firmware.stage import stage
+
+            return stage(_bundle(settings, release.sha256), release, _releases(settings)).name, 0.0
         case wishes.Install(release):
-            slots = _room("rauc").Slots()
+            from sekisho.firmware.rauc import Slots
+
+            slots = Slots()
             slots.install(_bundle(settings, release.sha256))
             return slots.inactive(), 0.0
         case wishes.Switch(to):
-            return to, _room("switch").switch(_remembered(settings, to), settings)
+            from sekisho.firmware.switch import switch
+
+            return to, switch(_remembered(settings, to), settings)
         case wishes.Mark(what):
             return "", _mark(what)
         case wishes.Anew():
@@ -106,7 +111,9 @@ def _remembered(settings: Settings, to: str) -> Path:
 
 
 def _mark(what: str) -> float:
-    slots = _room("rauc").Slots()
+    from sekisho.firmware.rauc import Slots
+
+    slots = Slots()
     if what == "other":
         slots.activate_other()
     elif what == "booted":
@@ -117,15 +124,11 @@ def _mark(what: str) -> float:
 
 
 def _tidy(settings: Settings, keep: set[str]) -> None:
-    stage = _room("stage")
+    from sekisho.firmware import stage
+
     for one in stage.staged(_releases(settings)):
         if one.path.name not in keep:
             stage.remove(one.release, _releases(settings))
-
-
-def _room(name: str) -> Any:
-    """What carries a wish out, loaded for it alone: an errand is short."""
-    return importlib.import_module(f"sekisho.firmware.{name}")
 
 
 def _releases(settings: Settings) -> Path:
