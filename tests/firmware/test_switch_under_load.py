@@ -137,3 +137,45 @@ def test_a_release_that_does_not_work_goes_back_by_itself(
         assert office.all_run(before)
         went = load.end()
     assert (went.lost, went.canary.got) == (0, 0)
+
+
+class Killed(BaseException):
+    """The process that switches is gone."""
+
+
+@pytest.mark.full
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("at", ["telemetry", "inspect"])
+def test_a_switch_that_was_killed_goes_on_when_it_is_called_again(
+    office: Office, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = next(release for release in office.releases if office.all_run(release))
+    to = next(release for release in office.releases if release != before)
+    restarted: list[str] = []
+    restart = Supervised.restart
+
+    def dies(services: Supervised, name: str, within_s: float) -> None:
+        if name == at:
+            raise Killed
+        restarted.append(name)
+        restart(services, name, within_s)
+
+    with Load(office.lab) as load:
+        with monkeypatch.context() as patch:
+            patch.setattr(Supervised, "restart", dies)
+            with pytest.raises(Killed):
+                office.switch(to)
+        assert restarted and not office.all_run(to)
+        again: list[str] = []
+
+        def noted(services: Supervised, name: str, within_s: float) -> None:
+            again.append(name)
+            restart(services, name, within_s)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Supervised, "restart", noted)
+            office.switch(to)
+        assert office.all_run(to) and not set(again) & set(restarted), "what was done is not done twice"
+        went = load.end()
+    assert (went.lost, went.canary.got) == (0, 0)
+    assert not office.link.with_name("venv.former").is_symlink()

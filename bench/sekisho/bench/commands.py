@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.bench import center, figures, portal, run, signatures
+from sekisho.bench import center, figures, firmware, portal, run, signatures
 from sekisho.lab import sets
 
 PUBLIC_RULES = Path("../shared/data/rules/et-open-2020-04.rules.xz")
@@ -44,6 +44,12 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     out = Path("artifacts/bench-signatures.json")
     rules.add_argument("--out", type=Path, default=out, help="where the JSON is kept")
     rules.set_defaults(func=_signatures)
+    programs = more.add_parser("firmware", help="what a change of the box's programs costs the office")
+    programs.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    programs.add_argument("--quick", action="store_true", help="two of each in place of twenty")
+    out = Path("artifacts/bench-firmware.json")
+    programs.add_argument("--out", type=Path, default=out, help="where the JSON is kept")
+    programs.set_defaults(func=_firmware)
 
 
 def _bench(args: argparse.Namespace) -> int:
@@ -67,6 +73,12 @@ def _signatures(args: argparse.Namespace) -> int:
     figures_found = signatures.signatures(_say, quick=args.quick)
     notes = [] if sets.real_load() else ["The large public rule sets are not here: nothing was measured with them."]
     return _tell(run.report(figures_found, notes), args)
+
+
+def _firmware(args: argparse.Namespace) -> int:
+    if os.geteuid() != 0:
+        raise DeviceFault("The benches need root, for network namespaces.")
+    return _tell(run.report(firmware.firmware(_say, quick=args.quick), []), args)
 
 
 def _tell(report: figures.Report, args: argparse.Namespace) -> int:
