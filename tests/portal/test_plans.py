@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 import sqlalchemy as sa
+from objects import rollout
 from office import BOXES, US, Client, Office
 from playground import MAC, every_kind
 
@@ -18,6 +19,7 @@ from sekisho.center.portal.rendering import MENU
 
 GROWS: Final = (
     *("event", "passage", "active", "alert", "alert_note", "alert_hour", "covered", "covered_why", "device_seen"),
+    *("box_release", "rollout_box", "rollout_note", "job_state", "job_box"),
     *("tally", "tally_device", "box_moment", "box_vitals", "report_count", "report_watch", "notice", "audit"),
 )
 """Tables that grow with what is stored: no page reads one from end to end."""
@@ -34,6 +36,7 @@ PATHS: Final = (
     ),
     *("/statistics?by=week", "/statistics?by=month", "/statistics.csv"),
     f"/health-of-boxes/{BOXES[US]}",
+    *(f"/settings/utm/{BOXES[US]}", f"/settings/utm/{BOXES[US]}/update", "/fleet/rollouts"),
     *("/alerts?stars=3", "/alerts?state=open"),
 )
 
@@ -59,6 +62,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Office, Cli
     office = Office(tmp_path_factory.mktemp("plans"))
     for hours in (1, 30, 200):
         office.feed(*every_kind(utc.text(dt.datetime.now(dt.UTC) - dt.timedelta(hours=hours))))
+    rollout(office, US)
     yield office, office.client("operator")
     office.close()
 
