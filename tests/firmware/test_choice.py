@@ -175,6 +175,23 @@ def test_a_job_may_use_the_window_the_customer_keeps_for_restarts(world: World, 
     assert world.ends() == ["succeeded"]
 
 
+def test_a_window_that_closed_during_a_power_cut_is_waited_for_again(world: World) -> None:
+    look = world.look
+    world.look = lambda attempt: msgspec.structs.replace(look(attempt), restart=SUNDAYS, zone=TOKYO)  # type: ignore[method-assign]  # his settings
+    world.wall = at("2026-11-22T04:59:00")
+    staged(world, mode="window")
+    world.until(lambda journal: journal.attempt is not None and journal.attempt.state == "armed")
+    world.keeper = None
+    world.boot("power_loss")
+    world.wall = at("2026-11-22T06:00:00")
+    live(world, 30)
+    attempt = world.journal.attempt
+    assert not used(world) and attempt is not None and attempt.state == "staged"
+    world.wall = at("2026-11-29T03:00:00")
+    world.until(lambda journal: journal.last is not None)
+    assert world.ends() == ["succeeded"]
+
+
 def test_an_hour_that_was_chosen_is_kept_over_a_power_cut_and_missed_when_the_box_was_off(world: World) -> None:
     staged(world)
     tonight = NOON + 6 * 3600
