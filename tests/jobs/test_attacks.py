@@ -444,6 +444,16 @@ def test_every_state_that_is_no_end_has_a_deadline(box: Box) -> None:
     assert box.states(waits.id)[-1] == "TIMED_OUT(clock)"
 
 
+def test_what_is_for_ever_too_late_to_take_back_ends_at_its_deadline(box: Box) -> None:
+    made, box.hands.too_late = job("fw.activate", exp=NOW + 100), "activating"
+    box.hands.outcome[made.id] = Progress("WAITING", "customer")
+    box.give(signed(made))
+    box.turn(200)
+    assert box.states(made.id)[-1] == "WAITING(customer)"
+    box.turn(95, seconds=86_400.0)
+    assert box.states(made.id)[-1] == "TIMED_OUT(customer)"
+
+
 def test_a_damaged_book_stops_jobs_and_forgets_nothing(box: Box) -> None:
     from sekisho.appliance.core.errors import DeviceFault
 

@@ -252,13 +252,14 @@ class Machine:
                 self._end(ident, entry.ending, now, why=entry.ends_why, by=entry.ends_by, detail="not taken back")
                 return []
             return self._due(ident, facts.Withdraw(ident), now)
-        waits = entry.state == "WAITING" and entry.why in CHOICES
-        if waits and self._past(entry, now):
-            return self._take_back(ident, "EXPIRED", entry.why, "", now)
+        # The deadline first: what is too late to be taken back when its choice is over ends all the same.
         span = span_s(entry.job.kind)
         late = now.true is not None and 1.0 < entry.begun < now.true - span
         if late or now.mono - self._since.setdefault(ident, now.mono) > span:
             return self._take_back(ident, "TIMED_OUT", entry.why or "deadline", "", now)
+        waits = entry.state == "WAITING" and entry.why in CHOICES
+        if waits and self._past(entry, now) and now.mono >= self._next.get(ident, 0.0):
+            return self._take_back(ident, "EXPIRED", entry.why, "", now)
         return self._due(ident, facts.Look(ident), now)
 
     def _watch_cancel(self, entry: Entry, now: Now) -> list[Command]:
@@ -293,7 +294,6 @@ class Machine:
         elif entry.ending in ("CANCELED", "SUPERSEDED", "EXPIRED"):
             # What the customer or the machine has begun goes on, and says itself how it ends.
             self._put(msgspec.structs.replace(entry, ending=None, ends_why="", ends_by=""))
-            self._since[ident] = now.mono
         else:
             self._end(ident, entry.ending, now, why=entry.ends_why, by=entry.ends_by, detail=too_late)
 
