@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from sekisho.appliance.core.errors import DeviceFault
+from sekisho.appliance.core.settings import Bridge
 from sekisho.firmware import slots
 from sekisho.firmware.image import build, debian, layout, programs, texts
 from sekisho.firmware.image.boards import BOARDS, Board
@@ -46,6 +47,14 @@ def test_the_root_hash_is_in_what_is_signed_and_a_panic_starts_again(board: Boar
     assert "panic=10" in told
     with pytest.raises(ValueError, match="root hash"):
         texts.slot_cfg(board, "x; reboot", 0)
+
+
+@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+def test_the_two_sockets_have_the_names_of_the_settings_and_merge_no_packets(board: Board) -> None:
+    made = texts.links(board)
+    for name in (Bridge().lan, Bridge().wan):
+        text = made[f"10-{name}.link"]
+        assert f"Name={name}\nGenericReceiveOffload=no\nLargeReceiveOffload=no\n" in text
 
 
 def test_partitions_do_not_overlap_and_are_where_grub_and_the_first_stage_look_for_them() -> None:

@@ -91,9 +91,10 @@ def identity(board: Board, counter: int, version: str) -> str:
 
 
 def links(board: Board) -> dict[str, str]:
-    """systemd.link files: the two sockets get the names the settings know them by (`bridge.lan`, `bridge.wan`)."""
+    """systemd.link files: both sockets get the names of the settings, and merge no packets (the appliance insists)."""
+    alone = "GenericReceiveOffload=no\nLargeReceiveOffload=no\n"
     return {
-        f"10-{name}.link": f"[Match]\nPath={path}\n\n[Link]\nName={name}\n"
+        f"10-{name}.link": f"[Match]\nPath={path}\n\n[Link]\nName={name}\n{alone}"
         for name, path in (("eth-lan", board.lan), ("eth-wan", board.wan))
     }
 
