@@ -33,7 +33,7 @@ class Hands:
     def __init__(self) -> None:
         self.done: list[tuple[str, str]] = []
         self.state: Counter[str] = Counter()
-        """What marks are made of: each kind's moves with what is done of it."""
+        """What marks are made of: it moves with what is done. What may overlap has no state in common."""
         self.outcome: dict[str, Progress] = {}
         """What is said of a job when it is looked at; without a word it succeeded."""
         self.too_late = ""
@@ -49,15 +49,15 @@ class Hands:
     def prepare(self, job: Job) -> str:
         if self.unready is not None:
             raise self.unready
-        return str(self.state[job.kind])
+        return str(self.state[_what(job)])
 
     def begin(self, job: Job, mark: str) -> Progress:
         self.step("begin.before")
         if job.kind in MUTATING:
             self.under_way.add(job.id)
             self.most = max(self.most, len(self.under_way))
-        if mark == str(self.state[job.kind]):
-            self.state[job.kind] += 1
+        if mark == str(self.state[_what(job)]):
+            self.state[_what(job)] += 1
             self.done.append((job.kind, job.id))
         self.step("begin.after")
         return self.look(job, mark)
@@ -76,6 +76,10 @@ class Hands:
             self.under_way.discard(job.id)
         self.step("withdraw.after")
         return self.too_late
+
+
+def _what(job: Job) -> str:
+    return job.kind if job.kind in MUTATING else job.id
 
 
 class Box:
