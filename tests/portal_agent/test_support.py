@@ -52,3 +52,11 @@ def test_nothing_is_allowed_by_mistake(browser: Browser, support: Support, form:
     browser.sign_in()
     browser.post("/care/support", {"job": ASKED, **form})
     assert session(browser).state == "asked"
+
+
+def test_a_word_that_was_not_heard_is_not_called_done(browser: Browser, support: Support) -> None:
+    browser.sign_in()
+    browser.post("/care/support", {"job": ASKED, "word": "allow", "minutes": "30", "sure": "yes"})
+    support._desk.close()
+    browser.post("/care/support", {"job": ASKED, "word": "refuse"})
+    assert "まだ何も変わっていません" in browser.get("/care").text

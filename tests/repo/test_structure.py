@@ -108,3 +108,14 @@ def test_make_test_runs_every_check() -> None:
         assert command in done.stdout
     assert done.stdout.strip().splitlines()[-1].endswith("-m pytest")
     assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test")
+
+
+def test_nothing_of_a_merge_is_left_in_a_file() -> None:
+    marks = ("<" * 7 + " ", ">" * 7 + " ")
+    found = []
+    for path in tracked():
+        if path.suffix in {".png", ".ico", ".pcap", ".woff2", ".gz", ".zst"}:
+            continue
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        found += [f"{path.relative_to(ROOT)}: {line}" for line in lines if line.startswith(marks)]
+    assert found == []

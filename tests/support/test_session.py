@@ -132,6 +132,20 @@ def test_it_ends_by_itself_by_a_clock_nobody_can_set_and_with_the_boot(tmp_path:
     assert (reborn.state, reborn.by) == ("over", "boot")
 
 
+def test_a_session_that_is_over_is_not_asked_for_again_after_another(tmp_path: Path) -> None:
+    """The daemon looks at the first again when the second has begun: its time ran out meanwhile."""
+    made = Sessions(tmp_path / "support.json", "b")
+    made.ask(Session(job=ASKED, reason="r", minutes=5), 1.0, "at")
+    made.hear(Allow(ASKED, 5, "local-page"), 1.0, "at")
+    made.looked()
+    made.ask(Session(job=OTHER, reason="r", minutes=5), 400.0, "at")
+    again = made.ask(Session(job=ASKED, reason="r", minutes=5), 401.0, "at")
+    assert (again.state, again.by, again.looks) == ("over", "time", 1)
+    now = made.newest(402.0, "at")
+    assert now is not None
+    assert (now.job, now.state) == (OTHER, "asked")
+
+
 def test_a_damaged_file_opens_nothing(tmp_path: Path) -> None:
     path = tmp_path / "support.json"
     path.write_text('{"state":"open"')

@@ -225,13 +225,14 @@ def test_a_device_that_is_none_is_no_way_into_the_subject() -> None:
     assert "www.evil" not in address("fe80::1%www.evil.example")
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.text(max_size=400))
 def test_harmless_text_is_short_and_shown_as_it_is_read(text: str) -> None:
     made = defang(text)
     assert made.isprintable()
     assert len(made) <= 3 * 120 + 2
-    assert not re.search(r"(?i)https?:|[^\s.\[]\.[^\s.\]]|@", made)
+    # Of several dots in a row the last is taken apart; what stands before it names nothing.
+    assert not re.search(r"(?i)https?:|[^\s.\[]\.(?!\[\.\])[^\s.\]]|@", made)
 
 
 @settings(max_examples=60, deadline=None)

@@ -97,7 +97,9 @@ def support(request: Asked) -> Response[Any]:
         word = Allow(job, int(minutes), "local-page")
     try:
         desks.ask(office.settings, word)
-    except (PeerError, RejectedInput):
+    except PeerError:
+        return back(request, "/care", "support_unheard")
+    except RejectedInput:
         return back(request, "/care", "support_gone")
     if isinstance(word, Allow):
         office.note(request, "support_allowed", job)

@@ -21,6 +21,8 @@ CAP_BYTES: Final = 16 << 10
 MINUTES: Final = (5, 240)
 """The shortest and the longest that can be allowed."""
 
+REMEMBERED: Final = 50
+
 State = Literal["asked", "open", "refused", "over"]
 
 
@@ -42,6 +44,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     boot: str = ""
     looks: int = 0
     """Reports that were made for it."""
+    before: tuple[tuple[str, str, int], ...] = ()
+    """Of the sessions before: job, `by` at its end, reports; newest first, at most `REMEMBERED`."""
 
     def left_s(self, mono: float) -> float:
         """Seconds it is still open."""
@@ -89,17 +93,25 @@ class Sessions:
     def ask(self, session: Session, mono: float, at: str) -> Session:
         """Put it before the office, unless it was before; another that is not over stays where it is.
 
+        What was asked for once is never put before the office again, also after others.
+
         Raises:
             RejectedInput: another session is not over.
             DeviceFault: the disk refuses.
 
         """
         one = self.newest(mono, at)
-        if one is not None and one.job == session.job:
+        if one is None:
+            return self._save(msgspec.structs.replace(session, state="asked", at=at))
+        if one.job == session.job:
             return one
-        if one is not None and one.state in ("asked", "open"):
+        for job, by, looks in one.before:
+            if job == session.job:
+                return msgspec.structs.replace(session, state="over", by=by, looks=looks)
+        if one.state in ("asked", "open"):
             raise RejectedInput("Another session of help is not over.", "End it first.")
-        return self._save(msgspec.structs.replace(session, state="asked", at=at))
+        before = ((one.job, one.by, one.looks), *one.before)[:REMEMBERED]
+        return self._save(msgspec.structs.replace(session, state="asked", at=at, before=before))
 
     def hear(self, word: Word, mono: float, at: str) -> Session | None:
         """Do what the office says.
