@@ -8,13 +8,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from firmware_world import NOON, World, release
+from firmware_world import FINE, NOON, World, release
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.firmware.keeper import desk, facts, told, windows
-from sekisho.firmware.keeper.journal import Attempt, Choice, Journal, Took
+from sekisho.firmware.keeper.journal import Attempt, Choice, Journal, State, Took
+from sekisho.firmware.keeper.machine import Machine
 from sekisho.policy.overlay import Restart
 
 TOKYO = "Asia/Tokyo"
@@ -234,6 +235,15 @@ def test_later_asks_again_later_and_cancel_ends_it(world: World) -> None:
     world.put(facts.Chosen(7, Choice(by="local-page", until=0.0)))
     live(world, 20)
     assert not used(world) and world.ends() == ["canceled"], "an end is for ever"
+
+
+def test_an_hour_given_up_for_another_is_not_kept_though_it_is_about_to_begin() -> None:
+    attempt = Attempt(state=State.ARMED, counter=7, tier=3, choice=Choice(by="portal", at=NOON, until=NOON + 60))
+    mind = Machine(Journal(attempt=attempt), trial_s=6, steady_s=2, grace_s=0, spread=lambda most: most)
+    assert facts.Measure() in mind.handle(facts.Looked(wall=NOON), 1.0, NOON, "")
+    mind.handle(facts.Chosen(7, Choice(by="portal", at=NOON + DAY, until=0.0), serial=2), 2.0, NOON + 1, "")
+    assert mind.handle(facts.Measured(FINE), 3.0, NOON + 2, "") == []
+    assert mind.journal.attempt is not None and mind.journal.attempt.state is State.STAGED
 
 
 def test_a_deadline_is_told_ever_more_plainly_and_restarts_nothing(world: World) -> None:

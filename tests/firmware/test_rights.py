@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import struct
 import subprocess
@@ -20,10 +21,11 @@ from sekisho.appliance.core.envelope import Sealed
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.orders import Orders
 from sekisho.appliance.core.settings import Paths, Settings
+from sekisho.center import updates
 from sekisho.firmware import button, errands, wishes
 from sekisho.firmware.gates.eyes import Eyes
-from sekisho.firmware.keeper import desk, facts, here
-from sekisho.firmware.keeper.journal import Attempt, Journal, State
+from sekisho.firmware.keeper import desk, facts, here, windows
+from sekisho.firmware.keeper.journal import Attempt, Choice, Journal, State
 from sekisho.firmware.keeper.sight import Sight
 from sekisho.policy import overlay
 from sekisho.policy.overlay import Overlay, Restart, Update
@@ -223,6 +225,33 @@ def test_a_choice_that_is_heard_too_late_or_meant_for_another_box_is_none(settin
     assert sight.look(None).asap, "the contract's word, signed with the customer's settings"
     settings.orders.write_bytes(b"damaged")
     assert sight.look(None).asap, "what was read last holds"
+
+
+def test_every_later_choice_in_the_portal_counts_however_far_ahead_the_one_before_lay(
+    settings: Settings, sight: Sight
+) -> None:
+    waiting = updates.Release(7, "1.7.0", 3, "staged", "", "", "", 0.0, 0.0, "", "")
+    decided, journal = Overlay(restart=Restart(days=("sun",), start="03:00")), WAITS
+    evening = dt.datetime(2026, 9, 21, 11, 0, tzinfo=dt.UTC)  # 20:00 in Tokyo
+    told = []
+    for when in ("tonight", "window", "later", "now", "later", "tonight"):
+        decided = updates.choice(waiting, when, evening, "Asia/Tokyo", "田中", decided)
+        order(settings, decided)
+        said = sight.chosen(journal, evening.timestamp())
+        assert isinstance(said, facts.Chosen | facts.Postponed), when
+        told.append(said.choice.window if isinstance(said, facts.Chosen) else "later")
+        journal = msgspec.structs.replace(journal, heard=said.serial)
+        assert sight.chosen(journal, evening.timestamp()) is None, "once"
+    assert told == [False, True, "later", False, "later", False], "also within one second"
+
+
+def test_a_choice_heard_too_late_takes_back_the_one_before(settings: Settings, sight: Sight) -> None:
+    tonight = Choice(by="portal", at=NOW + 60, until=NOW + 9000)
+    waits = msgspec.structs.replace(WAITS, attempt=Attempt(state=State.STAGED, counter=7, tier=3, choice=tonight))
+    late = Update(counter=7, when="now", since=int(NOW) - 9000, until=int(NOW) - 1, chosen=int(NOW) - 9000)
+    order(settings, Overlay(firmware=late))
+    said = sight.chosen(waits, NOW)
+    assert isinstance(said, facts.Chosen) and windows.over(said.choice, NOW), "nothing happens, and it is asked again"
 
 
 # The button

@@ -122,7 +122,8 @@ def choice(
         begin, end = (int(one.timestamp()) for one in night(now, zone))
     elif when == "later":
         begin += LATER_S
-    made = overlay.Update(counter=waiting.counter, when=when, since=begin, until=end, by=by[:64])
+    chosen = max(int(now.timestamp()), decided.firmware.serial + 1 if decided.firmware else 0)
+    made = overlay.Update(counter=waiting.counter, when=when, since=begin, until=end, by=by[:64], chosen=chosen)
     return msgspec.structs.replace(decided, firmware=made, zone=decided.zone or zone)
 
 

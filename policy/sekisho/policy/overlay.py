@@ -57,6 +57,13 @@ class Update(Strict, frozen=True, kw_only=True):
     until: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)] = 0
     by: Annotated[str, msgspec.Meta(max_length=64)] = ""
     """Who chose, as people know them."""
+    chosen: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)] = 0
+    """Unix seconds when it was chosen, and more with every choice of this box: the greatest is the one that counts."""
+
+    @property
+    def serial(self) -> int:
+        """`chosen`; of a choice that has none, its `since`."""
+        return self.chosen or self.since
 
 
 class Overlay(Strict, frozen=True, kw_only=True, omit_defaults=True):

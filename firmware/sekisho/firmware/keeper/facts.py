@@ -51,8 +51,8 @@ class Chosen(msgspec.Struct, frozen=True):
     choice: Choice
     mode: str = ""
     """What the sender of a job asks about an interruption; empty: as before."""
-    since: int = 0
-    """Of a choice that came by the centre."""
+    serial: int = 0
+    """Of a choice that came by the centre: greater with every one."""
 
 
 class Postponed(msgspec.Struct, frozen=True):
@@ -61,7 +61,7 @@ class Postponed(msgspec.Struct, frozen=True):
     counter: int
     until: float
     by: str
-    since: int = 0
+    serial: int = 0
 
 
 class Canceled(msgspec.Struct, frozen=True):

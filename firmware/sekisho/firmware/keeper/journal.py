@@ -201,7 +201,7 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
     grace_until: float = 0.0
     """Unix seconds: until then no system image takes the place of the one before."""
     heard: int = 0
-    """`since` of the customer's last choice that came by the centre: it counts once."""
+    """`serial` of the customer's last choice that came by the centre: it counts once."""
     history: Annotated[tuple[Took, ...], msgspec.Meta(max_length=HISTORY_CAP)] = ()
     last: Ended | None = None
     attempts: int = 0

@@ -211,8 +211,8 @@ class Machine:
 
     def _word(self, event: facts.Chosen | facts.Postponed | facts.Canceled, now: float) -> list[Command]:
         attempt = self.journal.attempt
-        if not isinstance(event, facts.Canceled) and event.since:
-            self._set(heard=max(self.journal.heard, event.since))
+        if not isinstance(event, facts.Canceled) and event.serial:
+            self._set(heard=max(self.journal.heard, event.serial))
         if attempt is None or attempt.counter != event.counter or attempt.state in IRREVOCABLE:
             return []
         match event:
@@ -224,7 +224,9 @@ class Machine:
                     return self._enter(State.STAGED, now, why="postponed")
             case facts.Chosen(_, choice, mode):
                 self._change(choice=choice, mode=mode or attempt.mode, postponed=0.0, detail="")
-                if attempt.state is State.STAGED:
+                if attempt.state is State.ARMED:
+                    self._enter(State.STAGED, now, told=False)  # it may be for another hour
+                if attempt.state in (State.STAGED, State.ARMED):
                     self._tell("window" if choice.window else "chosen")
         return []
 

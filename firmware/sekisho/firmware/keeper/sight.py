@@ -64,19 +64,20 @@ class Sight:
     def chosen(self, journal: Journal, now: float) -> Event | None:
         """The customer's word that came by the centre, once, for the release it names."""
         said, attempt = self.orders().firmware, journal.attempt
-        if said is None or attempt is None or said.counter != attempt.counter or said.since <= journal.heard:
+        if said is None or attempt is None or said.counter != attempt.counter or said.serial <= journal.heard:
             return None
-        if said.until and now > said.until:
-            return None  # who hears of it now does nothing and asks again
+        earlier = attempt.choice is not None and attempt.choice.by == "portal"
+        if said.until and now > said.until and not earlier:
+            return None  # who hears of it now does nothing and asks again, but not at an hour chosen before
         match said.when:
             case "later":
-                return Postponed(said.counter, min(float(said.since), now + AHEAD_S), "portal", since=said.since)
+                return Postponed(said.counter, min(float(said.since), now + AHEAD_S), "portal", serial=said.serial)
             case "window":
-                return Chosen(said.counter, Choice(by="portal", until=0.0, window=True), since=said.since)
+                return Chosen(said.counter, Choice(by="portal", until=0.0, window=True), serial=said.serial)
             case _:
                 until = float(said.until) if said.until else said.since + windows.MISSED_S
                 choice = Choice(by="portal", at=float(said.since), until=until)
-                return Chosen(said.counter, choice, since=said.since)
+                return Chosen(said.counter, choice, serial=said.serial)
 
     def orders(self) -> Overlay:
         """What the customer decided at the centre, as telemetry checked and kept it; the last that could be read."""
