@@ -246,6 +246,38 @@ def test_an_hour_given_up_for_another_is_not_kept_though_it_is_about_to_begin() 
     assert mind.journal.attempt is not None and mind.journal.attempt.state is State.STAGED
 
 
+@pytest.mark.parametrize("mode", ["ask", "window", "asap"])
+def test_a_job_leaves_the_hour_and_the_later_of_the_customer_as_they_are(world: World, mode: Any) -> None:
+    look = world.look
+    every = Restart(days=("mon", "tue", "wed", "thu", "fri", "sat", "sun"), start="00:00", hours=12)
+    world.look = lambda attempt: msgspec.structs.replace(look(attempt), restart=every, asap=True)  # type: ignore[method-assign]  # his settings
+    staged(world)
+    answering, tonight = counter(world), Choice(by="portal", at=NOON + DAY, until=NOON + 2 * DAY)
+    for word in (facts.Chosen(7, tonight), facts.Postponed(7, NOON + 7 * DAY, "portal")):
+        world.put(word)
+        live(world, 2)
+        before, told = world.journal.attempt, len(world.told())
+        ask(answering, desk.Activate(counter=7, by=JOB, mode=mode))
+        live(world, 20)
+        assert before is not None and world.journal.attempt == msgspec.structs.replace(before, mode=mode)
+        assert len(world.told()) == told, "nobody chose anything"
+
+
+def test_what_only_followed_from_a_jobs_mode_is_taken_back_with_it(world: World) -> None:
+    look = world.look
+    world.look = lambda attempt: msgspec.structs.replace(look(attempt), restart=SUNDAYS, zone=TOKYO)  # type: ignore[method-assign]  # his settings
+    world.wall = at("2026-11-21T12:00:00")
+    staged(world, mode="window")
+    live(world, 5)
+    assert world.told()[-1].why == "window"
+    ask(counter(world, SUNDAYS), desk.Activate(counter=7, by=JOB, mode="ask"))
+    live(world, 5)
+    assert world.told()[-1].why == "customer"
+    world.wall = at("2026-11-22T03:00:00")
+    live(world, 20)
+    assert not used(world)
+
+
 def test_a_deadline_is_told_ever_more_plainly_and_restarts_nothing(world: World) -> None:
     world.offered = release(7, 3, urgent=True)
     staged(world, deadline=NOON + 10 * DAY)

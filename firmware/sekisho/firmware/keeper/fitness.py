@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sekisho.firmware.keeper.facts import Found, Looked
 from sekisho.firmware.keeper.journal import Attempt, Journal, Running
+
+STANDING: Final = frozenset({"window", "contract"})
+"""Whose choice follows from how a job asks."""
 
 
 def unfit(event: Found, attempt: Attempt, journal: Journal, running: Running) -> tuple[str, str] | None:

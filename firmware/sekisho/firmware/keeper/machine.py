@@ -222,6 +222,8 @@ class Machine:
                 self._change(choice=None, postponed=until, detail=f"by {by}")
                 if attempt.state in (State.STAGED, State.ARMED):
                     return self._enter(State.STAGED, now, why="postponed")
+            case facts.Chosen(_, choice, mode) if attempt.tier > 1 and choice.by.startswith(OPERATOR):
+                return self._asks_otherwise(attempt, mode or attempt.mode, now)
             case facts.Chosen(_, choice, mode):
                 self._change(choice=choice, mode=mode or attempt.mode, postponed=0.0, detail="")
                 if attempt.state is State.ARMED:
@@ -229,6 +231,15 @@ class Machine:
                 if attempt.state in (State.STAGED, State.ARMED):
                     self._tell("window" if choice.window else "chosen")
         return []
+
+    def _asks_otherwise(self, attempt: Attempt, mode: str, now: float) -> list[Command]:
+        """Of what interrupts a job says only how it asks: the customer's word stays; what followed from that goes."""
+        follows = attempt.choice is not None and attempt.choice.by in fitness.STANDING and mode != attempt.mode
+        self._change(mode=mode)
+        if not follows:
+            return []
+        self._change(choice=None)
+        return self._enter(State.STAGED, now, why="customer")
 
     # Steps
 
