@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from sekisho.appliance import handover
+from sekisho.appliance.core.settings import Settings
+from sekisho.firmware import wishes
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "systemd" / "system"
 TASKS = sorted(path for path in FOLDER.glob("*.service") if path.with_suffix(".timer").exists())
@@ -112,6 +116,21 @@ def test_an_errand_runs_once_per_wish_with_few_powers_and_no_shell(path: Path) -
     }
     assert set(service["CapabilityBoundingSet"].split()) == powers[path.stem]
     assert unit(path.with_suffix(".path"))["Path"]["PathExists"].startswith("/run/sekisho-")
+
+
+def test_what_the_firmware_errand_writes_is_open_to_it() -> None:
+    """A switch, a bundle unpacked, a restart, and what became of the wish; all else is read-only to it."""
+    box = Settings(box="box-1")
+    written = [
+        handover.path_of(box), wishes.wish_file(box), wishes.outcome_file(box), box.errands_run / "restart",
+        Path(box.firmware.link), Path(box.firmware.releases) / "7-0123456789abcdef",
+    ]  # fmt: skip
+    service = unit(FOLDER / "sekisho-firmware_errands.service")["Service"]
+    assert service["ProtectSystem"] == "strict"
+    opened = service["ReadWritePaths"].split()
+    assert [path for path in written if not any(path.is_relative_to(one) for one in opened)] == []
+    made = (ROOT / "systemd" / "tmpfiles.d" / "sekisho.conf").read_text()
+    assert re.search(rf"^d {handover.path_of(box).parent} +0770 +sekisho-box +sekisho$", made, re.M)
 
 
 def test_only_a_file_of_roots_restarts_the_machine() -> None:
