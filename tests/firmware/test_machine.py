@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from firmware_world import World
 
+from sekisho.appliance.core.errors import DeviceFault
 from sekisho.firmware.keeper import facts
-from sekisho.firmware.keeper.journal import Choice, Journal, State
+from sekisho.firmware.keeper.journal import Attempt, Choice, Journal, State
 
 Scene = Callable[[World], None]
 CUSTOMER = Choice(by="local-page", until=0.0)
@@ -123,3 +124,19 @@ def test_there_are_more_than_three_hundred_states_to_die_in(
     with capsys.disabled():
         print(f"\n{len(states)} states, {lived} lives")
     assert len(states) >= 300
+
+
+def test_what_cannot_be_left_whole_is_not_put_in_force_by_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Going back moves the link and stops at a daemon, again and again: it is given up; what the link names runs."""
+    world = World(monkeypatch)
+    sick(world)
+
+    def half(attempt: Attempt) -> facts.WentBack:
+        world.link = attempt.before.release
+        world.now += 1801  # it is begun anew after so long
+        raise DeviceFault("the appliance does not become well")
+
+    monkeypatch.setattr(world, "go_back", half)
+    play(world)
+    assert [(event.state, event.running) for event in world.told() if event.state == "failed"] == [("failed", 6)]
+    assert (world.journal.running.counter, world.journal.highest, world.new()) == (6, 6, False)

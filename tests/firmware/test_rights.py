@@ -25,8 +25,10 @@ from sekisho.center import updates
 from sekisho.firmware import button, errands, wishes
 from sekisho.firmware.gates.eyes import Eyes
 from sekisho.firmware.keeper import desk, facts, here, windows
-from sekisho.firmware.keeper.journal import Attempt, Choice, Journal, State
+from sekisho.firmware.keeper.effects import Effects
+from sekisho.firmware.keeper.journal import Attempt, Choice, Journal, Place, State
 from sekisho.firmware.keeper.sight import Sight
+from sekisho.firmware.source import Source
 from sekisho.policy import overlay
 from sekisho.policy.overlay import Overlay, Restart, Update
 
@@ -111,10 +113,46 @@ def test_a_restart_is_a_file_of_roots_made_once_for_one_wish(settings: Settings,
         serving.join()
 
 
+def test_a_wish_written_again_while_it_was_carried_out_is_not_done_again(settings: Settings, box: Path) -> None:
+    """Its daemon was killed meanwhile; the successor asks for the same and hears the outcome of the first."""
+    path, restart = wishes.wish_file(settings), settings.errands_run / "restart"
+    path.write_bytes(msgspec.json.encode(wishes.Numbered("anew-3", wishes.Anew())))
+    assert errand(box) == 0 and restart.exists()
+    restart.unlink()
+    before = wishes.outcome_file(settings).read_bytes()
+    path.write_bytes(msgspec.json.encode(wishes.Numbered("anew-3", wishes.Anew())))
+    assert errand(box) == 0
+    assert not restart.exists() and wishes.outcome_file(settings).read_bytes() == before
+    path.write_bytes(msgspec.json.encode(wishes.Numbered("anew-3", wishes.Anew())))
+    assert wishes.ask(settings, "anew-3", wishes.Anew(), 30).word == "done"
+    assert not path.exists(), "nothing is left for a next errand"
+
+
 def test_an_errand_nobody_carries_out_is_given_up_and_taken_back(settings: Settings) -> None:
     with pytest.raises(DeviceFault):
         wishes.ask(settings, "anew-2", wishes.Anew(), 0.0)
     assert not wishes.wish_file(settings).exists()
+
+
+def test_going_back_asks_for_a_switch_even_where_the_link_is_back_already(tmp_path: Path) -> None:
+    """A daemon may run the bad release still, whatever the link names."""
+    told = {"releases": f"{tmp_path}/releases", "link": f"{tmp_path}/venv"}
+    found = msgspec.convert({"box": "b", "firmware": told}, Settings)
+    before = Place(release="6-0123456789abcdef")
+    asked = []
+
+    def ask(number: str, wish: wishes.Wish, limit_s: float) -> wishes.Outcome:
+        asked.append(wish)
+        return wishes.Outcome(number, "done")
+
+    effects = Effects(found, Source(found), Eyes(found), ask, lambda: False)
+    attempt = Attempt(state=State.REVERTING, counter=7, before=before)
+    effects.go_back(attempt)
+    assert asked == [], "where there is no link nothing was ever switched"
+    (tmp_path / "releases" / before.release / "venv").mkdir(parents=True)
+    (tmp_path / "venv").symlink_to(tmp_path / "releases" / before.release / "venv")
+    effects.go_back(attempt)
+    assert asked == [wishes.Switch(before.release, back=True)]
 
 
 # What the machine says of itself

@@ -75,10 +75,10 @@ def carry_out(settings: Settings, wish: wishes.Wish) -> tuple[str, float]:
             slots = Slots()
             slots.install(_bundle(settings, release.sha256))
             return slots.inactive(), 0.0
-        case wishes.Switch(to):
+        case wishes.Switch(to, back):
             from sekisho.firmware.switch import switch
 
-            return to, switch(_remembered(settings, to), settings)
+            return to, switch(_remembered(settings, to), settings, back=back)
         case wishes.Mark(what):
             return "", _mark(what)
         case wishes.Anew():
@@ -184,8 +184,8 @@ def main(argv: list[str] | None = None) -> int:
     except SekishoError as err:
         log.error("%s", err)
         return 2
-    if asked is None:
-        return 0
+    if asked is None or wishes.outcome(settings, asked.number) is not None:
+        return 0  # asked for again while it was being carried out
     log.info("the firmware daemon asks for: %s", asked.wish.__struct_config__.tag)
     told = done(settings, asked)
     path = wishes.outcome_file(settings)

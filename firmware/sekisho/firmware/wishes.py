@@ -41,6 +41,8 @@ class Switch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     """Run from that release, one daemon after the other."""
 
     to: _Name
+    back: bool = False
+    """Away from what must not stay: every daemon is taken along, and nothing leads back to it."""
 
 
 class Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="wish", tag="mark"):
@@ -114,6 +116,7 @@ def ask(
             path.unlink(missing_ok=True)
             raise DeviceFault("Root's errand was not carried out in time.", "Restart the box if this repeats.")
         sleep(LOOK_S)
+    path.unlink(missing_ok=True)  # written while root's errand was at work for our predecessor
     return judged(told)
 
 

@@ -105,8 +105,10 @@ class Effects:
     def go_back(self, attempt: Attempt) -> facts.WentBack:
         running = here.running(self._settings).place
         if attempt.tier == 1:
-            if running.release != attempt.before.release:
-                self._ask(self._number("back", attempt.counter), wishes.Switch(attempt.before.release), SWITCH_S)
+            # Whatever the link names: a daemon may run the other one still. No link, and nothing was ever switched.
+            if Path(self._settings.firmware.link).is_symlink():
+                wish = wishes.Switch(attempt.before.release, back=True)
+                self._ask(self._number("back", attempt.counter), wish, SWITCH_S)
             return facts.WentBack()
         away = running.slot != attempt.before.slot
         self._ask(self._number("unmark", 0), wishes.Mark("other" if away else "booted"), MARK_S)

@@ -136,6 +136,9 @@ class Machine:
                 return self._go_back("outside", "The release before was put back by other means.", now)
             case State.VERIFIED:
                 return self._enter(State.INSTALLING, now, again=True)
+            case State.REVERTING if attempt.entries >= ENTRIES_CAP:
+                self._accept(event.running)  # it is given up, and this is what the link and the kernel say
+                return self._enter(State.REVERTING, now, again=True)
             case _:
                 return self._enter(attempt.state, now, again=True)
 
@@ -368,7 +371,8 @@ class Machine:
         why = f"The state {attempt.state} was begun {ENTRIES_CAP} times without an end."
         if attempt.state in (State.ACTIVATING, State.TRIAL):
             return self._go_back("loop", why, now)
-        self._accept(self._running)
+        if attempt.state is not State.REVERTING:  # what was left, or half left, is not put in force by that
+            self._accept(self._running)
         return self._end(State.FAILED, "loop", why)
 
     def _failed(self, event: facts.Failed, now: float) -> list[Command]:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from sekisho.appliance import status
 from sekisho.appliance.core import standing
-from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Settings
 from sekisho.firmware.switch.services import Running
 
 
-class Ill(Exception):
+class Ill(DeviceFault):
     """It will not become healthy by waiting; the message says why."""
 
 

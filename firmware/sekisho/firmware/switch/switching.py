@@ -16,7 +16,7 @@ from sekisho.appliance import handover, status
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
 from sekisho.appliance.core.settings import Settings
 from sekisho.firmware.switch import healthy
-from sekisho.firmware.switch.services import Services, Systemd
+from sekisho.firmware.switch.services import Running, Services, Systemd
 
 ORDER: Final = ("signatures", "portal_agent", "jobs", "telemetry", "appliance", "inspect")
 """Those that touch no traffic first. The gate last: its restart alone costs inspection, so no release pays for it that
@@ -32,8 +32,10 @@ LOOK_S: Final = 0.1
 log = logging.getLogger(__name__)
 
 
-def switch(to: Path, settings: Settings, services: Services | None = None) -> float:
+def switch(to: Path, settings: Settings, services: Services | None = None, *, back: bool = False) -> float:
     """Have every daemon of the box run release `to`; seconds in which no traffic passed (0 where the box fails open).
+
+    `back`: what runs now must not stay. No daemon that fails keeps the others from `to`, and nothing returns.
 
     Raises:
         RejectedInput: there is no such release; nothing was touched.
@@ -45,8 +47,11 @@ def switch(to: Path, settings: Settings, services: Services | None = None) -> fl
     if not (to / "venv" / "bin" / "python").exists():
         raise RejectedInput(f"{to} is no release that can run.", "It is fetched and staged again.")
     link = Path(settings.firmware.link)
-    former = _remember(link, to / "venv")
     stopped = _stopped(settings)
+    if back:
+        _take_back(link, to, settings, services)
+        return max(0.0, _stopped(settings) - stopped)
+    former = _remember(link, to / "venv")
     try:
         _point(link, to / "venv")
         _renew_all(to, settings, services)
@@ -55,26 +60,52 @@ def switch(to: Path, settings: Settings, services: Services | None = None) -> fl
             raise DeviceFault(f"{err} There is no former release to go back to.") from err
         log.error("going back to %s: %s", former, err)
         try:
-            _point(link, former)
-            _renew_all(former.parent, settings, services)
+            _take_back(link, former.parent, settings, services)
         except SekishoError as worse:
             raise DeviceFault(f"{err} Going back did not succeed either: {worse}") from err
-        _memory(link).unlink(missing_ok=True)
         raise DeviceFault(f"{err} Everything runs the former programs again.") from err
     _memory(link).unlink(missing_ok=True)
     return max(0.0, _stopped(settings) - stopped)
 
 
+def _take_back(link: Path, to: Path, settings: Settings, services: Services) -> None:
+    """From the first step on nothing names what is left; what does not become well keeps no other daemon in it."""
+    _point(link, to / "venv")
+    _memory(link).unlink(missing_ok=True)
+    failed = []
+    for name in ORDER:
+        try:
+            _renew(name, to, settings, services)
+        except SekishoError as err:
+            log.error("%s", err)
+            failed.append(str(err))
+    if failed:
+        raise DeviceFault(" ".join(failed))
+
+
 def _renew_all(release: Path, settings: Settings, services: Services) -> None:
     for name in ORDER:
-        found = services.look(name)
-        if found is None:
-            continue
-        if not found.ready or found.release != release.name or _trouble(name, settings, services, release):
-            if name == "appliance":
-                handover.ask(settings)
-            services.restart(name, READY_S)
-        _become_well(name, settings, services, release)
+        _renew(name, release, settings, services)
+
+
+def _renew(name: str, release: Path, settings: Settings, services: Services) -> None:
+    found = services.look(name)
+    if found is None:
+        return
+    if not _is_well(name, found, settings, services, release):
+        if name == "appliance":
+            handover.ask(settings)
+        services.restart(name, READY_S)
+    _become_well(name, settings, services, release)
+
+
+def _is_well(name: str, found: Running, settings: Settings, services: Services, release: Path) -> bool:
+    if not found.ready or found.release != (release.name if _is_named(release) else ""):
+        return False
+    try:
+        return not _trouble(name, settings, services, release)
+    except healthy.Ill:
+        return False
 
 
 def _become_well(name: str, settings: Settings, services: Services, release: Path) -> None:

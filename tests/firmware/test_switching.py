@@ -1,0 +1,89 @@
+"""A switch of programs and the way back, told by the order of what is restarted; no daemon runs here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sekisho.appliance.core.errors import DeviceFault
+from sekisho.appliance.core.settings import Settings
+from sekisho.firmware.switch import healthy, switch, switching
+from sekisho.firmware.switch.services import Running
+from sekisho.firmware.switch.switching import ORDER
+
+GOOD, BAD = "6-00000000aaaa", "7-00000000bbbb"
+
+
+class Box:
+    """Its daemons; each runs what the link names when it is restarted. `ill`: daemon and release that never fit."""
+
+    def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
+        self.root, self.link = root, root / "venv"
+        for name in (GOOD, BAD):
+            (root / name / "venv" / "bin").mkdir(parents=True)
+            (root / name / "venv" / "bin" / "python").touch()
+        self.runs = dict.fromkeys(ORDER, GOOD)
+        self.link.symlink_to(root / GOOD / "venv")
+        told = {"box": "b", "firmware": {"link": str(self.link)}, "paths": {"run": str(root), "state": str(root)}}
+        self.settings = msgspec.convert(told, Settings)
+        (root / "appliance").mkdir()
+        self.ill: set[tuple[str, str]] = set()
+        self.restarted: list[str] = []
+        patch.setattr(switching, "STEADY_S", 0.0)
+        patch.setattr(healthy, "why_not", self.why_not)
+
+    def look(self, name: str) -> Running:
+        return Running(True, 1, self.runs[name])
+
+    def restart(self, name: str, within_s: float) -> None:
+        self.restarted.append(name)
+        self.runs[name] = self.link.readlink().parent.name
+
+    def why_not(self, name: str, running: Running, settings: Settings, release: Path) -> str:
+        if (name, release.name) in self.ill:
+            raise healthy.Ill("there is no room for two engines")
+        return ""
+
+    def switch(self, to: str, *, back: bool = False) -> None:
+        switch(self.root / to, self.settings, self, back=back)
+
+    def all_run(self, name: str) -> bool:
+        right = set(self.runs.values()) == {name} and self.link.readlink() == self.root / name / "venv"
+        return right and not self.link.with_name("venv.former").is_symlink()
+
+
+@pytest.fixture
+def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Box:
+    return Box(tmp_path, monkeypatch)
+
+
+def test_a_daemon_that_is_ill_for_good_is_a_fault_and_everything_runs_the_former_programs(box: Box) -> None:
+    box.ill = {("appliance", BAD)}
+    with pytest.raises(DeviceFault, match="former programs again"):
+        box.switch(BAD)
+    assert box.all_run(GOOD)
+
+
+def test_on_the_way_back_a_daemon_that_stays_ill_keeps_no_other_one_in_what_is_left(box: Box) -> None:
+    box.ill = {("appliance", BAD), ("telemetry", GOOD)}
+    with pytest.raises(DeviceFault, match="Going back did not succeed"):
+        box.switch(BAD)
+    assert box.all_run(GOOD)
+
+
+def test_who_asks_to_go_back_never_returns_to_what_is_left(box: Box) -> None:
+    box.switch(BAD)
+    box.ill = {("appliance", GOOD)}
+    with pytest.raises(DeviceFault, match="no room"):
+        box.switch(GOOD, back=True)
+    assert box.all_run(GOOD), "all the others too, and nothing on the disk names the other one"
+
+
+def test_going_back_is_done_again_without_a_restart_of_what_is_well(box: Box) -> None:
+    box.switch(GOOD, back=True)
+    assert box.restarted == []
+    box.runs["appliance"] = BAD  # the link alone was put back
+    box.switch(GOOD, back=True)
+    assert box.restarted == ["appliance"] and box.all_run(GOOD)
