@@ -209,5 +209,7 @@ def test_every_reason_and_every_worsening_has_its_words(office: Office) -> None:
     for why in ("bad", "silent", "worse", "absent", "hand"):
         for detail in ("off", "drops", "memory", "heat", "alerts") if why == "worse" else ("",):
             halted(office, id_, why=why, why_box="b", why_number=1, why_of=3, why_detail=detail)
-            assert page(office, f"/fleet/rollouts/{id_}", "operator")
+            told = page(office, f"/fleet/rollouts/{id_}", "operator")
+            kept, taken = "すでに届けた分は取り消していません" in told, "取り消しを送っています" in told
+            assert (kept, taken) == (why == "absent", why != "absent")
     assert Rollout(id="x", kind="fw.activate").why == ""

@@ -114,15 +114,27 @@ def test_one_box_that_falls_silent_while_it_tries_halts_everything_after_its_tim
     assert (fleet.rollout.state, fleet.rollout.why, fleet.rollout.why_box) == ("halted", "silent", "b9")
 
 
-def test_a_box_that_is_gone_when_it_had_all_it_needs_to_switch_is_silent_too() -> None:
+def test_a_box_that_is_gone_when_it_was_armed_is_silent_too() -> None:
     fleet = Fleet([3])
     fleet.look()
-    fleet.set("b0", "RUNNING", "STAGED", connected=False, lost_at=fleet.now + 5)
+    fleet.set("b0", "RUNNING", "ARMED", connected=False, lost_at=fleet.now + 5)
     fleet.set("b1", "RUNNING", "DOWNLOADING", connected=False, lost_at=fleet.now + 5)
     fleet.set("b2", "WAITING", "STAGED", connected=False, lost_at=fleet.now + 5, why="customer")
     for _ in range(32):
         fleet.turn()
     assert (fleet.rollout.why, fleet.rollout.why_box) == ("silent", "b0")
+
+
+@pytest.mark.parametrize("step", ["DOWNLOADING", "VERIFIED", "INSTALLING", "STAGED"])
+def test_an_office_that_switches_off_at_night_before_the_switch_halts_nothing(step: str) -> None:
+    fleet = Fleet([3])
+    fleet.look()
+    fleet.set("b0", "RUNNING", step, connected=False, lost_at=fleet.now + 5)
+    for _ in range(12 * 60):
+        fleet.turn()
+    assert fleet.rollout.state == "running"
+    fleet.set("b0", "TIMED_OUT", step, why="silent")
+    fleet.until("done")
 
 
 def test_a_box_that_was_off_before_it_was_asked_is_not_asked_not_silent_and_asked_when_it_comes() -> None:
@@ -164,6 +176,93 @@ def test_a_customer_who_has_not_decided_is_neither_good_nor_bad() -> None:
     assert (fleet.rollout.state, fleet.rollout.ring) == ("running", 0)
     fleet.set("b2", "SUCCEEDED", "")
     fleet.until("done")
+
+
+def test_customers_who_choose_a_week_from_now_halt_nothing_and_keep_their_choice() -> None:
+    fleet = Fleet([3])
+    fleet.look()
+    fleet.set("b0", "SUCCEEDED")
+    for box in ("b1", "b2"):
+        fleet.set(box, "WAITING", "STAGED", why="customer")
+    for _ in range(7 * 24):
+        assert not fleet.look(after=3600).withdraw
+    assert fleet.rollout.state == "running"
+    for box in ("b1", "b2"):
+        fleet.set(box, "SUCCEEDED")
+    fleet.until("done")
+
+
+def test_a_halt_for_those_that_were_not_reached_takes_nothing_back_and_what_goes_on_is_watched() -> None:
+    fleet = Fleet([5])
+    for box in ("b0", "b1", "b2"):
+        fleet.change(box, connected=False, lost_at=START - 9e5)
+    fleet.look()
+    fleet.set("b3", "WAITING", "STAGED", why="customer")
+    fleet.set("b4", "SUCCEEDED")
+    halting = [fleet.look(after=3600) for _ in range(25)]
+    assert fleet.told == ["halt"] and not any(one.withdraw for one in halting)
+    assert (fleet.rollout.state, fleet.rollout.why, fleet.rollout.why_box) == ("halted", "absent", "b0")
+    assert (fleet.rollout.why_number, fleet.rollout.why_of) == (4, 5), "all that do not have it, whatever for"
+    fleet.set("b3", "REVERTED")
+    assert fleet.look().withdraw and (fleet.rollout.why, fleet.rollout.why_box) == ("bad", "b3")
+
+
+@pytest.mark.parametrize("kind", ["fw.activate", "fw.stage"])
+def test_the_last_ring_is_not_over_while_a_box_may_still_switch(kind: str) -> None:
+    def fleet_of() -> Fleet:
+        fleet = Fleet([100], kind=kind)
+        for box in fleet.boxes:
+            fleet.change(box, expires=START + 60 * 86_400)
+        fleet.look()
+        for n, box in enumerate(fleet.boxes):
+            ends = "SUCCEEDED" if n < 51 else "WAITING"
+            fleet.set(box, ends, "" if n < 51 else "STAGED", firmware="succeeded" if n < 51 else "staged")
+        fleet.look(after=10 * 86_400)
+        for _ in range(15):
+            fleet.look()
+        assert fleet.rollout.state == "running" and fleet.told == ["soak"]
+        return fleet
+
+    halts = fleet_of()
+    for box in ("b60", "b61"):
+        halts.set(box, "REVERTED", firmware="reverted")
+    assert halts.look().withdraw and halts.rollout.why == "bad"
+    stopped = fleet_of()
+    assert wish(stopped.rollout, "cancel", stopped.now).withdraw
+    lasts = fleet_of()
+    for n in range(51, 100):
+        lasts.set(f"b{n}", "EXPIRED", firmware="expired")
+    lasts.until("done", looks=2)
+    forgets = fleet_of()
+    for n in range(60, 100):
+        forgets.set(f"b{n}", "EXPIRED", firmware="expired")
+    forgets.look(after=48 * 86_400)
+    assert forgets.look().rollout.state == "running"
+    forgets.look(after=2 * 86_400)
+    forgets.until("done", looks=2)  # a job that has expired is waited for no more
+
+
+def test_a_ring_in_which_nobody_is_left_to_try_it_halts_instead_of_running_for_ever() -> None:
+    fleet = Fleet([3])
+    fleet.until("halted", lambda box: "REVERTED" if box == "b0" else "RUNNING")
+    for box in ("b1", "b2"):
+        fleet.set(box, "CANCELED")
+    fleet.rollout = wish(fleet.rollout, "resume", fleet.now).rollout
+    fleet.change("b0", forgiven=True)
+    assert not fleet.look().withdraw and fleet.told == ["halt", "halt"]
+    assert (fleet.rollout.state, fleet.rollout.why, fleet.rollout.why_number) == ("halted", "absent", 3)
+
+
+def test_after_a_halt_the_ring_soaks_anew() -> None:
+    fleet = Fleet([3])
+    for _ in range(8):
+        fleet.turn()
+    fleet.change("b1", worse="memory")
+    fleet.look()
+    assert fleet.rollout.state == "halted" and fleet.rollout.soaked_s > 0
+    assert wish(fleet.rollout, "resume", fleet.now).rollout.soaked_s == 0
+    paused = replace(fleet.rollout, state="paused", why="")
+    assert wish(paused, "resume", fleet.now).rollout.soaked_s > 0, "while it pauses harm is still seen"
 
 
 def test_a_release_that_is_only_on_the_disk_has_not_succeeded_where_the_job_was_to_bring_it_there() -> None:

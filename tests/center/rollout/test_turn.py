@@ -136,6 +136,25 @@ def test_what_is_held_back_at_a_halt_is_asked_again_when_somebody_resumes(world:
     assert world.rollout(made.id).state == "running", "the box that went back is known"
 
 
+def test_a_box_that_comes_back_after_the_resume_gets_the_release_and_not_what_cancels_it(world: World) -> None:
+    made = world.plan(QUICK, [["box-0"], ["box-1", "box-2"]])
+    world.boxes["box-1"].fate, world.boxes["box-2"].hold_at = "revert", "downloading"
+    world.start(made)
+    world.run(600, every=50)
+    for _ in range(60):
+        world.run(50, every=50)
+        world.deliver_nothing_to = {"box-2"} if world.said.get("box-2") else set()
+        if world.rollout(made.id).state == "halted":
+            break
+    assert world.rollout(made.id).why_box == "box-1"
+    world.run(200, every=50)
+    world.say("resume", made.id)
+    world.deliver_nothing_to, world.boxes["box-2"].hold_at = set(), ""
+    world.run(600, every=50)
+    assert world.boxes["box-2"].truth.state == "SUCCEEDED" and world.boxes["box-2"].truth.running == 140
+    assert not any("CANCELED" in state for state in world.said["box-2"])
+
+
 def test_paused_asks_nobody_until_it_is_resumed(world: World) -> None:
     made = world.plan(QUICK, CHOSEN)
     world.start(made)

@@ -22,7 +22,7 @@ from sekisho.center.rollout.sending import JOBS
 
 PAGE: Final = 100
 GROUPS: Final = {
-    "good": ("good",), "under_way": ("trying", "going"), "open": ("waiting", "unasked", "passed"),
+    "good": ("good",), "under_way": ("trying", "going"), "open": ("choosing", "waiting", "unasked", "passed"),
     "bad": machine.BAD,
 }  # fmt: skip
 """What is one colour of a ring's bar."""

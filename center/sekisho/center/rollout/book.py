@@ -23,7 +23,7 @@ from sekisho.center.store import BOX
 LIST_CAP: Final = 100
 NOTES_CAP: Final = 200
 STANDINGS: Final[tuple[machine.Standing, ...]] = (
-    "good", "trying", "going", "waiting", "unasked", "passed", "bad", "silent", "worse"
+    "good", "trying", "going", "choosing", "waiting", "unasked", "passed", "bad", "silent", "worse"
 )  # fmt: skip
 
 

@@ -23,13 +23,14 @@ _BEFORE: Final = ("turn", "not_staged", "clock", "not_before", "daemon")
 
 def seen(db: sa.Connection, rollout: sa.Row[Any], sender: Sender) -> list[Seen]:
     """Every box of it, in the order in which they are asked."""
-    words: dict[str, tuple[Mapping[str, Word], Mapping[str, Word]]] = {}
+    words: dict[str, tuple[Mapping[str, Word], Mapping[str, Word], float]] = {}
     for row in db.execute(sa.select(ROLLOUT_JOB).where(ROLLOUT_JOB.c.rollout == rollout.id)).all():
-        words[row.job] = sender.words(db, row.job), sender.words(db, row.first) if row.first else {}
+        first = sender.words(db, row.first) if row.first else {}
+        words[row.job] = sender.words(db, row.job), first, sender.expires(db, row.job)
     made = []
     for row in db.execute(_rows(rollout)):
-        last, first = words[row.job]
-        made.append(_seen(row, _together(last.get(row.box, _NONE), first.get(row.box, _NONE))))
+        last, first, expires = words[row.job]
+        made.append(_seen(row, _together(last.get(row.box, _NONE), first.get(row.box, _NONE)), expires))
     return made
 
 
@@ -56,7 +57,7 @@ def _rows(rollout: sa.Row[Any]) -> sa.Select[Any]:
     return query.where(of.c.rollout == rollout.id).order_by(of.c.place)
 
 
-def _seen(row: sa.Row[Any], word: Word) -> Seen:
+def _seen(row: sa.Row[Any], word: Word, expires: float) -> Seen:
     firmware_later = bool(row.firmware) and (row.firmware_at or "") >= word.received_at
     connected = row.link == "on"
     return Seen(
@@ -66,8 +67,9 @@ def _seen(row: sa.Row[Any], word: Word) -> Seen:
         asked_at=row.asked_at,
         state=word.state,
         step=word.step,
-        why=(row.why or word.why) if firmware_later else word.why,
+        why=(row.why or word.why) if firmware_later and word.why != "silent" else word.why,
         word_at=max(seconds(word.received_at), seconds(row.firmware_at or "")),
+        expires=expires,
         firmware=row.firmware if firmware_later else "",
         connected=connected,
         lost_at=0.0 if connected else seconds(row.link_at or "") or 1.0,

@@ -18,11 +18,14 @@ from msgspec.structs import replace
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center.rollout.model import OVER, Decision, Rollout, Rule, Seen, Why
 
-Standing = Literal["unasked", "waiting", "going", "trying", "good", "passed", "bad", "silent", "worse"]
-"""unasked: it was not sent out yet; waiting: no answer yet, or for its customer; going: it fetches and prepares;
-trying: it switches now; good: it has it; passed: it ended without being tried; bad: it failed or went back."""
+Standing = Literal["unasked", "waiting", "choosing", "going", "trying", "good", "passed", "bad", "silent", "worse"]
+"""unasked: it was not sent out yet; waiting: no answer yet, or not ready; choosing: it arrived, and its customer says
+when; going: it fetches and prepares; trying: it switches now; good: it has it; passed: it ended without being tried;
+bad: it failed or went back."""
 BAD: Final = ("bad", "silent", "worse")
-OPEN: Final = ("unasked", "waiting", "going")
+OPEN: Final = ("unasked", "waiting", "choosing", "going")
+AWAY: Final = ("unasked", "waiting")
+"""Of these nothing follows from time alone: they may never be heard again."""
 
 DEAF_S: Final = 120.0
 """Without a look for so long, or a broker heard, nobody's silence is counted from before."""
@@ -40,8 +43,9 @@ _ENDS: Final = {
     "CANCELED": "passed", "EXPIRED": "passed", "SUPERSEDED": "passed",
 }  # fmt: skip
 _TRYING: Final = ("ACTIVATING", "TRIAL", "REVERTING")
+_DANGER: Final = ("ARMED", *_TRYING)
 _READY: Final = ("VERIFIED", "INSTALLING", "STAGED", "ARMED")
-"""Of these the next word is of a switch, which may be the last one if it goes wrong."""
+"""It has fetched what it needs."""
 
 
 def standing(seen: Seen, rollout: Rollout, rule: Rule, now: float) -> Standing:
@@ -49,6 +53,8 @@ def standing(seen: Seen, rollout: Rollout, rule: Rule, now: float) -> Standing:
     if not seen.asked_at:
         return "unasked"
     state, step = _newest(seen, rollout.kind)
+    if state == "TIMED_OUT" and seen.why == "silent" and step not in _DANGER:
+        return "passed"  # never heard again, before it began to switch
     if state in _ENDS:
         return _ENDS[state]  # type: ignore[return-value]
     if state == "SUCCEEDED":
@@ -56,9 +62,15 @@ def standing(seen: Seen, rollout: Rollout, rule: Rule, now: float) -> Standing:
     heard = max(seen.word_at, rollout.hearing_since)
     if step in _TRYING:
         return "silent" if now - heard > rule.silent_s else "trying"
-    if state == "RUNNING" and step in _READY and seen.lost_at:
+    if state == "RUNNING" and step == "ARMED" and seen.lost_at:  # the next word is of the switch, and may be the last
         return "silent" if now - max(heard, seen.lost_at) > rule.silent_s else "going"
+    if state == "WAITING" and (step == "STAGED" or seen.why in ("customer", "window")):
+        return "choosing" if not _expired(seen, now) else "waiting"
     return "waiting" if state in ("", "WAITING") else "going"
+
+
+def _expired(seen: Seen, now: float) -> bool:
+    return bool(seen.expires) and now >= seen.expires
 
 
 def _newest(seen: Seen, kind: str) -> tuple[str, str]:
@@ -85,7 +97,7 @@ def look(was: Rollout, rule: Rule, rings: Sequence[int], boxes: Sequence[Seen], 
     if deaf:
         return Decision(rollout=rollout)
     standings = [(one, standing(one, rollout, rule, now)) for one in boxes]
-    if was.state in ("running", "paused"):
+    if was.state in ("running", "paused") or was.why == "absent":  # what that halt left to its boxes goes on
         if halt := _harm(rollout, rule, rings, standings):
             return Decision(rollout=halt, withdraw=True, told=["halt"])
     if was.state != "running":
@@ -128,12 +140,13 @@ def _advance(
     counts = Counter(how for seen, how in of if not seen.forgiven)
     open_ = sum(counts[how] for how in OPEN)
     late = now - rollout.began >= rule.deadline_s
-    if late and open_ > rule.absent_late * len(of):
-        first = next(seen for seen, how in of if how in OPEN)
-        return Decision(
-            rollout=_halted(rollout, "absent", rollout.ring, first, open_, len(of)), withdraw=True, told=["halt"]
-        )
+    away = sum(counts[how] for how in AWAY)
     enough = counts["good"] >= max(1, math.ceil(rule.good * (counts["good"] + sum(counts[how] for how in BAD))))
+    stuck = not enough and open_ + counts["trying"] <= (away if late else 0)
+    if stuck or (late and away > rule.absent_late * len(of)):
+        without = [(seen, how) for seen, how in of if how not in ("good", "worse")]
+        first = next((seen for seen, how in without if how in AWAY), (without or of)[0][0])
+        return Decision(rollout=_halted(rollout, "absent", rollout.ring, first, len(without), len(of)), told=["halt"])
     few = open_ <= (rule.absent_late if late else rule.absent) * len(of)
     told: list[str] = []
     if enough and few and not counts["trying"]:
@@ -141,12 +154,18 @@ def _advance(
             told.append("soak")
         soaked = rollout.soaked_s + passed if rollout.soaked_s else _BEGUN_S
         if soaked >= rule.soak_s:
-            if rollout.ring + 1 >= len(rings):
+            if rollout.ring + 1 >= len(rings) and not any(_comes(seen, how, now) for seen, how in standings):
                 return Decision(rollout=replace(rollout, state="done", soaked_s=soaked), told=["done"])
-            following = replace(rollout, ring=rollout.ring + 1, began=now, soaked_s=0.0)
-            return Decision(rollout=following, release=_next(following, rule, standings, now), told=["ring"])
-        rollout = replace(rollout, soaked_s=soaked)
+            if rollout.ring + 1 < len(rings):
+                following = replace(rollout, ring=rollout.ring + 1, began=now, soaked_s=0.0)
+                return Decision(rollout=following, release=_next(following, rule, standings, now), told=["ring"])
+        rollout = replace(rollout, soaked_s=min(soaked, max(rule.soak_s, _BEGUN_S)))
     return Decision(rollout=rollout, release=_next(rollout, rule, standings, now), told=told)
+
+
+def _comes(seen: Seen, how: Standing, now: float) -> bool:
+    """Whether it may still switch, and go wrong: until then somebody watches."""
+    return how in ("choosing", "going", "trying") or (how == "waiting" and not _expired(seen, now))
 
 
 def _next(rollout: Rollout, rule: Rule, standings: Sequence[tuple[Seen, Standing]], now: float) -> list[str]:
@@ -190,7 +209,12 @@ def wish(was: Rollout, what: Literal["pause", "resume", "halt", "cancel"], now: 
         case "pause":
             return Decision(rollout=replace(was, state="paused"))
         case "resume":
-            fresh = replace(was, state="running", began=now, why="", why_box="", why_number=0, why_of=0, why_detail="")
+            # what was watched before a halt proves nothing of the ring; during a pause harm is seen as ever
+            soaked = 0.0 if was.state == "halted" else was.soaked_s
+            fresh = replace(
+                was, state="running", began=now, soaked_s=soaked, why="", why_box="", why_number=0, why_of=0,
+                why_detail="",
+            )  # fmt: skip
             return Decision(rollout=fresh)
         case "halt":
             return Decision(rollout=replace(was, state="halted", why="hand", why_ring=was.ring), withdraw=True)

@@ -12,8 +12,8 @@ State = Literal["running", "paused", "halted", "canceled", "done"]
 """halted: nobody more is asked, and who has not begun is told to leave it; paused: only the first of these."""
 OVER: Final = frozenset({"canceled", "done"})
 Why = Literal["", "bad", "silent", "worse", "absent", "hand"]
-"""Why it halted: too many boxes without the release, one that fell silent trying it, boxes that do worse with it, most
-of a ring never reached, or somebody said so."""
+"""Why it halted: too many boxes without the release, one that fell silent trying it, boxes that do worse with it, too
+many of a ring that did not try it, or somebody said so."""
 
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Seconds = Annotated[int, msgspec.Meta(ge=1, le=90 * 86_400)]
@@ -34,7 +34,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """So many may not have been reached, or not have decided, when the ring passes at once;"""
     deadline_s: _Seconds = 3 * 86_400
     absent_late: _Share = 0.5
-    """and so many when `deadline_s` is over. Where it is more by then, it halts."""
+    """and so many when `deadline_s` is over. Where more were not reached by then, it halts."""
     per_site: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 2
     """Boxes of one site that fetch at one time;"""
     site_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -104,6 +104,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
     word_at: float = 0.0
     """When its last word about the job or the release came."""
+    expires: float = 0.0
+    """When its job may not begin any more; 0: not known."""
     firmware: str = ""
     """What the box says of this very release, `telemetry.events.Firmware.state`, where that is its later word."""
     connected: bool = False

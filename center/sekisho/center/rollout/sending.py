@@ -36,6 +36,9 @@ class Sender(Protocol):
     def words(self, db: sa.Connection, job: str) -> Mapping[str, Word]:
         """Box -> its last word; who has not said anything is not in it."""
 
+    def expires(self, db: sa.Connection, job: str) -> float:
+        """When it may not begin any more, unix seconds; 0: there is none of this name."""
+
 
 class _Jobs:
     """The centre's book of jobs, which `sekisho.center.jobs` sends from."""
@@ -52,6 +55,10 @@ class _Jobs:
     def words(self, db: sa.Connection, job: str) -> Mapping[str, Word]:
         found = book.states(db, job)
         return {box: Word(one.state, one.step, one.why, one.received_at) for box, one in found.items() if one.ver}
+
+    def expires(self, db: sa.Connection, job: str) -> float:
+        found = book.find(db, job)
+        return float(found.exp) if found else 0.0
 
 
 JOBS: Final[Sender] = _Jobs()

@@ -131,10 +131,12 @@ def _withdraw(db: sa.Connection, sender: Sender, id_: str) -> None:
 
 
 def _again(db: sa.Connection, sender: Sender, id_: str) -> None:
-    """Let go what a halt held of boxes that had answered the first of their jobs."""
+    """Let go what a halt held of boxes that had answered the first of their jobs, and hold the cancels not answered."""
     for row in db.execute(sa.select(ROLLOUT_JOB).where(ROLLOUT_JOB.c.rollout == id_)).all():
         of = (ROLLOUT_BOX.c.rollout == id_, ROLLOUT_BOX.c.job == row.job, ROLLOUT_BOX.c.asked_at > 0)
         sender.release(db, row.job, list(db.scalars(sa.select(ROLLOUT_BOX.c.box).where(*of))))
+        for cancel in filter(None, (row.cancel, row.first_cancel)):
+            sender.withhold(db, cancel)
 
 
 def note(db: sa.Connection, rollout: Rollout, what: str, by: str) -> None:
