@@ -107,7 +107,7 @@ def test_a_restart_is_a_file_of_roots_made_once_for_one_wish(settings: Settings,
         assert wishes.ask(settings, "anew-1", wishes.Anew(), 30).word == "done"
         assert not restart.exists()
         with pytest.raises(DeviceFault, match="not on this box"):
-            wishes.ask(settings, "stage-7", wishes.Stage(release(7)), 30)
+            wishes.ask(settings, "stage-7", wishes.Stage(release(7).name), 30)
     finally:
         stop.set()
         serving.join()

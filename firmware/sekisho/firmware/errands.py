@@ -1,8 +1,9 @@
 """Root's side: takes the firmware daemon's one wish away, checks it, carries it out, says what became of it, and ends.
 
 Started by sekisho-firmware_errands.path when a wish appears. Only that daemon's user (and root) can wish, in the closed
-words of `wishes`. What is staged or installed is checked here once more: a bundle against its release by `stage`, an
-image against RAUC's own key. A restart is a file that the service manager waits for, as the page's is.
+words of `wishes`. It is not believed: a release is what its keyholders signed, verified here from root's own root of
+trust (`proof`); its bundle is held against that by `stage`, an image against RAUC's own key. A restart is a file that
+the service manager waits for, as the page's is.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from typing import Final
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput, SekishoError
-from sekisho.appliance.core.fsio import sync_directory, write_atomic
+from sekisho.appliance.core.fsio import open_plain, sync_directory, write_atomic
 from sekisho.appliance.core.settings import Settings, load
 from sekisho.firmware import wishes
 from sekisho.firmware.keeper import here
+from sekisho.firmware.published import BUNDLE_CAP, Release
 from sekisho.firmware.wishes import CAP_BYTES, Numbered, Outcome
 
 USER: Final = "sekisho-firmware"
@@ -65,15 +67,18 @@ def carry_out(settings: Settings, wish: wishes.Wish) -> tuple[str, float]:
 
     """
     match wish:
-        case wishes.Stage(release):
-            from sekisho.firmware.stage import stage
+        case wishes.Stage(name):
+            from sekisho.firmware.stage import stage, staged
 
-            return stage(_bundle(settings, release.sha256), release, _releases(settings)).name, 0.0
-        case wishes.Install(release):
+            if name not in {one.path.name for one in staged(_releases(settings))}:  # root staged that, whoever asks
+                release = _accepted(settings, name)
+                stage(_bundle(settings, release), release, _releases(settings))
+            return name, 0.0
+        case wishes.Install(name):
             from sekisho.firmware.rauc import Slots
 
             slots = Slots()
-            slots.install(_bundle(settings, release.sha256))
+            slots.install(_bundle(settings, _accepted(settings, name)))
             return slots.inactive(), 0.0
         case wishes.Switch(to, back):
             from sekisho.firmware.switch import switch
@@ -135,11 +140,24 @@ def _releases(settings: Settings) -> Path:
     return Path(settings.firmware.releases)
 
 
-def _bundle(settings: Settings, sha256: str) -> Path:
-    """What the daemon downloaded, by its hash; what is in it, `stage` and RAUC check."""
-    path = settings.firmware_state / "download" / sha256
-    if not path.is_file():
-        raise DeviceFault("The bundle is not on this box any more.", "It is fetched again.")
+def _accepted(settings: Settings, name: str) -> Release:
+    from sekisho.firmware import proof
+    from sekisho.firmware.source import hardware_of
+
+    return proof.accept(settings, hardware_of(settings), name)
+
+
+def _bundle(settings: Settings, release: Release) -> Path:
+    """What the daemon downloaded, and may change at any moment.
+
+    `stage` hashes the very bytes it unpacks. RAUC opens the file once, and has the kernel check each block that is read
+    of it against what was signed (dm-verity; the system's settings allow it no other form of bundle).
+    """
+    path = settings.firmware_state / "download" / release.sha256
+    try:
+        open_plain(path, BUNDLE_CAP).close()
+    except OSError as err:
+        raise DeviceFault(f"The bundle is not on this box ({err.strerror}).", "It is fetched again.") from err
     return path
 
 

@@ -15,6 +15,8 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+FW: Final = "fw"
+"""The delegation."""
 RELEASE_CAP: Final = 256 << 10
 """Bytes of `release.json`."""
 OPERATORS: Final = "operators/operators.json"
@@ -61,6 +63,11 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     notes_ja: Annotated[str, msgspec.Meta(max_length=2000)] = ""
     """What is new, for the customer; likewise `notes_en`."""
     notes_en: Annotated[str, msgspec.Meta(max_length=2000)] = ""
+
+    @property
+    def name(self) -> str:
+        """COUNTER-SHA, the begin of its bundle's hash: what it is called on a box's disk."""
+        return f"{self.counter}-{self.sha256[:16]}"
 
 
 def release_path(hardware: str) -> str:

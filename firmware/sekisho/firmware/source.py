@@ -21,15 +21,14 @@ from sekisho.appliance.core import jobs, told_time
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput, SekishoError
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.settings import Settings
-from sekisho.firmware import blocks
-from sekisho.firmware.published import BLOCK, OPERATORS, OPERATORS_CAP, RELEASE_CAP, Release, release_path
+from sekisho.firmware import blocks, proof
+from sekisho.firmware.published import BLOCK, FW, OPERATORS, OPERATORS_CAP, RELEASE_CAP, Release, release_path
 from sekisho.signatures import trust
 from sekisho.signatures.reaching import believe, reach
 from sekisho.signatures.trust import ChannelRefused, Limits, Trust
 
 log = logging.getLogger(__name__)
 
-FW: Final = "fw"
 _PROCESSORS: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -51,7 +50,8 @@ class Source:
         self._asking, self._loading = threading.Lock(), threading.Lock()
 
     def refresh(self) -> Release:
-        """The newest release for this hardware; its counter is a floor, `operators.json` is in place at return.
+        """The newest release for this hardware; its counter is a floor; its proof for root and `operators.json` are in
+        place at return.
 
         Raises:
             PeerError: the channel does not answer, or has no release for this hardware yet.
@@ -123,6 +123,7 @@ class Source:
         if (bundle.length, bundle.hashes.get("sha256")) != (release.length, release.sha256):
             raise ChannelRefused("forged", "The channel's list and its release name different bundles.")
         found.counted(FW, release.counter)
+        proof.keep(self._settings, release, data, found.evidence(FW))
         return release
 
     def _take_operators(self, found: Trust) -> None:

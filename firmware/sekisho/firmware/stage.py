@@ -39,7 +39,7 @@ from sekisho.firmware.content import (
     allowed,
     zstd,
 )
-from sekisho.firmware.published import RELEASE_CAP, Release
+from sekisho.firmware.published import BUNDLE_CAP, RELEASE_CAP, Release
 from sekisho.signatures.keeper.download import room
 
 RELEASE: Final = "release.json"
@@ -67,7 +67,7 @@ class Staged(msgspec.Struct, frozen=True):
 
 def path_of(release: Release, root: Path) -> Path:
     """Where it is, once it is staged."""
-    return root / f"{release.counter}-{release.sha256[:16]}"
+    return root / release.name
 
 
 def stage(bundle: Path, release: Release, root: Path) -> Path:
@@ -162,9 +162,10 @@ def _size(folder: Path) -> int:
 def _judge(bundle: Path, release: Release) -> None:
     if release.tier != 1:
         raise RejectedInput(f"Release {release.counter} is a system image; it is not unpacked but installed.")
-    with bundle.open("rb") as source:
-        right = hashlib.file_digest(source, "sha256").hexdigest() == release.sha256
-    if not right or bundle.stat().st_size != release.length:
+    with open_plain(bundle, BUNDLE_CAP) as source:
+        right = os.fstat(source.fileno()).st_size == release.length
+        right = right and hashlib.file_digest(source, "sha256").hexdigest() == release.sha256
+    if not right:
         raise RejectedInput(f"The bundle is not that of release {release.counter}.", "It is fetched again.")
 
 

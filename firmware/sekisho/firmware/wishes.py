@@ -17,24 +17,25 @@ import msgspec
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.settings import Settings
-from sekisho.firmware.published import Release
 
-CAP_BYTES: Final = 512 << 10
+CAP_BYTES: Final = 16 << 10
 LOOK_S: Final = 0.2
 _Name = Annotated[str, msgspec.Meta(pattern=r"^(\d{1,16}-[0-9a-f]{16})?\Z")]
 """Of a staged release; empty: the programs the system came with."""
+_Signed = Annotated[str, msgspec.Meta(pattern=r"^\d{1,16}-[0-9a-f]{16}\Z")]
+"""Of a release (`Release.name`), which root has proven to itself (`proof`)."""
 
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="wish", tag="stage"):
-    """Unpack the verified bundle of a release of tier 1."""
+    """Unpack the bundle of a release of tier 1."""
 
-    release: Release
+    release: _Signed
 
 
 class Install(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="wish", tag="install"):
     """Write a system image to the slot that does not run, and choose nothing."""
 
-    release: Release
+    release: _Signed
 
 
 class Switch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="wish", tag="switch"):

@@ -74,10 +74,10 @@ class Effects:
 
     def install(self, release: Release) -> facts.Installed:
         if release.tier == 1:
-            told = self._ask(self._number("stage", release.counter), wishes.Stage(release), STAGE_S)
+            told = self._ask(self._number("stage", release.counter), wishes.Stage(release.name), STAGE_S)
             placed = Place(release=told.said, slot=here.running(self._settings).place.slot)
         else:
-            told = self._ask(self._number("install", release.counter), wishes.Install(release), STAGE_S)
+            told = self._ask(self._number("install", release.counter), wishes.Install(release.name), STAGE_S)
             placed = Place(slot=told.said)
         self._channel.discard()
         return facts.Installed(placed)

@@ -7,6 +7,7 @@ cannot be held open, filled up or led elsewhere. Used by `signatures.keeper`, fr
     Trust.refresh    read the newest metadata, judge it, raise the floors
     Trust.manifest   the newest set's manifest
     Trust.target     where a file is, how long, which hash: the caller fetches it (`web.Web.read`)
+    Trust.evidence   what proves it to somebody else on this box, who judges it with `listed`
 
 Order on the disk: floors first, then metadata, then (the keeper's) content. A cut in between loses a download.
 """
@@ -14,6 +15,7 @@ Order on the disk: floors first, then metadata, then (the keeper's) content. A c
 from sekisho.signatures.trust.disk import Disk
 from sekisho.signatures.trust.faults import ChannelDown, ChannelRefused, ChannelUnfit
 from sekisho.signatures.trust.floors import Floors
+from sekisho.signatures.trust.offline import Evidence, Listed, listed
 from sekisho.signatures.trust.source import Folder, Limits, Reply, Source
 from sekisho.signatures.trust.trust import Seen, Target, Trust
 from sekisho.signatures.trust.web import Web
@@ -23,13 +25,16 @@ __all__ = [
     "ChannelRefused",
     "ChannelUnfit",
     "Disk",
+    "Evidence",
     "Floors",
     "Folder",
     "Limits",
+    "Listed",
     "Reply",
     "Seen",
     "Source",
     "Target",
     "Trust",
     "Web",
+    "listed",
 ]

@@ -18,6 +18,7 @@ from sekisho.signatures.trust.chain import Chain, translated
 from sekisho.signatures.trust.disk import Disk
 from sekisho.signatures.trust.faults import ChannelRefused, ChannelUnfit, disk_fault
 from sekisho.signatures.trust.floors import ROLES_CAP, VERSION_CAP, Floors, Kept, Reset
+from sekisho.signatures.trust.offline import Evidence
 from sekisho.signatures.trust.source import Source
 from sekisho.signatures.trust.store import Store
 from sekisho.telemetry.clocks import RELEASED
@@ -222,6 +223,24 @@ class Trust:
         if not target.verify(data):
             raise ChannelRefused("forged", f"{target.path} is not what was signed.")
         return data
+
+    def evidence(self, role: str) -> Evidence:
+        """What proves that delegation `role` lists what it does, after `target` found something there.
+
+        Raises:
+            ChannelUnfit: the disk is failing.
+
+        """
+        found, scratch = self._verified(), self._directory()
+        roots = [scratch / "root_history" / f"{version}.root.json" for version in range(1, found.root.version + 1)]
+        try:
+            return Evidence(
+                [path.read_bytes() for path in roots if path.is_file()],
+                (scratch / f"{Targets.type}.json").read_bytes(),
+                (scratch / f"{role}.json").read_bytes(),
+            )
+        except OSError as err:
+            raise disk_fault(err, "What the channel says") from err
 
     def manifest(self) -> Manifest:
         """The newest set's, after `refresh`; its number is a floor when this returns.
