@@ -406,6 +406,28 @@ def test_what_the_machines_own_check_gave_up_is_told_with_its_reason(world: Worl
     assert world.slot == "A"
 
 
+def test_a_job_for_the_window_waits_for_one_and_takes_back_its_own_word_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, weekly = World(monkeypatch, tier=1), list[Restart | None]([None])
+    look = world.look
+    world.look = lambda attempt: msgspec.structs.replace(look(attempt), restart=weekly[-1], zone=TOKYO)  # type: ignore[method-assign]  # his settings
+    staged(world)
+    answering, other = counter(world), JOB[:-1] + "0"
+    for by, stays in ((other, True), (JOB, False)):
+        ask(answering, desk.Activate(counter=7, by=JOB, window=True, mode="window"))
+        live(world, 10)
+        ask(answering, desk.Withdraw(7, by))
+        live(world, 2)
+        way = ask(answering, desk.Status()).way
+        assert way is not None and way.state == "staged" and way.chosen_window is stays, by
+    weekly.append(SUNDAYS)
+    world.wall = at("2026-11-22T03:00:00")
+    live(world, 20)
+    assert not used(world), "it was taken back"
+    ask(answering, desk.Activate(counter=7, by=JOB, window=True, mode="window"))
+    live(world, 20)
+    assert used(world)
+
+
 def test_two_people_take_a_box_back_to_the_release_before(monkeypatch: pytest.MonkeyPatch) -> None:
     world = staged(World(monkeypatch, tier=1))
     world.put(facts.Chosen(7, Choice(by=JOB, until=0.0)))

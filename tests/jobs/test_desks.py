@@ -13,6 +13,7 @@ from jobsbox import Box, Hands
 from signing import SATO, TANAKA, job, signed
 
 from sekisho.appliance.core.desk import Desk
+from sekisho.appliance.core.jobs import When
 from sekisho.firmware.keeper import desk, facts
 from sekisho.firmware.keeper.journal import Attempt, Choice, Ended, Journal, Running, State
 from sekisho.inspect import counter as quarantine_counter
@@ -33,7 +34,7 @@ class Releases:
         self.desk = Desk(box.settings.firmware_socket, (), counter.answer)
 
     def on_its_way(self, **values: Any) -> None:
-        attempt = Attempt(counter=7, tier=3, rollback=True, **values)
+        attempt = Attempt(**{"counter": 7, "tier": 3, "rollback": True, **values})
         self.journal = Journal(running=self.journal.running, last=self.journal.last, attempt=attempt)
 
     def ended(self, state: State, by: str = "", why: str = "") -> None:
@@ -111,6 +112,28 @@ def test_an_activation_that_nobody_chose_in_time_leaves_the_release_staged(real:
     real.turn(80)
     assert real.states(made.id)[-1] == "EXPIRED(customer)"
     assert not any(isinstance(one, facts.Canceled) for one in releases.asked)
+
+
+def test_an_activation_in_the_window_waits_for_one_and_its_end_is_told_when_nothing_of_it_is_left(
+    real: Box, releases: Releases
+) -> None:
+    """What interrupts nothing, on a box without a weekly window."""
+    made = job("fw.activate", args={"counter": "7"}, when=When(mode="window"), exp=int(real.true) + 60)
+    by = f"job {made.id}"
+    releases.on_its_way(state=State.STAGED, tier=1)
+    real.give(signed(made))
+    real.turn(15)
+    (asked, *_) = releases.asked
+    assert isinstance(asked, facts.Chosen) and asked.choice == Choice(by=by, until=0.0, window=True)
+    releases.on_its_way(state=State.STAGED, tier=1, choice=asked.choice)
+    real.turn(5)
+    assert real.states(made.id)[-1] == "WAITING(window)"
+    real.turn(60)
+    assert releases.asked[-1] == facts.Withdrawn(7, by)
+    assert real.states(made.id)[-1] == "WAITING(window)", "it could still be activated"
+    releases.on_its_way(state=State.STAGED, tier=1)
+    real.turn(5)
+    assert real.states(made.id)[-1] == "EXPIRED(window)"
 
 
 def test_canceling_an_activation_gives_the_release_up_until_it_is_too_late(real: Box, releases: Releases) -> None:

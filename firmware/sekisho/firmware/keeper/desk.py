@@ -67,6 +67,13 @@ class Postpone(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
     by: _By
 
 
+class Withdraw(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="withdraw"):
+    """Take back what `by` chose about its activation; it stays staged."""
+
+    counter: _Counter
+    by: _By
+
+
 class Cancel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="cancel"):
     """Give it up, until it is too late to."""
 
@@ -81,7 +88,7 @@ class Rollback(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
     by: _By
 
 
-Question = Status | Refresh | Stage | Activate | Postpone | Cancel | Rollback
+Question = Status | Refresh | Stage | Activate | Postpone | Withdraw | Cancel | Rollback
 
 
 class Way(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,6 +217,10 @@ class Counter:
                     raise RejectedInput("It can be put off for a month at most.", "Choose a time within that.")
                 self._put(facts.Postponed(counter, until, by))
                 return f"Release {counter} waits."
+            case Withdraw(counter, by):
+                self._may(counter)
+                self._put(facts.Withdrawn(counter, by))
+                return f"Release {counter} waits."
             case Cancel(counter, by):
                 self._may(counter)
                 self._put(facts.Canceled(counter, by))
@@ -244,14 +255,14 @@ class Counter:
             raise RejectedInput(f"too_late: release {counter} is being tried already.", "The trial decides.")
 
     def _choice(self, asked: Activate, now: float) -> Choice:
+        held = re.match("job ", asked.by) is not None
         if asked.window:
-            if self._weekly()[0] is None:
+            if self._weekly()[0] is None and not held:  # a job waits until there is one
                 raise RejectedInput("There is no weekly window.", "Set one in the portal, or choose an hour.")
             return Choice(by=asked.by, until=0.0, window=True)
         if asked.at > now + AHEAD_S:
             raise RejectedInput("That is more than a month ahead.", "Choose a time within that.")
         at = asked.at if asked.at > now else 0.0
-        held = re.match("job ", asked.by) is not None
         return Choice(by=asked.by, at=at, until=0.0 if held else (at + windows.MISSED_S if at else now + NOW_S))
 
 

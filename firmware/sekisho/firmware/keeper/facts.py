@@ -64,6 +64,13 @@ class Postponed(msgspec.Struct, frozen=True):
     serial: int = 0
 
 
+class Withdrawn(msgspec.Struct, frozen=True):
+    """Whoever chose takes the own choice back; anybody else's stays."""
+
+    counter: int
+    by: str
+
+
 class Canceled(msgspec.Struct, frozen=True):
     counter: int
     by: str
@@ -147,8 +154,8 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Event = (
-    Started | Asked | Looking | Chosen | Postponed | Canceled | Wanted | Found | Fetched | Installed | Measured | Marked
-    | Switched | Kept | WentBack | Failed | Looked
+    Started | Asked | Looking | Chosen | Postponed | Withdrawn | Canceled | Wanted | Found | Fetched | Installed
+    | Measured | Marked | Switched | Kept | WentBack | Failed | Looked
 )  # fmt: skip
 
 

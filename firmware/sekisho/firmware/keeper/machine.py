@@ -105,7 +105,7 @@ class Machine:
                 return []
             case facts.Wanted(counter, by):
                 return self._wanted(counter, by, now)
-            case facts.Chosen() | facts.Postponed() | facts.Canceled():
+            case facts.Chosen() | facts.Postponed() | facts.Withdrawn() | facts.Canceled():
                 return self._word(event, now)
             case facts.Found():
                 return self._found(event, now)
@@ -212,15 +212,21 @@ class Machine:
 
     # What people say
 
-    def _word(self, event: facts.Chosen | facts.Postponed | facts.Canceled, now: float) -> list[Command]:
+    def _word(
+        self, event: facts.Chosen | facts.Postponed | facts.Withdrawn | facts.Canceled, now: float
+    ) -> list[Command]:
         attempt = self.journal.attempt
-        if not isinstance(event, facts.Canceled) and event.serial:
+        if isinstance(event, facts.Chosen | facts.Postponed) and event.serial:
             self._set(heard=max(self.journal.heard, event.serial))
         if attempt is None or attempt.counter != event.counter or attempt.state in IRREVOCABLE:
             return []
         match event:
             case facts.Canceled(_, by):
                 return self._end(State.CANCELED, "canceled", f"by {by}")
+            case facts.Withdrawn(_, by) if attempt.choice is not None and attempt.choice.by == by:
+                self._change(choice=None)
+                if attempt.state in (State.STAGED, State.ARMED):
+                    return self._enter(State.STAGED, now, why="customer" if attempt.tier > 1 else "")
             case facts.Postponed(_, until, by):
                 self._change(choice=None, postponed=until, detail=f"by {by}")
                 if attempt.state in (State.STAGED, State.ARMED):

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.errors import PeerError, RejectedInput
 from sekisho.appliance.core.jobs import Job, State
 from sekisho.appliance.core.settings import Settings
 from sekisho.firmware.keeper import desk
@@ -86,7 +86,12 @@ class Firmware:
         return self.begin(job, mark)
 
     def withdraw(self, job: Job, mark: str, ending: State) -> str:
-        """Give the release up where somebody canceled; else only what was asked of its activation."""
+        """Give the release up where somebody canceled; else only what was asked of its activation.
+
+        Raises:
+            PeerError: the firmware daemon does not answer, or does not show yet that it is taken back.
+
+        """
         wanted, now = args_of(job, Wanted), self._now()
         if now.way is None or now.way.counter != wanted.counter or job.kind == "fw.cancel":
             return ""
@@ -99,6 +104,9 @@ class Firmware:
                 self._ask(desk.Cancel(wanted.counter, by))
             elif job.kind == "fw.activate" and now.way.tier > 1 and now.way.mode != "ask":
                 self._ask(desk.Activate(wanted.counter, by, mode="ask"))
+            elif job.kind == "fw.activate" and now.way.tier <= 1 and now.way.chosen_by == by:
+                self._ask(desk.Withdraw(wanted.counter, by))
+                raise PeerError("It is taken back once the firmware daemon shows it.")
         except RejectedInput as err:
             return TOO_LATE if str(err).startswith(TOO_LATE) else ""
         return ""
@@ -156,7 +164,7 @@ def _under_way(way: Way | None) -> Progress:
         return Progress("RUNNING", step="asked")
     waits = way.why in _WAITS
     if way.state in _READY:
-        if way.tier <= 1 and not waits:
+        if way.tier <= 1 and not waits and not way.chosen_window:
             return Progress("RUNNING", step=way.state)
         why = "customer" if way.why in _CHOICES or not waits else way.why
         return Progress("WAITING", "window" if way.chosen_window else why, way.state, by=way.chosen_by)
