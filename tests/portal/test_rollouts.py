@@ -16,6 +16,7 @@ from sekisho.appliance.core import utc
 from sekisho.center import updates
 from sekisho.center.orders import wishes
 from sekisho.center.portal.audit import AUDIT
+from sekisho.center.portal.sessions import SESSION
 from sekisho.center.portal.words import catalogue
 from sekisho.center.rollout import turn
 from sekisho.center.rollout.model import Rollout
@@ -161,6 +162,17 @@ def test_what_cannot_be_chosen_is_not(office: Office, ago: Ago) -> None:
     assert office.client("helpdesk").submit(PATH, counter="150", when="now").status_code == 403
     assert office.client(tenant=THEM).get(PATH).status_code == 404
     assert office.client(tenant=THEM).submit(PATH, counter="150", when="now").status_code == 404
+
+
+def test_who_lets_a_box_restart_has_proved_a_short_while_ago_who_they_are(office: Office, ago: Ago) -> None:
+    office.feed(said(ago, "staged"))
+    client = office.client()
+    with office.store.transaction() as db:
+        db.execute(SESSION.update().values(confirmed_at=utc.text(dt.datetime.now(dt.UTC) - dt.timedelta(hours=3))))
+    assert client.submit(PATH, counter="140", when="now").headers["location"] == "/confirm?next=%2Fsettings"
+    assert client.get(PATH).status_code == 200
+    with office.store.database.reading() as db:
+        assert wishes.of_box(db, only(US), BOXES[US]) is None
 
 
 def test_staff_sees_each_rollout_ring_by_ring_and_what_halted_it_in_words(office: Office) -> None:

@@ -38,7 +38,7 @@ def router(portal: Portal) -> Router:
             choices=updates.CHOICES, expired=bool(chosen and chosen.until and chosen.until < portal.now().timestamp()),
         )  # fmt: skip
 
-    @post("/settings/utm/{box:str}/update", right="settings.change", sync_to_thread=True)
+    @post("/settings/utm/{box:str}/update", right="settings.change", fresh="/settings", sync_to_thread=True)
     def choose(request: Request[Any, Any, Any], box: FromPath[str], data: Fields) -> Response[Any]:
         """When the release that waits may interrupt."""
         who, back = viewer(request), f"/settings/utm/{box}/update"
