@@ -58,7 +58,7 @@ def halted(office: Office, id_: str, **why: Any) -> None:
 
 
 def test_a_customer_reads_what_is_new_what_it_needs_and_what_this_box_took_before(office: Office, ago: Ago) -> None:
-    assert "待っている更新はありません" in page(office) and "お届け時のソフトウェア" in page(office)
+    assert "待っている更新はありません" in page(office) and "お届け時のソフトウエア" in page(office)
     make_rollout(office, US)
     for n, took in enumerate((38.0, 41.0, 44.0)):
         office.feed(said(ago, "succeeded", 9000 - n, counter=130 + n, version=f"1.3.{n}", running=130 + n, took_s=took))
@@ -126,7 +126,7 @@ def test_a_choice_goes_into_the_signed_settings_and_is_shown_as_far_as_it_got(
     assert (made.counter, made.when) == (140, when) and len(noted) == 1 and noted[0].tenant == US
     told = client.get(PATH).text
     assert "送信待ち" in told and {"now": "いますぐ。", "later": "あとで決める。"}.get(when, "選択: ") in told
-    assert "UTMのソフトウェアを更新する時刻を選んだ" in client.get("/audit").text
+    assert "UTMのソフトウエアを更新する時刻を選んだ" in client.get("/audit").text
 
 
 def test_times_of_a_choice_are_the_customers_and_end(ago: Ago) -> None:

@@ -28,7 +28,7 @@ def test_the_owner_sees_who_signed_what_and_what_became_of_it(box: Box, owner: B
     assert "作業を受け持つプログラムが、まだ動いていません" in owner.get("/care").text
     asked(box)
     page = owner.get("/care").text
-    assert "隔離ファイルの解放" in page and "sato, tanaka" in page and "できませんでした" in page
+    assert "隔離解除の記録" in page and "sato, tanaka" in page and "できませんでした" in page
     assert "<b>no such" not in page
 
 

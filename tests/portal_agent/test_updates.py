@@ -52,7 +52,7 @@ def daemon(owner: Browser) -> Iterator[Daemon]:
 
 
 def test_the_page_says_so_when_the_daemon_is_away(owner: Browser) -> None:
-    assert "いまのソフトウェアのまま、検査は続いています" in owner.get("/updates").text
+    assert "いまのソフトウエアのまま、検査は続いています" in owner.get("/updates").text
 
 
 def test_what_is_new_is_said_in_the_owners_language_with_what_it_interrupts(owner: Browser, daemon: Daemon) -> None:
@@ -89,7 +89,7 @@ def test_now_tonight_in_the_window_and_later_are_the_owners_words(owner: Browser
     assert isinstance(window, facts.Chosen) and window.choice.window
     assert isinstance(later, facts.Postponed) and later.until > before + 6 * 86_400
     record = owner.get("/care").text
-    assert "ソフトウェアの切り替えを選択" in record and "ソフトウェアの切り替えを先送り" in record
+    assert "ソフトウエアの切り替えを選択" in record and "ソフトウエアの切り替えを先送り" in record
 
 
 @pytest.mark.parametrize(
