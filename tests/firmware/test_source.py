@@ -14,7 +14,7 @@ from releases import HERE, Centre
 from tuf.api.metadata import Metadata
 
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
-from sekisho.appliance.core.jobs import Operator, Operators
+from sekisho.appliance.core.jobs import Believed, Operator, Operators
 from sekisho.firmware.build import publishing
 from sekisho.firmware.published import Release, release_path
 from sekisho.firmware.source import Source
@@ -75,6 +75,8 @@ def test_who_may_sign_jobs_is_written_for_the_jobs_daemon_and_replaced_as_a_whol
         source.refresh()
         assert msgspec.json.decode(settings.operators.read_bytes(), type=Operators) == wanted
     assert [one.name for one in wanted.operators] == ["tanaka", "suzuki"]
+    found = msgspec.json.decode(settings.operators.read_bytes(), type=Believed)
+    assert found.at == centre.depot.now.timestamp() < found.expires < found.at + 366 * 86_400
 
 
 def test_a_list_of_operators_that_is_not_believed_does_not_hold_up_a_release(centre: Centre) -> None:

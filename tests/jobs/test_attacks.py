@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 from jobsbox import Box, Hands, name_of
-from signing import LISTED, NARROW, NOW, OVER, SATO, STRANGER, TANAKA, TANAKA_TOO, ident, job, signed
+from signing import LISTED, NARROW, NOW, OVER, SATO, STRANGER, TANAKA, TANAKA_TOO, Person, ident, job, signed
 
 from sekisho.appliance.core.jobs import ENVELOPE_CAP, PAYLOAD_TYPE, Job, Operators, preauth
-from sekisho.portal_agent.jobs import runner
+from sekisho.portal_agent.jobs import machine, runner
 from sekisho.portal_agent.jobs.facts import Progress
 from sekisho.telemetry.jobs import INBOX_CAP
 
@@ -401,6 +401,7 @@ def test_canceling_what_is_under_way_takes_it_back_or_comes_too_late(box: Box) -
 
 
 def test_time_is_only_ever_set_forward_and_never_past_what_was_signed(box: Box) -> None:
+    box.believe(LISTED, at=float(NOW))
     for said, state in ((NOW + 50, "SUCCEEDED"), (NOW + 10**7, "REJECTED(args)"), (NOW - 10**7, "REJECTED(args)")):
         made = job("time.set", args={"time": str(said)})
         box.told = False
@@ -411,6 +412,75 @@ def test_time_is_only_ever_set_forward_and_never_past_what_was_signed(box: Box) 
     box.give(signed(job("time.set", args={"time": str(NOW)})))
     box.turn(15)
     assert box.kept().floor == NOW + 50
+
+
+def test_a_time_of_the_far_future_is_set_by_nobody(box: Box) -> None:
+    """A floor is durable: what is beyond reason would refuse every key and job for ever."""
+    far, begun = 990_000_000_000, []
+    for nbf, until, told in ((far, far * 2, False), (far, far * 2, True), (NOW - 60, NOW + 10, False)):
+        signer = Person("nakamura", until=until)
+        box.believe(Operators(operators=[signer.operator]), at=float(NOW), expires=float(far * 3))
+        box.told = told
+        made = job("time.set", nbf=nbf, exp=nbf + 500, args={"time": str(nbf + 100)})
+        box.give(signed(made, signer))
+        box.turn(15)
+        begun.append(box.states(made.id)[-1:] or [box.notices()[-1][1]])
+    assert begun == [["WAITING(clock)"], ["times"], ["args"]]
+    assert box.kept().floor == 0.0
+
+
+def test_a_time_that_is_years_ahead_is_not_set_even_where_the_broker_agrees(box: Box) -> None:
+    box.true = NOW + machine.AHEAD_S
+    signer = Person("nakamura", until=NOW * 2)
+    box.believe(Operators(operators=[signer.operator]), expires=NOW * 2.0)
+    made = job("time.set", nbf=int(box.true), exp=int(box.true) + 500, args={"time": str(int(box.true) + 100)})
+    box.give(signed(made, signer))
+    box.turn(15)
+    assert box.states(made.id)[-1] == "REJECTED(args)" and box.kept().floor == 0.0
+
+
+def test_a_broker_that_sets_the_time_back_revives_neither_a_job_nor_a_key(box: Box) -> None:
+    old = signed(job("engine.restart", nbf=NOW - 900, exp=NOW - 500))
+    key = signed(job("engine.restart", nbf=NOW - 900, exp=NOW + 500), OVER)
+    box.believe(LISTED, at=float(NOW))
+    box.true = NOW - 800.0
+    for envelope in (old, key):
+        box.give(envelope)
+        box.turn(5)
+    assert box.hands.done == [] and box.states(name_of(old))[-1] == "EXPIRED"
+    assert box.notices() == [("REJECTED", "signature")]
+
+
+def test_while_nobody_told_the_time_a_key_that_is_over_by_signed_time_signs_nothing(box: Box) -> None:
+    box.believe(LISTED, at=float(NOW))
+    box.told = False
+    made = job("job.cancel", args={"job": ident()})
+    refused(box, signed(made, OVER), "signature", made.id)
+
+
+def test_a_list_of_operators_past_its_end_lets_nobody_sign(box: Box) -> None:
+    waits, late = job(nbf=NOW + 100), job()
+    box.believe(LISTED, expires=NOW + 50.0)
+    box.give(signed(waits))
+    box.turn(60)
+    box.give(signed(late))
+    box.turn(100)
+    assert box.states(waits.id)[-1] == "WAITING(network)" and box.notices() == [("WAITING", "network")]
+    assert box.hands.done == []
+    box.believe(LISTED, at=box.true)
+    box.turn(30)
+    assert box.states(waits.id)[-1] == "SUCCEEDED" and box.states(late.id) == DONE
+
+
+@pytest.mark.parametrize("other", [SATO, NARROW, OVER])
+def test_who_did_not_sign_or_may_not_is_not_shown_as_a_signer(box: Box, other: Person) -> None:
+    made = job("engine.restart")
+    outer = msgspec.json.decode(signed(made, TANAKA, other))
+    if other is SATO:
+        outer["signatures"][1]["sig"] = base64.b64encode(bytes(64)).decode()
+    box.give(msgspec.json.encode(outer), made.id)
+    box.turn(5)
+    assert {tuple(one.signers) for one in box.told_of(made.id)} == {("tanaka",)}
 
 
 def test_an_end_is_for_ever_whatever_is_said_later(box: Box) -> None:

@@ -29,6 +29,7 @@ from sekisho.signatures.trust import ChannelRefused, Limits, Trust
 
 log = logging.getLogger(__name__)
 
+_OPERATORS: Final = OPERATORS.partition("/")[0]
 _PROCESSORS: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -130,7 +131,9 @@ class Source:
         path = self._settings.operators
         try:
             data = found.fetch(found.target(OPERATORS), OPERATORS_CAP)
-            msgspec.json.decode(data, type=jobs.Operators)
+            listed = msgspec.json.decode(data, type=jobs.Operators)
+            believed = jobs.Believed(operators=listed.operators, expires=found.ends(_OPERATORS), at=found.time)
+            data = msgspec.json.encode(believed)
             if not path.is_file() or path.read_bytes() != data:
                 write_atomic(path, data, 0o640)
         except ChannelRefused as err:

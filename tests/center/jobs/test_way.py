@@ -16,7 +16,7 @@ from signing import SATO, STRANGER, TANAKA, job, signed
 from sekisho.appliance import cli
 from sekisho.appliance.core import settings as box_settings
 from sekisho.appliance.core.errors import RejectedInput
-from sekisho.appliance.core.jobs import Job, Operators
+from sekisho.appliance.core.jobs import Believed, Job
 from sekisho.center import pki
 from sekisho.center.ca.tables import BOX_IDENTITY
 from sekisho.center.database import Database
@@ -37,7 +37,8 @@ class Way:
             config.write('[signatures]\nchannel = "https://updates.example"\n')
         self.settings = box_settings.load(site.box_toml)
         self.settings.operators.parent.mkdir(parents=True)
-        self.settings.operators.write_bytes(msgspec.json.encode(Operators(operators=[TANAKA.operator, SATO.operator])))
+        listed = Believed(operators=[TANAKA.operator, SATO.operator], expires=time.time() + 86_400, at=time.time() - 60)
+        self.settings.operators.write_bytes(msgspec.json.encode(listed))
         self.database = Database(site.store_url)
         with self.database.transaction() as db:
             db.execute(BOX_IDENTITY.insert().values(box="box-1", tenant="t1", state="active", changed_at=""))

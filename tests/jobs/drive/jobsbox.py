@@ -15,7 +15,8 @@ import msgspec
 from signing import LISTED, NOW
 
 from sekisho.appliance.core import settings as box_settings
-from sekisho.appliance.core.jobs import MUTATING, TERMINAL, Job, Operators, State
+from sekisho.appliance.core.fsio import write_atomic
+from sekisho.appliance.core.jobs import MUTATING, TERMINAL, Believed, Job, Operators, State
 from sekisho.portal_agent.jobs import book
 from sekisho.portal_agent.jobs.facts import Progress
 from sekisho.portal_agent.jobs.runner import Jobs
@@ -100,9 +101,11 @@ class Box:
         self.jobs: Jobs | None = None
         self.start()
 
-    def believe(self, operators: Operators) -> None:
+    def believe(self, operators: Operators, *, at: float = NOW - 86_400.0, expires: float = NOW + 10.0**8) -> None:
+        """What the firmware daemon leaves: signed at `at`."""
         self.settings.operators.parent.mkdir(parents=True, exist_ok=True)
-        self.settings.operators.write_bytes(msgspec.json.encode(operators))
+        believed = Believed(operators=operators.operators, expires=expires, at=at)
+        write_atomic(self.settings.operators, msgspec.json.encode(believed))
 
     def start(self) -> None:
         self.jobs = Jobs(

@@ -115,6 +115,15 @@ class Operators(msgspec.Struct, frozen=True, kw_only=True):
     operators: Annotated[list[Operator], msgspec.Meta(max_length=200)]
 
 
+class Believed(Operators, frozen=True, kw_only=True):
+    """The same on the box, as verified there: with an end, and what the channel's signatures say of the time."""
+
+    expires: float
+    """Unix seconds: the list counts no longer; its keyholders sign it anew before."""
+    at: float
+    """Unix seconds: the newest time the channel was signed at; it is at least so late."""
+
+
 class Signature(msgspec.Struct, frozen=True):
     keyid: _Name
     """The operator's name."""
@@ -150,7 +159,13 @@ def sealed(job: Job, signers: Sequence[tuple[str, bytes]]) -> bytes:
 
 
 def opened(data: bytes, operators: Operators, now: float) -> Job:
-    """The job, where enough people who may have signed it. `now`: unix seconds, as well as known.
+    """As `verified`: the job alone."""
+    return verified(data, operators, now)[0]
+
+
+def verified(data: bytes, operators: Operators, now: float) -> tuple[Job, list[Operator]]:
+    """The job, where enough people who may have signed it, and those of its signers who may. `now`: unix seconds, as
+    well as known.
 
     Whose box and when are the caller's to check: a job for another box is no forgery.
 
@@ -181,7 +196,7 @@ def opened(data: bytes, operators: Operators, now: float) -> Job:
         job = _job(envelope.payload)
     except (msgspec.MsgspecError, ValueError, RecursionError) as err:
         raise RejectedInput(f"The job cannot be read: {err}.") from err
-    people = {one.person for one in good if job.kind in one.kinds}
-    if len(people) < (2 if job.kind in TWO_PEOPLE else 1):
+    may = [one for one in good if job.kind in one.kinds]
+    if len({one.person for one in may}) < (2 if job.kind in TWO_PEOPLE else 1):
         raise RejectedInput(f"The job {job.kind} is not signed by enough people who may.")
-    return job
+    return job, may

@@ -15,9 +15,13 @@ class Now(NamedTuple):
     mono: float
     """Monotonic seconds."""
     true: float | None
-    """Unix seconds as the centre told them in this boot; None: the clock may be anything."""
+    """Unix seconds as the centre told them in this boot, or `floor` where that is later; None: the clock may be
+    anything.
+    """
     at: str = ""
     """UTC by the wall clock, for people."""
+    floor: float = 0.0
+    """Unix seconds: it is at least so late, by what the channel's keyholders signed. No broker has a say in it."""
 
 
 class Progress(msgspec.Struct, frozen=True):

@@ -29,8 +29,10 @@ WITHDRAW_S: Final = 120.0
 """Taking back is given up after this; the job ends all the same."""
 CLOCK_S: Final = 7 * 86_400.0
 """Seconds of this daemon's life without the time: whether a job is over cannot be known meanwhile."""
-CLOCKLESS: Final = frozenset({"time.set", "job.cancel", "fw.cancel", "support.close"})
-"""What only takes back or sets a bound may begin though the time is not known."""
+CLOCKLESS: Final = frozenset({"job.cancel", "fw.cancel", "support.close"})
+"""What only takes back may begin though the time is not known."""
+AHEAD_S: Final = 5 * 366 * 86_400.0
+"""A job sets no time further than this after the newest one the channel was signed at."""
 CHOICES: Final = frozenset({"customer", "window"})
 NEWER: Final[dict[str, str]] = {"fw.stage": "fw", "fw.activate": "fw", "sig.update": "sig"}
 """Of these families a greater counter takes the place of a smaller one that has not begun or waits for a choice."""
@@ -131,7 +133,9 @@ class Machine:
             self._end(ident, "SUPERSEDED", now, by=f"job {newer}")
         elif entry.state == "RECEIVED":
             self._change(ident, now, state="ACCEPTED")
-        elif now.true is None and job.kind not in CLOCKLESS:
+        elif job.kind == "time.set" and max(now.floor, now.true or 0.0) < job.nbf:
+            self._wait(entry, "clock" if now.true is None else "not_before", now)
+        elif now.true is None and job.kind not in CLOCKLESS | {"time.set"}:
             self._wait(entry, "clock", now)
         elif now.true is not None and now.true < job.nbf:
             self._wait(entry, "not_before", now)
@@ -145,7 +149,7 @@ class Machine:
 
     def _past(self, entry: Entry, now: Now) -> bool:
         """Whether it is too late to begin, as far as that is known."""
-        return max(self.book.floor, now.true or 0.0) > entry.last
+        return max(self.book.floor, now.floor, now.true or 0.0) > entry.last
 
     def _canceled(self, ident: str) -> str:
         """The job that takes this one back, also where it came first."""
@@ -208,7 +212,8 @@ class Machine:
     def _set_time(self, entry: Entry, now: Now) -> list[Command]:
         """Only ever forward: a replayed one is too small to matter. It says no later time than it was signed for."""
         said = entry.job.args.get("time", "")
-        if not said.isdecimal() or len(said) > 12 or not entry.job.nbf <= int(said) <= entry.last:
+        latest = min(entry.last, now.floor + AHEAD_S)
+        if not said.isdecimal() or len(said) > 12 or not entry.job.nbf <= int(said) <= latest:
             self._end(entry.job.id, "REJECTED", now, why="args")
             return []
         self.book = msgspec.structs.replace(self.book, floor=max(self.book.floor, float(said)))

@@ -14,10 +14,10 @@ from typing import Final, Protocol
 
 import msgspec
 
-from sekisho.appliance.core import told_time, utc
+from sekisho.appliance.core import fsio, told_time, utc
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput, SekishoError
 from sekisho.appliance.core.fsio import write_atomic
-from sekisho.appliance.core.jobs import ENVELOPE_CAP, Operators, State
+from sekisho.appliance.core.jobs import ENVELOPE_CAP, Believed, Operators, State
 from sekisho.appliance.core.jobs import Job as Signed
 from sekisho.appliance.core.journal import JournalWriter
 from sekisho.appliance.core.settings import Settings
@@ -26,6 +26,7 @@ from sekisho.portal_agent.jobs.book import Entry
 from sekisho.portal_agent.jobs.facts import Now, Progress
 from sekisho.portal_agent.jobs.machine import Machine
 from sekisho.telemetry import events
+from sekisho.telemetry.clocks import RELEASED
 
 NOTICES: Final = 20
 NOTICES_S: Final = 3600.0
@@ -91,6 +92,7 @@ class Jobs:
         self._settings, self._work, self._clock = settings, work, clock
         self._told = told or (lambda: told_time.try_read(settings))
         self._path = settings.jobs_state / "book.json"
+        self._believed: tuple[tuple[int, int], Believed | None] = ((0, 0), None)
         try:
             settings.jobs_state.mkdir(mode=0o750, parents=True, exist_ok=True)
         except OSError as err:
@@ -120,7 +122,8 @@ class Jobs:
         self._writer.close()
 
     def now(self) -> Now:
-        return Now(self._clock(), self._told(), utc.now())
+        told, floor = self._told(), self._signed_time()
+        return Now(self._clock(), None if told is None else max(told, floor), utc.now(), floor)
 
     # Coming in
 
@@ -128,7 +131,7 @@ class Jobs:
         folder = self._settings.jobs_inbox
         operators: Operators | None = None
         for name, data in inbox.waiting(folder):
-            operators = operators or trust.try_operators(self._settings.operators)
+            operators = operators or self._operators()
             if operators is None:
                 self._without_operators(name)
                 continue
@@ -141,7 +144,7 @@ class Jobs:
     def _without_operators(self, name: str) -> None:
         """Nobody can say who may sign: it waits for the channel, or, where there is none, for nothing."""
         if self._settings.signatures.channel:
-            self._notice(name, "WAITING", "network", "The list of operators has not come by the channel yet.")
+            self._notice(name, "WAITING", "network", "The list of operators has not come, or is out of date.")
             return
         self._notice(name, "REJECTED", "no_operators", "This box has no signed channel, so nobody may sign jobs.")
         inbox.done(self._settings.jobs_inbox, name)
@@ -164,8 +167,25 @@ class Jobs:
         return trust.judge(name, data, operators, self._settings.box, self._known(), sure=self._told() is not None)
 
     def _known(self) -> float:
-        """Unix seconds: it is at least so late. The wall clock of a box says nothing before the centre has told it."""
-        return max(self._told() or 0.0, self.machine.book.floor)
+        """Unix seconds: it is at least so late. The wall clock of a box says nothing before the centre has told it, and
+        what a broker says takes nothing back of what is signed.
+        """
+        return max(self._told() or 0.0, self.machine.book.floor, self._signed_time())
+
+    def _list(self) -> Believed | None:
+        found = fsio.stamp(self._settings.operators)
+        if found != self._believed[0]:
+            self._believed = found, trust.try_operators(self._settings.operators)
+        return self._believed[1]
+
+    def _signed_time(self) -> float:
+        found = self._list()
+        return max(RELEASED, found.at) if found is not None else RELEASED
+
+    def _operators(self) -> Operators | None:
+        """Who may sign; None while that is not known, or out of date."""
+        found = self._list()
+        return found if found is not None and self._known() <= found.expires else None
 
     def _keep(self, name: str, data: bytes) -> None:
         """As it was signed: it is checked again when it begins."""
@@ -267,9 +287,9 @@ class Jobs:
             NotNow, Never: not now, or not any more.
 
         """
-        operators = trust.try_operators(self._settings.operators)
+        operators = self._operators()
         if operators is None:
-            raise NotNow("network", "The list of operators is gone.")
+            raise NotNow("network", "The list of operators is gone, or out of date.")
         try:
             with self._envelope(entry.job.id).open("rb") as source:
                 data = source.read(ENVELOPE_CAP + 1)

@@ -10,7 +10,7 @@ import msgspec
 
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.fsio import open_plain
-from sekisho.appliance.core.jobs import LIFE_S, Envelope, Operators, opened
+from sekisho.appliance.core.jobs import LIFE_S, Believed, Envelope, Operators, verified
 from sekisho.portal_agent.jobs.facts import Came
 
 OPERATORS_CAP: Final = 1 << 20
@@ -28,11 +28,11 @@ class Refused(RejectedInput):
         self.why = why
 
 
-def try_operators(path: Path) -> Operators | None:
-    """Who may sign, as the firmware daemon verified it; None while that never came or is damaged."""
+def try_operators(path: Path) -> Believed | None:
+    """Who may sign, as the firmware daemon verified it, perhaps long ago; None while that never came or is damaged."""
     try:
         with open_plain(path, OPERATORS_CAP) as source:
-            return msgspec.json.decode(source.read(), type=Operators)
+            return msgspec.json.decode(source.read(), type=Believed)
     except (OSError, msgspec.MsgspecError):
         return None
 
@@ -46,7 +46,7 @@ def judge(name: str, data: bytes, operators: Operators, box: str, now: float, *,
 
     """
     try:
-        job = opened(data, operators, now)
+        job, signers = verified(data, operators, now)
     except RejectedInput as err:
         raise Refused("signature" if "signed" in str(err) else "malformed", str(err)) from err
     if job.id != name:
@@ -57,7 +57,9 @@ def judge(name: str, data: bytes, operators: Operators, box: str, now: float, *,
         raise Refused("args", "The job's arguments are larger than their cap.")
     if job.exp <= job.nbf or (sure and job.nbf > now + LIFE_S):
         raise Refused("times", "The job is for no time that will come.")
-    envelope = _envelope(data)
-    people = {one.person for one in operators.operators if one.name in {sig.keyid for sig in envelope.signatures}}
+    said = job.args.get("time", "") if job.kind == "time.set" else ""
+    if said.isdecimal() and int(said) > max(one.until for one in signers):
+        raise Refused("args", "It sets a time after the end of its signer's key.")
+    people = {one.person for one in signers}
     mine = msgspec.structs.replace(job, boxes=[box])
-    return Came(mine, hashlib.sha256(envelope.payload).hexdigest(), tuple(sorted(people)))
+    return Came(mine, hashlib.sha256(_envelope(data).payload).hexdigest(), tuple(sorted(people)))

@@ -242,6 +242,11 @@ class Trust:
         except OSError as err:
             raise disk_fault(err, "What the channel says") from err
 
+    def ends(self, role: str) -> float:
+        """Unix time at which the list of a delegation ends, after a `target` of its; it is ended where it has none."""
+        found = self._verified().role(role)
+        return float(found.expires.timestamp()) if found is not None else 0.0
+
     def manifest(self) -> Manifest:
         """The newest set's, after `refresh`; its number is a floor when this returns.
 
