@@ -7,11 +7,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from jobsbox import Box, Hands, name_of
+from jobsbox import Box, Died, Hands, name_of
 from signing import LISTED, NARROW, NOW, OVER, SATO, STRANGER, TANAKA, TANAKA_TOO, Person, ident, job, signed
 
+from sekisho.appliance.core.errors import PeerError
 from sekisho.appliance.core.jobs import ENVELOPE_CAP, PAYLOAD_TYPE, Job, Operators, preauth
 from sekisho.portal_agent.jobs import machine, runner
+from sekisho.portal_agent.jobs.book import KEPT, OPEN_CAP
 from sekisho.portal_agent.jobs.facts import Progress
 from sekisho.telemetry.jobs import INBOX_CAP
 
@@ -86,6 +88,9 @@ def test_what_was_forgotten_is_never_done_again_even_with_the_clock_set_back(box
     for _ in range(210):
         box.give(signed(job("diag.collect")))
         box.turn(3)
+    box.believe(LISTED, at=box.true)
+    box.turn(3)
+    assert box.kept().floor <= box.true, "what is remembered of the time is no later than the time"
     assert all(entry.job.id != name_of(first) for entry in box.kept().entries), "it was forgotten"
     done = len(box.hands.done)
     box.true = float(NOW)  # the centre lies about the time, too
@@ -93,6 +98,96 @@ def test_what_was_forgotten_is_never_done_again_even_with_the_clock_set_back(box
     box.turn(20)
     assert len(box.hands.done) == done
     assert box.states(name_of(first))[-1] == "EXPIRED"
+
+
+def test_what_might_come_again_is_not_forgotten_for_what_is_new(box: Box) -> None:
+    """To forget it the floor would have to rise into the future, and refuse every job until then."""
+    for _ in range(KEPT + OPEN_CAP + 3):
+        box.give(signed(job("diag.collect")))
+        box.turn(2, seconds=6.0)
+    assert len(box.kept().entries) == KEPT + OPEN_CAP and box.kept().floor <= box.true
+    assert box.notices() == [("REJECTED", "full")] * 3
+    cancel = job("job.cancel", args={"job": ident()})
+    box.give(signed(cancel))
+    box.turn(12)
+    assert box.states(cancel.id)[-1] == "SUCCEEDED"
+    box.true += 2 * 86_400
+    box.believe(LISTED, at=box.true)
+    box.turn()
+    late = job("diag.collect", exp=int(box.true) + 600)
+    box.give(signed(late))
+    box.turn(5)
+    assert box.states(late.id) == DONE and len(box.kept().entries) == KEPT
+
+
+def test_a_box_full_of_jobs_that_wait_can_still_be_stopped(box: Box) -> None:
+    box.told = False
+    waiting = [job("diag.collect", nbf=NOW * 2, exp=NOW * 2 + 60) for _ in range(OPEN_CAP + 1)]
+    for made in waiting:
+        box.give(signed(made))
+        box.turn()
+    assert box.notices() == [("REJECTED", "full")]
+    cancel = job("job.cancel", args={"job": waiting[0].id})
+    box.give(signed(cancel))
+    box.turn(15)
+    assert box.states(cancel.id)[-1] == "SUCCEEDED" and box.states(waiting[0].id)[-1] == "CANCELED"
+    box.told = True
+    box.turn(2)
+    assert {box.states(made.id)[-1] for made in waiting[1:OPEN_CAP]} == {"REJECTED(times)"}
+
+
+def cut_before_it_was_asked(box: Box, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """The power fails when it stands in the book that it begins, and nobody was asked yet."""
+
+    def dies(_: str) -> None:
+        raise Died
+
+    made = job("engine.restart")
+    box.give(signed(made))
+    with monkeypatch.context() as patch:
+        patch.setattr(box.hands, "step", dies)
+        with pytest.raises(Died):
+            box.turn(5)
+    assert box.kept().entries[0].begun and box.hands.done == []
+    return made
+
+
+def test_what_was_never_asked_for_is_not_begun_after_its_end(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = cut_before_it_was_asked(box, monkeypatch)
+    box.true += 30 * 86_400
+    box.told = False
+    box.restart()
+    box.turn(5)
+    assert box.states(made.id)[-1] == "WAITING(clock)"
+    box.told = True
+    box.turn(5)
+    assert box.states(made.id)[-1] in ("EXPIRED(clock)", "TIMED_OUT(clock)") and box.hands.done == []
+
+
+def test_what_was_never_asked_for_is_not_begun_when_its_signer_may_no_more(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = cut_before_it_was_asked(box, monkeypatch)
+    box.believe(Operators(operators=[SATO.operator]))
+    box.restart()
+    box.turn(5)
+    assert box.states(made.id)[-1] == "REJECTED(signature)" and box.hands.done == []
+    assert box.hands.withdrawn == [made.id]
+
+
+def test_a_daemon_that_did_not_answer_is_asked_again(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, begin = job(), box.hands.begin
+    with monkeypatch.context() as patch:
+
+        def away(_job: Job, _mark: str) -> Progress:
+            raise PeerError("It does not run.")
+
+        patch.setattr(box.hands, "begin", away)
+        box.give(signed(made))
+        box.turn(10)
+    assert box.hands.begin == begin and box.hands.done == []
+    box.turn(5)
+    assert box.states(made.id)[-1] == "SUCCEEDED" and box.hands.done == [("sig.update", made.id)]
 
 
 @pytest.mark.protocol("P52")

@@ -1,7 +1,7 @@
 """What must not be forgotten about jobs: one small file, replaced whole before each side effect.
 
-A job that has ended stays here until there are too many; then the floor of time rises over its end, so that a replay
-of what was forgotten comes too late for ever, whatever a clock says.
+A job that has ended stays here until there are too many and its time is past by what is signed; then the floor of time
+rises over its end, so that a replay of what was forgotten comes too late for ever, whatever a clock says.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from sekisho.appliance.core.errors import DeviceFault
 from sekisho.appliance.core.fsio import open_plain, write_atomic
 from sekisho.appliance.core.jobs import LIFE_S, TERMINAL, Job, State
 
-MAX_BYTES: Final = 4 << 20
+MAX_BYTES: Final = 8 << 20
+"""More than `KEPT` and all that is open with the largest arguments there may be."""
 OPEN_CAP: Final = 32
 """Jobs that are not over; more are not taken, and the centre sends them again."""
+SPARE: Final = 8
+"""Further places for what takes back: a full box must still be stopped."""
 KEPT: Final = 200
 """Jobs that are over and remembered."""
 
@@ -44,6 +47,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """UTC of the last change."""
     begun: float = 0.0
     """Unix seconds, as the centre told the time; 0: nothing was done yet."""
+    asked: bool = False
+    """Who carries it out has answered. Until then it is begun anew, and only while it still may be."""
     mark: str = ""
     """What was there before it began: whoever carries it out knows by it whether it was done."""
     entries: int = 0
@@ -103,12 +108,14 @@ def save(path: Path, book: Book) -> None:
         raise DeviceFault(f"Cannot write {path}: {err.strerror}.", "Free space on the data partition.") from err
 
 
-def pruned(book: Book) -> Book:
-    """Without the oldest of those that are over and were told, where there are more than `KEPT`."""
+def pruned(book: Book, known: float) -> Book:
+    """Without the oldest of those that are over and were told, where there are more than `KEPT`; none whose time is not
+    past at `known` (unix seconds, signed): it might come again.
+    """
     over = sorted((entry for entry in book.entries if entry.over and entry.told >= entry.ver), key=lambda one: one.last)
-    gone = over[: max(0, len(over) - KEPT)]
+    gone = [entry for entry in over[: max(0, len(over) - KEPT)] if entry.last + 1 <= known]
     if not gone:
         return book
     names = {entry.job.id for entry in gone}
     left = tuple(entry for entry in book.entries if entry.job.id not in names)
-    return Book(entries=left, floor=max(book.floor, *(entry.last for entry in gone)))
+    return Book(entries=left, floor=max(book.floor, *(entry.last + 1 for entry in gone)))

@@ -94,7 +94,8 @@ class Firmware:
         """
         wanted, now = args_of(job, Wanted), self._now()
         if now.way is None or now.way.counter != wanted.counter or job.kind == "fw.cancel":
-            return ""
+            done = _done(job, wanted, now, mark)
+            return TOO_LATE if done is not None and done.state == "SUCCEEDED" else ""
         if now.way.state in _TRYING:
             return TOO_LATE
         by = f"job {job.id}"

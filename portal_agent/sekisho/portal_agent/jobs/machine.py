@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import msgspec
 
-from sekisho.appliance.core.jobs import MUTATING, TERMINAL, State, span_s
+from sekisho.appliance.core.jobs import LIFE_S, MUTATING, TERMINAL, State, span_s
 from sekisho.portal_agent.jobs import facts
-from sekisho.portal_agent.jobs.book import OPEN_CAP, Book, Entry, pruned
+from sekisho.portal_agent.jobs.book import KEPT, OPEN_CAP, SPARE, Book, Entry, pruned
 from sekisho.portal_agent.jobs.facts import Command, Now, Progress
 
 ENTRIES_CAP: Final = 20
@@ -60,11 +60,12 @@ class Machine:
             case facts.Came():
                 return self._came(event, now)
             case facts.Turned():
+                self.book = pruned(self.book, max(self.book.floor, now.floor))
                 return [one for entry in self.book.entries if not entry.over for one in self._turn(entry.job.id, now)]
             case facts.Prepared(ident, mark):
                 return self._prepared(ident, mark, now)
             case facts.Unready(ident, progress):
-                self._unready(ident, progress, now)
+                return self._unready(ident, progress, now)
             case facts.Looked(ident, progress):
                 self._looked(ident, progress, now)
             case facts.Withdrawn(ident, too_late):
@@ -76,11 +77,12 @@ class Machine:
         entry = self.book.find(ident)
         if entry is not None and entry.told < ver:
             self._put(msgspec.structs.replace(entry, told=ver))
-            self.book = pruned(self.book)
 
-    def full(self) -> bool:
-        """Whether no further job is taken now."""
-        return sum(not entry.over for entry in self.book.entries) >= OPEN_CAP
+    def full(self, kind: str) -> bool:
+        """Whether no further job of this kind is taken now."""
+        places = OPEN_CAP + (SPARE if kind in CLOCKLESS else 0)
+        entries = self.book.entries
+        return len(entries) >= KEPT + places or sum(not entry.over for entry in entries) >= places
 
     # Events
 
@@ -95,7 +97,11 @@ class Machine:
             if entry.entries > ENTRIES_CAP and entry.ending is None:
                 self._take_back(entry.job.id, "FAILED", "loop", "", now)
         # Asked for, perhaps, or perhaps not: the mark tells, so it is asked for as if for the first time.
-        return [facts.Begin(entry.job.id) for entry in begun if entry.entries <= ENTRIES_CAP and entry.ending is None]
+        return [
+            facts.Begin(entry.job.id)
+            for entry in begun
+            if entry.entries <= ENTRIES_CAP and entry.ending is None and self._still_may(entry, now)
+        ]
 
     def _came(self, event: facts.Came, now: Now) -> list[Command]:
         ident = event.job.id
@@ -105,7 +111,7 @@ class Machine:
                 self._answered[ident] = now.mono + AGAIN_S
                 self._put(msgspec.structs.replace(known, told=known.ver - 1))
             return []
-        if self.full():
+        if self.full(event.job.kind):
             return []
         job = msgspec.structs.replace(event.job, boxes=event.job.boxes[:1])
         self._answered[ident] = now.mono + AGAIN_S
@@ -131,6 +137,8 @@ class Machine:
             self._end(ident, "EXPIRED", now, why=entry.why if entry.state == "WAITING" else "")
         elif newer := self._newer(entry):
             self._end(ident, "SUPERSEDED", now, by=f"job {newer}")
+        elif now.true is not None and job.nbf > now.true + LIFE_S:
+            self._end(ident, "REJECTED", now, why="times")
         elif entry.state == "RECEIVED":
             self._change(ident, now, state="ACCEPTED")
         elif job.kind == "time.set" and max(now.floor, now.true or 0.0) < job.nbf:
@@ -150,6 +158,11 @@ class Machine:
     def _past(self, entry: Entry, now: Now) -> bool:
         """Whether it is too late to begin, as far as that is known."""
         return max(self.book.floor, now.floor, now.true or 0.0) > entry.last
+
+    def _still_may(self, entry: Entry, now: Now) -> bool:
+        """What was asked for goes on; of the rest a long time without power may lie before its beginning."""
+        timely = (now.true is not None or entry.job.kind in CLOCKLESS) and not self._past(entry, now)
+        return entry.asked or timely
 
     def _canceled(self, ident: str) -> str:
         """The job that takes this one back, also where it came first."""
@@ -189,7 +202,7 @@ class Machine:
         if (entry.state, entry.why) != ("WAITING", why):
             self._since[ident] = now.mono
             self._change(ident, now, state="WAITING", why=why, detail=detail)
-        if now.true is None and now.mono - self._since.setdefault(ident, now.mono) > CLOCK_S:
+        if now.true is None and not entry.begun and now.mono - self._since.setdefault(ident, now.mono) > CLOCK_S:
             self._end(ident, "TIMED_OUT", now, why=why)
 
     # Beginning
@@ -237,14 +250,17 @@ class Machine:
         self._change(ident, now, state="RUNNING", why="", step=target.state, begun=now.true or 1.0)
         return self._take_back(wanted, "CANCELED", "", f"job {ident}", now)
 
-    def _unready(self, ident: str, progress: Progress, now: Now) -> None:
+    def _unready(self, ident: str, progress: Progress, now: Now) -> list[Command]:
         entry = self.book.find(ident)
-        if entry is None or entry.over or entry.begun:
-            return
-        if progress.state in TERMINAL:
-            self._end(ident, progress.state, now, why=progress.why, detail=progress.detail)
-        else:
+        if entry is None or entry.over or entry.asked or entry.ending is not None:
+            return []
+        if progress.state not in TERMINAL:
             self._wait(entry, progress.why, now, progress.detail)
+        elif entry.begun:  # perhaps it was asked for, and the answer was lost with the power
+            return self._take_back(ident, progress.state, progress.why, "", now)
+        else:
+            self._end(ident, progress.state, now, why=progress.why, detail=progress.detail)
+        return []
 
     # While it is under way
 
@@ -262,6 +278,13 @@ class Machine:
         late = now.true is not None and 1.0 < entry.begun < now.true - span
         if late or now.mono - self._since.setdefault(ident, now.mono) > span:
             return self._take_back(ident, "TIMED_OUT", entry.why or "deadline", "", now)
+        if not self._still_may(entry, now):
+            if self._past(entry, now):
+                return self._take_back(ident, "EXPIRED", entry.why, "", now)
+            self._wait(entry, "clock", now)
+            return []
+        if not entry.asked:
+            return self._due(ident, facts.Begin(ident), now)
         waits = entry.state == "WAITING" and entry.why in CHOICES
         if waits and self._past(entry, now) and now.mono >= self._next.get(ident, 0.0):
             return self._take_back(ident, "EXPIRED", entry.why, "", now)
@@ -296,9 +319,9 @@ class Machine:
             return
         if not too_late:
             self._end(ident, entry.ending, now, why=entry.ends_why, by=entry.ends_by)
-        elif entry.ending in ("CANCELED", "SUPERSEDED", "EXPIRED"):
+        elif entry.ending in ("CANCELED", "SUPERSEDED", "EXPIRED", "REJECTED"):
             # What the customer or the machine has begun goes on, and says itself how it ends.
-            self._put(msgspec.structs.replace(entry, ending=None, ends_why="", ends_by=""))
+            self._put(msgspec.structs.replace(entry, asked=True, ending=None, ends_why="", ends_by=""))
         else:
             self._end(ident, entry.ending, now, why=entry.ends_why, by=entry.ends_by, detail=too_late)
 
@@ -306,6 +329,9 @@ class Machine:
         entry = self.book.find(ident)
         if entry is None or entry.over or not entry.begun:
             return
+        if not entry.asked:
+            entry = msgspec.structs.replace(entry, asked=True)
+            self._put(entry)
         if progress.state in TERMINAL:
             self._end(
                 ident, progress.state, now, why=progress.why, by=progress.by, detail=progress.detail,

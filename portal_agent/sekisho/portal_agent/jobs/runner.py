@@ -135,10 +135,7 @@ class Jobs:
             if operators is None:
                 self._without_operators(name)
                 continue
-            if self.machine.full() and self.machine.book.find(name) is None:
-                self._notice(name, "REJECTED", "full", "Too many jobs are not over.")
-            else:
-                self._judge(name, data, operators)
+            self._judge(name, data, operators)
             inbox.done(folder, name)
 
     def _without_operators(self, name: str) -> None:
@@ -158,6 +155,9 @@ class Jobs:
         known = self.machine.book.find(name)
         if known is not None and known.digest != came.digest:
             self._notice(name, "REJECTED", "other_payload", "Another job was signed under this name.")
+            return
+        if known is None and self.machine.full(came.job.kind):
+            self._notice(name, "REJECTED", "full", "Too many jobs are not over, or not long enough.")
             return
         if known is None:
             self._keep(name, data)
@@ -258,7 +258,7 @@ class Jobs:
                     self._check_again(entry)
                     event: facts.Event = facts.Prepared(ident, self._work.prepare(job))
                 case facts.Begin(ident):
-                    event = facts.Looked(ident, self._work.begin(job, entry.mark))
+                    event = self._doubt(entry) or facts.Looked(ident, self._work.begin(job, entry.mark))
                 case facts.Look(ident):
                     event = facts.Looked(ident, self._work.look(job, entry.mark))
                 case facts.Withdraw(ident):
@@ -300,6 +300,17 @@ class Jobs:
             raise Never(err.why, str(err)) from err
         if came.digest != entry.digest:
             raise Never("other_payload")
+
+    def _doubt(self, entry: Entry) -> facts.Unready | None:
+        """Why it is not asked for now, where it was perhaps never asked for."""
+        try:
+            if not entry.asked:
+                self._check_again(entry)
+        except NotNow as err:
+            return facts.Unready(entry.job.id, Progress("WAITING", err.why, detail=err.detail))
+        except Never as err:
+            return facts.Unready(entry.job.id, Progress("REJECTED", err.why, detail=err.detail))
+        return None
 
     def _show(self) -> None:
         """For the box's own page and command; gone with the power, made anew from the book."""
