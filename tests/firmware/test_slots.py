@@ -61,14 +61,14 @@ EVERY = [
 def test_in_every_state_the_boot_loader_starts_what_we_say_it_starts() -> None:
     for memory in EVERY:
         chosen, _ = start(memory)
-        assert chosen == (slots.primary(memory) or "A"), memory
+        assert chosen == slots.primary(memory), memory
 
 
 def test_in_every_state_something_is_started_and_the_attempt_is_counted_before() -> None:
     for memory in EVERY:
         chosen, after = start(memory)
         assert chosen in ("A", "B")
-        fresh = slots.primary(memory) == chosen and memory.slots[chosen].tried < slots.ATTEMPTS
+        fresh = memory.slots[chosen].ok and memory.slots[chosen].tried < slots.ATTEMPTS
         assert after.slots[chosen].tried == (memory.slots[chosen].tried + 1 if fresh else 1), memory
 
 
@@ -84,10 +84,23 @@ def test_a_slot_that_never_proves_itself_has_three_attempts_and_the_other_one_fo
 
 
 def test_three_power_cuts_in_a_row_do_not_stop_a_box_with_one_slot() -> None:
-    memory = Memory(("A", "B"), {"A": Slot(True, 0), "B": Slot(False, 0)})
-    for _ in range(10):
-        chosen, memory = start(memory)
-        assert chosen == "A"
+    memory, seen = Memory(("A", "B"), {"A": Slot(True, 0), "B": Slot(False, 0)}), []
+    for _ in range(9):
+        chosen, memory = start(memory, broken="5")
+        seen.append(chosen)
+    assert seen == ["A"] * 3 + ["REBOOT"] * 3 + ["A"] * 3
+
+
+def test_no_slot_is_all_that_is_ever_tried_whatever_was_marked_bad() -> None:
+    """Of a slot that never comes up the other one is started within three attempts of it, in every state."""
+    for memory in EVERY:
+        for bad in slots.NAMES:
+            now = memory
+            for _ in range(2 * slots.ATTEMPTS + 1):
+                chosen, now = start(now)
+                if chosen != bad:
+                    break
+            assert chosen != bad, memory
 
 
 def test_a_slot_that_cannot_be_read_starts_the_machine_again_and_was_counted() -> None:

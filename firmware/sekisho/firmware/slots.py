@@ -127,9 +127,9 @@ def marked(memory: Memory, name: str, *, good: bool) -> Memory:
 
 
 def primary(memory: Memory) -> str:
-    """The slot the next start takes, as grub.cfg chooses; empty when none may be started."""
-    usable = [name for name in memory.order if memory.slots[name].ok]
-    return next((name for name in usable if memory.slots[name].tried < ATTEMPTS), usable[0] if usable else "")
+    """The slot the next start takes, as grub.cfg chooses: when all had their attempts, the one that was not first."""
+    fresh = [name for name in memory.order if memory.slots[name].ok and memory.slots[name].tried < ATTEMPTS]
+    return fresh[0] if fresh else "B" if memory.order == NAMES else "A"
 
 
 def booted(command_line: str) -> dict[str, str]:
