@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sekisho.appliance import status
@@ -14,6 +15,7 @@ from sekisho.appliance.status import Status
 from sekisho.appliance.watchdog import Part
 from sekisho.firmware import bootcheck, slots
 from sekisho.firmware.bootcheck import DEADLINE_S, HOLD_S, Failed, decide, missing, reverted
+from sekisho.firmware.rauc import Slots
 from sekisho.firmware.slots import Memory, Slot
 
 
@@ -93,6 +95,21 @@ def test_a_pulled_cable_is_not_the_image_s_fault(tmp_path: Path) -> None:
     (net / "eth-wan" / "carrier").write_text("0\n")
     (net / "br0" / "brif" / "eth-wan" / "state").write_text("0\n")
     assert missing(settings, net) == ""
+
+
+def test_an_image_on_trial_whose_firmware_daemon_does_not_run_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All else is well: but no later image would ever come."""
+    settings, _ = box(tmp_path)
+    monkeypatch.setattr(bootcheck, "STATE", tmp_path)
+    monkeypatch.setattr(bootcheck, "missing", lambda _settings: "")
+    monkeypatch.setattr(bootcheck, "works", lambda unit: unit != "sekisho-firmware.service")
+    monkeypatch.setattr(slots, "read", lambda: Memory(("B", "A"), {"A": Slot(False, 0), "B": Slot(True, 1)}))
+    told = slots.booted("rauc.slot=B sekisho.attempt=1 sekisho.verity=ab:1 sekisho.deadline=0")
+    assert bootcheck.Check(settings, told, Slots()).prove() == 0
+    said = msgspec.json.decode((tmp_path / "standing.json").read_bytes(), type=bootcheck.Standing)
+    assert (said.state, said.why) == ("failed", "gate:firmware")
 
 
 def test_outside_an_image_there_is_nothing_to_check(

@@ -13,10 +13,11 @@ import pytest
 from releases import Centre
 
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
-from sekisho.appliance.core.settings import Firmware, Settings
+from sekisho.appliance.core.settings import Firmware, Paths, Settings
 from sekisho.firmware.daemon import Daemon
 from sekisho.firmware.keeper import commands, desk
 from sekisho.firmware.keeper.desk import Shown
+from sekisho.firmware.keeper.journal import Attempt, Journal, State
 from sekisho.firmware.source import Source
 from sekisho.firmware.stage import path_of
 from sekisho.firmware.switch import switching
@@ -33,6 +34,16 @@ def box(centre: Centre, tmp_path: Path) -> Settings:
         trial_s=20.0, steady_s=0.5,
     )  # fmt: skip
     return msgspec.structs.replace(found, firmware=firmware)
+
+
+@pytest.fixture
+def settings_of_nobody(tmp_path: Path) -> Settings:
+    made = Settings(
+        box="box-1", paths=Paths(run=str(tmp_path / "run"), state=str(tmp_path / "state")),
+        firmware=Firmware(releases=str(tmp_path / "releases"), link=str(tmp_path / "venv")),
+    )  # fmt: skip
+    made.journals.mkdir(parents=True)
+    return made
 
 
 TRIED = ("armed", "activating", "trial", "succeeded")
@@ -104,6 +115,23 @@ def test_a_release_is_staged_whole_waits_over_a_restart_of_the_daemon_and_is_use
         shown = commands.ask(box, desk.Status())
         assert (shown.running.counter, shown.running.version) == (3, "1.3") and shown.way is None
     assert told(box) == states, "an end is told once"
+
+
+def test_who_may_have_to_take_a_release_back_stays_until_its_trial_is_over(
+    settings_of_nobody: Settings, tmp_path: Path
+) -> None:
+    daemon = Daemon(settings_of_nobody)
+    daemon.stop()
+    daemon.run()
+    (tmp_path / "releases" / "7-0123456789abcdef" / "venv").mkdir(parents=True)
+    (tmp_path / "venv").symlink_to(tmp_path / "releases" / "7-0123456789abcdef" / "venv")
+    keeper = daemon._keeper
+    assert keeper is not None and daemon._outrun(keeper)
+    for state in (State.ACTIVATING, State.TRIAL, State.REVERTING):
+        keeper.machine.journal = Journal(attempt=Attempt(state=state))
+        assert not daemon._outrun(keeper)
+    keeper.machine.journal = Journal(attempt=Attempt(state=State.STAGED))
+    assert daemon._outrun(keeper)
 
 
 def test_what_is_older_than_what_was_here_or_not_published_is_refused_with_a_word(

@@ -1,8 +1,9 @@
 """What follows a start of the machine from a slot: the image that came up proves itself, or the other slot is next.
 
-A slot whose image has not proven itself on this box yet is on trial: the bridge must carry and the engine run within
-`DEADLINE_S`, and hold for `HOLD_S`; else the slot is marked bad and the machine starts again, from the other slot. An
-image that proved itself before is never restarted from here: its attempts are counted anew, whatever a cable does.
+A slot whose image has not proven itself on this box yet is on trial: the bridge must carry, the engine and the firmware
+daemon run within `DEADLINE_S`, and hold for `HOLD_S`; else the slot is marked bad and the machine starts again, from
+the other slot. An image that proved itself before is never restarted from here: its attempts are counted anew, whatever
+a cable does.
 What happened is said in one line of JSON on the console and kept in `/var/lib/sekisho-slots/standing.json`.
 An image that hangs before this runs is the watchdog's and the boot loader's.
 """
@@ -31,6 +32,9 @@ HOLD_S: Final = 10.0
 LOOK_S: Final = 1.0
 FORWARDING: Final = 3
 """State of a bridge's port (linux/if_bridge.h, BR_STATE_FORWARDING)."""
+
+KEEPER: Final = "sekisho-firmware.service"
+"""Without it no later image would ever come."""
 
 T = TypeVar("T")
 
@@ -114,6 +118,11 @@ def missing(settings: Settings, net: Path = Path("/sys/class/net")) -> str:
     return "" if told.engine.phase == "running" else "gate:engine"
 
 
+def works(unit: str) -> bool:
+    """Whether the service manager has it running and ready."""
+    return subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False).returncode == 0
+
+
 def _kept(name: str, kind: type[T]) -> T | None:
     try:
         with (STATE / name).open("rb") as source:
@@ -180,7 +189,7 @@ class Check:
         why = ""
         while True:
             now = time.monotonic()
-            why = missing(self._settings) or ""
+            why = missing(self._settings) or ("" if works(KEEPER) else "gate:firmware")
             well_since = None if why else well_since or now
             well_s = -1.0 if well_since is None else now - well_since
             verdict = decide(now - began, well_s, trial=self.trial, deadline_s=self._deadline_s)

@@ -23,7 +23,7 @@ from sekisho.firmware import errands, wishes
 from sekisho.firmware.gates.eyes import Eyes
 from sekisho.firmware.keeper import desk, here
 from sekisho.firmware.keeper.effects import Channel, Effects
-from sekisho.firmware.keeper.journal import State
+from sekisho.firmware.keeper.journal import IRREVOCABLE, State
 from sekisho.firmware.keeper.runner import LOOK_S, Keeper
 from sekisho.firmware.keeper.sight import Sight
 from sekisho.firmware.source import Source
@@ -92,8 +92,12 @@ class Daemon:
             time.sleep(LOOK_S)
 
     def _outrun(self, keeper: Keeper) -> bool:
-        """Whether the service manager should start the release in use: it is on trial itself, from its first second."""
-        return not keeper.machine.working and here.running(self._settings).place.release != self._own
+        """Whether the service manager should start the release in use. Not before its trial is over: who may have to
+        take it back is not to depend on it.
+        """
+        attempt = keeper.journal.attempt
+        busy = keeper.machine.working or (attempt is not None and attempt.state in IRREVOCABLE)
+        return not busy and here.running(self._settings).place.release != self._own
 
     def _ask(self, number: str, wish: wishes.Wish, limit_s: float) -> wishes.Outcome:
         """One errand at a time. Where this daemon is root itself (a lab), there is nobody to ask."""
