@@ -20,9 +20,9 @@ from sekisho.appliance.core.desk import Desk
 from sekisho.appliance.core.envelope import Sealed
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.orders import Orders
-from sekisho.appliance.core.settings import Paths, Settings
+from sekisho.appliance.core.settings import Firmware, Paths, Settings
 from sekisho.center import updates
-from sekisho.firmware import button, errands, wishes
+from sekisho.firmware import button, errands, stage, wishes
 from sekisho.firmware.gates.eyes import Eyes
 from sekisho.firmware.keeper import desk, facts, here, windows
 from sekisho.firmware.keeper.effects import Effects
@@ -86,6 +86,38 @@ def test_a_wish_of_somebody_else_or_through_a_link_is_not_heard(settings: Settin
     with pytest.raises(RejectedInput):
         errands.take(settings)
     assert not path.is_symlink()
+
+
+def test_a_directory_in_a_wish_s_place_is_put_away(settings: Settings, box: Path) -> None:
+    """What stayed there would have root's errand started again and again, and no wish be heard any more."""
+    path = wishes.wish_file(settings)
+    for _ in range(2):
+        (path / "full").mkdir(parents=True)
+        assert errand(box) == 2
+        assert not path.exists()
+    path.write_bytes(msgspec.json.encode(wishes.Numbered("anew-4", wishes.Anew())))
+    assert errand(box) == 0
+
+
+def test_no_release_that_something_would_run_from_is_removed(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the daemon says it wants to keep: the other slot's programs are its way back."""
+    root, link = tmp_path / "releases", tmp_path / "venv"
+    found = msgspec.structs.replace(settings, firmware=Firmware(releases=str(root), link=str(link)))
+    names = {}
+    for counter in range(1, 8):
+        made = release(counter)
+        names[counter] = stage.path_of(made, root).name
+        (root / names[counter] / "venv").mkdir(parents=True)
+        (root / names[counter] / "release.json").write_bytes(msgspec.json.encode(made))
+    slots = tmp_path / "slots"
+    monkeypatch.setattr(errands, "SLOTS", slots)
+    for at, counter in ((link, 2), (tmp_path / "venv.former", 3), (slots / "A" / "venv", 4), (slots / "B" / "venv", 5)):
+        at.parent.mkdir(parents=True, exist_ok=True)
+        at.symlink_to(root / names[counter] / "venv")
+    errands.carry_out(found, wishes.Remove((names[1],)))
+    assert {one.release.counter for one in stage.staged(root)} == {1, 2, 3, 4, 5}
 
 
 def test_a_restart_is_a_file_of_roots_made_once_for_one_wish(settings: Settings, box: Path) -> None:

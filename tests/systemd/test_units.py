@@ -116,6 +116,8 @@ def test_an_errand_runs_once_per_wish_with_few_powers_and_no_shell(path: Path) -
     }
     assert set(service["CapabilityBoundingSet"].split()) == powers[path.stem]
     assert unit(path.with_suffix(".path"))["Path"]["PathExists"].startswith("/run/sekisho-")
+    if "firmware" in path.stem:
+        assert unit(path)["Unit"]["StartLimitIntervalSec"] == "0", "no number of bad wishes ends the good ones"
 
 
 def test_what_the_firmware_errand_writes_is_open_to_it() -> None:

@@ -14,6 +14,7 @@ import os
 import pwd
 import stat
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +29,8 @@ from sekisho.firmware.published import BUNDLE_CAP, Release
 from sekisho.firmware.wishes import CAP_BYTES, Numbered, Outcome
 
 USER: Final = "sekisho-firmware"
-RAUC: Final = Path("/usr/bin/rauc")
+SLOTS: Final = Path("/var/lib/sekisho-slots")
+"""Each slot's own links (firmware/image/rootfs/usr/lib/sekisho/programs)."""
 
 log = logging.getLogger(__name__)
 
@@ -46,17 +48,28 @@ def take(settings: Settings) -> Numbered | None:
     except FileNotFoundError:
         return None
     except OSError as err:
-        path.unlink(missing_ok=True)
+        _away(path)
         raise RejectedInput(f"The wish cannot be read: {err.strerror}.") from err
+    about = os.fstat(fd)
+    _away(path)
+    if stat.S_ISDIR(about.st_mode):
+        os.close(fd)
+        raise RejectedInput("The wish is a directory.")
     with os.fdopen(fd, "rb") as source:
-        about = os.fstat(fd)
-        path.unlink(missing_ok=True)
         if not stat.S_ISREG(about.st_mode) or about.st_uid not in _uids() or about.st_size > CAP_BYTES:
             raise RejectedInput("The wish is not the firmware daemon's.")
         try:
             return msgspec.json.decode(source.read(CAP_BYTES), type=Numbered)
         except msgspec.MsgspecError as err:
             raise RejectedInput(f"The wish is not understood: {err}.") from err
+
+
+def _away(path: Path) -> None:
+    """From where a wish is looked for, whatever it is; what stayed would have the errand started for ever."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        path.rename(path.with_name(f".refused-{time.monotonic_ns()}"))
 
 
 def carry_out(settings: Settings, wish: wishes.Wish) -> tuple[str, float]:
@@ -131,9 +144,16 @@ def _mark(what: str) -> float:
 def _tidy(settings: Settings, keep: set[str]) -> None:
     from sekisho.firmware import stage
 
+    spared = keep | _named(Path(settings.firmware.link))
     for one in stage.staged(_releases(settings)):
-        if one.path.name not in keep:
+        if one.path.name not in spared:
             stage.remove(one.release, _releases(settings))
+
+
+def _named(link: Path) -> set[str]:
+    """Releases that something would run from: this system, its way back, the other slot's next start."""
+    links = [link, *(link.with_name(f"{link.name}.{way}") for way in ("former", "system")), *SLOTS.glob("*/venv*")]
+    return {one.readlink().parent.name for one in links if one.is_symlink()}
 
 
 def _releases(settings: Settings) -> Path:
