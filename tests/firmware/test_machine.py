@@ -7,8 +7,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 
+import msgspec
 import pytest
-from firmware_world import World
+from firmware_world import NOON, World
 
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.firmware.keeper import facts
@@ -140,3 +141,28 @@ def test_what_cannot_be_left_whole_is_not_put_in_force_by_that(monkeypatch: pyte
     play(world)
     assert [(event.state, event.running) for event in world.told() if event.state == "failed"] == [("failed", 6)]
     assert (world.journal.running.counter, world.journal.highest, world.new()) == (6, 6, False)
+
+
+def test_a_clock_that_is_set_makes_nothing_late_and_no_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The box wakes in 1970, is asked for a release, and hears the time while it loads it and while it starts anew."""
+    world = World(monkeypatch, tier=3)
+    known, look = [False], world.look
+    monkeypatch.setattr(world, "look", lambda attempt: msgspec.structs.replace(look(attempt), sure=known[0]))
+    world.wall, world.silent = 60.0, True
+    world.step()
+    world.put(facts.Asked(counter=7, by="job 01"))
+    for _ in range(5):
+        world.step()
+    world.wall, known[0] = NOON, True
+    for _ in range(5):
+        world.step()
+    assert world.ends() == [], "it had no time yet"
+    world.silent = False
+    world.until(lambda journal: journal.attempt is not None and journal.attempt.state is State.STAGED)
+    world.put(facts.Chosen(7, CUSTOMER))
+    while not world.new():
+        world.step()
+    world.wall -= 30
+    for _ in range(40):
+        world.step()
+    assert world.ends() == ["succeeded"] and world.journal.history == (), "what only the clock explains is no measure"

@@ -139,10 +139,10 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """ask, window, asap: what the sender of the job asks about an interruption."""
     max_bytes: int = 0
     deadline: float = 0.0
-    """Unix seconds; likewise `began`. Beyond it the customer is told more plainly, and nothing else."""
+    """Unix seconds. Beyond it the customer is told more plainly, and nothing else."""
     began: float = 0.0
+    """Unix seconds; 0: the time was not known then, nor since. Likewise `staged`, since when it waits for a word."""
     staged: float = 0.0
-    """Unix seconds since when it waits for a word."""
     place: Place = Place()
     """Where it will run from, once it is staged."""
     before: Place = Place()
@@ -158,7 +158,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     boot: str = ""
     """The boot during which the order was given."""
     ordered: float = 0.0
-    """Unix seconds of the order, to measure the interruption by."""
+    """Unix seconds of the order, to measure the interruption by; 0: it cannot be, the clock was set meanwhile."""
     boots: int = 0
     """Starts of the machine seen during the trial."""
     cuts: int = 0
@@ -166,7 +166,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     green: bool = False
     """Every gate held long enough: only keeping it is left."""
     took_s: float = -1.0
-    """Interruption measured; below 0: not yet."""
+    """Interruption measured; below 0: not yet, or not."""
     why: str = ""
     detail: str = ""
     trace: Annotated[tuple[Mark, ...], msgspec.Meta(max_length=TRACE_CAP)] = ()

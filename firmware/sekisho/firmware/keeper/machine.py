@@ -79,6 +79,8 @@ class Machine:
         self._working = self._asking = False
         self._failing: tuple[str, ...] = ()
         self._wall, self._at = 0.0, ""
+        self._sure = False
+        """The time was known when it was last looked."""
 
     @property
     def working(self) -> bool:
@@ -185,7 +187,7 @@ class Machine:
             commands = self._end(State.EXPIRED, "superseded")
         self._begin(
             Attempt(
-                counter=event.counter, by=event.by, mode=event.mode, deadline=event.deadline, began=self._wall,
+                counter=event.counter, by=event.by, mode=event.mode, deadline=event.deadline, began=self._known(),
                 max_bytes=event.max_bytes, again=event.again,
             )
         )  # fmt: skip
@@ -200,11 +202,15 @@ class Machine:
         self._begin(
             Attempt(
                 counter=counter, version=previous.version, tier=1 if here else 3, rollback=True, by=by,
-                place=previous.place, began=self._wall, staged=self._wall,
+                place=previous.place, began=self._known(), staged=self._known(),
                 choice=Choice(by=by, until=0.0) if here else None,
             )
         )  # fmt: skip
         return [*commands, *self._enter(State.STAGED, now, why="" if here else "customer")]
+
+    def _known(self) -> float:
+        """Unix seconds; 0 while nobody knows the time, to be noted when somebody does."""
+        return self._wall if self._sure else 0.0
 
     def _begin(self, attempt: Attempt) -> None:
         self._back_off = 0.0
@@ -328,7 +334,7 @@ class Machine:
                     self._set(previous=Running())  # it lies where this is about to be written
                 return self._enter(State.INSTALLING, now)
             case facts.Installed(place) if attempt.state is State.INSTALLING:
-                self._change(place=place, before=self._running.place, staged=self._wall)
+                self._change(place=place, before=self._running.place, staged=self._known())
                 return self._enter(State.STAGED, now, why="customer" if attempt.tier > 1 else "")
             case facts.Measured(seen) if attempt.state is State.ARMED:
                 self._change(
@@ -412,6 +418,11 @@ class Machine:
 
     def _looked(self, sight: facts.Looked, now: float) -> list[Command]:
         journal, attempt = self.journal, self.journal.attempt
+        self._sure = sight.sure
+        if sight.sure and attempt is not None and not (attempt.began and attempt.staged):
+            waits = attempt.state is State.STAGED
+            self._change(began=attempt.began or self._wall, staged=attempt.staged or (self._wall if waits else 0.0))
+            journal, attempt = self.journal, self._attempt()
         if sight.sure and not 0 <= self._wall - journal.told < STATUS_S:
             self._set(told=self._wall)
             self._say(told.event(msgspec.structs.replace(journal, attempt=None, running=self._running), self._at))
@@ -499,7 +510,7 @@ class Machine:
         return [facts.Measure()]
 
     def _trial(self, attempt: Attempt, sight: facts.Looked, now: float) -> list[Command]:
-        if attempt.took_s < 0 and sight.forwarding:
+        if attempt.took_s < 0 and attempt.ordered and sight.forwarding:
             self._took(self._wall - attempt.ordered)
         if attempt.green:
             if now - self._since > self._trial_s + RESTART_S:
@@ -525,11 +536,12 @@ class Machine:
 
     def _took(self, seconds: float) -> None:
         """Note an interruption. What only a clock that was set can explain is no measure."""
-        took = seconds if 0 <= seconds <= LONGEST_S else 0.0
-        self._change(took_s=took)
-        if took or self._attempt().tier == 1:
-            history = (*self.journal.history, Took(self._attempt().tier, round(took, 3)))
-            self._set(history=history[-HISTORY_CAP:])
+        if not 0 <= seconds <= LONGEST_S:
+            self._change(took_s=-1.0, ordered=0.0)
+            return
+        self._change(took_s=seconds)
+        history = (*self.journal.history, Took(self._attempt().tier, round(seconds, 3)))
+        self._set(history=history[-HISTORY_CAP:])
 
     def _end(self, state: State, why: str = "", detail: str = "") -> list[Command]:
         """The attempt is over, told once, for ever."""
