@@ -34,6 +34,13 @@ def tracked() -> list[Path]:
     return [path for path in ROOT.rglob("*") if path.is_file() and not hidden & set(path.relative_to(ROOT).parts)]
 
 
+def test_what_people_read_has_one_word_for_one_thing() -> None:
+    other = re.compile("ソフトウェア|遠隔支援|監視センター|隔離ファイルの解放")
+    texts = [path for path in tracked() if path.suffix == ".toml"]
+    assert len(texts) > 20
+    assert not [(path.name, found) for path in texts if (found := other.findall(path.read_text(encoding="utf-8")))]
+
+
 def test_no_file_breaks_the_namespace() -> None:
     wrong = [room for room in ROOMS if (ROOT / room / "__init__.py").exists()]
     wrong += [room for room in ROOMS if (ROOT / room / "sekisho" / "__init__.py").exists()]

@@ -182,6 +182,20 @@ def test_a_box_that_was_off_is_asked_when_it_comes_back(world: World) -> None:
     assert world.boxes["box-4"].truth.running == 140 and world.rollout(made.id).state == "done"
 
 
+def test_a_rollout_is_not_over_while_a_box_of_its_last_ring_may_still_get_the_job(world: World) -> None:
+    made = world.plan(msgspec.structs.replace(QUICK, absent=0.3), CHOSEN)
+    last = made.rings[-1][-1]
+    world.deliver_nothing_to = {last}
+    world.start(made)
+    world.run(4000, every=100)
+    rollout = world.rollout(made.id)
+    assert (rollout.state, rollout.ring + 1, rollout.soaked_s) == ("running", len(made.rings), 100.0)
+    world.say("cancel", made.id)
+    world.deliver_nothing_to = set()
+    world.run(400, every=100)
+    assert world.boxes[last].truth.running == 139
+
+
 def test_a_plan_that_is_not_signed_whole_or_was_changed_is_not_begun(world: World) -> None:
     made = world.plan(QUICK, CHOSEN)
     one = made.papers[0]

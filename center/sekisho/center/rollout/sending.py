@@ -9,6 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from sekisho.center.jobs import book
+from sekisho.center.jobs.tables import JOB
 
 
 class Word(msgspec.Struct, frozen=True):
@@ -57,8 +58,7 @@ class _Jobs:
         return {box: Word(one.state, one.step, one.why, one.received_at) for box, one in found.items() if one.ver}
 
     def expires(self, db: sa.Connection, job: str) -> float:
-        found = book.find(db, job)
-        return float(found.exp) if found else 0.0
+        return float(db.scalar(sa.select(JOB.c.exp).where(JOB.c.id == job)) or 0)
 
 
 JOBS: Final[Sender] = _Jobs()
