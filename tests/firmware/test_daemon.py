@@ -88,6 +88,7 @@ def test_a_release_is_staged_whole_waits_over_a_restart_of_the_daemon_and_is_use
     centre: Centre, box: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(switching, "Systemd", Nobody)
+    monkeypatch.setattr(switching, "LOADS", "pass")  # what is built here brings a daemon of nobody's
     with pytest.raises(DeviceFault, match="does not run"):
         commands.ask(box, desk.Status())
     release = centre.publish(3)

@@ -7,11 +7,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sekisho.appliance.core.errors import DeviceFault
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Settings
+from sekisho.firmware.keeper import runner
 from sekisho.firmware.switch import healthy, switch, switching
 from sekisho.firmware.switch.services import Running
 from sekisho.firmware.switch.switching import ORDER
+from sekisho.lab import releases
 
 GOOD, BAD = "6-00000000aaaa", "7-00000000bbbb"
 
@@ -23,7 +25,7 @@ class Box:
         self.root, self.link = root, root / "venv"
         for name in (GOOD, BAD):
             (root / name / "venv" / "bin").mkdir(parents=True)
-            (root / name / "venv" / "bin" / "python").touch()
+            (root / name / "venv" / "bin" / "python").symlink_to("/bin/true")
         self.runs = dict.fromkeys(ORDER, GOOD)
         self.link.symlink_to(root / GOOD / "venv")
         told = {"box": "b", "firmware": {"link": str(self.link)}, "paths": {"run": str(root), "state": str(root)}}
@@ -87,3 +89,17 @@ def test_going_back_is_done_again_without_a_restart_of_what_is_well(box: Box) ->
     box.runs["appliance"] = BAD  # the link alone was put back
     box.switch(GOOD, back=True)
     assert box.restarted == ["appliance"] and box.all_run(GOOD)
+
+
+def test_a_release_whose_own_firmware_daemon_cannot_be_loaded_is_refused_before_anything_is_touched(
+    box: Box, tmp_path: Path
+) -> None:
+    """Nobody would be there to take it back, nor to take the next one."""
+    new = releases.make(tmp_path, "8-00000000cccc")
+    releases.module(new, "sekisho.firmware.keeper.runner").write_text("import no_such_module\n")
+    with pytest.raises(RejectedInput, match="no_such_module"):
+        box.switch(new.name)
+    assert box.restarted == [] and box.all_run(GOOD)
+    releases.module(new, "sekisho.firmware.keeper.runner").write_text(Path(runner.__file__).read_text())
+    box.switch(new.name)
+    assert box.all_run(new.name)

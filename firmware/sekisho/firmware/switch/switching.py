@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import time
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,9 @@ OTHERS_WELL_S: Final = 60.0
 STEADY_S: Final = 1.5
 """It must stay well so long, in the same process."""
 LOOK_S: Final = 0.1
+LOADS: Final = "import sekisho.firmware.daemon, sekisho.firmware.errands"
+"""What a release must bring that works, or it could be neither left nor followed by another."""
+LOADS_S: Final = 120.0
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +42,7 @@ def switch(to: Path, settings: Settings, services: Services | None = None, *, ba
     `back`: what runs now must not stay. No daemon that fails keeps the others from `to`, and nothing returns.
 
     Raises:
-        RejectedInput: there is no such release; nothing was touched.
+        RejectedInput: there is no such release, or it could not be left again; nothing was touched.
         DeviceFault: a daemon did not become well with it, and everything runs the former release again; or it does
             not, which the message says.
 
@@ -51,6 +55,7 @@ def switch(to: Path, settings: Settings, services: Services | None = None, *, ba
     if back:
         _take_back(link, to, settings, services)
         return max(0.0, _stopped(settings) - stopped)
+    _prove_that_it_loads(to)
     former = _remember(link, to / "venv")
     try:
         _point(link, to / "venv")
@@ -66,6 +71,16 @@ def switch(to: Path, settings: Settings, services: Services | None = None, *, ba
         raise DeviceFault(f"{err} Everything runs the former programs again.") from err
     _memory(link).unlink(missing_ok=True)
     return max(0.0, _stopped(settings) - stopped)
+
+
+def _prove_that_it_loads(to: Path) -> None:
+    try:
+        argv = [str(to / "venv" / "bin" / "python"), "-I", "-c", LOADS]
+        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=LOADS_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as err:
+        raise DeviceFault(f"The programs of {to} cannot be tried: {err}.") from err
+    if done.returncode:
+        raise RejectedInput(f"The firmware daemon of {to} cannot be started: {done.stderr.strip()[-300:]}.")
 
 
 def _take_back(link: Path, to: Path, settings: Settings, services: Services) -> None:
