@@ -87,7 +87,7 @@ def test_what_was_forgotten_is_never_done_again_even_with_the_clock_set_back(box
     box.turn(5)
     for _ in range(210):
         box.give(signed(job("diag.collect")))
-        box.turn(3)
+        box.turn(3, seconds=2.0)
     box.believe(LISTED, at=box.true)
     box.turn(3)
     assert box.kept().floor <= box.true, "what is remembered of the time is no later than the time"
@@ -372,11 +372,33 @@ def test_what_has_no_jobs_name_is_not_kept(box: Box, name: str) -> None:
 
 def test_an_inbox_that_is_full_takes_no_more_and_empties(tmp_path: Path) -> None:
     box = Box(tmp_path, Hands(), operators=None)
-    kept = [box.give(b"no job", ident()) for _ in range(2 * INBOX_CAP)]
+    kept = []
+    for _ in range(2 * INBOX_CAP):
+        kept.append(box.give(b"no job", ident()))
+        box.mono += 60
     assert sum(kept) == INBOX_CAP
     box.believe(LISTED)
     box.turn(3)
     assert list(box.settings.jobs_inbox.iterdir()) == []
+
+
+def test_what_a_power_cut_left_half_written_takes_no_place_in_the_inbox(box: Box) -> None:
+    box.settings.jobs_inbox.mkdir(parents=True)
+    for number in range(2 * INBOX_CAP):
+        (box.settings.jobs_inbox / f".{ident()}.{number}.tmp").write_bytes(b"{")
+    made = job()
+    assert box.give(signed(made))
+    assert [path.name for path in box.settings.jobs_inbox.iterdir()] == [made.id]
+
+
+def test_a_broker_that_sends_without_end_does_not_wear_the_disk_out(box: Box) -> None:
+    for rest, may in ((0.0, INBOX_CAP), (60.0, 10), (3.0, 0), (3.1, 1), (10**6, INBOX_CAP)):
+        box.mono += rest
+        kept = 0
+        for _ in range(2 * INBOX_CAP):
+            kept += box.give(b"no job", ident())
+            box.turn(seconds=0.0)
+        assert kept == may, rest
 
 
 def test_a_broker_that_invents_jobs_without_end_fills_neither_disk_nor_line(box: Box) -> None:
@@ -384,6 +406,7 @@ def test_a_broker_that_invents_jobs_without_end_fills_neither_disk_nor_line(box:
         box.give(signed(job(), STRANGER))
         box.turn(1, seconds=0.1)
     assert len(box.notices()) == runner.NOTICES and box.kept().entries == ()
+    box.turn(10)
     made = job()
     box.give(signed(made))
     box.turn(5)

@@ -13,6 +13,7 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Final
 
 import paho.mqtt.client as mqtt
@@ -92,6 +93,41 @@ class JobArrived:
 
 Fact = Connected | Disconnected | BrokerHas | AckArrived | FleetTold | OrdersArrived | RulesTold | JobArrived
 Tell = Callable[[Fact], None]
+WAITING_CAP: Final = 16 << 20
+"""Bytes of messages that wait for the daemon."""
+_COST: Final = 512
+"""Bytes that a message takes beside what it says."""
+
+
+class Facts(SimpleQueue[Fact]):
+    """What waits for the daemon. Messages beyond `WAITING_CAP` are lost, as others are with a connection; what the
+    client library says itself (at most one for each batch in the window, and the session's begin and end) never is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock, self._bytes = threading.Lock(), 0
+
+    def put(self, item: Fact, block: bool = True, timeout: float | None = None) -> None:
+        cost = _cost(item)
+        with self._lock:
+            if cost and self._bytes + cost > WAITING_CAP:
+                return
+            self._bytes += cost
+        super().put(item, block, timeout)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Fact:
+        fact = super().get(block, timeout)
+        with self._lock:
+            self._bytes -= _cost(fact)
+        return fact
+
+    def get_nowait(self) -> Fact:
+        return self.get(block=False)
+
+
+def _cost(fact: Fact) -> int:
+    return 0 if isinstance(fact, Connected | Disconnected | BrokerHas) else _COST + len(fact.payload)
 
 
 class _Client(mqtt.Client):

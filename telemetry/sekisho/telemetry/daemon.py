@@ -13,7 +13,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Final
 
 from sekisho.appliance.core import program, sdnotify, settings, told_time, utc
@@ -29,6 +29,7 @@ from sekisho.telemetry.connection import (
     Connected,
     Disconnected,
     Fact,
+    Facts,
     FleetTold,
     JobArrived,
     OrdersArrived,
@@ -52,6 +53,8 @@ RETRY_S: Final = 1.0
 CERTIFICATE_RETRY_S: Final = 30.0
 WATCHDOG_S: Final = 2.0
 FLEET_S: Final = 60.0
+FACTS_A_TURN: Final = 500
+"""However fast a broker speaks, everything else has its turn."""
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ class Telemetry:
         self._changed = Changed(path, config)
         enrolled = Path(config.telemetry.cert) if config.telemetry.centre else None
         self._keeper = Keeper(path, enrolled, time.monotonic())
-        self._inbox: SimpleQueue[Fact] = SimpleQueue()
+        self._inbox = Facts()
         self._sender: Sender | None = None
         self._sender_retry_at = 0.0
         self._read_again_at = 0.0
@@ -218,10 +221,9 @@ class Telemetry:
 
     def _take_facts(self, timeout: float) -> None:
         try:
-            fact = self._inbox.get(timeout=timeout)
-            while True:
-                self._handle(fact)
-                fact = self._inbox.get_nowait()
+            self._handle(self._inbox.get(timeout=timeout))
+            for _ in range(FACTS_A_TURN):
+                self._handle(self._inbox.get_nowait())
         except Empty:
             return
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import paho.mqtt.client as paho
 import pytest
 import sqlalchemy as sa
 from signing import ident
 
 from sekisho.center.database import Database
+from sekisho.center.jobs import __main__ as sender
 from sekisho.center.views import jobs as view
 from sekisho.center.views.jobs import JOB_STATE
 from sekisho.center.views.model import Row
@@ -63,3 +66,11 @@ def test_a_box_that_invents_jobs_fills_no_table(database: Database) -> None:
         view.take(db, [row(Job(at=AT, id="../../etc", ver=1)), row(Job(at=AT, id=JOB, ver=1), box="box-2")])
         count = sa.select(JOB_STATE.c.box, sa.func.count()).group_by(JOB_STATE.c.box)
         assert dict(db.execute(count).all()) == {"box-1": view.NEW_CAP, "box-2": 1}
+
+
+def test_fifty_jobs_a_broker_does_not_confirm_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each on its own they would outlast the watchdog."""
+    monkeypatch.setattr(sender, "CONFIRM_S", 0.2)
+    began = time.monotonic()
+    assert sender.wait_for([paho.MQTTMessageInfo(number) for number in range(50)]) == [False] * 50
+    assert time.monotonic() - began < 5

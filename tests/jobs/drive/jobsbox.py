@@ -95,7 +95,7 @@ class Box:
         self.root, self.hands = root, hands
         self.mono, self.true = 0.0, float(NOW)
         self.told = True
-        self.inbox = Inbox(self.settings.jobs_inbox)
+        self.inbox = Inbox(self.settings.jobs_inbox, clock=lambda: self.mono)
         if operators is not None:
             self.believe(operators)
         self.jobs: Jobs | None = None

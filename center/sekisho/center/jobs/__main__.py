@@ -11,6 +11,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ from sekisho.center.views.jobs import JOB_STATE
 POLL_S: Final = 0.5
 RETRY_S: Final = 1.0
 CONFIRM_S: Final = 5.0
+"""For all that went out together: the watchdog waits as well."""
 WATCHDOG_S: Final = 2.0
 PAGE: Final = 50
 BACK_OFF_S: Final = (30, 3600)
@@ -77,9 +79,9 @@ class Sender:
         given = [(row, self._client.publish(_topic(row), row.envelope, qos=1)) for row in rows]
         if not given:
             return
-        sent = [(row, _confirmed(info)) for row, info in given]
+        confirmed = wait_for([info for _, info in given])
         with self._database.transaction() as db:
-            for row, there in sent:
+            for (row, _), there in zip(given, confirmed, strict=True):
                 pause = min(BACK_OFF_S[0] << min(row.tries, 10), BACK_OFF_S[1]) if there else BACK_OFF_S[0]
                 values: dict[str, Any] = {"next_at": now + pause, "tries": row.tries + int(there)}
                 if there:
@@ -117,9 +119,15 @@ def _topic(row: Any) -> str:
     return f"sk/1/{row.tenant}/{row.box}/{jobs.LEVEL}/{row.id}"
 
 
-def _confirmed(info: paho.MQTTMessageInfo) -> bool:
+def wait_for(given: Sequence[paho.MQTTMessageInfo]) -> list[bool]:
+    """Of which the broker has said within `CONFIRM_S` that it has them."""
+    until = time.monotonic() + CONFIRM_S
+    return [_confirmed(info, until) for info in given]
+
+
+def _confirmed(info: paho.MQTTMessageInfo, until: float) -> bool:
     try:
-        info.wait_for_publish(CONFIRM_S)
+        info.wait_for_publish(max(0.0, until - time.monotonic()))
         return info.is_published()
     except (RuntimeError, ValueError):
         return False
