@@ -127,6 +127,24 @@ def test_an_engine_that_hangs_for_long_is_restarted_once() -> None:
     assert commands.count(RestartEngine()) == 1
 
 
+def test_what_a_former_engine_left_in_its_queues_is_not_held_against_the_one_in_its_place() -> None:
+    player = Player()
+    player.play(stuck(), 0.3)
+    new = {2: Queue(0, 10), 3: Queue(0, 20), GATE_QUEUE: Queue(0, 5)}
+
+    def look(queues: dict[int, Queue], seconds: float) -> list[Command]:
+        said: list[Command] = []
+        for _ in range(round(seconds * 10)):
+            player.now = round(player.now + 0.1, 3)
+            said += player.dog.handle(Observation(stuck() | queues, player.now, first=2), player.now)
+        return said
+
+    assert look(new, 0.3) == []
+    assert look(new | {2: Queue(1, 11)}, 0.6)[0] == SetMode(Mode(engine_bypass=True)), "it hangs for a moment"
+    assert look(new | {2: Queue(0, 11)}, 0.1)[0] == SetMode(NORMAL)
+    assert look(new | {2: Queue(0, 11)}, 40) == [], "and is not restarted for it"
+
+
 def test_a_running_engine_that_let_go_of_its_queues_is_restarted_but_a_starting_one_is_waited_for() -> None:
     for runs, expected in ((True, 1), (False, 0)):
         player = Player()

@@ -143,6 +143,9 @@ class BypassWatchdog:
         if any(number not in seen.queues for number in numbers):
             self._stuck_since.clear()
             return "absent"
+        for former in (self._last_done.keys() | self._stuck_since.keys()) - set(numbers):
+            self._last_done.pop(former, None)  # of an engine to which nothing is led any more
+            self._stuck_since.pop(former, None)
         hung = False
         for number in numbers:
             queue = seen.queues[number]
