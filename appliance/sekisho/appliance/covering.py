@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
-from sekisho.appliance import handed, handover, meter
+from sekisho.appliance import handed, meter
 from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.appliance.core.fsio import write_atomic
@@ -70,6 +70,8 @@ class Covering:
         self._account: Account | None = None
         self._ill = ""
         self._sheds = (Sheds(), Sheds())
+        self.leaves = False
+        """When `run` ends a successor of this daemon is to have the engine: inspection does not stop."""
 
     def note(self, away: Away, queues: Mapping[int, Queue]) -> None:
         """Say what inspects now, and what its queues have taken; never waits."""
@@ -101,7 +103,7 @@ class Covering:
             away = change.away
             change = self._next_change(stop) or change
             self._try_read(away, change)
-        self._try_read(change.away, change, stopped=not handover.wanted(self._settings))
+        self._try_read(change.away, change, stopped=not self.leaves)
 
     def _next_change(self, stop: threading.Event) -> Change | None:
         until = time.monotonic() + min(READ_S, _to_the_hour(moment()))

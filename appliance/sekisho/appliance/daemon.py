@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from sekisho.appliance import bridge, doorway, express, netfilter, preflight, status, suricata, vitals
+from sekisho.appliance import bridge, doorway, express, handover, netfilter, preflight, status, suricata, vitals
 from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
 from sekisho.appliance.core.sdnotify import notify
@@ -171,6 +171,12 @@ class Daemon:
             self._publish(time.monotonic())
         return 1 if self.failed else 0
 
+    def end(self) -> None:
+        """Have `run` return; whether a successor is to have the engine is decided now, however long that takes."""
+        if handover.wanted(self.settings):
+            self.engine.leaves = self.covering.leaves = True
+        self.stop.set()
+
     def look(self, now: float) -> None:
         """One look of the watchdog and what follows from it."""
         runs = self.engine.state.phase == "running"
@@ -205,6 +211,9 @@ class Daemon:
     def _mend(self) -> None:
         """Put back rules or switches that somebody else's firewall program swept away."""
         try:
+            if self.lead.unsure:
+                self.lead.install()
+                log.warning("the packet rules, of which a change had been refused, are loaded again")
             mended = self.packets.mend()
             if self.settings.page.enabled and not doorway.present():
                 self._doorway()
@@ -259,8 +268,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
         daemon = Daemon(load(args.settings))
-        signal.signal(signal.SIGTERM, lambda *_: daemon.stop.set())
-        signal.signal(signal.SIGINT, lambda *_: daemon.stop.set())
+        signal.signal(signal.SIGTERM, lambda *_: daemon.end())
+        signal.signal(signal.SIGINT, lambda *_: daemon.end())
         signal.signal(signal.SIGHUP, lambda *_: daemon.engine.request_reload())
         signal.signal(signal.SIGUSR1, lambda *_: daemon.engine.request_renew())
         signal.signal(signal.SIGUSR2, lambda *_: daemon.engine.request_renew(may_restart=True))

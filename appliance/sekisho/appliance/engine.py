@@ -11,13 +11,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
-from sekisho.appliance import berth, control, handover, logs, renewal, store
+from sekisho.appliance import berth, control, logs, renewal, store
 from sekisho.appliance.account import Account, EngineState
 from sekisho.appliance.berth import Binary
 from sekisho.appliance.core import latency, utc
-from sekisho.appliance.core.errors import PeerError, SekishoError
+from sekisho.appliance.core.errors import DeviceFault, PeerError, SekishoError
 from sekisho.appliance.core.settings import Settings
 from sekisho.appliance.inforce import InForce
 from sekisho.appliance.leading import Lead
@@ -67,6 +68,8 @@ class Engine:
         """The program to be the engine instead of this release's, which did not last."""
         self._renewed_from: Binary | None = None
         self._renewed_at = 0.0
+        self.leaves = False
+        """When `run` ends a successor of this daemon is to have the engine."""
 
     @property
     def _post(self) -> Post:
@@ -132,10 +135,11 @@ class Engine:
             self._gone()
             stop.wait(back_off)
             back_off = min(back_off * 2, MAX_BACK_OFF_S)
-        if handover.wanted(self._settings):
+        if self.leaves:
             self._health("left", "")
             return
-        self._post.stop()
+        for post in self._posts.values():
+            post.stop()
         self._gone()
         self._health("stopped", "")
 
@@ -177,7 +181,10 @@ class Engine:
 
     def _is_engine(self, post: Post) -> None:
         """Everybody who asks is led to this one."""
-        post.berth.lead_commands(self._settings)
+        try:
+            post.berth.lead_commands(self._settings)
+        except DeviceFault as err:  # it inspects all the same, and the link is tried again
+            log.error("%s", err)
         self.state.pid = post.process.pid if post.process is not None else 0
         program = berth.program_of(self.state.pid)
         self.state.binary = str(program.path) if program is not None else ""
@@ -185,25 +192,33 @@ class Engine:
     def _adopt(self, load: Load) -> bool:
         """Go on with the engine of a killed predecessor; with other rules than it left they are loaded live.
 
-        Where it is another program than it is to be, or has another configuration, it goes on until it is renewed.
+        Where it is another program than it is to be, or has another configuration, or cannot be given the rules for a
+        fault of this machine, it goes on until it is renewed.
         """
         post = self._post
         if not post.try_adopt() or post.process is None:
             return False
+        other = same = faulty = False
         try:
             left, same = post.loader.left(load), self._program().runs_as(post.process.pid)
-            self._other = left == "other" or (left == "rules" and not same)
-            if self._other or self._rules.found(load):
-                self._is_engine(post)
-                self.state.phase = "running"
-                self._health("adopted", "")
-                if self._other or not same:
-                    self.request_renew(may_restart=self._other)
-                return True
+            other = left == "other" or (left == "rules" and not same)
+            well = other or self._rules.found(load)
         except PeerError as err:
             log.warning("the engine found running is replaced: %s", err)
-        post.stop()
-        return False
+            well = False
+        except SekishoError as err:  # another would fare no better
+            log.error("the engine found running keeps what it has: %s", err)
+            well = faulty = True
+        if not well:
+            post.stop()
+            return False
+        self._other = other or faulty
+        self._is_engine(post)
+        self.state.phase = "running"
+        self._health("adopted", "")
+        if self._other or not same:
+            self.request_renew(may_restart=other)
+        return True
 
     def _attend(self, stop: threading.Event) -> None:
         """Watch a running engine; returns when it has ended or is to end."""
@@ -227,6 +242,7 @@ class Engine:
                 self._rules.mend()
             elif self._rules.post.loader.muting_changed():
                 self._rules.mute()
+            self._tidy()
             self._roll_logs()
         if stop.is_set() or self._planned:
             self._planned = False
@@ -237,6 +253,15 @@ class Engine:
             self._say_renewal(
                 "The new engine died soon after it had been put in place. The former program is used again."
             )
+
+    def _tidy(self) -> None:
+        """What a change of engines could not do at once."""
+        if berth.led(self._settings) != self._post.berth.name:
+            with suppress(DeviceFault):
+                self._post.berth.lead_commands(self._settings)
+        left = self._posts[self._lead.other.name]
+        if left.alive() and not self._lead.unsure:
+            renewal.retire(left)
 
     def _renewal(self, stop: threading.Event) -> None:
         """Put another engine in the place of this one; if that does not come about this one goes on."""
@@ -252,6 +277,8 @@ class Engine:
         else:
             self._is_engine(new)
             self._rules.moved(new, load, proof)
+            self._restart.clear()  # these were meant for the former one
+            self._repair.clear()
             self._other = False
             self._renewed_at, self._renewed_from = time.monotonic(), former
             self.state.renewal = ""
@@ -271,7 +298,11 @@ class Engine:
             return
         self._say_renewal(f"{err} The former engine goes on.")
         if self._other and old.alive():
-            self._rules.given(self._rules.first()[0])
+            try:
+                self._rules.given(self._rules.first()[0])
+            except SekishoError as given_err:
+                log.error("the former engine keeps what it has: %s", given_err)
+                self._health("rules_refused", str(given_err))
 
     def _say_renewal(self, why: str) -> None:
         self.state.renewal = why
@@ -282,7 +313,7 @@ class Engine:
         eve = logs.set_aside(self._settings.eve, keep_unread=True)
         files = logs.set_aside(self._settings.files_log, keep_unread=False)
         if eve or files:
-            control.ask(self._settings.control_socket, "reopen-log-files")
+            control.ask(self._post.berth.socket, "reopen-log-files")
         if eve == "dropped":
             self._health("events_dropped", f"{logs.ROLL_BYTES >> 20} MB or more of unread events made room.")
 

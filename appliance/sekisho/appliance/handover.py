@@ -1,7 +1,8 @@
 """Says to the daemon that its end is not the box's: a successor starts at once and is to find the engine at work.
 
 Whoever restarts the daemon writes the file before; the daemon takes it for `FRESH_S` only, so that an end that was not
-meant so later takes the engine along as ever.
+meant so later takes the engine along as ever. What counts is when the daemon is told to end: it keeps the answer, for
+what it does just then (a load of rules) may take longer.
 """
 
 from __future__ import annotations

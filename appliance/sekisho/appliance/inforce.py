@@ -87,12 +87,17 @@ class InForce:
 
         Raises:
             PeerError: it does not answer.
-            DeviceFault: it does not take them.
+            DeviceFault: it does not take them; so it goes on, and the account says what it should have.
 
         """
-        if not self._load(load, new=True):
-            raise DeviceFault(self._refuse(load))
-        self.post.loader.differs()
+        try:
+            if not self._load(load, new=True):
+                raise DeviceFault(self._refuse(load))
+        except SekishoError:
+            self._tell(load, None)
+            raise
+        finally:
+            self.post.loader.differs()
 
     def reload(self) -> None:
         """Choose the set anew and load it live.
@@ -144,7 +149,7 @@ class InForce:
             self._health("reload_refused", self._refuse(load, str(err)))
             self._tell(self.account.load, self.account.proof)
             return
-        self._take_back(self._refuse(load))
+        self._take_back(load, self._refuse(load))
 
     def mute(self) -> None:
         """Other rules are muted or on trial: the same set once more, live, unless it has none of them."""
@@ -172,8 +177,10 @@ class InForce:
             raise DeviceFault("The engine does not take its rules again. Another is started.")
         self._health("reloaded", "")
 
-    def _take_back(self, detail: str) -> None:
-        if self.proven is None or not self._load(self.proven):
+    def _take_back(self, load: Load, detail: str) -> None:
+        if self.proven is None:  # it had no set whole before, and goes on as it did: another engine would not either
+            self._tell(load, self._seen)
+        elif not self._load(self.proven):
             raise DeviceFault(f"{detail} The earlier set does not load either.")
         self._health("reload_refused", detail)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from sekisho.appliance import berth, netfilter, suricata
 from sekisho.appliance.berth import Berth
@@ -32,6 +33,8 @@ class Lead:
         self._now = self.berths[0]
         self._beside = False
         """Another engine runs, or ran since this daemon began: there are rules for it as well."""
+        self.unsure = False
+        """A change was refused: one family may be led elsewhere than `now`, until `install` or a change succeeds."""
 
     @property
     def now(self) -> Berth:
@@ -58,30 +61,38 @@ class Lead:
 
         """
         with self._lock:
-            netfilter.install(self._plan(self._now))
+            self._put(netfilter.install, self._now)
 
     def set_mode(self, mode: Mode) -> None:
         """Lead the packets around an inspector, or to it again."""
         with self._lock:
             self._mode = mode
-            netfilter.apply(self._plan(self._now))
+            self._put(netfilter.apply, self._now)
 
     def make_room(self) -> None:
         """Have canaries reach the other engine's queues; the customer's packets go where they went."""
         with self._lock:
             self._beside = True
-            netfilter.apply(self._plan(self._now))
+            self._put(netfilter.apply, self._now)
 
     def move(self, to: Berth) -> None:
         """Lead the packets to that engine at one stroke; where one family refuses, both are led back."""
         with self._lock:
             self._beside = True
             try:
-                netfilter.apply(self._plan(to))
+                self._put(netfilter.apply, to)
             except DeviceFault:
-                netfilter.apply(self._plan(self._now))
+                self._put(netfilter.apply, self._now)
                 raise
             self._now = to
+
+    def _put(self, load: Callable[[str], None], to: Berth) -> None:
+        try:
+            load(self._plan(to))
+        except DeviceFault:
+            self.unsure = True
+            raise
+        self.unsure = False
 
     def _plan(self, to: Berth) -> str:
         berths = 2 if self._beside or to is not self.berths[0] else 1

@@ -46,16 +46,17 @@ def renew(old: Post, new: Post, load: Load, binary: Binary, lead: Lead, going: C
 
     Raises:
         Scarce: not tried, for lack of memory.
-        DeviceFault: it did not become healthy, or `going` said no; it is ended, and the packets go where they went.
+        DeviceFault: it did not become healthy, or `going` said no; it is ended, and the packets go where they went;
+            or the packet rules were refused: it is not ended while `lead` is unsure.
         PeerError: likewise; it did not answer.
 
     """
     if old.process is not None and old.alive():
         _room(old.process.pid)
     try:
+        lead.make_room()  # first: from here on nothing is led to one that is left there
         if new.try_adopt():
             new.stop()  # of a renewal that was killed
-        lead.make_room()
         new.launch(load, binary)
         if not new.answers(going) or new.process is None:
             raise DeviceFault("The daemon ends.")
@@ -67,7 +68,8 @@ def renew(old: Post, new: Post, load: Load, binary: Binary, lead: Lead, going: C
             )
         lead.move(new.berth)
     except BaseException:
-        new.kill()
+        if not lead.unsure:  # else packets of one family may be led to it; whoever cares for `lead` retires it
+            new.kill()
         raise
     return proof
 
