@@ -414,6 +414,12 @@ def test_attack_an_image_that_is_not_released_never_reaches_a_slot(
     evidence = handed(box, honest).evidence
     hand(box, *evil, by_one_of_three(centre, evidence, evil[0], Path()))
     assert errands.done(box, wishes.Numbered("install-1", wishes.Install(evil[0].name))).word == "refused"
+    bundle = box.firmware_state / "download" / honest.sha256
+    signed = bundle.read_bytes()
+    bundle.write_bytes(signed[::-1])
+    told = errands.done(box, wishes.Numbered("install-2", wishes.Install(honest.name)))
+    assert told.word == "refused" and "not that of release" in told.said
     assert written == []
-    assert errands.done(box, wishes.Numbered("install-2", wishes.Install(honest.name))).word == "done"
-    assert written == [box.firmware_state / "download" / honest.sha256]
+    bundle.write_bytes(signed)
+    assert errands.done(box, wishes.Numbered("install-3", wishes.Install(honest.name))).word == "done"
+    assert written == [bundle]

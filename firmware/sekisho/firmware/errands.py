@@ -89,9 +89,12 @@ def carry_out(settings: Settings, wish: wishes.Wish) -> tuple[str, float]:
             return name, 0.0
         case wishes.Install(name):
             from sekisho.firmware.rauc import Slots
+            from sekisho.firmware.stage import compare
 
-            slots = Slots()
-            slots.install(_bundle(settings, _accepted(settings, name)))
+            slots, release = Slots(), _accepted(settings, name)
+            bundle = _bundle(settings, release)
+            compare(bundle, release)
+            slots.install(bundle)
             return slots.inactive(), 0.0
         case wishes.Switch(to, back):
             from sekisho.firmware.switch import switch
@@ -170,8 +173,9 @@ def _accepted(settings: Settings, name: str) -> Release:
 def _bundle(settings: Settings, release: Release) -> Path:
     """What the daemon downloaded, and may change at any moment.
 
-    `stage` hashes the very bytes it unpacks. RAUC opens the file once, and has the kernel check each block that is read
-    of it against what was signed (dm-verity; the system's settings allow it no other form of bundle).
+    `stage` hashes the very bytes it unpacks. Of an image the file is compared first, which finds that it is another; a
+    change after that is RAUC's to find: it opens the file once, and has the kernel check each block that is read of it
+    against what was signed (dm-verity; the system's settings allow it no other form of bundle).
     """
     path = settings.firmware_state / "download" / release.sha256
     try:

@@ -162,6 +162,17 @@ def _size(folder: Path) -> int:
 def _judge(bundle: Path, release: Release) -> None:
     if release.tier != 1:
         raise RejectedInput(f"Release {release.counter} is a system image; it is not unpacked but installed.")
+    compare(bundle, release)
+
+
+def compare(bundle: Path, release: Release) -> None:
+    """Hold the file against what was signed.
+
+    Raises:
+        RejectedInput: it is another.
+        OSError: it cannot be read.
+
+    """
     with open_plain(bundle, BUNDLE_CAP) as source:
         right = os.fstat(source.fileno()).st_size == release.length
         right = right and hashlib.file_digest(source, "sha256").hexdigest() == release.sha256
