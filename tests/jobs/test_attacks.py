@@ -94,6 +94,7 @@ def test_what_was_forgotten_is_never_done_again_even_with_the_clock_set_back(box
     assert all(entry.job.id != name_of(first) for entry in box.kept().entries), "it was forgotten"
     done = len(box.hands.done)
     box.true = float(NOW)  # the centre lies about the time, too
+    box.believe(LISTED)  # and what the channel was signed at is forgotten with a key that was taken away
     box.give(first)
     box.turn(20)
     assert len(box.hands.done) == done
