@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from sekisho.appliance import status
+from sekisho.appliance.account import EngineState
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
-from sekisho.appliance.core.settings import Settings
+from sekisho.appliance.core.settings import Paths, Settings
+from sekisho.appliance.status import Status
+from sekisho.appliance.watchdog import Part
 from sekisho.firmware.keeper import runner
 from sekisho.firmware.switch import healthy, switch, switching
 from sekisho.firmware.switch.services import Running
@@ -32,8 +37,10 @@ class Box:
         self.settings = msgspec.convert(told, Settings)
         (root / "appliance").mkdir()
         self.ill: set[tuple[str, str]] = set()
+        self.recovers = False
         self.restarted: list[str] = []
         patch.setattr(switching, "STEADY_S", 0.0)
+        patch.setattr(switching, "ILL_S", 0.3)
         patch.setattr(healthy, "why_not", self.why_not)
 
     def look(self, name: str) -> Running:
@@ -45,6 +52,8 @@ class Box:
 
     def why_not(self, name: str, running: Running, settings: Settings, release: Path) -> str:
         if (name, release.name) in self.ill:
+            if self.recovers:
+                self.ill.clear()
             raise healthy.Ill("there is no room for two engines")
         return ""
 
@@ -103,3 +112,29 @@ def test_a_release_whose_own_firmware_daemon_cannot_be_loaded_is_refused_before_
     releases.module(new, "sekisho.firmware.keeper.runner").write_text(Path(runner.__file__).read_text())
     box.switch(new.name)
     assert box.all_run(new.name)
+
+
+def test_words_of_a_renewal_that_did_not_come_about_end_nothing_while_the_engine_is_started_anew(box: Box) -> None:
+    box.ill, box.recovers = {("appliance", BAD)}, True
+    box.switch(BAD)
+    assert box.all_run(BAD)
+
+
+@pytest.mark.parametrize(("starts", "own", "ill"), [(1, True, False), (0, True, True), (1, False, True)])
+def test_an_engine_started_anew_for_lack_of_memory_is_renewed(
+    tmp_path: Path, starts: int, own: bool, ill: bool
+) -> None:
+    """What was said of the renewal counts where the former engine goes on, and not where the release's own works."""
+    program = tmp_path / BAD / "engine" / "bin" / "suricata"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    settings = Settings(box="b", paths=Paths(run=str(tmp_path), state=str(tmp_path)))
+    binary = str(program) if own else "/usr/bin/suricata"
+    engine = EngineState(phase="running", renewal="There is no room for two.", starts=starts, binary=binary)
+    at = time.monotonic()
+    status.write(settings, Status(1, at, "inspect", "open", engine, Part("engine"), Part("gate")))
+    if ill:
+        with pytest.raises(healthy.Ill):
+            healthy.why_not("appliance", Running(True, 1), settings, tmp_path / BAD)
+    else:
+        assert "rules are not proven" in healthy.why_not("appliance", Running(True, 1), settings, tmp_path / BAD)

@@ -39,10 +39,12 @@ def _appliance(running: Running, settings: Settings, release: Path) -> str:
         return str(err)
     if now is None or not now.fresh or now.pid != running.pid:
         return "it has not said how it is"
-    if now.engine.renewal:
-        raise Ill(now.engine.renewal)
     own = release / "engine" / "bin" / "suricata"
-    if now.engine.renewing or (own.is_file() and Path(now.engine.binary) != own.resolve()):
+    fits = not own.is_file() or Path(now.engine.binary) == own.resolve()
+    # Where there was no room for two engines it says why and starts one anew: then that one counts, not the words.
+    if now.engine.renewal and now.engine.phase == "running" and not (fits and now.engine.starts):
+        raise Ill(now.engine.renewal)
+    if now.engine.renewing or not fits:
         return "its engine is not renewed yet"
     if now.engine.phase != "running" or now.engine_bypass.reason:
         return f"the engine is {now.engine.phase} {now.engine_bypass.reason}".strip()

@@ -26,6 +26,8 @@ READY_S: Final = 120.0
 WELL_S: Final = {"appliance": 300.0}
 """Until a daemon that is ready is well: the appliance loads all rules into a second engine meanwhile."""
 OTHERS_WELL_S: Final = 60.0
+ILL_S: Final = 20.0
+"""What says that waiting is no use must say it so long: an engine may be about to be started anew instead."""
 STEADY_S: Final = 1.5
 """It must stay well so long, in the same process."""
 LOOK_S: Final = 0.1
@@ -125,13 +127,16 @@ def _is_well(name: str, found: Running, settings: Settings, services: Services, 
 
 def _become_well(name: str, settings: Settings, services: Services, release: Path) -> None:
     deadline = time.monotonic() + WELL_S.get(name, OTHERS_WELL_S)
-    since, pid = 0.0, 0
+    since, pid, ill = 0.0, 0, 0.0
     while True:
+        now = time.monotonic()
         try:
-            why = _trouble(name, settings, services, release)
+            why, ill = _trouble(name, settings, services, release), 0.0
         except healthy.Ill as err:
-            raise DeviceFault(f"{name} does not work with release {release.name}: {err}") from err
-        found, now = services.look(name), time.monotonic()
+            why, ill = str(err), ill or now
+            if now - ill >= ILL_S:
+                raise DeviceFault(f"{name} does not work with release {release.name}: {err}") from err
+        found = services.look(name)
         if why or found is None or (pid and found.pid != pid):
             since, pid = 0.0, 0
         elif not pid:
