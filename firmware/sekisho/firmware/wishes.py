@@ -2,7 +2,8 @@
 
 The daemon writes `wish.json` into a directory of its own; root's errand (`errands`) takes it away, does it, and writes
 what became of it into one of root's. A wish has a number: who asks again for one that is being carried out, or was,
-gets its outcome, and nothing is done twice.
+gets its outcome, and nothing is done twice. During a trial the daemon is of the release before and the errand of the
+new one: words are added, never changed.
 """
 
 from __future__ import annotations
