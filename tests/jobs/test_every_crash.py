@@ -81,7 +81,7 @@ def lived(box: Box, power: Power, story: Story, resend: bool) -> list[bytes]:
                 box.give(waiting.pop(0))
             box.turn()
         except Died:
-            box.jobs = None
+            box.end()
             if resend:
                 for envelope in envelopes[: len(envelopes) - len(waiting)]:
                     box.give(envelope)
@@ -136,6 +136,7 @@ def test_whatever_step_the_power_fails_at_it_is_done_once_and_one_end_is_told(
     for story in STORIES:
         for box, envelopes, power in counted(tmp_path / story.__name__, story, monkeypatch):
             judged(box, envelopes, power)
+            box.end()
             steps[story.__name__] = power.fails_at
     print(f"crash states: {sum(steps.values())}: {steps}")
     assert sum(steps.values()) >= 300

@@ -140,7 +140,7 @@ class World(RuleBasedStateMachine):
     @rule()
     def start_again(self) -> None:
         self.power.fails_at = 0
-        self.box.jobs = None
+        self.box.end()
         self._turn(1, 1.0)
 
     def _turn(self, times: int, seconds: float) -> None:

@@ -37,7 +37,9 @@ def end(pids: set[int], number: signal.Signals, timeout_s: float) -> None:
             continue
         try:
             signal.pidfd_send_signal(handle, number)
-            select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
+            gone = select.poll()  # select(2) knows no descriptor above 1023
+            gone.register(handle, select.POLLIN)
+            gone.poll(max(0.0, deadline - time.monotonic()) * 1000)
         except ProcessLookupError:
             continue
         finally:

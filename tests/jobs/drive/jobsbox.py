@@ -124,9 +124,14 @@ class Box:
             assert self.jobs is not None
             self.jobs.turn()
 
-    def restart(self) -> None:
+    def end(self) -> None:
+        """The process is gone, and its files with it."""
         if self.jobs is not None:
             self.jobs.close()
+        self.jobs = None
+
+    def restart(self) -> None:
+        self.end()
         self.start()
 
     def told_of(self, ident: str = "") -> list[events.Job]:
