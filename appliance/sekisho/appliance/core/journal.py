@@ -60,9 +60,14 @@ class JournalWriter:
         rolled = self.path.with_name(self.path.name + ".1")
         if rolled.exists():
             return
+        former = self._fd
         self.path.rename(rolled)
-        os.close(self._fd)
-        self._open()
+        try:
+            self._open()
+        except OSError:  # no room for another file: the one that was rolled is it again
+            rolled.rename(self.path)
+            return
+        os.close(former)
 
     def close(self) -> None:
         os.close(self._fd)
