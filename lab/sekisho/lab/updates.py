@@ -18,6 +18,7 @@ from sekisho.appliance.core import standing
 from sekisho.appliance.core.errors import PeerError
 from sekisho.appliance.core.settings import Settings, load
 from sekisho.lab.lab import Lab
+from sekisho.signatures.keeper import counter
 from sekisho.signatures.model import SetInfo
 from sekisho.telemetry.events import Signatures
 
@@ -25,6 +26,7 @@ SILENT_S: Final = 30.0
 SIGNAL_S: Final = 2.0
 """So long a load of these small sets may take before the signal is taken for lost."""
 LOOK_S: Final = 0.02
+QUIET_S: Final = 3.0
 SEKISHO: Final = str(Path(sys.executable).with_name("sekisho"))
 
 
@@ -73,7 +75,7 @@ def rule_files(lab: Lab) -> list[Path]:
 
 
 def silence(lab: Lab) -> float:
-    """Empty every rule file the engine was given on this box, and have it load them, until it counts fewer rules.
+    """Empty every rule file the engine was given on this box, and have it load them, until only the package's are left.
 
     It will say that all is well. A signal that comes while it loads something else is lost on it, and what it loads
     then may be whole: both are done again until the rules are gone.
@@ -86,6 +88,7 @@ def silence(lab: Lab) -> float:
 
     """
     box = settings(lab)
+    _settle(lab)
     whole, had = control.ruleset_stats(box.control_socket).rules_loaded, time.monotonic()
     deadline, again = had + SILENT_S, 0.0
     while True:
@@ -99,10 +102,33 @@ def silence(lab: Lab) -> float:
                     os.truncate(path, 0)
             os.kill(lab.pid("suricata"), signal.SIGUSR2)
         with suppress(PeerError):  # it does not answer while it loads
-            if control.ruleset_stats(box.control_socket).rules_loaded < whole:
+            if control.ruleset_stats(box.control_socket).rules_loaded <= _packaged(lab):
                 return had
             had = now
         time.sleep(LOOK_S)
+
+
+def _settle(lab: Lab) -> None:
+    """Return when nothing has been loaded for `QUIET_S` and nothing is on its way.
+
+    A signal just as the daemon asks for a load hangs the engine for good (suricata.c, SuricataMainLoop of 7.0).
+    """
+    box, last = settings(lab), (0, time.monotonic())
+
+    def quiet() -> bool:
+        nonlocal last
+        keeper, told, now = counter.try_read(box, time.monotonic()), standing.try_read(box, "engine"), time.monotonic()
+        if keeper is None or keeper.step != "idle" or told is None or not told.proven or told.loads != last[0]:
+            last = (told.loads if told else 0, now)
+        return now - last[1] > QUIET_S
+
+    lab.wait(quiet, "rules are loaded again and again", 40)
+
+
+def _packaged(lab: Lab) -> int:
+    """Rules of the package's own files: a load that was under way may leave fewer than before, and still a set's."""
+    own = (path for path in rule_files(lab) if not path.is_relative_to(lab.lay.root))
+    return sum(len(re.findall(r"^(?:alert|drop|pass|reject) ", path.read_text(), re.M)) for path in own)
 
 
 def wait_for(lab: Lab, number: int, timeout_s: float = 60) -> None:
