@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -15,6 +16,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center.settings import BrokerLink
 from sekisho.telemetry.identity import client_id
+
+CONFIRM_S: Final = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -73,3 +76,17 @@ def _no_delay(_c: paho.Client, _u: Any, sock: Any) -> None:
 
 def _on_disconnect(_c: paho.Client, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
     log.warning("not connected to the broker: %s", reason)
+
+
+def wait_for(given: Sequence[paho.MQTTMessageInfo]) -> list[bool]:
+    """Of which the broker has said within `CONFIRM_S` that it has them: one deadline for all, a watchdog waits."""
+    until = time.monotonic() + CONFIRM_S
+    return [_confirmed(info, until) for info in given]
+
+
+def _confirmed(info: paho.MQTTMessageInfo, until: float) -> bool:
+    try:
+        info.wait_for_publish(max(0.0, until - time.monotonic()))
+        return info.is_published()
+    except (RuntimeError, ValueError):
+        return False

@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 from signing import ident
 
+from sekisho.center import mqtt
 from sekisho.center.database import Database
-from sekisho.center.jobs import __main__ as sender
 from sekisho.center.views import jobs as view
 from sekisho.center.views.jobs import JOB_STATE
 from sekisho.center.views.model import Row
@@ -70,7 +70,7 @@ def test_a_box_that_invents_jobs_fills_no_table(database: Database) -> None:
 
 def test_fifty_jobs_a_broker_does_not_confirm_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each on its own they would outlast the watchdog."""
-    monkeypatch.setattr(sender, "CONFIRM_S", 0.2)
+    monkeypatch.setattr(mqtt, "CONFIRM_S", 0.2)
     began = time.monotonic()
-    assert sender.wait_for([paho.MQTTMessageInfo(number) for number in range(50)]) == [False] * 50
+    assert mqtt.wait_for([paho.MQTTMessageInfo(number) for number in range(50)]) == [False] * 50
     assert time.monotonic() - began < 5

@@ -11,11 +11,9 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import paho.mqtt.client as paho
 import sqlalchemy as sa
 
 from sekisho.appliance.core import jobs, program, sdnotify, utc
@@ -31,7 +29,6 @@ from sekisho.center.views.jobs import JOB_STATE
 
 POLL_S: Final = 0.5
 RETRY_S: Final = 1.0
-CONFIRM_S: Final = 5.0
 """For all that went out together: the watchdog waits as well."""
 WATCHDOG_S: Final = 2.0
 PAGE: Final = 50
@@ -79,7 +76,7 @@ class Sender:
         given = [(row, self._client.publish(_topic(row), row.envelope, qos=1)) for row in rows]
         if not given:
             return
-        confirmed = wait_for([info for _, info in given])
+        confirmed = mqtt.wait_for([info for _, info in given])
         with self._database.transaction() as db:
             for (row, _), there in zip(given, confirmed, strict=True):
                 pause = min(BACK_OFF_S[0] << min(row.tries, 10), BACK_OFF_S[1]) if there else BACK_OFF_S[0]
@@ -117,20 +114,6 @@ def due(now: int, limit: int = PAGE) -> sa.Select[Any]:
 
 def _topic(row: Any) -> str:
     return f"sk/1/{row.tenant}/{row.box}/{jobs.LEVEL}/{row.id}"
-
-
-def wait_for(given: Sequence[paho.MQTTMessageInfo]) -> list[bool]:
-    """Of which the broker has said within `CONFIRM_S` that it has them."""
-    until = time.monotonic() + CONFIRM_S
-    return [_confirmed(info, until) for info in given]
-
-
-def _confirmed(info: paho.MQTTMessageInfo, until: float) -> bool:
-    try:
-        info.wait_for_publish(max(0.0, until - time.monotonic()))
-        return info.is_published()
-    except (RuntimeError, ValueError):
-        return False
 
 
 def _make(path: Path) -> Sender:

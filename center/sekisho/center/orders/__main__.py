@@ -36,7 +36,6 @@ from sekisho.center.settings import Orders as OwnSettings
 POLL_S: Final = 0.2
 MEND_S: Final = 5.0
 RETRY_S: Final = 1.0
-CONFIRM_S: Final = 5.0
 WATCHDOG_S: Final = 2.0
 PAGE: Final = 50
 HELD_CAP: Final = 200_000
@@ -108,9 +107,8 @@ class Publisher:
         with self._database.reading() as db:
             known = {_topic(row) for row in db.execute(sa.select(ORDERS.c.tenant, ORDERS.c.box)).all()}
         given = [(topic, self._client.publish(topic, b"", qos=1, retain=True)) for topic in sorted(held - known)[:PAGE]]
-        for topic, info in given:
-            if _confirmed(info):
-                self._held.discard(topic)
+        taken = mqtt.wait_for([info for _, info in given])
+        self._held.difference_update(topic for (topic, _), there in zip(given, taken, strict=True) if there)
 
     def _turn(self) -> None:
         if self._greet.is_set():
@@ -125,7 +123,8 @@ class Publisher:
         with self._database.reading() as db:
             rows = db.execute(sa.select(ORDERS).where(which).order_by(ORDERS.c.box).limit(PAGE)).all()
         given = [(row, self._client.publish(_topic(row), self._message(row), qos=1, retain=True)) for row in rows]
-        sent = [row for row, info in given if _confirmed(info)]
+        taken = mqtt.wait_for([info for _, info in given])
+        sent = [row for (row, _), there in zip(given, taken, strict=True) if there]
         self._held.update(map(_topic, sent))
         if fresh := [row for row in sent if row.n > row.sent_n]:
             with self._database.transaction() as db:
@@ -139,15 +138,6 @@ class Publisher:
 
 def _topic(row: Any) -> str:
     return f"sk/1/{row.tenant}/{row.box}/{orders.LEVEL}"
-
-
-def _confirmed(info: paho.MQTTMessageInfo) -> bool:
-    """Whether the broker has it; what it has not is published again."""
-    try:
-        info.wait_for_publish(CONFIRM_S)
-        return info.is_published()
-    except (RuntimeError, ValueError):
-        return False
 
 
 def _make(path: Path) -> Publisher:
