@@ -124,7 +124,7 @@ def _told(stored: Stored) -> str:
 
 def _table(rows: list[Row]) -> Table:
     table = Table(title="sekisho 関所", expand=True)
-    headings = ("何を What", "端末が得たもの Client got", "箱の判定 Box's verdict", "監視センター Centre's event")
+    headings = ("何を What", "端末が得たもの Client got", "箱の判定 Box's verdict", "見守りセンター Centre's event")
     for heading in ("", *headings):
         table.add_column(heading, overflow="fold")
     table.add_column("ms", justify="right")
@@ -140,7 +140,7 @@ def _invite(lab: Lab, console: Console) -> None:
     name = "" if lab.lay.name == "sk" else f" --name {lab.lay.name}"
     console.print(
         f"""
-ms は箱の判定から監視センターの記録まで。 ms: from the box's verdict to the centre's record.
+ms は箱の判定から見守りセンターの記録まで。 ms: from the box's verdict to the centre's record.
 
 試してみる  try, in another terminal:
   {program} lab exec{name} lan -- curl -v http://{layout.SERVER4}/bad/eicar.com

@@ -31,7 +31,7 @@ _SAID: Final[dict[int, tuple[str, str]]] = {
     413: ("Content too large", "The body is larger than this API takes. 本文が大きすぎます。"),
     415: ("Unsupported media type", "The body must be application/json. 本文は JSON で送ってください。"),
     429: ("Too many requests", "Wait as many seconds as Retry-After says. しばらく待ってから送り直してください。"),
-    500: ("Internal error", "The centre has noted the fault. 監視センターで記録しました。"),
+    500: ("Internal error", "The centre has noted the fault. 見守りセンターで記録しました。"),
     503: ("Not available", "The centre cannot answer now. ただいま応答できません。"),
 }
 
