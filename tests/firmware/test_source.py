@@ -10,11 +10,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hostile import Hostile
 from releases import HERE, Centre
+from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata
 
-from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
+from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput, SekishoError
 from sekisho.appliance.core.jobs import Believed, Operator, Operators
+from sekisho.center import pki
 from sekisho.firmware.build import publishing
 from sekisho.firmware.published import Release, release_path
 from sekisho.firmware.source import Source
@@ -278,6 +281,108 @@ def test_attack_a_release_that_is_none(centre: Centre, data: bytes) -> None:
     centre.force(centre.signed(listed))
     with pytest.raises(RejectedInput):
         box(centre).refresh()
+
+
+@pytest.mark.parametrize(
+    "path", ["fw/../sig/6.tar.zst", "/etc/passwd", "sig/1.tar.zst", f"fw/{HERE}/../{OTHER}/1.tar.zst"]
+)
+def test_attack_extraneous_dependencies_a_release_leads_nowhere_but_to_its_own_bundle(
+    centre: Centre, path: str
+) -> None:
+    made = centre.publish(1)
+    listed = centre.listed()
+    centre.put(listed, release_path(HERE), msgspec.json.encode(msgspec.structs.replace(made, path=path)))
+    centre.force(centre.signed(listed))
+    with pytest.raises(RejectedInput):
+        box(centre).refresh()
+
+
+@pytest.mark.parametrize("role", ["timestamp", "snapshot", "sig"])
+def test_attack_key_compromise_of_an_online_role_brings_no_release(centre: Centre, role: str) -> None:
+    """Whoever has one of the server's keys can hold back and can break; only keyholders make a release."""
+    made = centre.publish(1)
+    assert box(centre).refresh() == made
+    thief = CryptoSigner.generate_ed25519()
+    listed = centre.listed()
+    far = msgspec.structs.replace(made, counter=9, path=f"fw/{HERE}/9.tar.zst")
+    centre.put(listed, release_path(HERE), msgspec.json.encode(far))
+    centre.put(listed, far.path, centre.bundle(made).read_bytes())
+    listed.version += 1
+    forged = Metadata(listed)
+    forged.sign(thief)
+    judge = centre.depot.tree.chain().root.signed if role != "sig" else centre.depot.tree.chain().targets.signed
+    known = judge.roles[role] if role != "sig" else judge.get_delegated_role(role)
+    for signer in centre.depot.ring.signers(role, [judge.get_key(keyid) for keyid in known.keyids], 1):
+        forged.sign(signer, append=True)
+    centre.force(forged)
+    with pytest.raises(ChannelRefused) as caught:
+        box(centre).refresh()
+    assert code(caught) == "forged"
+
+
+@pytest.mark.parametrize("name", ["timestamp.json", "*.snapshot.json", "3.fw.json", "targets/fw"])
+def test_attack_malicious_mirror_that_drops_requests_makes_the_box_wait_and_no_more(centre: Centre, name: str) -> None:
+    centre.publish(1)
+    source = box(centre)
+    source.refresh()
+    newest = centre.publish(2)
+    mirror = kept(centre, "mirror")
+    hidden = [mirror / name] if "/" in name else list((mirror / "metadata").glob(name))
+    assert hidden and all(path.exists() for path in hidden)
+    for path in hidden:
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    with pytest.raises(PeerError):
+        box(centre, mirror).refresh()
+    assert box(centre).refresh() == newest, "and what it refused poisons nothing"
+
+
+def test_attack_eavesdrop_nothing_is_asked_but_over_tls_of_a_server_of_the_centres_authority(
+    centre: Centre, tmp_path: Path
+) -> None:
+    for name in ("stranger", "centre"):
+        pki.create_ca(tmp_path / name)
+    pki.issue(tmp_path / "stranger", "updates", "server", ("127.0.0.1",))
+    pair = (tmp_path / "stranger" / "updates.crt", tmp_path / "stranger" / "updates.key")
+    settings = centre.settings()
+    with Hostile({}, pair) as listening:
+        known = msgspec.structs.replace(
+            settings.signatures, channel=listening.url, channel_ca=str(tmp_path / "centre" / "ca.crt")
+        )
+        with pytest.raises(PeerError):
+            Source(msgspec.structs.replace(settings, signatures=known)).refresh()
+        assert not listening.asked
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"channel": "http://127.0.0.1"}, type(settings.signatures))
+
+
+def test_attack_clock_back_revives_no_release(centre: Centre, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A box without a battery wakes in 1970; what had ended by the newest signed time stays ended."""
+    centre.publish(1)
+    old = kept(centre)
+    centre.depot.renew(dt.timedelta(days=3))
+    now = centre.depot.now.timestamp()
+    monkeypatch.setattr("sekisho.firmware.source.time.time", lambda: now)
+    monkeypatch.setattr("sekisho.firmware.source.told_time.try_read", lambda settings: now)
+    box(centre).refresh()
+    monkeypatch.setattr("sekisho.firmware.source.time.time", lambda: 0.0)
+    monkeypatch.setattr("sekisho.firmware.source.told_time.try_read", lambda settings: None)
+    with pytest.raises(ChannelRefused) as caught:
+        box(centre, old).refresh()
+    assert code(caught) in {"rolled_back", "expired"}
+    assert box(centre).refresh().counter == 1
+
+
+def test_attack_clock_forward_is_unconfirmed_and_poisons_nothing(
+    centre: Centre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = centre.publish(1)
+    source = box(centre)
+    assert source.refresh() == made
+    with monkeypatch.context() as ahead:
+        ahead.setattr("sekisho.firmware.source.time.time", lambda: centre.depot.now.timestamp() + 730 * 86_400)
+        with pytest.raises(SekishoError, match="clock"):
+            source.refresh()
+    assert source.refresh() == made
 
 
 def test_attack_endless_release(centre: Centre) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from releases import HERE, release
+from releases import HERE, release, wheel
 
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.firmware import stage as staging
@@ -48,6 +48,17 @@ def test_a_release_is_complete_under_its_name_and_the_next_beside_it(tmp_path: P
     remove(first, root)
     remove(first, root)
     assert staged(root) == [] and not list(root.iterdir())
+
+
+def test_attack_extraneous_dependencies_a_wheel_that_nobody_listed_is_not_installed(tmp_path: Path) -> None:
+    """Only what `requirements.txt` names with its hash; a newer one beside it tempts nobody."""
+    tempting = wheel(tmp_path / "more", version="9.9").read_bytes()
+    other = wheel(tmp_path / "more", name="other").read_bytes()
+    extra = {"wheels/tiny-9.9-py3-none-any.whl": tempting, "wheels/other-1.0-py3-none-any.whl": other}
+    path = stage(*made(tmp_path / "built", extra=extra), tmp_path / "releases")
+    told = subprocess.run([path / "venv/bin/tiny"], capture_output=True, text=True, check=True, cwd="/")
+    assert told.stdout == "1.0\n"
+    assert not list(path.glob("venv/lib/python3*/site-packages/other*"))
 
 
 @pytest.mark.full
