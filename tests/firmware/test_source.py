@@ -13,7 +13,7 @@ import pytest
 from hostile import Hostile
 from releases import HERE, Centre
 from securesystemslib.signer import CryptoSigner
-from tuf.api.metadata import Metadata
+from tuf.api.metadata import Metadata, Root, Targets
 
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput, SekishoError
 from sekisho.appliance.core.jobs import Believed, Operator, Operators
@@ -310,8 +310,9 @@ def test_attack_key_compromise_of_an_online_role_brings_no_release(centre: Centr
     listed.version += 1
     forged = Metadata(listed)
     forged.sign(thief)
-    judge = centre.depot.tree.chain().root.signed if role != "sig" else centre.depot.tree.chain().targets.signed
-    known = judge.roles[role] if role != "sig" else judge.get_delegated_role(role)
+    chain = centre.depot.tree.chain()
+    judge: Root | Targets = chain.targets.signed if role == "sig" else chain.root.signed
+    known = judge.get_delegated_role(role)
     for signer in centre.depot.ring.signers(role, [judge.get_key(keyid) for keyid in known.keyids], 1):
         forged.sign(signer, append=True)
     centre.force(forged)
