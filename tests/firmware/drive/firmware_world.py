@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from sekisho.appliance.core import writeahead
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
 from sekisho.appliance.core.settings import Firmware, Paths, Settings
 from sekisho.firmware import published
@@ -51,7 +52,7 @@ class World:
         patch.setattr(journal, "load", lambda _: self.journal)
         patch.setattr(journal, "save", self.save)
         patch.setattr(runner, "JournalWriter", lambda _: self)
-        patch.setattr(runner, "_tail", lambda _: iter(self.told()))
+        patch.setattr(writeahead, "newest_lines", lambda _: list(self.lines))
         patch.setattr(Path, "mkdir", lambda *_, **__: None)
         self.path = root
         self.settings = Settings(

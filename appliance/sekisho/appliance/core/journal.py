@@ -10,9 +10,22 @@ the current one grows, and telemetry's own cap decides what is dropped and decla
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from sekisho.appliance.core.errors import DeviceFault
+
+NEWEST_BYTES: Final = 256 << 10
+
+
+def newest_lines(path: Path) -> Iterator[bytes]:
+    """The last lines of the rolled file and of the current one, `NEWEST_BYTES` of each; a first may be half a line."""
+    for one in (path.with_name(path.name + ".1"), path):
+        with suppress(OSError), one.open("rb") as source:
+            source.seek(max(0, one.stat().st_size - NEWEST_BYTES))
+            yield from source
 
 
 class JournalWriter:

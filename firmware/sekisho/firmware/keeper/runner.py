@@ -11,17 +11,15 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Final, Protocol
-
-import msgspec
 
 from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput, SekishoError
 from sekisho.appliance.core.journal import JournalWriter
 from sekisho.appliance.core.settings import Settings
+from sekisho.appliance.core.writeahead import WriteAhead, unimportant
 from sekisho.firmware.blocks import Costly
 from sekisho.firmware.keeper import facts, journal
 from sekisho.firmware.keeper.journal import Attempt, Journal, Place, State
@@ -30,7 +28,6 @@ from sekisho.firmware.published import Release
 from sekisho.telemetry import events
 
 LOOK_S: Final = 1.0
-TAIL_BYTES: Final = 256 << 10
 OUTSIDE: Final = -1
 """Stands for the number of the attempt where nothing was asked of `Work`."""
 
@@ -90,22 +87,27 @@ class Keeper:
         """
         self._work, self._look = work, look
         self._clock, self._wall, self._threaded = clock, wall, threaded
-        self._path = settings.firmware_state / "keeper.json"
+        path = settings.firmware_state / "keeper.json"
         try:
             settings.firmware_state.mkdir(mode=0o750, parents=True, exist_ok=True)
         except OSError as err:
             raise DeviceFault(f"{settings.firmware_state}: {err.strerror}.") from err
-        wanted = settings.firmware
-        self._saved = journal.load(self._path)
+        saved, wanted = journal.load(path), settings.firmware
         self.machine = Machine(
-            self._saved, trial_s=wanted.trial_s, steady_s=wanted.steady_s, grace_s=wanted.grace_h * 3600, spread=spread
+            saved,
+            trial_s=wanted.trial_s,
+            steady_s=wanted.steady_s,
+            grace_s=wanted.grace_h * 3600,
+            spread=spread,
         )
         self._writer = JournalWriter(settings.journals / "firmware.jsonl")
         self._outcomes: queue.SimpleQueue[tuple[int, facts.Event]] = queue.SimpleQueue()
-        self._pending: list[facts.Command] = []
+        self._ahead = WriteAhead[facts.Command](
+            self.machine, path, journal.save, self._writer, self._carry_out,
+            decode=events.decode, urgent=self._going_back,
+        )  # fmt: skip
         self.last = ""
         """What became of the last thing that was tried, for people."""
-        self._drop_told()
         self._handle(started)
 
     @property
@@ -123,7 +125,7 @@ class Keeper:
             DeviceFault: the journal cannot be written. Nothing is begun until it can.
 
         """
-        self._retry()
+        self._ahead.settle()
         with suppress(queue.Empty):
             self._came(*(self._outcomes.get(timeout=wait_s) if wait_s else self._outcomes.get_nowait()))
             while True:
@@ -145,52 +147,10 @@ class Keeper:
             log.log(logging.INFO if event.kind == "peer" else logging.WARNING, "%s: %s", event.state, event.why)
             self.last = event.why
         wall = self._wall()
-        self._pending += self.machine.handle(event, self._clock(), wall, utc.of_unix(wall))
-        self._retry()
+        self._ahead.take(self.machine.handle(event, self._clock(), wall, utc.of_unix(wall)))
 
-    def _retry(self) -> None:
-        """Save, tell, act: in this order, each only when the one before is done; but going back waits for no disk."""
-        try:
-            self._save()
-            self._tell()
-        except DeviceFault:
-            attempt = self.journal.attempt
-            if attempt is not None and attempt.state is State.REVERTING:
-                self._act()
-            raise
-        self._act()
-
-    def _act(self) -> None:
-        while self._pending:
-            self._carry_out(self._pending.pop(0))
-
-    def _save(self) -> None:
-        if self.machine.journal is self._saved:
-            return
-        try:
-            if self.machine.journal != self._saved:
-                journal.save(self._path, self.machine.journal)
-        except OSError as err:
-            raise DeviceFault(
-                f"Cannot write {self._path}: {err.strerror}.", "Free space on the data partition."
-            ) from err
-        self._saved = self.machine.journal
-
-    def _tell(self) -> None:
-        if not self.journal.untold:
-            return
-        for event in self.journal.untold:
-            self._writer.append(msgspec.json.encode(event))
-            log.info("%s %d %s %s", event.state, event.counter, event.why, event.detail)
-            self.machine.spoken(event)
-        self._save()
-
-    def _drop_told(self) -> None:
-        """What was written before the journal could say so."""
-        told = list(_tail(self._writer.path))
-        for event in self.journal.untold:
-            if event in told:
-                self.machine.spoken(event)
+    def _going_back(self) -> bool:
+        return self.journal.attempt is not None and self.journal.attempt.state is State.REVERTING
 
     def _carry_out(self, command: facts.Command) -> None:
         work = self._work
@@ -214,7 +174,7 @@ class Keeper:
             case facts.GoBack(attempt):
                 self._begin(State.REVERTING, lambda: work.go_back(attempt))
             case facts.Report(number, attempt):
-                with _complaining():
+                with unimportant():
                     work.report(number, attempt)
             case facts.Discard(counter, keep):
                 self._aside(lambda: work.discard(counter, keep))
@@ -227,7 +187,7 @@ class Keeper:
         """Without anybody waiting for it."""
 
         def quietly() -> None:
-            with _complaining():
+            with unimportant():
                 work()
 
         self._run("aside", quietly)
@@ -256,21 +216,3 @@ class Keeper:
             outcome = facts.Failed(state, "fault", f"{type(err).__name__}: {err}")
         if outcome is not None:
             self._outcomes.put((OUTSIDE if state is State.OFFERED else number, outcome))
-
-
-class _complaining(suppress):
-    """What is only tidiness, or is done again at the next start, stops nothing."""
-
-    def __init__(self) -> None:
-        super().__init__(SekishoError, OSError)
-
-
-def _tail(path: Path) -> Iterator[events.Firmware]:
-    for one in (path.with_name(path.name + ".1"), path):
-        with suppress(OSError), one.open("rb") as source:
-            source.seek(max(0, one.stat().st_size - TAIL_BYTES))
-            for line in source:
-                with suppress(msgspec.MsgspecError):
-                    event = events.decode(line)
-                    if isinstance(event, events.Firmware):
-                        yield event

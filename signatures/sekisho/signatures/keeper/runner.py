@@ -11,9 +11,8 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
@@ -22,6 +21,7 @@ from sekisho.appliance.core import fired, muting, standing, utc
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput, SekishoError
 from sekisho.appliance.core.journal import JournalWriter
 from sekisho.appliance.core.settings import Settings
+from sekisho.appliance.core.writeahead import WriteAhead, unimportant
 from sekisho.signatures import compiler, soak
 from sekisho.signatures.keeper import facts, journal, news, prove
 from sekisho.signatures.keeper.journal import Journal, Kept, Step
@@ -34,7 +34,6 @@ LOOK_S: Final = 1.0
 JUDGE_S: Final = 10.0
 LINK_S: Final = 5.0
 """`current` is looked at this often for a change by somebody else."""
-TAIL_BYTES: Final = 256 << 10
 
 log = logging.getLogger(__name__)
 
@@ -86,23 +85,24 @@ class Keeper:
         """
         self._settings, self._work = settings, work
         self._clock, self._wall, self._threaded = clock, wall, threaded
-        self._path = settings.channel / "keeper.json"
+        path = settings.channel / "keeper.json"
         try:
             settings.channel.mkdir(mode=0o750, parents=True, exist_ok=True)
         except OSError as err:
             raise DeviceFault(f"{settings.channel}: {err.strerror}.") from err
-        self._saved = journal.load(self._path)
-        self.machine = Machine(self._saved, settings.signatures.soak_minutes * 60, spread)
+        self.machine = Machine(journal.load(path), settings.signatures.soak_minutes * 60, spread)
         self._writer = JournalWriter(settings.journals / "signatures.jsonl")
         self._outcomes: queue.SimpleQueue[facts.Event] = queue.SimpleQueue()
-        self._pending: list[facts.Command] = []
+        self._ahead = WriteAhead[facts.Command](
+            self.machine, path, journal.save, self._writer, self._carry_out,
+            decode=events.decode, urgent=lambda: self.journal.step is Step.ROLLBACK,
+        )  # fmt: skip
         self._watch = Watch()
         self._judged = self._linked = clock()
         self.waits = ""
         """Why the set on its way is not tried now."""
         self.last = ""
         """What became of the last refresh, for people."""
-        self._drop_told()
         self._handle(facts.Started(self._in_force(), outdated=self._outdated()))
 
     @property
@@ -120,7 +120,7 @@ class Keeper:
             DeviceFault: the journal cannot be written. Nothing is begun until it can.
 
         """
-        self._retry()
+        self._ahead.settle()
         with suppress(queue.Empty):
             self._handle(self._outcomes.get(timeout=wait_s) if wait_s else self._outcomes.get_nowait())
             while True:
@@ -193,51 +193,7 @@ class Keeper:
             self.last = f"The newest set is {event.manifest.number}."
         elif isinstance(event, facts.Failed):
             self.last = event.why
-        self._pending += commands
-        self._retry()
-
-    def _retry(self) -> None:
-        """Save, tell, act: in this order, each only when the one before is done; but going back waits for no disk."""
-        try:
-            self._save()
-            self._tell()
-        except DeviceFault:
-            if self.journal.step is Step.ROLLBACK:
-                self._act()
-            raise
-        self._act()
-
-    def _act(self) -> None:
-        while self._pending:
-            self._carry_out(self._pending.pop(0))
-
-    def _save(self) -> None:
-        if self.machine.journal is self._saved:
-            return
-        try:
-            if self.machine.journal != self._saved:
-                journal.save(self._path, self.machine.journal)
-        except OSError as err:
-            raise DeviceFault(
-                f"Cannot write {self._path}: {err.strerror}.", "Free space on the data partition."
-            ) from err
-        self._saved = self.machine.journal
-
-    def _tell(self) -> None:
-        if not self.journal.untold:
-            return
-        for event in self.journal.untold:
-            self._writer.append(msgspec.json.encode(event))
-            log.info("%s %d %s", event.state, event.number, event.detail)
-            self.machine.spoken(event)
-        self._save()
-
-    def _drop_told(self) -> None:
-        """What was written before the journal could say so."""
-        at = {event.at for event in _tail(self._writer.path)}
-        for event in self.journal.untold:
-            if event.at in at:
-                self.machine.spoken(event)
+        self._ahead.take(commands)
 
     def _carry_out(self, command: facts.Command) -> None:
         found, step = self.journal, self.journal.step
@@ -256,7 +212,7 @@ class Keeper:
                 self._watch.note(self._clock(), fired.try_read(self._settings))
                 self._now(step, lambda: self._work.switch(wanted, mine))
             case facts.Mute(mine):
-                with _complaining():
+                with unimportant():
                     self._work.mute(mine)
             case facts.Watch(wanted):
                 heading = news.load(self._settings.channel / "news.json", wanted)
@@ -264,10 +220,10 @@ class Keeper:
                 until = now + self._settings.signatures.soak_minutes * 60 + soak.WINDOW_S
                 self._watch.begin(heading, standing.try_read(self._settings, "engine", now), until)
             case facts.Discard(number):
-                with _complaining():
+                with unimportant():
                     self._work.discard(number, *_kept(found))
             case facts.Tidy():
-                with _complaining():
+                with unimportant():
                     self._work.tidy(*_kept(found))
 
     def _begin(self, step: Step, work: Callable[[], facts.Event]) -> None:
@@ -290,13 +246,6 @@ class Keeper:
             self.put(facts.Failed(step, "refused", f"{type(err).__name__}: {err}"))
 
 
-class _complaining(suppress):
-    """What is only tidiness, or is done again at the next start, stops nothing."""
-
-    def __init__(self) -> None:
-        super().__init__(SekishoError, OSError)
-
-
 def _kept(found: Journal) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Ids and numbers of what is to stay on the disk."""
     kept = [one for one in (found.active, found.previous, found.candidate) if one.id]
@@ -308,14 +257,3 @@ def _link(settings: Settings) -> str:
         return (settings.sets / "current").readlink().name
     except OSError:
         return ""
-
-
-def _tail(path: Path) -> Iterator[events.Signatures]:
-    for one in (path.with_name(path.name + ".1"), path):
-        with suppress(OSError), one.open("rb") as source:
-            source.seek(max(0, one.stat().st_size - TAIL_BYTES))
-            for line in source:
-                with suppress(msgspec.MsgspecError):
-                    event = events.decode(line)
-                    if isinstance(event, events.Signatures):
-                        yield event
