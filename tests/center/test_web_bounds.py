@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 
+from sekisho.appliance.core import punctual
 from sekisho.center import pki, settings
 from sekisho.center.ca import routes
 from sekisho.center.ca.routes import BURST, PACE_S, SOURCES_KEPT, Pace
@@ -73,8 +74,8 @@ class Door:
 
 @pytest.fixture
 def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
-    monkeypatch.setattr(server, "HEAD_S", 0.5)
-    monkeypatch.setattr(server, "HANDSHAKE_S", 2.0)
+    monkeypatch.setattr(punctual, "HEAD_S", 0.5)
+    monkeypatch.setattr(punctual, "HANDSHAKE_S", 2.0)
     monkeypatch.setattr(guard, "ANSWER_S", 0.5)
     made = Door(tmp_path)
     yield made
@@ -145,7 +146,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(door: Door) -> None:
 
 
 def test_too_large_heads_and_bodies_are_refused_unread(door: Door) -> None:
-    assert b" 400 " in door.say(b"GET / HTTP/1.1\r\nx: " + b"y" * (server.HEAD_CAP_BYTES + 1000)).split(b"\r\n")[0]
+    assert b" 400 " in door.say(b"GET / HTTP/1.1\r\nx: " + b"y" * (punctual.HEAD_CAP_BYTES + 1000)).split(b"\r\n")[0]
     assert b" 413 " in door.say(POST % (BODY_CAP_BYTES + 1)).split(b"\r\n")[0]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
 from pathlib import Path
@@ -10,15 +9,11 @@ from typing import Any, Final
 
 import uvicorn
 from litestar.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sekisho.appliance.core.errors import DeviceFault
+from sekisho.appliance.core.punctual import HEAD_CAP_BYTES, LOOP, Punctual
 from sekisho.appliance.core.settings import Settings
 
-HEAD_S: Final = 10.0
-"""A connection that has no complete head of a request this long after its start or its last answer is closed."""
-HANDSHAKE_S: Final = 10.0
-HEAD_CAP_BYTES: Final = 16 << 10
 AT_ONCE: Final = 64
 """Connections of each server; one office looks at one box."""
 _IP_FREEBIND: Final = 15
@@ -72,39 +67,8 @@ def server(app: ASGIApp, certificate: Path | None) -> uvicorn.Server:
         tls = {"ssl_context_factory": lambda _config, _default: context}
     config = uvicorn.Config(
         app,
-        http=_Punctual, ws="none", loop=f"{__name__}:{Loop.__name__}", lifespan="off", access_log=False,
+        http=Punctual, ws="none", loop=LOOP, lifespan="off", access_log=False,
         log_config=None, server_header=False, proxy_headers=False, limit_concurrency=AT_ONCE,
         h11_max_incomplete_event_size=HEAD_CAP_BYTES, timeout_graceful_shutdown=3, **tls,
     )  # fmt: skip
     return uvicorn.Server(config)
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """uvicorn leaves TLS its minute for the handshake."""
-
-    async def create_server(self, *args: Any, **kwargs: Any) -> asyncio.Server:
-        if kwargs.get("ssl"):
-            kwargs |= {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": HANDSHAKE_S}
-        made: asyncio.Server = await super().create_server(*args, **kwargs)
-        return made
-
-
-class _Punctual(H11Protocol):
-    """Closes what does not ask for anything in time."""
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._late = self.loop.call_later(HEAD_S, self._close_if_silent)
-
-    def on_response_complete(self) -> None:
-        self._late.cancel()
-        self._late = self.loop.call_later(HEAD_S, self._close_if_silent)
-        super().on_response_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._late.cancel()
-        super().connection_lost(exc)
-
-    def _close_if_silent(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()

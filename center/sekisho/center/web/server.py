@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
 from pathlib import Path
@@ -11,20 +10,15 @@ from typing import Any, Final
 import uvicorn
 from litestar import Litestar
 from litestar.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sekisho.appliance.core import sdnotify
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.fsio import stamp
+from sekisho.appliance.core.punctual import HEAD_CAP_BYTES, LOOP, Punctual
 from sekisho.center.settings import Api, Web
 from sekisho.center.web.guard import guarded
 from sekisho.center.web.sources import Listener
 
-HANDSHAKE_S: Final = 10.0
-"""TLS must stand after this, and be taken down after this."""
-HEAD_S: Final = 10.0
-"""A connection that has no complete head of a request this long after its start or its last answer is closed."""
-HEAD_CAP_BYTES: Final = 16 << 10
 BEAT_S: Final = 5
 
 
@@ -45,9 +39,9 @@ def make_server(app: Litestar, web: Web) -> uvicorn.Server:
 
     config = uvicorn.Config(
         guarded(app),
-        http=_Acquainted if isinstance(web, Api) else _Punctual,
+        http=_Acquainted if isinstance(web, Api) else Punctual,
         ws="none",
-        loop=f"{__name__}:{_Loop.__name__}",
+        loop=LOOP,
         lifespan="on",
         access_log=False,
         log_config=None,
@@ -81,37 +75,7 @@ def listen(web: Web) -> socket.socket:
     return Listener(made, web.connections_of_one, web.behind)
 
 
-class _Loop(asyncio.SelectorEventLoop):
-    """uvicorn leaves TLS its minute for the handshake."""
-
-    async def create_server(self, *args: Any, **kwargs: Any) -> asyncio.Server:
-        kwargs |= {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": HANDSHAKE_S}
-        made: asyncio.Server = await super().create_server(*args, **kwargs)
-        return made
-
-
-class _Punctual(H11Protocol):
-    """Closes what does not ask for anything in time: uvicorn's own timer ends with the first byte of a next head."""
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._late = self.loop.call_later(HEAD_S, self._close_if_silent)
-
-    def on_response_complete(self) -> None:
-        self._late.cancel()
-        self._late = self.loop.call_later(HEAD_S, self._close_if_silent)
-        super().on_response_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._late.cancel()
-        super().connection_lost(exc)
-
-    def _close_if_silent(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
-
-
-class _Acquainted(_Punctual):
+class _Acquainted(Punctual):
     """Tells the application which certificate the other side has shown, as ASGI's TLS extension (0.2) spells it."""
 
     def connection_made(self, transport: Any) -> None:
