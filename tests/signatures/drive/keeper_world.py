@@ -101,6 +101,8 @@ class World:
         for name in ("fsync", "fdatasync"):  # a process dies here, not the power
             self.monkeypatch.setattr(os, name, lambda fd: None)
         self.keeper: Keeper | None = None
+        self.asks: Callable[[Keeper], None] = lambda _: None
+        """What somebody asks of the keeper before each of its turns."""
 
     @staticmethod
     def _made(folder: Path) -> Path:
@@ -122,6 +124,7 @@ class World:
         try:
             if self.keeper is None:
                 self.keeper = self._born()
+            self.asks(self.keeper)
             self.keeper.turn()
         except Died:
             self.keeper = None

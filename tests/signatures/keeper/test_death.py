@@ -7,8 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
-from keeper_world import World
+from keeper_world import World, write_set
+
+from sekisho.signatures import compiler
+from sekisho.signatures.keeper import facts, journal
 
 Scene = Callable[[World], tuple[int, str]]
 
@@ -27,7 +31,19 @@ def refused_by_the_engine(world: World) -> tuple[int, str]:
     return 1, "rolled_back"
 
 
-SCENES: list[Scene] = [good, broken, refused_by_the_engine]
+def left_at_somebody_s_word(world: World) -> tuple[int, str]:
+    """Set 2 came into force, and a job of operators leads back: asked again after each death, as jobs are."""
+    second = write_set(world.settings, 2)
+    compiler.switch(world.settings, second.id)
+    world.inspectors.turn(world.now)
+    known = journal.Journal(active=second, previous=world.first, highest=2)
+    (world.settings.channel / "keeper.json").write_bytes(msgspec.json.encode(known))
+    world.asks = lambda keeper: keeper.put(facts.Left(2, BY)) if world.in_force == 2 else None
+    return 1, "rolled_back"
+
+
+BY = "job 01JD3Z9V7M2Q4W8X6Y00000001"
+SCENES: list[Scene] = [good, broken, refused_by_the_engine, left_at_somebody_s_word]
 
 
 def play(root: Path, monkeypatch: pytest.MonkeyPatch, scene: Scene, die_at: int = -1, die_in: str = "") -> World:

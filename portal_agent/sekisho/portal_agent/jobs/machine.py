@@ -173,7 +173,7 @@ class Machine:
         return ""
 
     def _newer(self, entry: Entry) -> str:
-        if entry.job.kind not in NEWER:
+        if entry.job.kind not in NEWER or not _counter(entry):  # what asks for the newest, whichever it is
             return ""
         for other in self.book.entries:
             newer = other.job.kind == entry.job.kind and _counter(other) > _counter(entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Final
@@ -11,6 +12,7 @@ import msgspec
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.settings import Settings
+from sekisho.signatures import compiler
 from sekisho.signatures.keeper import facts
 from sekisho.signatures.keeper.journal import Journal, Step
 
@@ -19,6 +21,7 @@ USERS: Final = ("sekisho-jobs",)
 """Who is answered beside root: a job that operators signed asks as a person at the box would."""
 FRESH_S: Final = 15.0
 SHOWN: Final = 64
+BEGUN_S: Final = 5.0
 
 
 class Update(msgspec.Struct, frozen=True, tag="update"):
@@ -32,6 +35,13 @@ class Import(msgspec.Struct, frozen=True, tag="import"):
 
     path: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
     confirm_old: bool = False
+
+
+class Leave(msgspec.Struct, frozen=True, tag="leave"):
+    """Go back from set `number` to the one before it, which is proven as any; `number` is not taken again by itself."""
+
+    number: Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]
+    by: Annotated[str, msgspec.Meta(pattern=r"^job [0-9A-HJKMNP-TV-Z]{26}\Z")]
 
 
 class Taken(msgspec.Struct, frozen=True, tag="taken"):
@@ -61,6 +71,8 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     number: int = 0
     set: str = ""
     """The set that should be in force, or be gone back to."""
+    former: str = ""
+    """The set that a way back from the one in force would lead to; empty: none is kept."""
     candidate: str = ""
     """The set on its way, once it is built."""
     built: str = ""
@@ -94,6 +106,7 @@ def show(settings: Settings, found: Journal, now: float, waits: str, last: str) 
     shown = Shown(
         at=now, step=str(found.step), under_way=found.manifest.number if found.manifest is not None else 0,
         number=found.active.number, set=found.active.id, candidate=found.candidate.id, built=found.active.built,
+        former=(found.active if found.step is Step.SOAK else found.previous).id,
         checked=found.checked, refused=found.refused, muted=sorted({*found.mine.sids, *found.held})[:SHOWN],
         muted_yara=list(found.mine.yara[:SHOWN]), on_trial=len(found.mine.on_trial), waits=waits, last=last[:500],
     )  # fmt: skip
@@ -133,16 +146,40 @@ class Counter:
 
         """
         try:
-            asked: Update | Import = msgspec.json.decode(question, type=Update | Import)
+            asked: Update | Import | Leave = msgspec.json.decode(question, type=Update | Import | Leave)
         except msgspec.MsgspecError as err:
             raise RejectedInput(f"The question is not understood: {err}.") from err
-        yield msgspec.json.encode(self._update(asked) if isinstance(asked, Update) else self._import(asked))
+        match asked:
+            case Update():
+                yield msgspec.json.encode(self._update(asked))
+            case Import():
+                yield msgspec.json.encode(self._import(asked))
+            case Leave():
+                yield msgspec.json.encode(self._leave(asked))
 
     def _update(self, asked: Update) -> Taken:
         if not self._settings.signatures.channel:
             raise RejectedInput("No channel is configured.", "Name it in [signatures], or import from a USB stick.")
         self._put(facts.Asked(again=asked.now))
         return Taken("The channel is asked. See `sekisho signatures status`.")
+
+    def _leave(self, asked: Leave) -> Taken | Busy:
+        """Answered when it has begun: until then it could still be taken back."""
+        now = self._journal()
+        if now.step not in TAKES:
+            return _busy(now.step)
+        if compiler.owners(self._settings):
+            raise RejectedInput("The owner's own rules are in force, and no set of the channel.")
+        in_force, former = (now.candidate, now.active) if now.step is Step.SOAK else (now.active, now.previous)
+        if in_force.number != asked.number:
+            raise RejectedInput(f"Set {in_force.number} is in force, not {asked.number}.")
+        if not former.id:
+            raise RejectedInput("There is no earlier set to go back to.")
+        self._put(facts.Left(asked.number, asked.by))
+        until = time.monotonic() + BEGUN_S
+        while self._journal().step is now.step and time.monotonic() < until:
+            time.sleep(0.05)
+        return Taken(f"Set {asked.number} is left.") if self._journal().step is not now.step else _busy(now.step)
 
     def _import(self, asked: Import) -> Taken | Busy:
         now = self._journal()

@@ -36,6 +36,13 @@ class Asked(msgspec.Struct, frozen=True):
     again: bool = False
 
 
+class Left(msgspec.Struct, frozen=True):
+    """Operators want set `number` out of force, and what was before it back; `by`: their job."""
+
+    number: int
+    by: str
+
+
 class Refreshed(msgspec.Struct, frozen=True):
     """The signed metadata is believed and newer than every floor."""
 
@@ -99,7 +106,7 @@ class Heard(msgspec.Struct, frozen=True):
     verdict: Verdict
 
 
-Event = Started | Relinked | Asked | Refreshed | Fetched | Unpacked | Tested | Switched | Failed | Looked | Heard
+Event = Started | Relinked | Asked | Left | Refreshed | Fetched | Unpacked | Tested | Switched | Failed | Looked | Heard
 
 
 class Refresh(msgspec.Struct, frozen=True):

@@ -45,6 +45,8 @@ DEADLINES: Final = {
 """Seconds; of `SOAK` it is its length and `SOAK_MORE_S`."""
 SOAK_MORE_S: Final = 600.0
 UNTOLD_CAP: Final = 200
+OPERATOR: Final = "job "
+"""How the reason of a way back begins that people asked for."""
 UNPROVEN_S: Final = 60.0
 """So long an inspector may be without proof during the soak: appliance repairs one that fell silent in less."""
 
@@ -81,6 +83,8 @@ class Machine:
             case facts.Asked(again):
                 self._next, self._asked, self._again = now, True, self._again or again
                 return []
+            case facts.Left(number, by):
+                return self._leave(number, by, now)
             case facts.Refreshed():
                 return self._refreshed(event, now)
             case facts.Looked():
@@ -349,11 +353,8 @@ class Machine:
 
     def _soak_again(self, now: float) -> list[Command]:
         """The newer set came to nothing."""
-        journal = self.journal
-        self._change(
-            candidate=journal.active, active=journal.previous, previous=Kept(), manifest=journal.active.manifest,
-            before=Muting(), held_before=(), unsoaked=False,
-        )  # fmt: skip
+        self._change(manifest=self.journal.active.manifest)
+        self._try_again()
         return self._enter(Step.PROVING, now)
 
     def _heard(self, event: facts.Heard, now: float) -> list[Command]:
@@ -365,9 +366,7 @@ class Machine:
         if verdict.roll_back and journal.step is Step.IDLE:
             if not journal.previous.id:
                 return []
-            self._change(
-                candidate=journal.active, active=journal.previous, previous=Kept(), before=Muting(), held_before=()
-            )
+            self._try_again()
         if verdict.roll_back:
             return self._roll_back(verdict.why, now)
         trial = journal.mine.on_trial if journal.step is Step.SOAK else verdict.held
@@ -377,6 +376,26 @@ class Machine:
         self._change(mine=mine, held=verdict.held)
         self._event("muted", detail=f"loud: {verdict.why}", sids=(*verdict.muted, *verdict.held))
         return [facts.Mute(mine)]
+
+    def _leave(self, number: int, by: str, now: float) -> list[Command]:
+        """Out of force with a set that was found good here, at the word of people who know better."""
+        journal = self.journal
+        if journal.step is Step.SOAK and journal.candidate.number == number and journal.active.id:
+            return self._roll_back(by, now)
+        resting = journal.step in (Step.IDLE, Step.FETCHING)
+        if not resting or journal.active.number != number or not journal.previous.id:
+            return []
+        commands = self._discard() if journal.step is Step.FETCHING else []
+        self._try_again()
+        return [*commands, *self._roll_back(by, now)]
+
+    def _try_again(self) -> None:
+        """Have the set in force be the one on its way, over the one before."""
+        journal = self.journal
+        self._change(
+            candidate=journal.active, active=journal.previous, previous=Kept(), before=Muting(), held_before=(),
+            unsoaked=False,
+        )  # fmt: skip
 
     def _watched(self) -> Kept:
         return self.journal.candidate if self.journal.step is Step.SOAK else self.journal.active
@@ -461,7 +480,7 @@ class Machine:
         number = self.journal.candidate.number
         self._forget_candidate(number, why)
         self._change(why="")
-        self._event("rolled_back", detail=f"unproven: {why}")
+        self._event("rolled_back", detail=f"{'asked' if why.startswith(OPERATOR) else 'unproven'}: {why}")
         active = self.journal.active
         return [facts.Watch(active.id), facts.Discard(number)]
 
