@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -136,3 +138,30 @@ def new_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[],
     yield build
     for world in made:
         world.close()
+
+
+@pytest.fixture(scope="session")
+def hang() -> Callable[[Path, Path], None]:
+    """Make an engine (its pid file, its command socket) hang over a load: a signal meets an order before its begin.
+
+    It inspects on, and answers nobody. The instant is a few milliseconds long: tried until it is met.
+    """
+
+    def made(pid_file: Path, commands: Path) -> None:
+        pid, ask = int(pid_file.read_text()), msgspec.json.encode
+        for _ in range(50):
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(1.5)
+                sock.connect(str(commands))
+                sock.sendall(ask({"version": "0.2"}) + b"\n")
+                assert b"OK" in sock.recv(100)
+                sock.sendall(ask({"command": "reload-rules"}) + b"\n")
+                time.sleep(0.002)
+                os.kill(pid, signal.SIGUSR2)
+                try:
+                    assert sock.recv(100)
+                except TimeoutError:
+                    return
+        raise AssertionError("the signal never met the order")
+
+    return made

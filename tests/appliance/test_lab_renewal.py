@@ -161,6 +161,9 @@ class Box:
         path = self.world.directory / "state" / "journal" / "appliance.jsonl"
         return [e for e in map(json.loads, path.read_text().splitlines()) if e["type"] == kind]
 
+    def details(self) -> list[str]:
+        return [event.get("detail", "") for event in self.events("health")]
+
     def states(self) -> list[str]:
         return [event["state"] for event in self.events("health") if event["part"] == "engine"]
 
@@ -255,6 +258,23 @@ def test_an_engine_that_does_not_start_changes_nothing_and_the_reason_is_said(bo
         sent, got, leaked = box.flown(fly)
         assert (sent - got, leaked) == (0, 0) and sent > 20
         assert "renew_refused" in box.states()
+        os.kill(before["pid"], signal.SIGKILL)
+        box.wait(lambda: box.running() and box.engine()["pid"] != before["pid"], 30, "an engine again")
+        assert box.engine()["binary"] == before["binary"], "the program that failed is not tried for ever"
+        box.wait(lambda: any(f"{before['binary']} is used again" in told for told in box.details()), 10, "its word")
+
+
+def test_an_engine_that_hangs_over_a_load_is_renewed_beside_and_no_packet_is_lost(
+    box: Box, hang: Callable[[Path, Path], None]
+) -> None:
+    fly, before, bypasses = Talk(box.world, FLY), box.engine(), len(box.events("bypass"))
+    (place,) = [each for each in berth.both(box.settings) if each.name == berth.led(box.settings)]
+    hang(place.pid_file, place.socket)
+    box.wait(lambda: box.engine()["pid"] != before["pid"] and not box.engine()["renewing"], 30, "another engine")
+    sent, got, leaked = box.flown(fly)
+    assert (sent - got, leaked) == (0, 0) and sent > 100
+    assert box.engine()["starts"] == before["starts"] and len(box.events("bypass")) == bypasses
+    assert box.states()[-2:] == ["hangs", "renewed"]
 
 
 @pytest.mark.full
@@ -305,8 +325,8 @@ DEATHS = {
     "answers": ("renewal", "        if not new.answers"),
     "prove": ("renewal", "        proof = new.prover"),
     "move": ("renewal", "        lead.move("),
-    "lead_commands": ("engine", "            self._is_engine(new)"),
-    "moved": ("engine", "            self._rules.moved("),
+    "lead_commands": ("engine", "        self._is_engine(new)"),
+    "moved": ("engine", "        self._rules.moved("),
     "retire": ("engine", "            renewal.retire(old)"),
 }
 """What a renewal does, one after the other; the daemon dies just before each."""

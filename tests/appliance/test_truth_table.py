@@ -317,6 +317,35 @@ def test_by_signal_during_a_load_the_last_word_is_ours(care: Care, waiting: Call
     assert ask(care, waiting, made(tmp_path, "good", GOOD, 5)).proven
 
 
+Hang = Callable[[Path, Path], None]
+
+
+@pytest.fixture
+def hung(care: Care, hang: Hang) -> int:
+    """Its engine hangs over somebody's load; its process id."""
+    hang(care.engine._post.berth.pid_file, care.engine._post.berth.socket)
+    return care.engine.state.pid
+
+
+def test_an_engine_that_hangs_gets_no_other_set_and_the_one_beside_it_does(
+    care: Care, waiting: Callable[..., Any], tmp_path: Path, hung: int
+) -> None:
+    starts = care.engine.state.starts
+    assert ask(care, waiting, made(tmp_path, "more", rules(6, "more"), 6)).set_id == "more"
+    assert care.engine.state.pid != hung and care.engine.state.starts == starts
+    assert care.health()[-2:] == ["hangs", "renewed"]
+    assert ask(care, waiting, made(tmp_path, "good", GOOD, 5)).proven
+
+
+def test_a_set_that_does_not_load_beside_an_engine_that_hangs_is_refused_and_the_good_one_is_renewed(
+    care: Care, waiting: Callable[..., Any], tmp_path: Path, hung: int
+) -> None:
+    starts = care.engine.state.starts
+    said = ask(care, waiting, made(tmp_path, "bad", GOOD + BROKEN, 25))
+    assert said.refused == "bad" and said.proven and said.set_id == "good"
+    assert care.engine.state.pid != hung and care.engine.state.starts == starts
+
+
 def test_a_muted_rule_is_out_and_one_on_trial_reports_within_seconds(
     care: Care, waiting: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from sekisho.appliance.core.errors import PeerError
 
 MAX_REPLY_BYTES: Final = 1 << 20
 PROTOCOL: Final = "0.2"
+LOOK_S: Final = 0.2
 
 
 class Reply(msgspec.Struct):
@@ -30,17 +31,23 @@ class RuleStats(msgspec.Struct):
     rules_failed: int
 
 
-def ask(path: Path, command: str, timeout_s: float = 2.0) -> Reply:
-    """Send one command and return the answer.
+def _always() -> bool:
+    return True
+
+
+def ask(path: Path, command: str, timeout_s: float = 2.0, going: Callable[[], bool] = _always) -> Reply:
+    """Send one command and return the answer; waits for it as long as `going` says so.
 
     Raises:
         PeerError: nobody answers in time, or what comes back is not an answer. The command may have been carried out.
 
     """
-    return ask_all(path, [{"command": command}], timeout_s)[-1]
+    return ask_all(path, [{"command": command}], timeout_s, going)[-1]
 
 
-def ask_all(path: Path, requests: Iterable[dict[str, Any]], timeout_s: float) -> list[Reply]:
+def ask_all(
+    path: Path, requests: Iterable[dict[str, Any]], timeout_s: float, going: Callable[[], bool] = _always
+) -> list[Reply]:
     """Send commands one after the other over one connection; the answers, of which a refused greeting is the only one.
 
     Raises:
@@ -55,7 +62,7 @@ def ask_all(path: Path, requests: Iterable[dict[str, Any]], timeout_s: float) ->
             sock.connect(str(path))
             for request in ({"version": PROTOCOL}, *requests):
                 sock.sendall(msgspec.json.encode(request) + b"\n")
-                replies.append(_receive(sock, deadline))
+                replies.append(_receive(sock, deadline, going))
                 if len(replies) == 1 and replies[0].result != "OK":
                     return replies
             return replies[1:]
@@ -63,14 +70,17 @@ def ask_all(path: Path, requests: Iterable[dict[str, Any]], timeout_s: float) ->
         raise PeerError(f"The inspection engine does not answer: {err}.") from err
 
 
-def _receive(sock: socket.socket, deadline: float) -> Reply:
+def _receive(sock: socket.socket, deadline: float, going: Callable[[], bool]) -> Reply:
     data = b""
     while len(data) <= MAX_REPLY_BYTES:
         left = deadline - time.monotonic()
-        if left <= 0:
+        if left <= 0 or not going():
             raise TimeoutError("timed out")
-        sock.settimeout(left)
-        chunk = sock.recv(65536)
+        sock.settimeout(min(left, LOOK_S))
+        try:
+            chunk = sock.recv(65536)
+        except TimeoutError:
+            continue
         if not chunk:
             raise ConnectionResetError("closed the connection")
         data += chunk

@@ -22,9 +22,11 @@ from sekisho.appliance.core.errors import DeviceFault, PeerError, SekishoError
 from sekisho.appliance.core.settings import Settings
 from sekisho.appliance.inforce import InForce
 from sekisho.appliance.leading import Lead
+from sekisho.appliance.loading import Hangs
 from sekisho.appliance.post import Post
-from sekisho.appliance.proof import Prover
+from sekisho.appliance.proof import Proof, Prover
 from sekisho.appliance.rendering import Load, RuleSet
+from sekisho.appliance.turning import Turning
 from sekisho.telemetry.events import Event, Health
 
 __all__ = ["Account", "Engine", "EngineState", "RuleSet"]
@@ -64,10 +66,16 @@ class Engine:
         self._first = True
         self._other = False
         """The engine was found with another configuration than it is to have."""
-        self._former: Binary | None = None
-        """The program to be the engine instead of this release's, which did not last."""
-        self._renewed_from: Binary | None = None
-        self._renewed_at = 0.0
+        self._deaf = False
+        """The engine inspects, and takes no orders any more."""
+        self._spare: Binary | None = None
+        """The program that worked last, of those that are not this release's."""
+        self._own_failed = False
+        """Of the two programs this release's failed last, in a renewal, at its start or soon after."""
+        self._began = 0.0
+        """When this daemon put the engine to work; 0: it found it."""
+        self._renewed = False
+        """It was put in the place of another."""
         self.leaves = False
         """When `run` ends a successor of this daemon is to have the engine."""
 
@@ -79,6 +87,10 @@ class Engine:
     @property
     def prover(self) -> Prover:
         return self._rules.post.prover
+
+    def turning(self) -> Turning:
+        """What tells, from now on, whether the engine comes to load."""
+        return Turning(self._rules.post.berth)
 
     @property
     def sent_before(self) -> int | None:
@@ -164,20 +176,55 @@ class Engine:
         if adopted:
             return
         program = self._program()
-        self._post.launch(load, program)
-        self._restart.clear()  # these were meant for the former one
-        self._repair.clear()
-        self.state.starts += 1
-        self._is_engine(self._post)
-        if not self._post.answers(lambda: not stop.is_set()):
-            return
-        self._rules.begun(load, new=new)
+        try:
+            self._post.launch(load, program)
+            self._settled()
+            self.state.starts += 1
+            self._is_engine(self._post)
+            if not self._post.answers(lambda: not stop.is_set()):
+                return
+            self._rules.begun(load, new=new)
+        except SekishoError:
+            self._blame(program)
+            raise
         self.state.phase = "running"
         latency.short_slices(self.state.pid, "W-NFQ")
-        self._health("started", "")
+        self._worked(began=time.monotonic())
+        again = f"This release's program failed. {program.path} is used again, which worked before."
+        self._health("started", again if program == self._spare else "")
+
+    def _settled(self) -> None:
+        """What was asked for was meant for the former engine."""
+        self._restart.clear()
+        self._repair.clear()
+        self._deaf = False
 
     def _program(self) -> Binary:
-        return self._former or berth.binary()
+        """The release's, or the one that worked before it where the release's failed and that one did not since."""
+        spare = self._spare if self._spare is not None and self._spare.path.is_file() else None
+        if spare is not None and self._own_failed:
+            return spare
+        try:
+            return berth.binary()
+        except DeviceFault:
+            if spare is None:
+                raise
+            return spare
+
+    def _blame(self, program: Binary | None) -> None:
+        """It failed: the next turn is the other's."""
+        self._own_failed = program != self._spare
+
+    def _worked(self, *, began: float, renewed: bool = False) -> None:
+        """The engine that is in place now was proven, or was at work when it was found."""
+        self._began, self._renewed = began, renewed
+        program = self._post.program
+        with suppress(DeviceFault):
+            own = berth.binary()
+            if program == own or own.runs_as(self.state.pid):
+                return
+        if program is not None:
+            self._spare = program
 
     def _is_engine(self, post: Post) -> None:
         """Everybody who asks is led to this one."""
@@ -203,9 +250,9 @@ class Engine:
             left, same = post.loader.left(load), self._program().runs_as(post.process.pid)
             other = left == "other" or (left == "rules" and not same)
             well = other or self._rules.found(load)
-        except PeerError as err:
-            log.warning("the engine found running is replaced: %s", err)
-            well = False
+        except PeerError as err:  # it may inspect all the same
+            log.error("the engine found running takes no orders: %s", err)
+            well = faulty = self._deaf = True
         except SekishoError as err:  # another would fare no better
             log.error("the engine found running keeps what it has: %s", err)
             well = faulty = True
@@ -215,9 +262,10 @@ class Engine:
         self._other = other or faulty
         self._is_engine(post)
         self.state.phase = "running"
+        self._worked(began=0.0)
         self._health("adopted", "")
         if self._other or not same:
-            self.request_renew(may_restart=other)
+            self.request_renew(may_restart=other or self._deaf)
         return True
 
     def _attend(self, stop: threading.Event) -> None:
@@ -230,29 +278,47 @@ class Engine:
                 log.error("the engine hangs, or has let go of its queues, and is restarted")
                 self._post.kill()
                 break
-            if self._renew.is_set():
-                self._renew.clear()
-                self._former = None
+            try:
+                self._turn(stop)
+            except Hangs as err:
+                if not self._post.alive():
+                    break
+                self._deaf = True
+                self._health("hangs", f"{err} Another is put in its place.")
                 self._renewal(stop)
-            elif self._reload.is_set() or self._rules.waits():
-                self._reload.clear()
-                self._rules.reload()
-            elif self._repair.is_set():
-                self._repair.clear()
-                self._rules.mend()
-            elif self._rules.post.loader.muting_changed():
-                self._rules.mute()
-            self._tidy()
-            self._roll_logs()
         if stop.is_set() or self._planned:
             self._planned = False
             return
         self._health("died", "")
-        if self._renewed_from is not None and time.monotonic() - self._renewed_at < GOOD_RUN_S:
-            self._former, self._renewed_from = self._renewed_from, None
-            self._say_renewal(
-                "The new engine died soon after it had been put in place. The former program is used again."
-            )
+        if self._began and time.monotonic() - self._began < GOOD_RUN_S:
+            self._blame(self._post.program)
+            if self._renewed and self._own_failed and self._spare is not None:
+                self._say_renewal(
+                    "The new engine died soon after it had been put in place. The former program is used again."
+                )
+
+    def _turn(self, stop: threading.Event) -> None:
+        """Do one thing that was asked for, or that has come about.
+
+        Raises:
+            Hangs: the engine goes on, and takes no orders any more; so for PeerError, and it may have ended.
+            DeviceFault: it goes on without its rules.
+
+        """
+        if self._renew.is_set():
+            self._renew.clear()
+            self._own_failed = False
+            self._renewal(stop)
+        elif self._reload.is_set() or self._rules.waits():
+            self._reload.clear()
+            self._rules.reload()
+        elif self._repair.is_set():
+            self._repair.clear()
+            self._rules.mend()
+        elif self._rules.post.loader.muting_changed():
+            self._rules.mute()
+        self._tidy()
+        self._roll_logs()
 
     def _tidy(self) -> None:
         """What a change of engines could not do at once."""
@@ -266,34 +332,61 @@ class Engine:
     def _renewal(self, stop: threading.Event) -> None:
         """Put another engine in the place of this one; if that does not come about this one goes on."""
         old, new = self._post, self._posts[self._lead.other.name]
-        began, former = time.monotonic(), berth.program_of(self.state.pid)
+        began = time.monotonic()
         self.state.renewing = True
         try:
-            load, _ = self._rules.first()
-            proof = renewal.renew(old, new, load, self._program(), self._lead, lambda: not stop.is_set())
+            self._put_in_place(new, stop)
         except SekishoError as err:
             if not stop.is_set():
-                self._not_renewed(old, err)
+                self._not_renewed(old, new, err)
         else:
-            self._is_engine(new)
-            self._rules.moved(new, load, proof)
-            self._restart.clear()  # these were meant for the former one
-            self._repair.clear()
+            self._settled()
+            self._worked(began=time.monotonic(), renewed=True)
             self._other = False
-            self._renewed_at, self._renewed_from = time.monotonic(), former
             self.state.renewal = ""
-            self._health(
-                "renewed", f"Another engine was started, proven and put in place in {self._renewed_at - began:.1f} s."
-            )
+            took = self._began - began
+            self._health("renewed", f"Another engine was started, proven and put in place in {took:.1f} s.")
             renewal.retire(old)
         finally:
             self.state.renewing = False
             self.state.renewals += 1
+            self._rules.answered()
 
-    def _not_renewed(self, old: Post, err: SekishoError) -> None:
-        if isinstance(err, renewal.Scarce) and self._may_restart:
+    def _put_in_place(self, new: Post, stop: threading.Event) -> None:
+        """With what was to be loaded, or where that fails, with what was proven.
+
+        Raises:
+            SekishoError: as `renewal.renew`.
+
+        """
+        load, fresh = self._rules.wanted()
+        why = ""
+
+        def renewed(load: Load) -> Proof:
+            return renewal.renew(self._post, new, load, self._program(), self._lead, lambda: not stop.is_set())
+
+        try:
+            proof = renewed(load)
+        except SekishoError as err:
+            if not fresh or self._rules.proven is None or isinstance(err, renewal.Scarce) or stop.is_set():
+                raise
+            why, refused = str(err), load
+            load, fresh = self._rules.first()
+            proof = renewed(load)
+        self._is_engine(new)
+        self._rules.moved(new, load, proof, new=fresh)
+        if why:
+            self._rules.refuse(refused, why)
+
+    def _not_renewed(self, old: Post, new: Post, err: SekishoError) -> None:
+        scarce = isinstance(err, renewal.Scarce)
+        if not scarce:
+            self._blame(new.program)
+        if self._deaf or (scarce and self._may_restart):
             self._say_renewal(f"{err} The engine was restarted instead, and inspected nothing meanwhile.")
             self._planned = True
+            if self._rules.pending:
+                self.request_reload()
             old.stop()
             return
         self._say_renewal(f"{err} The former engine goes on.")
@@ -313,7 +406,10 @@ class Engine:
         eve = logs.set_aside(self._settings.eve, keep_unread=True)
         files = logs.set_aside(self._settings.files_log, keep_unread=False)
         if eve or files:
-            control.ask(self._post.berth.socket, "reopen-log-files")
+            try:
+                control.ask(self._post.berth.socket, "reopen-log-files")
+            except PeerError as err:
+                raise Hangs(f"It does not begin new files for its events. {err}") from err
         if eve == "dropped":
             self._health("events_dropped", f"{logs.ROLL_BYTES >> 20} MB or more of unread events made room.")
 

@@ -15,6 +15,7 @@ from sekisho.appliance.account import Account, EngineState
 from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput, SekishoError
 from sekisho.appliance.core.settings import Settings
+from sekisho.appliance.loading import Hangs
 from sekisho.appliance.post import Post
 from sekisho.appliance.proof import Proof
 from sekisho.appliance.rendering import Load, RuleSet
@@ -39,6 +40,10 @@ class InForce:
         """The engine that works."""
         self.proven: Load | None = None
         """What was last seen to load whole; None before the first."""
+        self.pending: tuple[Load, bool] | None = None
+        """What the engine hangs over, and whether it is another set than before."""
+        self._asked = False
+        """Somebody waits for the end of a reload."""
         self._settings = settings
         self._state = state
         self._choose = choose
@@ -118,13 +123,29 @@ class InForce:
                 log.error("the last proven set is gone: %s", err)
         return self.post.loader.prepare(self._chosen()), True
 
+    def wanted(self) -> tuple[Load, bool]:
+        """What an engine is to start with that is put in the place of this one, and whether it is new."""
+        return self.pending or self.first()
+
     def _reload_live(self, choose: Callable[[], RuleSet], *, new: bool) -> None:
         self._state.phase = "reloading"
+        self._asked = True
         try:
             self._change(choose, new=new)
+        except Hangs:  # what comes of it is seen in another engine
+            raise
+        except BaseException:
+            self.answered()
+            raise
+        else:
+            self.answered()
         finally:
             self._state.phase = "running"
-            self._state.reloads += 1
+
+    def answered(self) -> None:
+        """What was asked for has come to its end, so or so."""
+        self._state.reloads += self._asked
+        self._asked, self.pending = False, None
 
     def _change(self, choose: Callable[[], RuleSet], *, new: bool) -> None:
         set_id = ""
@@ -142,6 +163,8 @@ class InForce:
             if self._load(load, new=new):
                 self._health("reloaded", "")
                 return
+        except Hangs:
+            raise
         except PeerError as err:
             self._refuse(load, f"the engine ended or hung while it loaded it. {err}")
             raise
@@ -189,7 +212,12 @@ class InForce:
         self.account = replace(self.account, changing=True)
         if not load.file.exists():
             load = self.post.loader.prepare(load.wanted)
-        self.post.loader.reload(load)
+        try:
+            self.post.loader.reload(load)
+        except Hangs:
+            self.pending = load, new
+            self.account = replace(self.account, changing=False)  # it is looked at on: it has what it had
+            raise
         return self._prove(load, new=new, sure=sure)
 
     def _caught(self) -> bool:
@@ -207,10 +235,15 @@ class InForce:
         self._is_in_force(load, proof, new=new)
         return True
 
-    def moved(self, post: Post, load: Load, proof: Proof) -> None:
-        """Another engine works now, with `load`, proven."""
+    def moved(self, post: Post, load: Load, proof: Proof, *, new: bool) -> None:
+        """Another engine works now, with `load`, proven; `new`: another set than before."""
         self.post = post
-        self._is_in_force(load, proof, new=False)
+        self._is_in_force(load, proof, new=new)
+
+    def refuse(self, load: Load, why: str) -> None:
+        """Another engine did not work with `load`, and does with the one in force."""
+        self._health("reload_refused", self._refuse(load, why))
+        self._tell(self.account.load, self.account.proof)
 
     def _is_in_force(self, load: Load, proof: Proof, *, new: bool) -> None:
         self._state.rules_loaded, self._state.rules_failed = proof.loaded, proof.failed

@@ -11,10 +11,11 @@ from typing import Final
 from sekisho.appliance import control, rendering, suricata
 from sekisho.appliance.berth import Berth
 from sekisho.appliance.core import muting
-from sekisho.appliance.core.errors import DeviceFault
+from sekisho.appliance.core.errors import DeviceFault, PeerError
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.settings import Settings
 from sekisho.appliance.rendering import Load, RuleSet
+from sekisho.appliance.turning import Turning
 
 RELOAD_S: Final = 120.0
 BUSY_S: Final = 0.3
@@ -22,6 +23,10 @@ _RULES: Final = re.compile(r'"(?:default-rule-path": "[^"]*"|rule-files": \[[^\]
 """What of the configuration the engine reads again when it loads rules."""
 
 log = logging.getLogger(__name__)
+
+
+class Hangs(PeerError):
+    """The engine inspects, and will never do what it was told: it takes no more orders."""
 
 
 class Loader:
@@ -82,17 +87,33 @@ class Loader:
         """Have the running engine read `load`; returns when it says that it has, which proves nothing.
 
         Raises:
-            PeerError: it ended, or does not answer in `RELOAD_S`.
+            Hangs: it never begins, or has not ended after `RELOAD_S`.
+            PeerError: it ended.
             DeviceFault: the configuration cannot be written.
 
         """
         self.write(load)
-        deadline = time.monotonic() + RELOAD_S
+        deadline, turning = time.monotonic() + RELOAD_S, Turning(self._berth)
         while True:
-            reply = control.ask(self._berth.socket, "reload-rules", max(1.0, deadline - time.monotonic()))
+            left = max(1.0, deadline - time.monotonic())
+            try:
+                reply = control.ask(self._berth.socket, "reload-rules", left, lambda: not turning.lost())  # noqa: B023
+            except PeerError as err:
+                if turning.lost():
+                    raise Hangs("The inspection engine does not come to load rules that it was told to load.") from err
+                if time.monotonic() > deadline:
+                    raise Hangs(f"The inspection engine has loaded rules for {RELOAD_S:.0f} s, to no end.") from err
+                if turning.ended():
+                    raise
+                time.sleep(BUSY_S)  # others wait for an answer already, as many as may
+                continue
             log.info("reload answered %s %s", reply.result, reply.message)
-            if reply.result == "OK" or time.monotonic() > deadline:
+            if reply.result == "OK":
                 return
+            if time.monotonic() > deadline or turning.lost():
+                raise Hangs("The inspection engine says without end that it loads rules already.")
+            if turning.began():
+                turning = Turning(self._berth)
             time.sleep(BUSY_S)  # somebody's reload is under way, maybe of rules that are gone: ours comes after it
 
     def prune(self, *kept: Load) -> None:

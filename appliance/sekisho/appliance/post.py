@@ -8,7 +8,7 @@ from typing import Final
 
 from sekisho.appliance import berth as berths
 from sekisho.appliance import control
-from sekisho.appliance.berth import Berth
+from sekisho.appliance.berth import Berth, Binary
 from sekisho.appliance.core.errors import DeviceFault, PeerError
 from sekisho.appliance.core.settings import Settings
 from sekisho.appliance.loading import Loader
@@ -27,10 +27,12 @@ class Post:
         self.loader = Loader(settings, berth)
         self.prover = Prover(berth.socket, berth.count, berth.first)
         self.process: EngineProcess | None = None
+        self.program: Binary | None = None
+        """What the engine here is, or was; None where it was found running and its file is gone."""
         self.sent_before: int | None = None
         """Canaries flown before this engine was started; None where it was found running."""
 
-    def launch(self, load: Load, binary: berths.Binary) -> None:
+    def launch(self, load: Load, binary: Binary) -> None:
         """Start an engine with `load`; returns at once.
 
         Raises:
@@ -41,6 +43,7 @@ class Post:
             self.process.close()
         self.loader.write(load)
         self.berth.clear()
+        self.program = binary
         self.process = EngineProcess.spawn(self.berth, binary)
         self.sent_before = self.prover.sent
 
@@ -53,6 +56,7 @@ class Post:
             found.stop()
             return False
         self.process, self.sent_before = found, None
+        self.program = berths.program_of(found.pid)
         return True
 
     def answers(self, going: Callable[[], bool]) -> bool:

@@ -27,6 +27,7 @@ from sekisho.appliance.core.settings import Settings
 from sekisho.appliance.core.standing import Standing
 from sekisho.appliance.engine import Engine
 from sekisho.appliance.proof import Proof
+from sekisho.appliance.turning import Turning
 from sekisho.telemetry.events import Event, Signatures
 
 EVERY_S: Final = 2.0
@@ -79,6 +80,9 @@ class Watch:
         """Begins anew with every silence: lost rules are given back at once, however often."""
         self._for_canaries = _BackOff()
         """Goes on from one silence to the next: a busy machine must not be kept busy with repairs."""
+        self._unanswered: Turning | None = None
+        """Since the engine does not say what it has."""
+        self._for_answers = _BackOff()
         self._catcher = 0
         """The engine that has caught a canary."""
         self._counters_at = 0.0
@@ -116,6 +120,7 @@ class Watch:
         if load is None:
             return
         now = time.monotonic()
+        self._asked_in_vain(now, proof)
         if proof.loaded >= 0 and not proof.counts(load):
             self._silent(now, f"rules: {proof.loaded} of {load.expected} are loaded, {proof.failed} failed.")
             if self._for_counts.due(now):
@@ -131,6 +136,17 @@ class Watch:
             if proof.whole(load):
                 self._catcher = self._engine.state.pid
                 self._well(now)
+
+    def _asked_in_vain(self, now: float, proof: Proof) -> None:
+        """An engine that loads does not answer, and one that hangs over somebody's load never will."""
+        if proof.loaded >= 0:
+            self._unanswered, self._for_answers = None, _BackOff()
+            return
+        if self._unanswered is None:
+            self._unanswered = self._engine.turning()
+        elif self._unanswered.lost() and self._for_answers.due(now):
+            log.error("the engine takes no orders: it does not come to load rules that somebody told it to load")
+            self._engine.request_repair()
 
     def _silent(self, now: float, detail: str) -> None:
         if self._silent_since is None:
