@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 
 from sekisho.appliance import berth, handover
+from sekisho.appliance.core.jobs import Job
 from sekisho.appliance.core.settings import load
 from sekisho.lab import releases
+from sekisho.portal_agent.jobs.engine_desk import Engine
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
 
@@ -225,6 +227,21 @@ def test_engines_take_turns_and_no_packet_is_lost_or_passes_unseen(box: Box) -> 
     now = box.engine()
     assert now["starts"] == began["starts"] and now["renewals"] == began["renewals"] + 3
     assert box.states()[-3:] == ["renewed"] * 3
+
+
+def test_a_job_has_the_engine_replaced_once_however_often_it_is_asked_while_packets_pass(box: Box) -> None:
+    """By way of the daemon's own counter: docs/jobs.md, `engine.restart`."""
+    desk = Engine(box.settings)
+    job = Job(id="01JD3Z9V7M2Q4W8X6Y00000001", boxes=["b"], kind="engine.restart", nbf=0, exp=1)
+    fly, began = Talk(box.world, FLY), box.engine()
+    mark = desk.prepare(job)
+    assert mark.split()[1] == str(began["pid"])
+    box.wait(lambda: desk.begin(job, mark).state == "SUCCEEDED", 60, "another engine")
+    for _ in range(5):
+        assert desk.begin(job, mark).state == "SUCCEEDED"
+    sent, got, leaked = box.flown(fly)
+    assert (sent - got, leaked) == (0, 0) and sent > 100
+    assert box.engine()["renewals"] == began["renewals"] + 1 and box.engine()["pid"] != began["pid"]
 
 
 @pytest.mark.full

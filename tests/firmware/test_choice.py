@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
+import time
 import zoneinfo
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,10 +15,14 @@ from firmware_world import FINE, NOON, World, release
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sekisho.appliance.core import settings as box_settings
+from sekisho.appliance.core import told_time
 from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.jobs import Believed
 from sekisho.firmware.keeper import desk, facts, told, windows
 from sekisho.firmware.keeper.journal import Attempt, Choice, Journal, State, Took
 from sekisho.firmware.keeper.machine import Machine
+from sekisho.firmware.keeper.ordered import Ordered
 from sekisho.policy.overlay import Restart
 
 TOKYO = "Asia/Tokyo"
@@ -220,6 +227,23 @@ def test_a_clock_nobody_can_believe_opens_no_window_and_no_hour(world: World) ->
     world.put(facts.Chosen(7, Choice(by="local-page", at=NOON + 50, until=NOON + 5000)))
     live(world, 200)
     assert not used(world)
+
+
+def test_no_clock_and_no_broker_takes_a_window_back_before_what_the_channel_was_signed_at(tmp_path: Path) -> None:
+    """Who sets the clock back, or tells a time of last year, has no window of last year open."""
+    settings = box_settings.parse(f'box = "b"\n[paths]\nrun = "{tmp_path}/run"\nstate = "{tmp_path}/state"\n')
+    signed = at("2026-11-20T00:00:00")
+    settings.operators.parent.mkdir(parents=True)
+    settings.operators.write_bytes(msgspec.json.encode(Believed(operators=[], expires=signed + DAY, at=signed)))
+    told_time.path_of(settings).parent.mkdir(parents=True)
+    for clock, said, known, sure in (
+        (signed + 5, None, signed + 5, True), (signed - 400 * DAY, None, signed, False),
+        (signed, signed - 400 * DAY, signed, True),
+    ):  # fmt: skip
+        if said is not None:
+            told_time.write(settings, said, time.monotonic())
+        seen = Ordered(settings, itertools.repeat(clock).__next__).now()
+        assert seen[0] == pytest.approx(known, abs=5) and seen[1] is sure
 
 
 def test_later_asks_again_later_and_cancel_ends_it(world: World) -> None:

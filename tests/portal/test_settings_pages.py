@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import html
 import re
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from sekisho.center.orders import boxes as boxes_of
 from sekisho.center.orders import choices, wishes
 from sekisho.center.orders.wishes import Wish
 from sekisho.center.portal.audit import AUDIT
+from sekisho.center.portal.sessions import SESSION
 from sekisho.center.portal.words import catalogue
 from sekisho.center.scope import only
 from sekisho.center.store import BoxState
@@ -85,6 +87,16 @@ def test_what_is_saved_waits_for_the_utm_and_is_shown_as_the_utm_says(office: Of
     client.submit(PAGE, n=number(office), **{"category.gambling": "log"})
     says(office, "refused", "engine")
     assert sentence("orders", "why_engine") in client.get("/settings").text
+
+
+def test_the_window_in_which_a_utm_may_restart_needs_a_fresh_proof_of_who_asks(office: Office) -> None:
+    client = office.client()
+    long_ago = utc.text(dt.datetime.now(dt.UTC) - dt.timedelta(hours=3))
+    with office.store.transaction() as db:
+        db.execute(SESSION.update().values(confirmed_at=long_ago))
+    assert "/confirm" in client.submit(PAGE, n="0", **{"restart.sun": "yes"}).headers["location"]
+    assert wish(office) is None and actions(office) == []
+    assert client.submit(PAGE, n="0", words="カジノ").headers["location"] == PAGE, "what restarts nothing does not"
 
 
 @pytest.mark.parametrize("why", ["damaged", "not_understood", "cannot_be_made", "engine", "own_policy"])

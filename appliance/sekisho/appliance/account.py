@@ -33,6 +33,8 @@ class EngineState(msgspec.Struct):
     """Renewals answered so far, done or not: a requester waits for this to move."""
     renewal: str = ""
     """Why the last renewal did not come about; empty when it did."""
+    scarce: bool = False
+    """For there was no room for two engines at once."""
     canary: Literal["caught", "missed", "untried"] = "untried"
     """Whether what the rules must stop was stopped when it was last tried, some seconds ago."""
 

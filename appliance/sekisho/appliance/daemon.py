@@ -22,8 +22,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from sekisho.appliance import bridge, doorway, express, handover, netfilter, preflight, status, suricata, vitals
+from sekisho.appliance import (
+    bridge,
+    doorway,
+    engine_desk,
+    express,
+    handover,
+    netfilter,
+    preflight,
+    status,
+    suricata,
+    vitals,
+)
 from sekisho.appliance.core import utc
+from sekisho.appliance.core.desk import Desk
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
 from sekisho.appliance.core.sdnotify import notify
 from sekisho.appliance.core.settings import Settings, load
@@ -151,6 +163,7 @@ class Daemon:
         ]
         for thread in threads:
             thread.start()
+        desk = self._open_desk()
         notify("READY=1")
         published = checked = time.monotonic()
         try:
@@ -166,10 +179,21 @@ class Daemon:
         finally:
             notify("STOPPING=1")
             self.stop.set()
+            if desk is not None:
+                desk.close()
             for thread in threads:
                 thread.join()
             self._publish(time.monotonic())
         return 1 if self.failed else 0
+
+    def _open_desk(self) -> Desk | None:
+        """Without it no job renews the engine, and everything else goes on."""
+        where, answer = engine_desk.socket_of(self.settings), engine_desk.Counter(self.engine).answer
+        try:
+            return Desk(where, engine_desk.USERS, answer)
+        except OSError as err:
+            log.error("Jobs cannot ask for another engine: %s", err)
+            return None
 
     def end(self) -> None:
         """Have `run` return; whether a successor is to have the engine is decided now, however long that takes."""

@@ -343,7 +343,7 @@ class Engine:
             self._settled()
             self._worked(began=time.monotonic(), renewed=True)
             self._other = False
-            self.state.renewal = ""
+            self.state.renewal, self.state.scarce = "", False
             took = self._began - began
             self._health("renewed", f"Another engine was started, proven and put in place in {took:.1f} s.")
             renewal.retire(old)
@@ -379,7 +379,7 @@ class Engine:
             self._rules.refuse(refused, why)
 
     def _not_renewed(self, old: Post, new: Post, err: SekishoError) -> None:
-        scarce = isinstance(err, renewal.Scarce)
+        self.state.scarce = scarce = isinstance(err, renewal.Scarce)
         if not scarce:
             self._blame(new.program)
         if self._deaf or (scarce and self._may_restart):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,9 @@ from signing import ident
 
 from sekisho.center import mqtt
 from sekisho.center.database import Database
+from sekisho.center.jobs import book
+from sekisho.center.jobs.tables import JOB as TABLE
+from sekisho.center.jobs.tables import JOB_BOX
 from sekisho.center.views import jobs as view
 from sekisho.center.views.jobs import JOB_STATE
 from sekisho.center.views.model import Row
@@ -74,3 +78,29 @@ def test_fifty_jobs_a_broker_does_not_confirm_are_waited_for_together(monkeypatc
     began = time.monotonic()
     assert mqtt.wait_for([paho.MQTTMessageInfo(number) for number in range(50)]) == [False] * 50
     assert time.monotonic() - began < 5
+
+
+def test_a_box_that_does_not_come_back_from_its_restart_is_told_long_before_the_job_is_over(database: Database) -> None:
+    """While it waits for a person the job's own end counts; once it restarts, an hour."""
+    received = dt.datetime.fromisoformat(AT).timestamp()
+    exp = int(received) + 30 * 86_400
+    values = {"nbf": 0, "exp": exp, "rollout": "", "signers": "", "at": AT, "author": ""}
+    fresh = {"held": 0, "tries": 1, "sent_at": AT, "birth": 0, "next_at": 0}
+    with database.transaction() as db:
+        db.execute(TABLE.insert().values(id=JOB, envelope=b"", kind="reboot", **values))
+        db.execute(JOB_BOX.insert().values(job=JOB, box="box-1", tenant="t1", **fresh))
+
+    def shown(word: Job, after_s: float) -> tuple[str, str]:
+        with database.transaction() as db:
+            view.take(db, [row(word, word.ver)])
+        with database.reading() as db:
+            found = book.states(db, JOB, received + after_s)["box-1"]
+        return found.state, found.why
+
+    waits = Job(at=AT, id=JOB, ver=3, state="WAITING", kind="reboot", why="customer")
+    assert shown(waits, 20 * 86_400) == ("WAITING", "customer")
+    goes = Job(at=AT, id=JOB, ver=4, state="RUNNING", kind="reboot", step="restarting")
+    assert shown(goes, 3000) == ("RUNNING", "")
+    assert shown(goes, 3600 + book.GRACE_S + 1) == ("TIMED_OUT", "silent")
+    back = Job(at=AT, id=JOB, ver=5, state="SUCCEEDED", kind="reboot")
+    assert shown(back, 20 * 86_400) == ("SUCCEEDED", ""), "its own word takes the place of the centre's"

@@ -6,6 +6,7 @@ process at one of its steps, before it is done, half way, or after.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Any
 import msgspec
 from signing import LISTED, NOW
 
+from sekisho.appliance.core import orders, told_time
 from sekisho.appliance.core import settings as box_settings
+from sekisho.appliance.core.envelope import Sealed
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.jobs import MUTATING, TERMINAL, Believed, Job, Operators, State
 from sekisho.portal_agent.jobs import book
@@ -106,6 +109,15 @@ class Box:
         self.settings.operators.parent.mkdir(parents=True, exist_ok=True)
         believed = Believed(operators=operators.operators, expires=expires, at=at)
         write_atomic(self.settings.operators, msgspec.json.encode(believed))
+
+    def ordered(self, true: float, **overlay: object) -> None:
+        """The customer's settings as telemetry keeps them, and the centre's word on the time."""
+        self.true = true
+        told = orders.Orders(1, "t1", "box-1", msgspec.Raw(msgspec.json.encode(overlay)))
+        self.settings.orders.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.settings.orders, msgspec.json.encode(Sealed(msgspec.json.encode(told), b"-", b"-")))
+        told_time.path_of(self.settings).parent.mkdir(parents=True, exist_ok=True)
+        told_time.write(self.settings, true, time.monotonic())
 
     def start(self) -> None:
         self.jobs = Jobs(

@@ -48,11 +48,20 @@ _SPAN_S: Final[dict[str, float]] = {
     "fw.activate": float(LIFE_S),
     "fw.rollback": 2 * 86_400.0,
     "reboot": float(LIFE_S),
+    "engine.restart": float(LIFE_S),
     "sig.update": 86_400.0,
     "sig.rollback": 3600.0,
     "key.rotate": 86_400.0,
     "support.open": 86_400.0,
 }
+
+
+_WORKING_S: Final[dict[str, float]] = {"reboot": 3600.0, "engine.restart": 900.0}
+
+
+def working_s(kind: str) -> float:
+    """Seconds it may be RUNNING at a stretch; what waits for a person in between counts by `span_s`."""
+    return _WORKING_S.get(kind, span_s(kind))
 
 
 def span_s(kind: str) -> float:

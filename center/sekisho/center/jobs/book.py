@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import RejectedInput
-from sekisho.appliance.core.jobs import ENVELOPE_CAP, LIFE_S, TERMINAL, Envelope, Job, span_s
+from sekisho.appliance.core.jobs import ENVELOPE_CAP, LIFE_S, TERMINAL, Envelope, Job, span_s, working_s
 from sekisho.center.ca.tables import BOX_IDENTITY
 from sekisho.center.database import insert_new
 from sekisho.center.jobs.tables import JOB, JOB_BOX
@@ -219,6 +219,8 @@ def _state(row: Any, now: float) -> BoxState:
 
 def _deadline(row: Any) -> float:
     """Until when a box that last said this must have said how it ended; unix seconds."""
+    if row.said_state == "RUNNING" and working_s(row.kind) < span_s(row.kind):  # its wait for a person is over
+        return _unix(row.said_received_at) + working_s(row.kind) + GRACE_S
     begun = row.said_state == "RUNNING" or row.said_why in ("network", "budget")
     span = span_s(row.kind) if begun else 0.0
     return max(float(row.exp), _unix(row.said_received_at) if begun else 0.0) + span + GRACE_S

@@ -6,6 +6,7 @@ A form that cannot be used comes back with what was entered and the field that i
 from __future__ import annotations
 
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 from litestar import Request, Response, Router, get, post
@@ -17,7 +18,7 @@ from sekisho.center import tenants, updates
 from sekisho.center.orders import boxes, choices, wishes
 from sekisho.center.orders.choices import BadField, Choices
 from sekisho.center.orders.wishes import ChangedMeanwhile, Wish
-from sekisho.center.portal import audit
+from sekisho.center.portal import audit, sessions
 from sekisho.center.portal.forms import Fields
 from sekisho.center.portal.rendering import Portal
 from sekisho.center.portal.viewer import Viewer, viewer
@@ -91,6 +92,9 @@ def router(portal: Portal) -> Router:
             if data.get("n") != str(wish.n):
                 raise ChangedMeanwhile("")
             change = wishes.prepare(wish, lambda now: choices.put(now, made, zone))
+            restarts = change is not None and change.overlay.restart != wish.overlay.restart
+            if restarts and not sessions.fresh(who, portal.now()):  # what may restart a box wants to know who asks
+                return portal.go(f"/confirm?next={quote(f'/settings/utm/{box}', safe='')}")
             if change is not None:
                 with portal.database.transaction() as db:
                     wishes.commit(db, change, who.name)

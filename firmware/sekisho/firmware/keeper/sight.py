@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
-from typing import Final
 
-from sekisho.appliance.core import orders, told_time
-from sekisho.appliance.core.errors import RejectedInput
-from sekisho.appliance.core.fsio import open_plain, stamp
 from sekisho.appliance.core.settings import Settings
 from sekisho.firmware.gates import judge
 from sekisho.firmware.gates.eyes import Eyes
@@ -17,45 +12,37 @@ from sekisho.firmware.keeper import windows
 from sekisho.firmware.keeper.desk import AHEAD_S
 from sekisho.firmware.keeper.facts import Chosen, Event, Looked, Postponed
 from sekisho.firmware.keeper.journal import Attempt, Choice, Journal, State
-from sekisho.policy import overlay
-from sekisho.policy.overlay import Overlay, Restart
-from sekisho.telemetry.clocks import RELEASED
-
-ORDERS_CAP: Final = 1 << 20
-
-log = logging.getLogger(__name__)
+from sekisho.firmware.keeper.ordered import Ordered
+from sekisho.policy.overlay import Restart
 
 
 class Sight:
     """One box's. `eyes` are used by the thread that asks for `look` alone."""
 
     def __init__(self, settings: Settings, eyes: Eyes, wall: Callable[[], float] = time.time) -> None:
-        self._settings, self._eyes, self._wall = settings, eyes, wall
-        self._stamp: tuple[int, int] | None = None
-        self._overlay = overlay.EMPTY
+        self._eyes = eyes
+        self._ordered = Ordered(settings, wall)
 
     def wall(self) -> float:
-        """Unix seconds: as the centre told, else by the clock."""
-        told = told_time.try_read(self._settings)
-        return told if told is not None else self._wall()
+        """Unix seconds, as well as known."""
+        return self._ordered.now()[0]
 
     def weekly(self) -> tuple[Restart | None, str]:
         """The customer's weekly window and its zone."""
-        wanted = self.orders()
+        wanted = self._ordered.orders()
         return wanted.restart, wanted.zone
 
     def look(self, attempt: Attempt | None) -> Looked:
         """What is so now; the gates only while a release is on trial."""
-        wanted = self.orders()
-        told = told_time.try_read(self._settings)
-        wall = told if told is not None else self._wall()
+        wanted = self._ordered.orders()
+        wall, sure = self._ordered.now()
         failing: tuple[str, ...] = ()
         forwarding = False
         if attempt is not None and attempt.state is State.TRIAL and attempt.baseline is not None:
             seen = self._eyes.look()
             failing = judge.failing(attempt.baseline, seen)
             forwarding = seen.engine_canary and seen.lan and seen.wan and "no" not in (seen.out, seen.back)
-        sure = told is not None or wall >= max(RELEASED, attempt.began if attempt is not None else 0.0)
+        sure = sure and (attempt is None or wall >= attempt.began)
         return Looked(
             wall=wall, sure=sure, restart=wanted.restart, zone=wanted.zone, asap=wanted.firmware_asap,
             failing=failing, forwarding=forwarding,
@@ -63,7 +50,7 @@ class Sight:
 
     def chosen(self, journal: Journal, now: float) -> Event | None:
         """The customer's word that came by the centre, once, for the release it names."""
-        said, attempt = self.orders().firmware, journal.attempt
+        said, attempt = self._ordered.orders().firmware, journal.attempt
         if said is None or attempt is None or said.counter != attempt.counter or said.serial <= journal.heard:
             return None
         earlier = attempt.choice is not None and attempt.choice.by == "portal"
@@ -78,21 +65,3 @@ class Sight:
                 until = float(said.until) if said.until else said.since + windows.MISSED_S
                 choice = Choice(by="portal", at=float(said.since), until=until)
                 return Chosen(said.counter, choice, serial=said.serial)
-
-    def orders(self) -> Overlay:
-        """What the customer decided at the centre, as telemetry checked and kept it; the last that could be read."""
-        path = self._settings.orders
-        now = stamp(path)
-        if now == self._stamp:
-            return self._overlay
-        self._stamp = now
-        try:
-            with open_plain(path, ORDERS_CAP) as source:
-                found = orders.unchecked(source.read())
-            if (found.tenant, found.box) == (self._settings.tenant, self._settings.box):
-                self._overlay = overlay.parse(bytes(found.policy))
-        except FileNotFoundError:
-            self._overlay = overlay.EMPTY
-        except (OSError, RejectedInput) as err:
-            log.warning("the centre's settings cannot be read: %s", err)
-        return self._overlay

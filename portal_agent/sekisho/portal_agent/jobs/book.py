@@ -47,6 +47,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """UTC of the last change."""
     begun: float = 0.0
     """Unix seconds, as the centre told the time; 0: nothing was done yet."""
+    turned: float = 0.0
+    """Unix seconds, as the centre told the time, since which it is in its state; 0: the time was not known."""
     asked: bool = False
     """Who carries it out has answered. Until then it is begun anew, and only while it still may be."""
     mark: str = ""

@@ -14,6 +14,7 @@ from sekisho.appliance.core.jobs import Job, State
 from sekisho.appliance.core.settings import Settings
 from sekisho.inspect import kept
 from sekisho.portal_agent.jobs.asking import args_of, asked
+from sekisho.portal_agent.jobs.engine_desk import Engine
 from sekisho.portal_agent.jobs.facts import Progress
 from sekisho.portal_agent.jobs.firmware_desk import Firmware
 from sekisho.portal_agent.jobs.runner import Never
@@ -48,6 +49,7 @@ class Desks:
             **dict.fromkeys(("fw.stage", "fw.activate", "fw.cancel", "fw.rollback"), self._firmware),
             **dict.fromkeys(("support.open", "support.close", "diag.collect"), support),
             "sig.update": sets,
+            "engine.restart": Engine(settings),
             "sig.rollback": Former(settings),
             "quarantine.release": Quarantine(settings),
         }

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sekisho.appliance.core.jobs import LIFE_S, MUTATING, TERMINAL, State, span_s
+from sekisho.appliance.core.jobs import LIFE_S, MUTATING, TERMINAL, State, span_s, working_s
 from sekisho.portal_agent.jobs import facts
 from sekisho.portal_agent.jobs.book import KEPT, OPEN_CAP, SPARE, Book, Entry, pruned
 from sekisho.portal_agent.jobs.facts import Command, Now, Progress
@@ -48,6 +48,7 @@ class Machine:
     def __init__(self, book: Book) -> None:
         self.book = book
         self._since: dict[str, float] = {}
+        self._turned: dict[str, float] = {}
         self._next: dict[str, float] = {}
         self._answered: dict[str, float] = {}
         self._taking: dict[str, float] = {}
@@ -276,6 +277,7 @@ class Machine:
         # The deadline first: what is too late to be taken back when its choice is over ends all the same.
         span = span_s(entry.job.kind)
         late = now.true is not None and 1.0 < entry.begun < now.true - span
+        late |= entry.state == "RUNNING" and self._works_too_long(entry, now)
         if late or now.mono - self._since.setdefault(ident, now.mono) > span:
             return self._take_back(ident, "TIMED_OUT", entry.why or "deadline", "", now)
         if not self._still_may(entry, now):
@@ -289,6 +291,11 @@ class Machine:
         if waits and self._past(entry, now) and now.mono >= self._next.get(ident, 0.0):
             return self._take_back(ident, "EXPIRED", entry.why, "", now)
         return self._due(ident, facts.Look(ident), now)
+
+    def _works_too_long(self, entry: Entry, now: Now) -> bool:
+        most = working_s(entry.job.kind)
+        known = now.true is not None and 0 < entry.turned < now.true - most
+        return known or now.mono - self._turned.setdefault(entry.job.id, now.mono) > most
 
     def _watch_cancel(self, entry: Entry, now: Now) -> list[Command]:
         target = self.book.find(entry.job.args.get("job", ""))
@@ -353,13 +360,16 @@ class Machine:
         self, ident: str, state: State, now: Now, *, why: str = "", by: str = "", detail: str = "", **more: Any
     ) -> None:
         self._change(ident, now, state=state, why=why, by=by, detail=detail[:DETAIL], ending=None, **more)
-        for known in (self._since, self._next, self._taking):
+        for known in (self._since, self._turned, self._next, self._taking):
             known.pop(ident, None)
 
     def _change(self, ident: str, now: Now, *, quiet: bool = False, **values: Any) -> None:
         entry = self.book.find(ident)
         if entry is None or entry.over:
             return
+        if values.get("state", entry.state) != entry.state:
+            values["turned"] = now.true or 0.0
+            self._turned[ident] = now.mono
         grown = entry.ver if quiet else entry.ver + 1
         self._put(msgspec.structs.replace(entry, **values, ver=grown, at=now.at))
 
