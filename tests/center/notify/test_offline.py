@@ -38,7 +38,8 @@ def course(*spells: tuple[str, int]) -> list[tuple[int, str]]:
     told: list[tuple[int, str]] = []
     watched, birth, minute = None, 0, 0
     for word, minutes in spells:
-        birth += word == "on"
+        if word == "on":  # as telemetry numbers its births: by the clock
+            birth = int(NOON.timestamp()) + 60 * minute
         for _ in range(minutes):
             now = NOON + minute * MINUTE
             watched, kind = offline.judge(offline.seen(watched, state(birth, word), now), WAIT, now)

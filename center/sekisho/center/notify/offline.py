@@ -72,9 +72,9 @@ def seen(old: Watched | None, state: BoxState, now: dt.datetime) -> Watched:
     """What is known of a box now, before anything is decided."""
     if old is None:
         return Watched(state.tenant, state.state, state.birth, text(now), text(now))
-    broken = max(0, state.birth - old.birth)
     kept = [at for at in old.drops if moment(at) > now - FLAP_WINDOW]
-    drops = [*kept, *[text(now)] * min(broken, 32)][-32:]
+    # Births grow, by how much says nothing (P22): a box takes the time for them.
+    drops = [*kept, text(now)][-32:] if state.birth > old.birth else kept
     changed = state.state != old.state
     return msgspec.structs.replace(
         old,
