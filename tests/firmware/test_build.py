@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import io
 import json
@@ -15,12 +16,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from releases import EPOCH, HERE, Centre, release
 
 from sekisho.appliance.cli import main
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.center.jobs.commands import load_key
 from sekisho.firmware.build import bundle, engine, lock, press, publishing, wheels
 from sekisho.firmware.build.bundle import Terms
 from sekisho.firmware.build.press import Order
@@ -270,14 +270,19 @@ def test_operators_are_added_to_a_list_and_the_list_is_published(
     centre: Centre, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ["--dir", str(centre.depot.tree.directory)]
-    private = Ed25519PrivateKey.generate()
-    key, listed = tmp_path / "key.pem", tmp_path / "operators.json"
-    pem = private.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    key.write_bytes(pem)
-    add = ["firmware", "operators", "add", "--list", str(listed), "--key", str(key), *where]
-    assert main([*add, "--name", "tanaka-1", "--person", "tanaka", "--kinds", "fw.stage,fw.activate"]) == 0
-    assert main([*add, "--name", "suzuki-1", "--person", "suzuki", "--kinds", "all", "--days", "30"]) == 0
-    assert main([*add, "--name", "mallet", "--person", "mallet", "--kinds", "shell.run"]) == 2
+    listed, printed = tmp_path / "operators.json", tmp_path / "printed"
+    add = ["firmware", "operators", "add", "--list", str(listed), "--key", str(printed), *where]
+    public = {}
+    for person, kinds, ok in (("tanaka", "fw.stage,fw.activate", 0), ("suzuki", "all", 0), ("mallet", "shell.run", 2)):
+        secret = tmp_path / f"{person}.key"
+        new = ["center", "jobs", "key", "new", "--out", str(secret), "--name", f"{person}-1", "--person", person]
+        capsys.readouterr()
+        assert main(new) == 0
+        printed.write_text(capsys.readouterr().out)
+        assert main([*add, "--kinds", kinds, "--days", "30"]) == ok
+        public[person] = load_key(secret).public
+    printed.write_text("no key")
+    assert main([*add, "--kinds", "all"]) == 2
     keys = ["--keys", str(centre.depot.keys)]
     assert main(["firmware", "operators", "publish", str(listed), *where, *keys]) == 0
     capsys.readouterr()
@@ -288,7 +293,7 @@ def test_operators_are_added_to_a_list_and_the_list_is_published(
         ("suzuki-1", ["fw.stage", "fw.activate"]),
     ]
     assert found[1]["until"] < dt.datetime.now(dt.UTC).timestamp() + 31 * 86_400
-    assert publishing.operators(centre.depot.tree).operators[0].key == private.public_key().public_bytes_raw()
+    assert base64.b64encode(publishing.operators(centre.depot.tree).operators[0].key).decode() == public["tanaka"]
 
 
 def test_operators_need_two_keyholders(centre: Centre) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import datetime as dt
 import sys
 from pathlib import Path
@@ -56,9 +55,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     act.set_defaults(func=_list)
     act = group.add_parser("add", help="put somebody into a list that is published later")
     act.add_argument("--list", type=Path, required=True, metavar="FILE", help="begun from what is published")
-    act.add_argument("--name", required=True, help="of the key, as jobs name it")
-    act.add_argument("--person", required=True, help="whose it is: two keys of one person count once")
-    act.add_argument("--key", type=Path, required=True, help="PEM file of the public key (ed25519)")
+    act.add_argument("--key", type=Path, required=True, metavar="FILE", help="what `center jobs key new` printed")
     act.add_argument("--kinds", required=True, help="of jobs, separated by commas; all: every kind")
     act.add_argument("--days", type=int, default=365, help="for how long (default: 365)")
     common(act, keys=False)
@@ -128,11 +125,13 @@ def _list(args: argparse.Namespace) -> int:
 def _add(args: argparse.Namespace) -> int:
     known = _read(args.list) if args.list.exists() else publishing.operators(tree_of(args))
     kinds = list(get_args(Kind)) if args.kinds == "all" else args.kinds.split(",")
-    told = {"name": args.name, "person": args.person, "kinds": kinds, "until": _until(args.days)}
     try:
-        one = msgspec.convert({**told, "key": base64.b64encode(_public(args.key)).decode()}, Operator)
-    except msgspec.ValidationError as err:
-        raise RejectedInput(f"This cannot be an operator: {err}.") from err
+        told = msgspec.json.decode(read(args.key, _KEY_CAP), type=dict[str, str])
+        one = msgspec.convert({**told, "kinds": kinds, "until": _until(args.days)}, Operator)
+    except msgspec.MsgspecError as err:
+        raise RejectedInput(
+            f"This cannot be an operator: {err}.", "Make the key: sekisho center jobs key new --out KEY --name NAME"
+        ) from err
     wanted = publishing.with_operator(known, one)
     args.list.write_bytes(msgspec.json.format(msgspec.json.encode(wanted), indent=1) + b"\n")
     sys.stdout.write(f"{one.name} is in {args.list}; to sign it: sekisho firmware operators publish {args.list}\n")
@@ -161,19 +160,6 @@ def _read(path: Path) -> Operators:
         return msgspec.json.decode(read(path, _LIST_CAP), type=Operators)
     except msgspec.DecodeError as err:
         raise RejectedInput(f"{path} is no list of operators: {err}.") from err
-
-
-def _public(path: Path) -> bytes:
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-    try:
-        key = serialization.load_pem_public_key(read(path, _KEY_CAP))
-    except ValueError as err:
-        raise RejectedInput(f"{path} is no public key: {err}.") from err
-    if not isinstance(key, Ed25519PublicKey):
-        raise RejectedInput(f"{path} is no ed25519 key.", "Make one: openssl genpkey -algorithm ed25519")
-    return key.public_bytes_raw()
 
 
 def _until(days: int) -> int:
