@@ -18,7 +18,7 @@ from sekisho.center.database import metadata
 from sekisho.center.notify import watch
 from sekisho.center.notify.rollouts import waiting
 from sekisho.center.notify.tables import mail
-from sekisho.center.rollout import papers
+from sekisho.center.rollout import book, papers, turn
 from sekisho.center.rollout.model import Plan
 from sekisho.center.rollout.worse import Signs, compare
 from sekisho.center.settings import Notify
@@ -297,3 +297,50 @@ def test_only_what_is_far_from_how_it_was_counts_as_worse(
     assert compare(Signs(hours=24, **before), Signs(hours=4, **after)) == what
     assert compare(Signs(hours=0, **before), Signs(hours=4, **after)) == "", "nothing to compare with"
     assert compare(Signs(hours=24, **before), Signs(hours=0.5, **after)) == "", "too early to tell"
+
+
+def test_a_page_of_boxes_is_a_part_of_all_and_asks_for_no_more_than_it_shows(world: World) -> None:
+    made = world.plan(QUICK, [[f"box-{n}" for n in range(8)]])
+    world.start(made)
+    world.run(60, every=30)
+    whole = world.shown(made.id)
+    asked: list[str] = []
+
+    @sa.event.listens_for(world.database.engine, "before_cursor_execute")
+    def heard(_db: object, _cursor: object, _statement: str, parameters: Any, *_: object) -> None:
+        asked.extend(str(one) for one in parameters if str(one).startswith("box-"))
+
+    with world.database.reading() as db:
+        first = book.show(db, made.id, world.sender, how=whole.boxes[0].how, limit=3)
+        rest = book.show(db, made.id, world.sender, how=whole.boxes[0].how, after=first.boxes[-1].box, limit=100)
+    alike = [one for one in whole.boxes if one.how == whole.boxes[0].how]
+    assert len(alike) > 3 and first.boxes + rest.boxes == alike
+    assert {one.box for one in whole.boxes} - {one.box for one in alike}, "others stand otherwise"
+    assert set(asked) == {one.box for one in alike}
+    assert first.rings == whole.rings
+
+
+def test_what_boxes_say_after_a_rollout_is_over_is_counted_ever_more_seldom_and_in_the_end_no_more(
+    world: World,
+) -> None:
+    made = world.plan(QUICK, CHOSEN)
+    world.start(made)
+    for box in world.boxes.values():
+        box.hold_at = "verified"
+    world.run(200)
+    world.say("cancel", made.id)
+    world.run(60)
+    assert {one.how for one in world.shown(made.id).boxes if one.ring == 1} == {"passed"}
+    counted = 0
+    for _ in range(70 * 24):
+        world.now += 3600
+        before = _counted(world, made)
+        world.step()
+        counted += _counted(world, made) != before
+    assert 20 < counted < 120, counted
+    assert _counted(world, made) >= made.papers[0].job.exp
+
+
+def _counted(world: World, made: Plan) -> float:
+    with world.database.reading() as db:
+        return float(turn.load(db, made.id).counted_at)

@@ -163,9 +163,12 @@ def find(db: sa.Connection, job: str) -> Kept | None:
     return _kept(row) if row is not None else None
 
 
-def states(db: sa.Connection, job: str, now: float | None = None) -> dict[str, BoxState]:
-    """Every box of a job. `now`: unix seconds."""
-    return {one.box: one for _, one in _states(db, JOB_BOX.c.job == job, now)}
+def states(
+    db: sa.Connection, job: str, now: float | None = None, boxes: Iterable[str] | None = None
+) -> dict[str, BoxState]:
+    """Every box of a job, or those of `boxes` (a page of them). `now`: unix seconds."""
+    which = JOB_BOX.c.job == job if boxes is None else sa.and_(JOB_BOX.c.job == job, JOB_BOX.c.box.in_(boxes))
+    return {one.box: one for _, one in _states(db, which, now)}
 
 
 def of_box(db: sa.Connection, scope: Scope, box: str, limit: int = PAGE) -> list[tuple[Kept, BoxState]]:

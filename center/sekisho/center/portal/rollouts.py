@@ -44,17 +44,16 @@ def router(portal: Portal) -> Router:
         """Its rings, its boxes, what happened."""
         with portal.reading.reading() as db:
             try:
-                found = book.show(db, rollout, JOBS, portal.now().timestamp())
+                rings = book.rings(db, rollout)
+                totals = {how: sum(ring.counts[how] for ring in rings) for how in book.STANDINGS}
+                wanted = show if show in book.STANDINGS else _first(totals)
+                found = book.show(db, rollout, JOBS, how=wanted, after=after, limit=PAGE + 1)
             except RejectedInput as err:
                 raise NotFoundException() from err
-        wanted = show if show in book.STANDINGS else _first(found)
-        rows = [box for box in found.boxes if box.how == wanted]
-        start = next((n + 1 for n, box in enumerate(rows) if box.box == after), 0)
-        more = rows[start + PAGE - 1].box if len(rows) > start + PAGE else ""
+        more = found.boxes[PAGE - 1].box if len(found.boxes) > PAGE else ""
         return portal.page(
             request, "rollouts/one.html", found=found, wanted=wanted, standings=book.STANDINGS, groups=GROUPS,
-            boxes=rows[start : start + PAGE], more=more, utc=utc.of_unix, able=_able(found),
-            totals={how: sum(ring.counts[how] for ring in found.rings) for how in book.STANDINGS},
+            boxes=found.boxes[:PAGE], more=more, utc=utc.of_unix, able=_able(found), totals=totals,
         )  # fmt: skip
 
     @post("/fleet/rollouts/{rollout:str}", right="fleet.act", fresh="/fleet/rollouts", sync_to_thread=True)
@@ -79,12 +78,12 @@ def router(portal: Portal) -> Router:
     return Router("/", route_handlers=[overview, one, say])
 
 
-def _first(found: book.Shown) -> str:
+def _first(totals: dict[machine.Standing, int]) -> str:
     """The gravest standing any box has; else how most are."""
     for how in ("silent", "bad", "worse", "trying"):
-        if any(box.how == how for box in found.boxes):
+        if totals[how]:
             return how
-    return max(book.STANDINGS, key=lambda how: sum(box.how == how for box in found.boxes))
+    return max(book.STANDINGS, key=lambda how: totals[how])
 
 
 def _able(found: book.Shown) -> list[turn.Wish]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import Any, Final
 
@@ -22,6 +21,8 @@ from sekisho.center.store import BOX
 
 LIST_CAP: Final = 100
 NOTES_CAP: Final = 200
+GRACE_S: Final = 86_400
+"""After its jobs' end a box may still be telling how they ended."""
 STANDINGS: Final[tuple[machine.Standing, ...]] = (
     "good", "trying", "going", "choosing", "waiting", "unasked", "passed", "bad", "silent", "worse"
 )  # fmt: skip
@@ -119,7 +120,8 @@ def start(db: sa.Connection, plan: Plan, sender: Sender, by: str, now: float) ->
         ROLLOUT.insert().values(
             id=plan.id, state=rollout.state, counter=plan.about.counter, about=msgspec.json.encode(plan.about),
             rule=msgspec.json.encode(_rule(plan)), sizes=msgspec.json.encode([len(ring) for ring in rings]),
-            saved=msgspec.json.encode(rollout), at=utc.now(), author=by,
+            saved=msgspec.json.encode(rollout), at=utc.now(), author=by, counted_at=0.0,
+            until=max(one.job.exp for one in plan.papers) + GRACE_S,
         )
     )  # fmt: skip
     place = 0
@@ -135,7 +137,7 @@ def start(db: sa.Connection, plan: Plan, sender: Sender, by: str, now: float) ->
         for box in one.job.boxes:
             of = known[box]
             where = {"tenant": of.tenant, "site": f"{of.tenant}/{of.site or box}"}
-            fresh = {"asked_at": 0.0, "worse": "", "forgiven": False}
+            fresh = {"asked_at": 0.0, "worse": "", "forgiven": False, "how": "unasked"}
             rows.append(
                 {"rollout": plan.id, "box": box, "ring": one.ring, "place": place, "job": one.job.id, **where, **fresh}
             )
@@ -171,34 +173,60 @@ def _listed(row: sa.Row[Any]) -> Listed:
     return Listed(row.id, row.at, row.author, about, turn.saved(row), len(sizes), sum(sizes))
 
 
-def show(db: sa.Connection, id_: str, sender: Sender, now: float | None = None) -> Shown:
-    """One of them with every box.
+def rings(db: sa.Connection, id_: str) -> list[Ring]:
+    """The rings, and how many of their boxes were how at the last look.
+
+    Raises:
+        RejectedInput: there is no rollout of this name.
+
+    """
+    row = turn.load(db, id_)
+    rollout, of = turn.saved(row), ROLLOUT_BOX
+    query = sa.select(of.c.ring, of.c.how, sa.func.count()).where(of.c.rollout == id_).group_by(of.c.ring, of.c.how)
+    counts: Counter[tuple[int, str]] = Counter({(ring, how): number for ring, how, number in db.execute(query)})
+    return [
+        Ring(
+            number + 1, size, number == rollout.ring and rollout.state not in OVER,
+            {how: counts[number, how] for how in STANDINGS},
+        )
+        for number, size in enumerate(msgspec.json.decode(row.sizes, type=list[int]))
+    ]  # fmt: skip
+
+
+def show(db: sa.Connection, id_: str, sender: Sender, *, how: str = "", after: str = "", limit: int = 0) -> Shown:
+    """One of them with its boxes, as they stood at the last look, and what each has said by now.
+
+    Args:
+        db: the caller's transaction.
+        id_: its name.
+        sender: who knows what boxes said of their jobs.
+        how: only boxes that stand so; empty: all.
+        after: only those that are asked after this box.
+        limit: so many of them; 0: all.
 
     Raises:
         RejectedInput: there is none of this name.
 
     """
-    row = turn.load(db, id_)
-    rule, rollout = msgspec.json.decode(row.rule, type=Rule), turn.saved(row)
-    at = time.time() if now is None else now
-    seen = facts.seen(db, row, sender)
-    how = {one.box: machine.standing(one, rollout, rule, at) for one in seen}
-    owners = sa.select(ROLLOUT_BOX.c.box, ROLLOUT_BOX.c.tenant).where(ROLLOUT_BOX.c.rollout == id_)
-    of = {row.box: row.tenant for row in db.execute(owners)}
-    rings = []
-    for number, size in enumerate(msgspec.json.decode(row.sizes, type=list[int])):
-        counts = Counter(how[one.box] for one in seen if one.ring == number)
-        now_ = number == rollout.ring and rollout.state not in OVER
-        rings.append(Ring(number + 1, size, now_, {name: counts[name] for name in STANDINGS}))
+    row, of = turn.load(db, id_), ROLLOUT_BOX
+    query = sa.select(of.c.box, of.c.tenant, of.c.how).where(of.c.rollout == id_).order_by(of.c.place)
+    if how:
+        query = query.where(of.c.how == how)
+    if after:
+        before = sa.select(of.c.place).where(of.c.rollout == id_, of.c.box == after).scalar_subquery()
+        query = query.where(of.c.place > sa.func.coalesce(before, -1))
+    stands = {one.box: one for one in db.execute(query.limit(limit) if limit else query)}
+    seen = facts.seen(db, row, sender, stands.keys() if limit else None)
     notes = sa.select(ROLLOUT_NOTE).where(ROLLOUT_NOTE.c.rollout == id_).order_by(ROLLOUT_NOTE.c.id.desc())
     return Shown(
-        _listed(row), rule, rings, [_standing(one, of[one.box], how[one.box]) for one in seen],
+        _listed(row), msgspec.json.decode(row.rule, type=Rule), rings(db, id_),
+        [_standing(one, stands[one.box]) for one in seen if one.box in stands],
         [Noted(one.at, one.what, one.by, turn.saved(one)) for one in db.execute(notes.limit(NOTES_CAP))],
     )  # fmt: skip
 
 
-def _standing(seen: Seen, tenant: str, how: machine.Standing) -> Standing:
+def _standing(seen: Seen, stands: Any) -> Standing:
     return Standing(
-        seen.box, tenant, seen.ring + 1, how, seen.state, seen.step, seen.why, seen.firmware, seen.connected,
-        seen.worse, seen.word_at,
+        seen.box, stands.tenant, seen.ring + 1, stands.how, seen.state, seen.step, seen.why, seen.firmware,
+        seen.connected, seen.worse, seen.word_at,
     )  # fmt: skip

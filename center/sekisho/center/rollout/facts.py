@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -21,14 +21,20 @@ _BEFORE: Final = ("turn", "not_staged", "clock", "not_before", "daemon")
 """What a job waits for that has not begun."""
 
 
-def seen(db: sa.Connection, rollout: sa.Row[Any], sender: Sender) -> list[Seen]:
-    """Every box of it, in the order in which they are asked."""
+def seen(db: sa.Connection, rollout: sa.Row[Any], sender: Sender, boxes: Collection[str] | None = None) -> list[Seen]:
+    """Every box of it, or those of `boxes` (a page of them), in the order in which they are asked."""
     words: dict[str, tuple[Mapping[str, Word], Mapping[str, Word], float]] = {}
-    for row in db.execute(sa.select(ROLLOUT_JOB).where(ROLLOUT_JOB.c.rollout == rollout.id)).all():
-        first = sender.words(db, row.first) if row.first else {}
-        words[row.job] = sender.words(db, row.job), first, sender.expires(db, row.job)
+    rows = _rows(rollout)
+    jobs = sa.select(ROLLOUT_JOB).where(ROLLOUT_JOB.c.rollout == rollout.id)
+    if boxes is not None:
+        rows = rows.where(ROLLOUT_BOX.c.box.in_(boxes))
+        mine = sa.select(ROLLOUT_BOX.c.job).where(ROLLOUT_BOX.c.rollout == rollout.id, ROLLOUT_BOX.c.box.in_(boxes))
+        jobs = jobs.where(ROLLOUT_JOB.c.job.in_(mine))
+    for row in db.execute(jobs).all():
+        first = sender.words(db, row.first, boxes) if row.first else {}
+        words[row.job] = sender.words(db, row.job, boxes), first, sender.expires(db, row.job)
     made = []
-    for row in db.execute(_rows(rollout)):
+    for row in db.execute(rows):
         last, first, expires = words[row.job]
         made.append(_seen(row, _together(last.get(row.box, _NONE), first.get(row.box, _NONE)), expires))
     return made

@@ -34,8 +34,8 @@ class Sender(Protocol):
     def withhold(self, db: sa.Connection, job: str) -> list[str]:
         """Hold it again for those that have not said anything of it; these."""
 
-    def words(self, db: sa.Connection, job: str) -> Mapping[str, Word]:
-        """Box -> its last word; who has not said anything is not in it."""
+    def words(self, db: sa.Connection, job: str, boxes: Iterable[str] | None = None) -> Mapping[str, Word]:
+        """Box -> its last word, of all or of `boxes`; who has not said anything is not in it."""
 
     def expires(self, db: sa.Connection, job: str) -> float:
         """When it may not begin any more, unix seconds; 0: there is none of this name."""
@@ -53,8 +53,8 @@ class _Jobs:
     def withhold(self, db: sa.Connection, job: str) -> list[str]:
         return book.withhold(db, job)
 
-    def words(self, db: sa.Connection, job: str) -> Mapping[str, Word]:
-        found = book.states(db, job)
+    def words(self, db: sa.Connection, job: str, boxes: Iterable[str] | None = None) -> Mapping[str, Word]:
+        found = book.states(db, job, boxes=boxes)
         return {box: Word(one.state, one.step, one.why, one.received_at) for box, one in found.items() if one.ver}
 
     def expires(self, db: sa.Connection, job: str) -> float:

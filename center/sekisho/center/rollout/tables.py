@@ -18,6 +18,8 @@ ROLLOUT: Final = sa.Table(
     sa.Column("rule", sa.LargeBinary, nullable=False, doc="rollout.model.Rule as JSON"),
     sa.Column("sizes", sa.LargeBinary, nullable=False, doc="boxes of each ring, JSON"),
     sa.Column("saved", sa.LargeBinary, nullable=False, doc="rollout.model.Rollout as JSON"),
+    sa.Column("counted_at", sa.Float, nullable=False, doc="unix seconds: when `how` of its boxes was looked at last"),
+    sa.Column("until", sa.Float, nullable=False, doc="unix seconds: its boxes have nothing more to say of it after"),
     sa.Column("at", sa.Text, nullable=False),
     sa.Column("author", sa.Text, nullable=False),
     sa.Index("rollout_by_counter", "counter", "id"),
@@ -46,7 +48,9 @@ ROLLOUT_BOX: Final = sa.Table(
     sa.Column("asked_at", sa.Float, nullable=False, doc="unix seconds; 0: its job has not been let go"),
     sa.Column("worse", sa.Text, nullable=False, doc="what got worse with the release; empty: nothing"),
     sa.Column("forgiven", sa.Boolean, nullable=False, doc="it was bad when somebody resumed"),
+    sa.Column("how", sa.Text, nullable=False, doc="rollout.machine.Standing at the last look"),
     sa.Index("rollout_box_by_place", "rollout", "place"),
+    sa.Index("rollout_box_by_how", "rollout", "how", "place"),
     sa.Index("rollout_box_by_tenant", "tenant", "box"),
     sqlite_with_rowid=False,
 )

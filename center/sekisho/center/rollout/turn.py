@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -29,6 +29,10 @@ Wish = Literal["pause", "resume", "halt", "cancel"]
 WISHES: Final[tuple[Wish, ...]] = ("pause", "resume", "halt", "cancel")
 ACTIVE_CAP: Final = 50
 """Rollouts that go on at one time."""
+PAGE: Final = 500
+"""Boxes named in one statement."""
+SELDOM: Final = 20
+"""What is over for so many minutes is counted once a minute."""
 
 log = logging.getLogger("sekisho.center.rollout")
 
@@ -42,9 +46,41 @@ def step(database: Database, sender: Sender, now: Callable[[], float] = time.tim
     """
     with database.reading() as db:
         active = list(db.scalars(sa.select(ROLLOUT.c.id).where(ROLLOUT.c.state.not_in(OVER)).limit(ACTIVE_CAP)))
+        over = _to_count(db, now())
     for id_ in active:
         _look(database, sender, id_, now())
+    for id_ in over:
+        _count(database, sender, id_, now())
     return len(active)
+
+
+def _to_count(db: sa.Connection, now: float) -> list[str]:
+    """Rollouts that are over, whose boxes may still say something: the longer it is over the more seldom."""
+    query = sa.select(ROLLOUT).where(ROLLOUT.c.state.in_(OVER), ROLLOUT.c.counted_at < ROLLOUT.c.until)
+    return [row.id for row in db.execute(query) if now - row.counted_at >= (now - saved(row).looked_at) / SELDOM]
+
+
+def _count(database: Database, sender: Sender, id_: str, now: float) -> None:
+    with database.reading() as db:
+        row = load(db, id_)
+        seen, rule = facts.seen(db, row, sender), msgspec.json.decode(row.rule, type=Rule)
+    with database.transaction() as db:
+        _keep(db, saved(row), rule, seen, now)
+
+
+def _keep(db: sa.Connection, rollout: Rollout, rule: Rule, seen: Sequence[Seen], now: float) -> None:
+    """How each box stands, for the pages: who looks at one does not count them all anew."""
+    of = ROLLOUT_BOX.c.rollout == rollout.id
+    kept = {row.box: row.how for row in db.execute(sa.select(ROLLOUT_BOX.c.box, ROLLOUT_BOX.c.how).where(of))}
+    fresh: dict[machine.Standing, list[str]] = {}
+    for one in seen:
+        if (how := machine.standing(one, rollout, rule, now)) != kept.get(one.box):
+            fresh.setdefault(how, []).append(one.box)
+    for now_so, boxes in fresh.items():
+        for start in range(0, len(boxes), PAGE):
+            some = ROLLOUT_BOX.c.box.in_(boxes[start : start + PAGE])
+            db.execute(ROLLOUT_BOX.update().where(of, some).values(how=now_so))
+    db.execute(ROLLOUT.update().where(ROLLOUT.c.id == rollout.id).values(counted_at=now))
 
 
 def _look(database: Database, sender: Sender, id_: str, now: float) -> None:
@@ -63,6 +99,7 @@ def _look(database: Database, sender: Sender, id_: str, now: float) -> None:
         for box, what in signs.items():
             db.execute(_box(id_, box).values(worse=what))
         carry_out(db, sender, decision, now, by="")
+        _keep(db, decision.rollout, rule, seen, now)
     for what in decision.told:
         log.info("rollout %s: %s %s", id_, what, decision.rollout.why)
 

@@ -169,7 +169,7 @@ class World:
 
     def shown(self, id_: str) -> book.Shown:
         with self.database.reading() as db:
-            return book.show(db, id_, self.sender, self.now)
+            return book.show(db, id_, self.sender)
 
     def asked(self) -> set[str]:
         return {box for _, box in self._given}
