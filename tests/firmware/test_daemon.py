@@ -14,6 +14,7 @@ from releases import Centre
 
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Firmware, Paths, Settings
+from sekisho.firmware import errands, wishes
 from sekisho.firmware.daemon import Daemon
 from sekisho.firmware.keeper import commands, desk
 from sekisho.firmware.keeper.desk import Shown
@@ -58,7 +59,10 @@ class Nobody:
 
 @contextmanager
 def running(box: Settings, centre: Centre) -> Iterator[None]:
-    made = Daemon(box, Source(box, way=Folder(centre.depot.tree.directory)))
+    def root(number: str, wish: wishes.Wish, _limit_s: float) -> wishes.Outcome:
+        return wishes.judged(errands.done(box, wishes.Numbered(number, wish)))
+
+    made = Daemon(box, Source(box, way=Folder(centre.depot.tree.directory)), root)
     thread = threading.Thread(target=made.run)
     thread.start()
     try:

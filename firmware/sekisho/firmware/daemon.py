@@ -19,10 +19,10 @@ from sekisho.appliance.core.desk import Desk
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.appliance.core.sdnotify import notify
 from sekisho.appliance.core.settings import Settings
-from sekisho.firmware import errands, wishes
+from sekisho.firmware import wishes
 from sekisho.firmware.gates.eyes import Eyes
 from sekisho.firmware.keeper import desk, here
-from sekisho.firmware.keeper.effects import Channel, Effects
+from sekisho.firmware.keeper.effects import Asking, Channel, Effects
 from sekisho.firmware.keeper.journal import IRREVOCABLE, State
 from sekisho.firmware.keeper.runner import LOOK_S, Keeper
 from sekisho.firmware.keeper.sight import Sight
@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 class Daemon:
     """Runs the keeper until `stop`."""
 
-    def __init__(self, config: Settings, channel: Channel | None = None) -> None:
-        """Take up where the last one ended. `channel`: another than the settings name.
+    def __init__(self, config: Settings, channel: Channel | None = None, ask: Asking | None = None) -> None:
+        """Take up where the last one ended. `channel`: another than the settings name; `ask`: whom in root's place.
 
         Raises:
             DeviceFault: the disk refuses the journal.
@@ -46,7 +46,7 @@ class Daemon:
         self._own = here.running(config).place.release
         """What this process runs from; where another is in use by now, it makes room for its successor."""
         self._managed = bool(os.environ.get("NOTIFY_SOCKET"))
-        self._alone = threading.Lock()
+        self._alone, self._root = threading.Lock(), ask
         self._sight = Sight(config, Eyes(config))
         effects = Effects(config, channel or Source(config), Eyes(config), self._ask, self._unwanted)
         self._keeper: Keeper | None = None
@@ -100,10 +100,10 @@ class Daemon:
         return not busy and here.running(self._settings).place.release != self._own
 
     def _ask(self, number: str, wish: wishes.Wish, limit_s: float) -> wishes.Outcome:
-        """One errand at a time. Where this daemon is root itself (a lab), there is nobody to ask."""
+        """One errand at a time."""
         with self._alone:
-            if os.geteuid() == 0:
-                return wishes.judged(errands.done(self._settings, wishes.Numbered(number, wish)))
+            if self._root is not None:
+                return self._root(number, wish, limit_s)
             return wishes.ask(self._settings, number, wish, limit_s)
 
     def _unwanted(self) -> bool:

@@ -26,6 +26,7 @@ from sekisho.appliance.core.settings import Settings, load
 from sekisho.firmware import wishes
 from sekisho.firmware.keeper import here
 from sekisho.firmware.published import BUNDLE_CAP, Release
+from sekisho.firmware.switch.services import Services
 from sekisho.firmware.wishes import CAP_BYTES, Numbered, Outcome
 
 USER: Final = "sekisho-firmware"
@@ -72,8 +73,8 @@ def _away(path: Path) -> None:
         path.rename(path.with_name(f".refused-{time.monotonic_ns()}"))
 
 
-def carry_out(settings: Settings, wish: wishes.Wish) -> tuple[str, float]:
-    """Do it; where it lies now, and seconds without traffic.
+def carry_out(settings: Settings, wish: wishes.Wish, services: Services | None = None) -> tuple[str, float]:
+    """Do it; where it lies now, and seconds without traffic. `services`: who runs the daemons; None: systemd.
 
     Raises:
         RejectedInput, PeerError, DeviceFault: as whoever does it; nothing was changed, or it was taken back.
@@ -99,7 +100,7 @@ def carry_out(settings: Settings, wish: wishes.Wish) -> tuple[str, float]:
         case wishes.Switch(to, back):
             from sekisho.firmware.switch import switch
 
-            return to, switch(_remembered(settings, to), settings, back=back)
+            return to, switch(_remembered(settings, to), settings, services, back=back)
         case wishes.Mark(what):
             return "", _mark(what)
         case wishes.Anew():
@@ -200,10 +201,10 @@ def _uids() -> set[int]:
         return {0}
 
 
-def done(settings: Settings, asked: Numbered) -> Outcome:
+def done(settings: Settings, asked: Numbered, services: Services | None = None) -> Outcome:
     """Carry it out and say what became of it, whatever that is."""
     try:
-        said, took_s = carry_out(settings, asked.wish)
+        said, took_s = carry_out(settings, asked.wish, services)
         return Outcome(asked.number, "done", said, took_s)
     except SekishoError as err:
         log.error("%s: %s", asked.wish.__struct_config__.tag, err)
@@ -214,7 +215,7 @@ def done(settings: Settings, asked: Numbered) -> Outcome:
         return Outcome(asked.number, "fault", f"{type(err).__name__}: {err}"[:500])
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, services: Services | None = None) -> int:
     """One wish, if there is one; 2 when it was refused, 3 when it failed."""
     parser = argparse.ArgumentParser(prog="sekisho.firmware.errands")
     parser.add_argument("--settings", type=Path, default=Path("/etc/sekisho/box.toml"))
@@ -229,7 +230,7 @@ def main(argv: list[str] | None = None) -> int:
     if asked is None or wishes.outcome(settings, asked.number) is not None:
         return 0  # asked for again while it was being carried out
     log.info("the firmware daemon asks for: %s", asked.wish.__struct_config__.tag)
-    told = done(settings, asked)
+    told = done(settings, asked, services)
     path = wishes.outcome_file(settings)
     try:
         path.parent.mkdir(mode=0o755, exist_ok=True)

@@ -1,9 +1,11 @@
-"""The lab's centre as publisher of signatures: a signed repository, and nginx that hands it out and counts bytes."""
+"""The lab's centre as publisher of rule sets and releases: a signed repository, and nginx that hands it out and counts
+bytes. All keys lie in one place here, as they never do.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -11,10 +13,14 @@ from typing import Final
 import msgspec
 
 from sekisho.center import pki
-from sekisho.lab import layout, sets
+from sekisho.firmware.build import publishing
+from sekisho.firmware.build.bundle import Terms
+from sekisho.firmware.published import Release
+from sekisho.lab import layout, releases, sets
 from sekisho.lab.layout import Layout
 from sekisho.lab.program import Program
-from sekisho.signatures.depot import repository, serve
+from sekisho.signatures.depot import ceremony, repository, serve
+from sekisho.signatures.depot.adopting import adopt
 from sekisho.signatures.depot.keys import Ring
 from sekisho.signatures.depot.publishing import publish
 from sekisho.signatures.depot.tree import Tree
@@ -24,6 +30,7 @@ _COUNTED: Final = """\
 log_format counted '{"uri":"$uri","status":$status,"sent":$bytes_sent,"got":$request_length,'
                      '"connection":$connection,"at":$msec}';
   access_log %s counted;"""
+_PLAIN: Final = Terms()
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -53,12 +60,17 @@ class Channel:
     def url(self) -> str:
         return f"https://{layout.CENTER4}:{layout.UPDATES}"
 
-    def prepare(self) -> Program:
-        """Make keys and an empty repository, give the box its root, and return how nginx starts."""
+    def prepare(self, *, firmware: bool = False) -> Program:
+        """Make keys and an empty repository, give the box its root, and return how nginx starts. With `firmware` it may
+        also list releases, and who signs jobs.
+        """
         lay = self._lay
         work = lay.updates.with_name("updates-server")
         work.mkdir(parents=True)
-        repository.init(self.tree, self._keys, datetime.now(UTC))
+        repository.init(self.tree, self.keys, datetime.now(UTC))
+        for role in (publishing.FW, publishing.OPERATORS_ROLE) if firmware else ():
+            ring, now = Ring([self.keys]), datetime.now(UTC)
+            adopt(self.tree, ring, ceremony.delegate(self.tree, ring, role, self.keys, now), now)
         lay.updates_root.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(self.tree.versioned(1, "root"), lay.updates_root)
         made = pki.issue(lay.authority, "updates", "server", (layout.CENTER4,))
@@ -95,8 +107,21 @@ class Channel:
 
     def sign(self, number: int) -> None:
         """Put set `number`, as it was laid out, in force at the centre."""
-        publish(self.tree, Ring([self._keys]), self._folder(number), datetime.now(UTC))
+        publish(self.tree, Ring([self.keys]), self._folder(number), datetime.now(UTC))
         shutil.rmtree(self._folder(number))
+
+    def release(
+        self, counter: int, version: str, changed: Mapping[str, str] | None = None, terms: Terms = _PLAIN
+    ) -> Release:
+        """Build a release of this tree (`releases.build`) and sign it as `sekisho firmware publish` does."""
+        folder, ring, now = self.built(counter), Ring([self.keys]), datetime.now(UTC)
+        made = releases.build(folder, counter, version, changed or {}, terms)
+        adopt(self.tree, ring, publishing.release(self.tree, ring, folder, now)[1], now)
+        return made
+
+    def built(self, counter: int) -> Path:
+        """Where a release's bundle and its release.json are."""
+        return self._lay.updates.with_name("releases") / str(counter)
 
     def asked(self) -> list[Asked]:
         """Every request so far, in the order of their ends."""
@@ -108,5 +133,5 @@ class Channel:
         return self._lay.updates.with_name("sets") / str(number)
 
     @property
-    def _keys(self) -> Path:
+    def keys(self) -> Path:
         return self._lay.updates.with_name("updates-keys")

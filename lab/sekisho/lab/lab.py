@@ -67,14 +67,15 @@ class Lab:
         with_product: bool = True,
         portal: bool = False,
         channel: bool = False,
+        firmware: bool = False,
         stopped: Collection[str] = (),
         timeout_s: float = 90,
     ) -> None:
         """Build everything and wait until every program is ready and the box inspects; `settings` go over its own.
 
         Without the product the box is a plain bridge, which is what the benches compare with. With the portal the
-        box is not enrolled yet (`enrol`). With the channel the centre publishes signatures (`self.channel`). The
-        programs named in `stopped` wait for `start`.
+        box is not enrolled yet (`enrol`). With the channel the centre publishes signatures (`self.channel`); with
+        `firmware` also releases, and both come along. The programs named in `stopped` wait for `start`.
 
         Raises:
             DeviceFault: not root, already up, or a program did not get ready; the lab is removed again.
@@ -87,7 +88,7 @@ class Lab:
                 raise DeviceFault(f"Lab {self.lay.name} is already up.", f"`sekisho lab down --name {self.lay.name}`")
             self._remove()
             try:
-                self._build(settings or {}, with_product, portal, channel, stopped)
+                self._build(settings or {}, with_product, portal or firmware, channel or firmware, firmware, stopped)
                 self.wait_ready(timeout_s)
                 if with_product and not {"appliance", "inspect"} & set(stopped):
                     self.wait(self.inspecting, "the box does not inspect", timeout_s)
@@ -276,7 +277,13 @@ class Lab:
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(no log)"
 
     def _build(
-        self, settings: toml.Table, with_product: bool, portal: bool, channel: bool, stopped: Collection[str]
+        self,
+        settings: toml.Table,
+        with_product: bool,
+        portal: bool,
+        channel: bool,
+        firmware: bool,
+        stopped: Collection[str],
     ) -> None:
         self.lay.root.mkdir(parents=True)
         net.command(["mount", "-t", "tmpfs", "-o", f"size={ROOT_MB}m,mode=755", "sekisho-lab", str(self.lay.root)])
@@ -284,7 +291,8 @@ class Lab:
         net.build(self.lay, bridge=not with_product)
         programs: list[Program] = servers.prepare(self.lay)
         if with_product:
-            programs += product.prepare(self.lay, settings, portal=portal, channel=self.channel if channel else None)
+            published = self.channel if channel else None
+            programs += product.prepare(self.lay, settings, portal=portal, channel=published, firmware=firmware)
         self.lay.programs.write_bytes(msgspec.json.encode(Plan(self.lay.name, programs, sorted(stopped))))
         with (self.lay.logs / "supervisor.log").open("ab") as out:
             supervisor = subprocess.Popen(

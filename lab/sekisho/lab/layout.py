@@ -77,6 +77,11 @@ class Layout:
         return self.root / "box" / "box.toml"
 
     @property
+    def opt(self) -> Path:
+        """The box's /opt/sekisho: the programs it came with, its releases, and the link to what is in use."""
+        return self.root / "box" / "opt"
+
+    @property
     def policy(self) -> Path:
         """The owner's policy; none at first."""
         return self.box_settings.with_name("policy.toml")

@@ -10,25 +10,37 @@ from pathlib import Path
 from sekisho.center import pki
 from sekisho.center.brokers import mosquitto
 from sekisho.center.brokers.model import Broker, Member
-from sekisho.lab import layout, toml
+from sekisho.lab import layout, releases, toml
 from sekisho.lab.channel import Channel
 from sekisho.lab.layout import Layout
 from sekisho.lab.net import command
 from sekisho.lab.program import Program
 
 FILESTORE_MB = 512
+TRIAL_S, STEADY_S = 30.0, 5.0
+"""A tenth of a box's own and less: so long a new release is tried here."""
+STAFF = "staff@centre.example"
+"""Who of the centre is mailed."""
 _BOX_ROOMS = ("appliance", "inspect", "telemetry", "portal_agent")
 
 
 def prepare(
-    lay: Layout, overrides: toml.Table, *, portal: bool = False, channel: Channel | None = None
+    lay: Layout,
+    overrides: toml.Table,
+    *,
+    portal: bool = False,
+    channel: Channel | None = None,
+    firmware: bool = False,
 ) -> list[Program]:
     """Write certificates and settings, and return how to start everything. `overrides` go into the box's settings.
 
     With the portal come the CA's daemon and the web service: the box is then no member yet and waits for a code.
     With a `channel` comes its server, and the box's daemon that takes signatures from it. Where the settings name a
-    link to a release's programs (`releases`), the box's daemons run from there.
+    link to a release's programs (`releases`), the box's daemons run from there. With `firmware` (which needs both) they
+    run from such a link, and the daemons of releases, rollouts and mails come with them.
     """
+    if firmware:
+        overrides = toml.merged(_releases(lay), overrides)
     python = _python(overrides)
     authority = lay.authority
     pki.create_ca(authority, "sekisho lab CA")
@@ -45,6 +57,8 @@ def prepare(
     settings = toml.merged(_center(lay, center), {"immunity": immunity, "orders": orders, "jobs": jobs})
     if portal:
         settings = toml.merged(settings, _portal(lay))
+    if firmware:
+        settings = toml.merged(settings, {"notify": _mails()})
     lay.center_settings.write_text(toml.dumps(settings))
     for folder in (lay.box_state, lay.box_run / "filestore"):
         folder.mkdir(parents=True)
@@ -52,7 +66,10 @@ def prepare(
     published: tuple[Program, ...] = ()
     base = _box(lay)
     if channel is not None:
-        published = (channel.prepare(), Program("signatures", "box", _daemon("signatures", lay.box_settings, python)))
+        published = (
+            channel.prepare(firmware=firmware),
+            Program("signatures", "box", _daemon("signatures", lay.box_settings, python)),
+        )
         announced: toml.Table = {"immunity": {"published": str(lay.updates / "published.json")}}
         lay.center_settings.write_text(toml.dumps(toml.merged(settings, announced)))
         source = {"channel": channel.url, "channel_ca": str(server.ca), "root": str(lay.updates_root)}
@@ -68,7 +85,34 @@ def prepare(
         *(Program(room, "box", _daemon(room, lay.box_settings, python)) for room in _BOX_ROOMS),
         Program("jobs", "box", _daemon("portal_agent.jobs", lay.box_settings, python)),
         *published,
+        *(_firmware(lay, python) if firmware else ()),
     ]
+
+
+def _firmware(lay: Layout, python: str) -> list[Program]:
+    errands = [sys.executable, "-I", "-m", "sekisho.lab.errands", lay.name]
+    return [
+        Program("firmware_errands", "box", errands),
+        Program("firmware", "box", _daemon("firmware", lay.box_settings, python)),
+        *(Program(room, "center", _center_room(room, lay.center_settings)) for room in ("rollout", "notify")),
+    ]
+
+
+def _releases(lay: Layout) -> toml.Table:
+    """Where releases lie on the box, with the programs it came with in use."""
+    lay.opt.mkdir(parents=True)
+    for folder in (lay.box_run, lay.box_state):  # as systemd's tmpfiles.d makes them
+        folder.with_name(f"{folder.name}-firmware").mkdir(parents=True)
+    (lay.opt / "venv").symlink_to(releases.system(lay.opt) / "venv")
+    said: toml.Table = {"link": str(lay.opt / "venv"), "releases": str(lay.opt / "releases")}
+    return {"firmware": {**said, "trial_s": TRIAL_S, "steady_s": STEADY_S}}
+
+
+def _mails() -> toml.Table:
+    return {
+        "smtp_host": layout.SERVER4, "smtp_port": layout.SMTP, "security": "none", "sender": "watch@centre.example",
+        "operator": [STAFF],
+    }  # fmt: skip
 
 
 def _python(overrides: toml.Table) -> str:

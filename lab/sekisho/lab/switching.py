@@ -20,14 +20,16 @@ class Supervised:
         return None
 
     def restart(self, name: str, within_s: float) -> None:
-        """As `Services.restart`."""
+        """As `Services.restart`; as with systemd it failed when the program ended before it was ready."""
         try:
             self._lab.stop(name)
             self._lab.start(name)
-            self._lab.wait(lambda: self._ready(name), f"{name} does not get ready", within_s)
+            self._lab.wait(lambda: self._settled(name), f"{name} does not get ready", within_s)
         except PeerError as err:
             raise DeviceFault(str(err)) from err
-
-    def _ready(self, name: str) -> bool:
         found = self.look(name)
-        return found is not None and found.ready
+        if found is None or not found.ready:
+            raise DeviceFault(f"{name} ended before it was ready.")
+
+    def _settled(self, name: str) -> bool:
+        return any(one.name == name and one.place == "box" and one.state != "starting" for one in self._lab.status())

@@ -263,7 +263,7 @@ def test_boxes_that_run_out_of_memory_with_the_release_halt_it(world: World) -> 
             world.tell(name, said)
 
     for _ in range(30):
-        world.now += 3600
+        world.now += 6 * 3600
         vitals(0.4)
     world.start(made)
     world.run(1200, every=100)
@@ -332,8 +332,8 @@ def test_what_boxes_say_after_a_rollout_is_over_is_counted_ever_more_seldom_and_
     world.run(60)
     assert {one.how for one in world.shown(made.id).boxes if one.ring == 1} == {"passed"}
     counted = 0
-    for _ in range(70 * 24):
-        world.now += 3600
+    for _ in range(70 * 4):
+        world.now += 6 * 3600
         before = _counted(world, made)
         world.step()
         counted += _counted(world, made) != before

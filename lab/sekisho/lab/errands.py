@@ -1,0 +1,40 @@
+"""The lab's sekisho-firmware_errands.path and .service: one process of root's for each wish of the firmware daemon.
+
+As on a box it runs from the release in use at that moment, and the daemons it renews are the lab's supervisor's.
+Started by the supervisor: `python -m sekisho.lab.errands LAB`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from sekisho.appliance.core.sdnotify import notify
+from sekisho.appliance.core.settings import load
+from sekisho.firmware import errands, wishes
+from sekisho.lab.lab import Lab
+from sekisho.lab.switching import Supervised
+
+LOOK_S: Final = 0.05
+ONE: Final = "--one"
+
+
+def main(argv: list[str]) -> int:
+    """Wait for wishes until killed; with `ONE`, carry out the one that is there."""
+    lab = Lab(argv[0])
+    if ONE in argv:
+        return errands.main(["--settings", str(lab.lay.box_settings)], Supervised(lab))
+    settings = load(lab.lay.box_settings)
+    python = Path(settings.firmware.link) / "bin" / "python"
+    notify("READY=1")
+    while True:
+        if wishes.wish_file(settings).exists():
+            subprocess.run([python, "-I", "-m", "sekisho.lab.errands", lab.lay.name, ONE], check=False)
+        time.sleep(LOOK_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
