@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,16 +13,22 @@ import msgspec
 import pytest
 from releases import Centre
 
+from sekisho.appliance.cli import main
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.appliance.core.jobs import Job
 from sekisho.appliance.core.settings import Firmware, Paths, Settings
 from sekisho.firmware import errands, wishes
 from sekisho.firmware.daemon import Daemon
-from sekisho.firmware.keeper import commands, desk
+from sekisho.firmware.gates import eyes
+from sekisho.firmware.keeper import commands, desk, here
 from sekisho.firmware.keeper.desk import Shown
 from sekisho.firmware.keeper.journal import Attempt, Journal, State
 from sekisho.firmware.source import Source
 from sekisho.firmware.stage import path_of
 from sekisho.firmware.switch import switching
+from sekisho.portal_agent import restarts
+from sekisho.portal_agent.jobs.facts import Progress
+from sekisho.portal_agent.jobs.reboot_desk import Reboot
 from sekisho.signatures.trust import Folder
 from sekisho.telemetry import events
 
@@ -154,3 +161,56 @@ def test_what_is_older_than_what_was_here_or_not_published_is_refused_with_a_wor
         shown = until(box, lambda shown: shown.way is None)
         assert shown.last is not None and (shown.last.state, shown.last.why) == ("failed", "budget")
         assert not Path(box.firmware.releases).exists() and not (box.firmware_state / "download").exists()
+
+
+def test_a_restart_by_a_job_goes_through_the_daemons_desk_and_roots_errand_and_is_proven_in_the_next_boot(
+    settings_of_nobody: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All but the machine's own going down: docs/jobs.md, `reboot`."""
+    boot = tmp_path / "boot_id"
+    for module, name in ((here, "BOOT_ID"), (restarts, "_BOOT")):
+        monkeypatch.setattr(module, name, boot)
+    monkeypatch.setattr(eyes, "OVER_S", 0.0)
+    box = msgspec.structs.replace(settings_of_nobody, firmware=Firmware(trial_s=20.0, steady_s=1.5))
+    toml = tmp_path / "box.toml"
+    toml.write_text(f'box = "box-1"\n[paths]\nrun = "{box.paths.run}"\nstate = "{box.paths.state}"\n')
+    made = Job(id="01ARZ3NDEKTSV4RRFFQ69G5FAV", boxes=["box-1"], kind="reboot", nbf=0, exp=1 << 40)
+    work = Reboot(box)
+
+    def say(*words: str) -> str:
+        main(["firmware", "restart", *words, "--settings", str(toml)])
+        return capsys.readouterr().out
+
+    @contextmanager
+    def alive() -> Iterator[None]:
+        daemon = Daemon(box)
+        thread = threading.Thread(target=daemon.run)
+        thread.start()
+        try:
+            yield
+        finally:
+            daemon.stop()
+            thread.join()
+
+    def wait(fact: Callable[[], object]) -> None:
+        until = time.monotonic() + 60
+        while not fact():
+            assert time.monotonic() < until, work.begin(made, "one")
+            time.sleep(0.05)
+
+    boot.write_text("one\n")
+    with alive():
+        assert work.prepare(made) == "one"
+        assert work.begin(made, "one") == Progress("WAITING", "customer", detail="Interruption: not measured yet.")
+        assert made.id in say() and not (box.errands_run / "restart").exists()
+        say("--now")
+        wait((box.errands_run / "restart").exists)
+        assert work.begin(made, "one") == Progress("RUNNING", step="restarting", by="command")
+    shutil.rmtree(box.errands_run)  # as the power does
+    boot.write_text("two\n")
+    with alive():
+        assert work.begin(made, "one") == Progress("RUNNING", step="proving", by="command")
+        wait(lambda: work.begin(made, "one").state == "SUCCEEDED")
+    with alive():
+        assert work.begin(made, "one").state == "SUCCEEDED" and not (box.errands_run / "restart").exists()
+        assert "succeeded" in say()

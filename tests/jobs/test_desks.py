@@ -182,7 +182,7 @@ def test_a_daemon_that_does_not_run_is_waited_for(real: Box) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "args", "why"),
-    [("diag.collect", {}, "no_session"), ("support.open", {}, "args"), ("reboot", {}, "not_supported"),
+    [("diag.collect", {}, "no_session"), ("support.open", {}, "args"), ("reboot", {"at": "now"}, "args"),
      ("fw.stage", {"counter": "x"}, "args"), ("fw.stage", {"counter": "0"}, "args"), ("fw.stage", {}, "args"),
      ("fw.stage", {"counter": "7", "path": "/"}, "args"), ("quarantine.release", {"entry": "../x"}, "args")],
 )  # fmt: skip

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Final
 
 from sekisho.appliance.core import program, settings
 from sekisho.appliance.core.desk import Desk
@@ -26,7 +27,12 @@ from sekisho.firmware.keeper.effects import Asking, Channel, Effects
 from sekisho.firmware.keeper.journal import IRREVOCABLE, State
 from sekisho.firmware.keeper.runner import LOOK_S, Keeper
 from sekisho.firmware.keeper.sight import Sight
+from sekisho.firmware.reboot import desk as reboot_desk
+from sekisho.firmware.reboot.keeping import Reboots
 from sekisho.firmware.source import Source
+
+UNDISTURBED: Final = IRREVOCABLE | {State.ARMED, State.INSTALLING}
+"""No restart that is asked for falls into these."""
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +56,16 @@ class Daemon:
         self._sight = Sight(config, Eyes(config))
         effects = Effects(config, channel or Source(config), Eyes(config), self._ask, self._unwanted)
         self._keeper: Keeper | None = None
-        self._keeper = keeper = Keeper(config, effects, self._sight.look, here.started(config), wall=self._sight.wall)
+        started = here.started(config)
+        self._keeper = keeper = Keeper(config, effects, self._sight.look, started, wall=self._sight.wall)
+        self._reboots = Reboots(config, lambda: Eyes(config), self._ask, started.boot)
         answering = desk.Counter(
             lambda: keeper.journal, lambda: keeper.machine.running, self._sight.weekly, keeper.put,
             lambda: self._fault or keeper.last, self._sight.wall,
         )  # fmt: skip
         self._fault = ""
         self._desk = Desk(config.firmware_socket, desk.USERS, answering.answer)
+        self._restarts = Desk(reboot_desk.socket_of(config), reboot_desk.USERS, self._reboots.answer)
 
     def run(self) -> None:
         """Until stopped."""
@@ -68,6 +77,7 @@ class Daemon:
         finally:
             notify("STOPPING=1")
             self._desk.close()
+            self._restarts.close()
             if self._keeper is not None:
                 self._keeper.close()
             here.stopping(self._settings)
@@ -82,7 +92,12 @@ class Daemon:
         try:
             if said := self._sight.chosen(keeper.journal, self._sight.wall()):
                 keeper.put(said)
-            keeper.turn(LOOK_S)
+            if self._reboots.going:  # nothing is begun any more
+                time.sleep(LOOK_S)
+            else:
+                keeper.turn(LOOK_S)
+            attempt = keeper.journal.attempt
+            self._reboots.turn(busy=attempt is not None and attempt.state in UNDISTURBED)
             self._fault = ""
             self._ends = self._ends or (self._managed and self._outrun(keeper))
         except DeviceFault as err:

@@ -21,7 +21,8 @@ _TAIL_BYTES: Final = 64 << 10
 
 Deed = Literal[
     "signed_in", "signed_out", "wrong_password", "password_changed", "released", "downloaded", "enrol_asked",
-    "restart_planned", "restart_cancelled", "restart_asked", "support_allowed", "support_ended",
+    "restart_planned", "restart_cancelled", "restart_asked", "restart_agreed", "restart_denied",
+    "support_allowed", "support_ended",
     "update_fetched", "update_chosen", "update_put_off",
 ]  # fmt: skip
 

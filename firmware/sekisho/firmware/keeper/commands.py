@@ -16,6 +16,8 @@ from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Settings, load
 from sekisho.firmware.keeper import desk
 from sekisho.firmware.keeper.desk import Shown, Way
+from sekisho.firmware.keeper.journal import Choice
+from sekisho.firmware.reboot import desk as restarts
 
 BY = "command"
 
@@ -35,6 +37,15 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     postpone = _verb(verbs, "postpone", "ask again later", _postpone)
     postpone.add_argument("counter", type=int, help="its number")
     postpone.add_argument("until", type=_time, metavar="TIME", help="e.g. 2026-12-01T09:00")
+    restart = verbs.add_parser("restart", help="the restart that the centre's people ask for: show it, say when, or no")
+    restart.add_argument("--settings", type=Path, default=Path("/etc/sekisho/box.toml"), help="box settings (TOML)")
+    restart.add_argument("--json", action="store_true", help="print facts as JSON")
+    word = restart.add_mutually_exclusive_group()
+    word.add_argument("--now", action="store_true")
+    word.add_argument("--at", type=_time, default=0.0, metavar="TIME", help="not before, e.g. 2026-12-01T03:00")
+    word.add_argument("--window", action="store_true", help="in the weekly window of the portal's settings")
+    word.add_argument("--no", action="store_true", help="it is not to restart")
+    restart.set_defaults(func=_restart)
     cancel = _verb(verbs, "cancel", "give it up", lambda args: desk.Cancel(args.counter, BY))
     cancel.add_argument("counter", type=int, help="its number")
 
@@ -68,6 +79,39 @@ def _activate(args: argparse.Namespace) -> desk.Question:
 
 def _postpone(args: argparse.Namespace) -> desk.Question:
     return desk.Postpone(args.counter, args.until, BY)
+
+
+def _restart(args: argparse.Namespace) -> int:
+    """1 where no restart waits."""
+    path = restarts.socket_of(load(args.settings))
+    found = _told(path, restarts.Show())
+    if found.wanted is not None and (args.now or args.at or args.window):
+        found = _told(path, restarts.Choose(found.wanted.job, BY, at=args.at, window=args.window))
+    elif found.wanted is not None and args.no:
+        found = _told(path, restarts.Refuse(found.wanted.job, BY))
+    sys.stdout.write(msgspec.json.encode(found).decode() + "\n" if args.json else _waits(found))
+    return 0 if found.wanted is not None or args.no else 1
+
+
+def _told(path: Path, question: restarts.Question) -> restarts.Shown:
+    for frame in desks.ask(path, msgspec.json.encode(question)):
+        return msgspec.json.decode(frame, type=restarts.Shown)
+    raise RejectedInput("The firmware daemon said nothing.")
+
+
+def _when(choice: Choice) -> str:
+    return "in the weekly window" if choice.window else _at(choice.at) if choice.at else "now"
+
+
+def _waits(found: restarts.Shown) -> str:
+    wanted = found.wanted
+    rows = [("restart", f"{wanted.state}: {wanted.job} {wanted.reason}".rstrip() if wanted else "none is asked for")]
+    expected = f"about {found.expected_s:.0f} s, by the last {found.measured}" if found.measured else "not measured yet"
+    rows.append(("", f"traffic is interrupted: {expected}"))
+    if wanted and wanted.choice:
+        rows.append(("chosen", f"by {wanted.choice.by}, {_when(wanted.choice)}"))
+    rows += [("last", f"{one.job}: {one.state} {one.why} {one.at}") for one in found.over[:1]]
+    return "".join(f"{name:<10}{value}\n" for name, value in rows)
 
 
 def ask(settings: Settings, question: desk.Question) -> Shown:

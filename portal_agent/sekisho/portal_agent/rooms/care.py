@@ -8,17 +8,20 @@ import time
 from statistics import median
 from typing import Any, Final
 
+import msgspec
 from litestar import Response, get, post
 
 from sekisho.appliance.core.errors import PeerError, RejectedInput
 from sekisho.appliance.core.settings import Settings
+from sekisho.firmware.reboot import desk as reboot_desk
 from sekisho.portal_agent import restarts, wishes
 from sekisho.portal_agent.jobs import shown as jobs
-from sekisho.portal_agent.office import Asked, back, form_of, office_of
+from sekisho.portal_agent.office import Asked, Office, back, form_of, office_of
 from sekisho.portal_agent.password import MIN_CHARS
 from sekisho.portal_agent.support import desks
 from sekisho.portal_agent.support.session import Allow, Refuse, Session, Show, Word
 
+BY: Final = "local-page"
 HOUR: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 
 
@@ -40,6 +43,10 @@ def care(request: Asked) -> Response[Any]:
         support=(asked := _support(office.settings)),
         support_left=max(1, round(asked.left_s(time.monotonic()) / 60)) if asked else 0,
         support_signers=_signers(office.settings, asked.job) if asked else (),
+        wanted=(restart := _restart(office)),
+        wanted_signers=_signers(office.settings, restart.wanted.job.removeprefix("job "))
+        if restart and restart.wanted
+        else (),
         centre=office.told.telemetry.centre,
         lines=office.record.newest(),
         fingerprint=office.fingerprint,
@@ -70,6 +77,38 @@ def restart(request: Asked) -> Response[Any]:
             return back(request, "/care", "restart_unclear")
 
 
+@post("/care/wanted", right="owner", sync_to_thread=True)
+def wanted(request: Asked) -> Response[Any]:
+    """The word on a restart that the centre's people ask for: now, tonight, in the weekly window, or no."""
+    office, form = office_of(request), form_of(request)
+    job, when, at = form.get("job", ""), form.get("when", ""), 0.0
+    if when == "tonight" and (hour := HOUR.fullmatch(form.get("at", ""))):
+        at = restarts.tonight(int(hour[1]), int(hour[2]), dt.datetime.now().astimezone()).timestamp()
+    elif when not in ("window", "no") and not (when == "now" and form.get("sure") == "yes"):
+        return back(request, "/care", "restart_unclear")
+    question = (
+        reboot_desk.Refuse(job, BY) if when == "no" else reboot_desk.Choose(job, BY, at=at, window=when == "window")
+    )
+    try:
+        next(office.ask(reboot_desk.socket_of(office.settings), question))
+    except (PeerError, RejectedInput):
+        return back(request, "/care", "restart_gone")
+    if when == "no":
+        office.note(request, "restart_denied", job)
+        return back(request, "/care", "restart_denied")
+    office.note(request, "restart_agreed", f"{job} {when}")
+    return back(request, "/care", "restart_agreed")
+
+
+def _restart(office: Office) -> reboot_desk.Shown | None:
+    """The restart that waits; None also while the firmware daemon does not run."""
+    try:
+        frames = office.ask(reboot_desk.socket_of(office.settings), reboot_desk.Show())
+        return msgspec.json.decode(next(frames), type=reboot_desk.Shown)
+    except (PeerError, RejectedInput):
+        return None
+
+
 @post("/care/enrol", right="owner", sync_to_thread=True)
 def enrol(request: Asked) -> Response[Any]:
     """Hand the code to root's errand; it is written nowhere else."""
@@ -90,11 +129,11 @@ def support(request: Asked) -> Response[Any]:
     """Let the centre look for a while, or not (any more)."""
     office, form = office_of(request), form_of(request)
     job, minutes = form.get("job", ""), form.get("minutes", "")
-    word: Word = Refuse(job, "local-page")
+    word: Word = Refuse(job, BY)
     if form.get("word") == "allow":
         if not minutes.isdecimal() or len(minutes) > 3 or form.get("sure") != "yes":
             return back(request, "/care", "support_unclear")
-        word = Allow(job, int(minutes), "local-page")
+        word = Allow(job, int(minutes), BY)
     try:
         desks.ask(office.settings, word)
     except PeerError:
@@ -120,4 +159,4 @@ def _signers(settings: Settings, job: str) -> tuple[str, ...]:
     return next((one.signers for one in jobs.try_read(settings) or () if one.id == job), ())
 
 
-HANDLERS: Final = (care, restart, enrol, support)
+HANDLERS: Final = (care, restart, wanted, enrol, support)

@@ -14,9 +14,8 @@ from sekisho.appliance.core.errors import PeerError, RejectedInput
 from sekisho.firmware.keeper import desk
 from sekisho.portal_agent import restarts
 from sekisho.portal_agent.office import Asked, Office, back, form_of, office_of
-from sekisho.portal_agent.rooms.care import HOUR
+from sekisho.portal_agent.rooms.care import BY, HOUR
 
-BY: Final = "local-page"
 LATER: Final = {"day": 86_400.0, "week": 7 * 86_400.0}
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
 
