@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -276,6 +277,14 @@ def test_an_engine_is_left_to_a_successor_however_long_a_load_keeps_the_daemon_f
     care.tell(care.good)
     care.thread.join(20)
     assert care.states()[-1] == "left" and care.engine._post.alive()
+
+
+def test_who_is_told_to_end_in_the_same_instant_finds_what_was_asked_for(
+    care: Care, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0007)
+    handover.ask(care.settings)
+    assert handover.wanted(care.settings)
 
 
 @pytest.mark.parametrize("asked", [True, False])

@@ -31,7 +31,7 @@ def ask(settings: Settings) -> None:
 
     """
     try:
-        write_atomic(path_of(settings), f"{time.monotonic():.3f}".encode(), 0o644)
+        write_atomic(path_of(settings), repr(time.monotonic()).encode(), 0o644)  # rounded it might lie ahead
     except OSError as err:
         raise DeviceFault(f"{path_of(settings)} cannot be written: {err.strerror}.") from err
 
