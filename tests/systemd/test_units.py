@@ -44,6 +44,18 @@ def test_every_daemon_has_a_unit_and_every_unit_a_daemon() -> None:
     assert {path.stem for path in SERVICES} == {f"sekisho-{room}" for room in DAEMONS}
 
 
+def test_traffic_comes_first_and_nothing_is_read_twice_before_it() -> None:
+    """On one slow core whatever starts beside the bridge makes the office wait for its network."""
+    lead = unit(FOLDER / "sekisho-appliance.service")
+    text = (FOLDER / "sekisho-appliance.service").read_text()
+    assert "Wants=network.target\n" in text
+    assert lead["Unit"]["Before"] == "network.target"
+    assert not re.findall(r"^ExecStartPre=.*(?:python|sekisho ).*", text, flags=re.M)
+    for path in SERVICES:
+        if path.stem != "sekisho-appliance" and not path.stem.startswith("sekisho-center"):
+            assert "network.target" in unit(path)["Unit"]["After"].split(), path.stem
+
+
 def test_units_verify_clean(tmp_path: Path) -> None:
     for path in FOLDER.iterdir():
         text = path.read_text().replace(INSTALLED, str(Path(sys.executable).parent))
