@@ -58,6 +58,7 @@ def finish(board: Board, project: Path, base: Path, root: Path, keyring: Path, *
     `console`: an image for trials, with a root shell on a virtual console that no real board has.
     """
     shutil.rmtree(root, ignore_errors=True)
+    root.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(["cp", "-a", "--reflink=auto", str(base), str(root)], check=True)
     wheelhouse = root.with_name("wheels")
     programs.wheels(project, wheelhouse)

@@ -79,7 +79,7 @@ def bootstrap(board: Board, root: Path) -> None:
         )
     shutil.rmtree(root, ignore_errors=True)
     root.parent.mkdir(parents=True, exist_ok=True)
-    listed, pin = root.with_suffix(".sources"), root.with_name("sekisho-pin")
+    listed, pin = root.with_name("sources.list"), root.with_name("sekisho-pin")
     listed.write_text(sources(release))
     pin.write_text(texts.PIN.format(codename=release))
     command = ["mmdebstrap", "--mode=root", "--variant=minbase", "--quiet", f"--architectures={board.arch}"]
