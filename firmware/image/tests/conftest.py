@@ -1,8 +1,9 @@
-"""The images of the trials, built once in `build/image`; each trial has its own copy of the disk.
+"""The images of the trials, built once in `build/image`; each trial has a box of its own.
 
     7  the image boxes have          9  starts, and does not bridge       6  older than 7
     8  the next one, as it should    10 its root is not what was signed
 
+A box that has proven 7 is frozen while it runs, and so is one with 8 staged: trials begin there.
 Bundles beside them: `foreign` (another product), `stranger` (another key), `tampered` (a byte of 8 changed).
 Slow machines: SEKISHO_PATIENCE multiplies every wait.
 """
@@ -12,14 +13,19 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent / "drive"))
+
+import trial
+
 from sekisho.firmware.image import build, bundle, disk, slot
-from sekisho.firmware.image.boards import BOARDS, Board
+from sekisho.firmware.image.boards import BOARDS
 from sekisho.firmware.image.qemu import Machine
 
 PROJECT = Path(__file__).parents[3]
@@ -58,7 +64,7 @@ def built() -> Built:
     bundle.make(BOARD, good, 8, "0.8.0", keys, shelf / "8.raucb")
     (root / BROKEN).parent.mkdir()
     (root / BROKEN).write_text("[Service]\nExecStart=\nExecStart=/bin/false\n")
-    deaf = build.release(BOARD, PROJECT, root, folder / "9", 9, "0.9.0", f"{SLOW}240")
+    deaf = build.release(BOARD, PROJECT, root, folder / "9", 9, "0.9.0", f"{SLOW}60")
     bundle.make(BOARD, deaf, 9, "0.9.0", keys, shelf / "9.raucb")
     shutil.rmtree((root / BROKEN).parent)
     refused(good, keys, shelf, folder)
@@ -94,18 +100,76 @@ def boot_of_another(good: slot.Images, folder: Path) -> slot.Images:
     return slot.Images(folder / "boot.img", good.rootfs, good.root_hash[::-1])
 
 
-@pytest.fixture
-def board() -> Board:
-    return BOARD
+def copied(folder: Path, into: Path, shelf: Path) -> Machine:
+    """A box of its own with the disk in `folder`, switched off."""
+    subprocess.run(["cp", "--sparse=always", str(folder / "disk.img"), str(into / "disk.img")], check=True)
+    return Machine(BOARD.name, into / "disk.img", into, shelf)
+
+
+@pytest.fixture(scope="session")
+def settled(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A running box that has proven image 7, frozen: what each of the other trials begins with."""
+    into = built.disk.parent / "settled"
+    if (into / "memory").exists() and "SEKISHO_REUSE" in os.environ:
+        return into
+    box = copied(built.disk.parent, tmp_path_factory.mktemp("settled"), built.bundles)
+    try:
+        trial.tell("a new box starts")
+        box.on()
+        trial.proven(box, slot="A")
+        trial.shelf(box)
+        trial.ask(box, "sync")
+        box.freeze(into)
+    finally:
+        box.close()
+    return into
+
+
+@pytest.fixture(scope="session")
+def staged(built: Built, settled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with image 8 written to the other slot and not chosen."""
+    into = built.disk.parent / "staged"
+    if (into / "memory").exists() and "SEKISHO_REUSE" in os.environ:
+        return into
+    box = copied(settled, tmp_path_factory.mktemp("staged"), built.bundles)
+    try:
+        box.on(settled / "memory")
+        trial.install(box, "8")
+        trial.ask(box, "sync")
+        box.freeze(into)
+    finally:
+        box.close()
+    return into
 
 
 @pytest.fixture
-def machine(built: Built, tmp_path: Path) -> Iterator[Machine]:
-    """A new box, switched off."""
-    own = tmp_path / "disk.img"
-    subprocess.run(["cp", "--sparse=always", str(built.disk), str(own)], check=True)
-    box = Machine(BOARD.name, own, tmp_path, built.bundles)
+def new_box(built: Built, tmp_path: Path) -> Iterator[Machine]:
+    """As it leaves the factory, switched off; its clock counts instructions."""
+    subprocess.run(["cp", "--sparse=always", str(built.disk), str(tmp_path / "disk.img")], check=True)
+    box = Machine(BOARD.name, tmp_path / "disk.img", tmp_path, built.bundles, counted=True)
     try:
         yield box
     finally:
         box.close()
+
+
+@pytest.fixture
+def box(built: Built, settled: Path, tmp_path: Path) -> Iterator[Machine]:
+    """A box at work on image 7."""
+    made = copied(settled, tmp_path, built.bundles)
+    try:
+        made.on(settled / "memory")
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def staged_box(built: Built, staged: Path, tmp_path: Path) -> Iterator[Machine]:
+    """A box at work on image 7, image 8 in its other slot."""
+    made = copied(staged, tmp_path, built.bundles)
+    try:
+        made.on(staged / "memory")
+        yield made
+    finally:
+        made.close()

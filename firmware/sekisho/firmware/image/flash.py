@@ -33,6 +33,7 @@ class Flash:
     """One disk, served at a Unix socket until `close`."""
 
     def __init__(self, image: Path, at: Path) -> None:
+        self.image = image
         self._file = os.open(image, os.O_RDWR)
         self.size = os.fstat(self._file).st_size
         self._undo: list[tuple[int, bytes]] = []
@@ -40,7 +41,8 @@ class Flash:
         self._lock = threading.Lock()
         self._dead = False
         self.flushes = 0
-        """Flushes so far: an instant that can be waited for."""
+        """Flushes so far, and bytes written: instants that can be waited for."""
+        self.written = 0
         at.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(at))
@@ -130,6 +132,7 @@ class Flash:
             link.sendall(struct.pack(">IIQ", 0x67446698, 0, handle) + answer)
 
     def _put(self, at: int, data: bytes) -> None:
+        self.written += len(data)
         self._undo.append((at, os.pread(self._file, len(data), at)))
         self._held += len(data)
         os.pwrite(self._file, data, at)
