@@ -117,7 +117,7 @@ class Centre:
         for name in list(self.processes):
             self.kill(name)
 
-    def wait(self, fact: Callable[[], object], timeout_s: float = 30.0) -> None:
+    def wait(self, fact: Callable[[], object], timeout_s: float = 90.0) -> None:
         until = time.monotonic() + timeout_s
         while not fact():
             assert time.monotonic() < until, f"waited {timeout_s} s in vain; logs:\n{self.logs()}"

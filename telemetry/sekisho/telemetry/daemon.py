@@ -11,6 +11,7 @@ import logging
 import shutil
 import sys
 import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty
@@ -20,7 +21,7 @@ from sekisho.appliance.core import program, sdnotify, settings, told_time, utc
 from sekisho.appliance.core.desk import Desk
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Settings
-from sekisho.telemetry import authority, counter
+from sekisho.telemetry import authority, counter, rotation
 from sekisho.telemetry.changed import Changed
 from sekisho.telemetry.clocks import RELEASED, boot_mark
 from sekisho.telemetry.connection import (
@@ -43,6 +44,7 @@ from sekisho.telemetry.intake import Intake
 from sekisho.telemetry.jobs import Inbox
 from sekisho.telemetry.orders import OrdersFile
 from sekisho.telemetry.question import Question
+from sekisho.telemetry.rotation import Rotation
 from sekisho.telemetry.sender import Sender
 from sekisho.telemetry.spool import Spool
 from sekisho.telemetry.spool_file import SpoolDamaged
@@ -67,6 +69,9 @@ class Telemetry:
         self._changed = Changed(path, config)
         enrolled = Path(config.telemetry.cert) if config.telemetry.centre else None
         self._keeper = Keeper(path, enrolled, time.monotonic())
+        self._rotation = Rotation(config.state / "telemetry" / "rotation.json", enrolled)
+        self._old_serial = 0
+        """Of the last connection that was begun before the certificate was put on trial."""
         self._inbox = Facts()
         self._sender: Sender | None = None
         self._sender_retry_at = 0.0
@@ -86,13 +91,14 @@ class Telemetry:
         self._jobs = Inbox(config.jobs_inbox)
         self._open_spool()
         self._intake = Intake(config, self._spool)
-        self._desk = self._open_desk()
+        self._desk = self._open_desk(config.sent_socket, counter.USERS, counter.Counter(config).answer)
+        self._keys = self._open_desk(rotation.socket_of(config), rotation.USERS, self._rotation.answer)
 
-    def _open_desk(self) -> Desk | None:
+    def _open_desk(self, path: Path, users: Collection[str], answer: Callable[[bytes], Iterator[bytes]]) -> Desk | None:
         try:
-            return Desk(self._settings.sent_socket, counter.USERS, counter.Counter(self._settings).answer)
+            return Desk(path, users, answer)
         except OSError as err:  # the events matter more than the sight of them
-            log.error("What was sent cannot be shown on the box's page: %s", err)
+            log.error("%s cannot be opened, and nobody asks there: %s", path, err)
             return None
 
     def run(self) -> None:
@@ -185,13 +191,31 @@ class Telemetry:
     def _keep_certificate(self, now: float) -> None:
         clocks = self._spool.clocks
         best = clocks.best_time(now)
-        match self._keeper.turn(now, best, connected=self._delivery.connected):
+        if self._keeper.free(now) and (job := self._rotation.begin()):
+            self._keeper.ask(job, now)
+        outcome = self._keeper.turn(now, best, connected=self._delivery.connected)
+        if self._rotation.turn(now):
+            log.error("The new certificate did not connect in time; the one before is in force again.")
+            self._begin_anew(now)
+        match outcome:
             case "renewed":
                 self._sender_retry_at = now  # one that has a connection shows the new certificate at its next one
+            case "rotated":
+                if self._rotation.renewed():
+                    self._begin_anew(now)
+            case "not_due" | "denied":
+                self._rotation.refused(outcome)
+            case "fault":
+                self._rotation.refused("")
             case "refused":
                 why = "The centre does not renew it: a new enrolment code is needed."
                 log.error("The certificate: %s", why)
                 self._intake.tell(Health(at=utc.now(), part="telemetry", state="certificate_refused", detail=why))
+
+    def _begin_anew(self, now: float) -> None:
+        """With the certificate that is in force now."""
+        self._sender_retry_at = now
+        self._old_serial = self._sender.anew() if self._sender else 0
 
     def _next_birth(self) -> int:
         """Grows even when the clock is set back, and never into a future from which no clock comes back."""
@@ -231,8 +255,10 @@ class Telemetry:
         if self._sender and not self._sender.heed(fact, time.monotonic()):
             return
         match fact:
-            case Connected():
+            case Connected(serial):
                 self._spool.set_link(up=True)
+                if serial > self._old_serial:
+                    self._rotation.connected()
                 self._online()
             case Disconnected():
                 if self._delivery.connected:
@@ -355,8 +381,9 @@ class Telemetry:
             self._delivery.sent(publish, self._sender.publish(publish.batch.lane, publish.payload))
 
     def _close(self) -> None:
-        if self._desk:
-            self._desk.close()
+        for desk in (self._desk, self._keys):
+            if desk:
+                desk.close()
         self._keeper.close()
         if self._sender:
             self._sender.stop()

@@ -155,6 +155,15 @@ class Sender:
         """Whether the broker's certificate is valid then: an answer that came with another time is not believed."""
         return self._tls.valid_at(unix_s)
 
+    def anew(self) -> int:
+        """Let go of the connection, and begin another with the certificate files as they are now; the serial of the
+        last one that used them as they were.
+        """
+        if self._connection:
+            self._chooser.prefer(self._connection.way)  # soon: nothing is wrong with the way
+            self._connection.close()
+        return self._serial
+
     def stop(self) -> None:
         """Say goodbye without the last will; what is unacknowledged stays in the spool."""
         if self._connection:

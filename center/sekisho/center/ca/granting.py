@@ -2,9 +2,10 @@
 
 - A **code** is good for one box's name, until it expires, for the first key that comes with it. The same key may
   come again with it (its first answer was lost) and gets the same certificate.
-- A **certificate** may be renewed once, by its own key, from a twentieth of its life until `grace_days` after its
-  end, and not when it or its box was revoked. Whoever comes with one that was renewed before, for another key, has
-  a copy of the key (or is a box that was restored from a copy): refused, and told to the operator.
+- A **certificate** may be renewed once, by its own key, from a twentieth of its life (before that where operators
+  signed a job for it) until `grace_days` after its end, and not when it or its box was revoked. Whoever comes with one
+  that was renewed before, for another key, has a copy of the key (or is a box that was restored from a copy): refused,
+  and told to the operator.
 
 Every attempt is recorded with its outcome. What the certificate says comes from the code's row, never from the
 request. `db` is one transaction: two boxes at once with one code are one after the other.
@@ -20,15 +21,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.jobs import span_s
 from sekisho.center import pki
 from sekisho.center.ca import csr as requests
 from sekisho.center.ca import registry
 from sekisho.center.ca.tables import ATTEMPT, ATTEMPTS_KEPT, CERTIFICATE, ENROL_CODE
 from sekisho.center.ca.times import text
+from sekisho.center.jobs.tables import JOB, JOB_BOX
 from sekisho.telemetry.enrolment import code
 from sekisho.telemetry.enrolment.wire import EnrolAsk, RenewAsk
 
 TOO_SOON: Final = 1 / 20
+JOB_LIFE_S: Final = span_s("key.rotate")
+"""A job for another key that was begun in time may ask so long."""
 
 
 class Refused(RejectedInput):
@@ -103,7 +108,7 @@ class Granting:
             if given is None or given.serial != old.renewed_by or given.revoked_at:
                 raise Refused("renewed before", "This certificate was renewed before, for another key.", old.box)
             return given
-        if now < begins + (ends - begins) * TOO_SOON:
+        if now < begins + (ends - begins) * TOO_SOON and not _wanted(db, old.box, ask.job, now):
             raise Refused("too soon", "This certificate is new; there is no need to renew it.", old.box, 409)
         made = self._sign(db, csr, old.box, owner.tenant, "renewal", old.serial, now)
         db.execute(CERTIFICATE.update().where(CERTIFICATE.c.serial == old.serial).values(renewed_by=made.serial))
@@ -144,6 +149,13 @@ def record(
             "pem": cert.public_bytes(Encoding.PEM).decode(),
         },
     )
+
+
+def _wanted(db: sa.Connection, box: str, job: str, now: dt.datetime) -> bool:
+    """Whether operators signed a job that this box gets another key."""
+    mine = sa.and_(JOB_BOX.c.job == JOB.c.id, JOB_BOX.c.box == box, JOB_BOX.c.held == 0)
+    kept = (JOB.c.id == job, JOB.c.kind == "key.rotate", JOB.c.exp >= now.timestamp() - JOB_LIFE_S)
+    return bool(job) and db.execute(sa.select(JOB.c.id).join(JOB_BOX, mine).where(*kept)).first() is not None
 
 
 def _read(pem: str) -> x509.CertificateSigningRequest:

@@ -17,6 +17,7 @@ from sekisho.portal_agent.jobs.asking import args_of, asked
 from sekisho.portal_agent.jobs.engine_desk import Engine
 from sekisho.portal_agent.jobs.facts import Progress
 from sekisho.portal_agent.jobs.firmware_desk import Firmware
+from sekisho.portal_agent.jobs.key_desk import Key
 from sekisho.portal_agent.jobs.reboot_desk import Reboot
 from sekisho.portal_agent.jobs.runner import Never
 from sekisho.portal_agent.jobs.sets_desk import Former, Sets
@@ -51,6 +52,7 @@ class Desks:
             **dict.fromkeys(("support.open", "support.close", "diag.collect"), support),
             "sig.update": sets,
             "reboot": Reboot(settings),
+            "key.rotate": Key(settings),
             "engine.restart": Engine(settings),
             "sig.rollback": Former(settings),
             "quarantine.release": Quarantine(settings),

@@ -57,8 +57,8 @@ def enrol(path: Path, centre: str, code: str) -> Grant:
     return grant
 
 
-def renew(config: settings.Settings) -> Grant:
-    """Renew the certificate of an enrolled box.
+def renew(config: settings.Settings, job: str = "") -> Grant:
+    """Renew the certificate of an enrolled box; for a `job` of operators also before its time.
 
     Raises:
         As `getting.renew`.
@@ -68,7 +68,7 @@ def renew(config: settings.Settings) -> Grant:
     if not link.centre or link.cert != link.key:
         raise RejectedInput("This box was not enrolled with a code; its certificate is renewed by hand.")
     files = IdentityFiles(Path(link.cert).parent)
-    return _by_any_way(link.centre, link.proxy, lambda found: getting.renew(found, files))
+    return _by_any_way(link.centre, link.proxy, lambda found: getting.renew(found, files, job))
 
 
 def _by_any_way(url: str, proxy: str, ask: Callable[[Centre], Grant]) -> Grant:
@@ -83,9 +83,10 @@ def main(argv: list[str] | None = None) -> int:
     """0 renewed, `NOT_DUE`, `REFUSED` (a person must act), `FAULT` (try again); the reason is on stderr."""
     parser = argparse.ArgumentParser(prog="sekisho.telemetry.enrolment.box")
     parser.add_argument("--settings", type=Path, required=True)
+    parser.add_argument("--job", default="", help="of operators who want the key replaced")
     args = parser.parse_args(argv)
     try:
-        renew(settings.load(args.settings))
+        renew(settings.load(args.settings), args.job)
     except Refused as err:
         sys.stderr.write(f"{err}\n")
         return NOT_DUE if err.status == 409 else REFUSED

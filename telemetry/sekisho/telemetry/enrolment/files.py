@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.telemetry.enrolment.due import Due, due_file
+from sekisho.telemetry.rotation import former_of
 
 RENEW_AFTER: Final = 2 / 3
 JITTER: Final = 0.05
@@ -81,19 +82,30 @@ class IdentityFiles:
         self._write(self._next, _pem(key))
         return key
 
-    def adopt(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey, ca_pem: str) -> None:
+    def adopt(
+        self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey, ca_pem: str, *, on_trial: bool = False
+    ) -> None:
         """Put the certificate in force. After a power cut at any moment the old identity holds, or the new one.
+
+        `on_trial`: the old one stays beside it, and the key as the one asked for, until it has connected (`rotation`).
 
         Raises:
             DeviceFault: it cannot be written; the old one holds.
 
         """
+        if on_trial:
+            former = former_of(self.identity)
+            self._write(former.with_suffix(".json"), due_file(self.identity).read_bytes())
+            self._write(former, self.identity.read_bytes())
+        else:
+            former_of(self.identity).unlink(missing_ok=True)
         self._write(self.ca, ca_pem.encode(), 0o644)
         self._write(self.identity, certificate.public_bytes(serialization.Encoding.PEM) + _pem(key))
         begins, ends = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
         share = RENEW_AFTER + random.uniform(-JITTER, JITTER)  # noqa: S311 - jitter
         self._write(due_file(self.identity), msgspec.json.encode(Due(begins + share * (ends - begins), ends - begins)))
-        self._next.unlink(missing_ok=True)
+        if not on_trial:
+            self._next.unlink(missing_ok=True)
 
     def _write(self, path: Path, data: bytes, mode: int = 0o600) -> None:
         try:

@@ -52,8 +52,8 @@ def enrol(centre: Centre, code: codes.EnrolCode, files: IdentityFiles) -> Grant:
     return grant
 
 
-def renew(centre: Centre, files: IdentityFiles) -> Grant:
-    """Replace the certificate in force by a new one for a new key.
+def renew(centre: Centre, files: IdentityFiles, job: str = "") -> Grant:
+    """Replace the certificate in force by a new one for a new key; for a `job` the old one is kept until that connects.
 
     Raises:
         PeerError: unreachable; try again.
@@ -67,9 +67,9 @@ def renew(centre: Centre, files: IdentityFiles) -> Grant:
     key = files.next_key(old_key)
     csr = _csr(key)
     proof = old_key.sign(RENEWAL_CONTEXT + csr.public_bytes(Encoding.DER), ec.ECDSA(hashes.SHA256()))
-    ask = RenewAsk(f"{old.serial_number:x}", csr.public_bytes(Encoding.PEM).decode(), proof.hex())
+    ask = RenewAsk(f"{old.serial_number:x}", csr.public_bytes(Encoding.PEM).decode(), proof.hex(), job)
     grant = _grant(centre.post(RENEW_PATH, ask, trusting(ca_pem)))
-    files.adopt(_checked(grant, key, ca_pem), key, ca_pem)
+    files.adopt(_checked(grant, key, ca_pem), key, ca_pem, on_trial=bool(job))
     return grant
 
 

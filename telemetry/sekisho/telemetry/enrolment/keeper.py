@@ -23,7 +23,9 @@ FIRST_CAP_S: Final = 60.0
 WAIT_CAP_S: Final = 3600.0
 RUN_CAP_S: Final = 120.0
 
-Outcome = Literal["", "renewed", "refused"]
+Outcome = Literal["", "renewed", "refused", "rotated", "not_due", "denied", "fault"]
+"""The last four of a try for a job: done; the certificate is new; a person must act; it is tried again."""
+_OF_JOB: Final[dict[int, Outcome]] = {1: "not_due", 2: "denied"}
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,16 @@ class Keeper:
         self._give_up_at = 0.0
         self._failures = 0
         self._told = False
+        self._job = ""
+
+    def free(self, now: float) -> bool:
+        """Whether a try for a job may begin: none is under way, and the pause after the last is over."""
+        return self._process is None and now >= self._look_at and self._due() is not None
+
+    def ask(self, job: str, now: float) -> None:
+        """Renew now, for a job of operators."""
+        self._job = job
+        self._begin(now, "--job", job)
 
     def turn(self, now: float, utc: float, *, connected: bool) -> Outcome:
         """Do what is due and say what became of a try that ended; `utc` is the best unix time the box knows."""
@@ -52,9 +64,12 @@ class Keeper:
         self._look_at = now + LOOK_S
         known = self._due()
         if known and (utc >= known.renew_at or now - self._reached_at > UNREACHED_S):
-            self._process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL)
-            self._give_up_at = now + RUN_CAP_S
+            self._begin(now)
         return ""
+
+    def _begin(self, now: float, *more: str) -> None:
+        self._process = subprocess.Popen([*self._argv, *more], stdin=subprocess.DEVNULL)
+        self._give_up_at = now + RUN_CAP_S
 
     def close(self) -> None:
         """End a try that is under way; it leaves the old identity or the new one."""
@@ -69,14 +84,17 @@ class Keeper:
                 process.kill()
             return ""
         self._process = None
+        job, self._job = self._job, ""
         self._look_at = now + self._pause_s()
         if process.returncode == 0:
             self._failures, self._told, self._reached_at = 0, False, now
             self._look_at = now + LOOK_S
             log.info("the certificate was renewed")
-            return "renewed"
+            return "rotated" if job else "renewed"
         self._failures += 1
         told, self._told = self._told, process.returncode == 2
+        if job:
+            return _OF_JOB.get(process.returncode, "fault")
         return "refused" if self._told and not told else ""
 
     def _due(self) -> due.Due | None:

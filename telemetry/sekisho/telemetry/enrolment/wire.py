@@ -37,6 +37,8 @@ class RenewAsk(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ren
     serial: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{1,40}$")]
     csr: Pem
     proof: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{2}){1,160}$")]
+    job: Annotated[str, msgspec.Meta(pattern=r"^([0-9A-HJKMNP-TV-Z]{26})?\Z")] = ""
+    """Of operators who want the key replaced before its time; the centre knows whether there is one."""
 
 
 class BrokerAddress(msgspec.Struct, frozen=True):
