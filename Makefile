@@ -6,7 +6,7 @@
 # make bench   the figures of docs/acceptance.md on this machine
 # make bench-center    what a centre bears: thousands of simulated boxes, every back end (QUICK=1: a minute)
 # make image   the box's system: a disk for new boxes, a bundle for those at work (BOARD=arm64, COUNTER=n, VERSION=x)
-# make test-image   that image in QEMU: starts, bridges, takes the next one, goes back, has its power cut; hours without KVM
+# make test-image   that image in QEMU: starts, bridges, takes the next one, goes back, has its power cut; an hour or more without KVM
 # Each does its own set-up first (root; Debian 12 or 13). Nothing here starts a service of the machine.
 
 PY := .venv/bin/python
@@ -39,7 +39,7 @@ image: image-setup
 	@$(PY) -m sekisho.firmware.image.build --board $(BOARD) --counter $(or $(COUNTER),1) --version $(or $(VERSION),0.1.0)
 
 test-image: image-setup
-	@SEKISHO_BOARD=$(BOARD) $(PY) -m pytest -s -x firmware/image/tests
+	@SEKISHO_BOARD=$(BOARD) $(PY) -m pytest -s -v -o faulthandler_timeout=0 firmware/image/tests
 
 image-setup: setup
 	@setup/apt.sh mmdebstrap rauc cryptsetup-bin squashfs-tools dosfstools mtools fdisk e2fsprogs grub-common dbus libglib2.0-bin \

@@ -106,7 +106,7 @@ def test_power_cut_when_it_is_chosen(staged_box: Machine) -> None:
 def test_power_cut_while_the_box_restarts(staged_box: Machine) -> None:
     trial.choose(staged_box)
     trial.restart(staged_box)
-    staged_box.wait(lambda: "slot B, attempt 1" in staged_box.said(), trial.START_S, "first start")
+    trial.counted(staged_box, "slot B, attempt 1")
     trial.power_cut(staged_box, SEED)
     told = trial.proven(staged_box)
     assert (told["slot"], told["attempt"]) == ("B", 2)
@@ -116,7 +116,7 @@ def test_power_cut_in_every_attempt_leads_back(staged_box: Machine) -> None:
     trial.choose(staged_box)
     trial.restart(staged_box)
     for attempt in (1, 2, 3):
-        staged_box.wait(lambda: f"slot B, attempt {attempt}" in staged_box.said(), trial.START_S, "start")  # noqa: B023
+        trial.counted(staged_box, f"slot B, attempt {attempt}")
         trial.power_cut(staged_box, SEED + attempt)
     told = trial.proven(staged_box)
     assert (told["slot"], told["counter"], told["reverted"], told["reverted_why"]) == ("A", 7, "B", "attempts")

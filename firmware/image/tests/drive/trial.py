@@ -91,6 +91,17 @@ def restart(box: Machine) -> None:
     ask(box, "(sleep 1; systemctl reboot) >/dev/null 2>&1 &")
 
 
+def counted(box: Machine, attempt: str) -> None:
+    """Until the boot loader counted this attempt and the disk was told to keep it.
+
+    It says nothing to the disk itself: a cut before the system's first flush may lose the count, and the attempt is
+    made once more.
+    """
+    box.wait(lambda: attempt in box.said(), START_S, attempt)
+    flushes = box.flash.flushes
+    box.wait(lambda: box.flash.flushes > flushes, START_S, "the first flush")
+
+
 def power_cut(box: Machine, seed: int) -> None:
     lost = box.cut(seed)
     tell(f"power cut; {lost} sectors were not flushed and are lost")
