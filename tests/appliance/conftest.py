@@ -10,11 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+
+from sekisho.appliance.berth import Berth
+from sekisho.appliance.turning import Turning
 
 _count = itertools.count()
 OFFLOADS = ("tso", "off", "gso", "off", "gro", "off", "tx", "off", "sg", "off")
@@ -141,26 +145,30 @@ def new_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[],
 
 
 @pytest.fixture(scope="session")
-def hang() -> Callable[[Path, Path], None]:
-    """Make an engine (its pid file, its command socket) hang over a load: a signal meets an order before its begin.
+def hang() -> Callable[[Berth], None]:
+    """Make the engine of a berth hang over a load: a signal meets an order before its begin.
 
     It inspects on, and answers nobody. The instant is a few milliseconds long: tried until it is met.
     """
 
-    def made(pid_file: Path, commands: Path) -> None:
-        pid, ask = int(pid_file.read_text()), msgspec.json.encode
-        for _ in range(50):
+    def made(berth: Berth) -> None:
+        pid, ask = int(berth.pid_file.read_text()), msgspec.json.encode
+        for tried in range(300):
             with socket.socket(socket.AF_UNIX) as sock:
-                sock.settimeout(1.5)
-                sock.connect(str(commands))
+                sock.settimeout(30)
+                wait_for(lambda: sock.connect_ex(str(berth.socket)) == 0, what="its turn")
                 sock.sendall(ask({"version": "0.2"}) + b"\n")
                 assert b"OK" in sock.recv(100)
+                turning = Turning(berth)
                 sock.sendall(ask({"command": "reload-rules"}) + b"\n")
-                time.sleep(0.002)
+                time.sleep(0.0005 * 2 ** (tried % 6))
                 os.kill(pid, signal.SIGUSR2)
-                try:
-                    assert sock.recv(100)
-                except TimeoutError:
+                sock.settimeout(0.1)
+                while not turning.lost():
+                    with suppress(TimeoutError):
+                        assert sock.recv(100)
+                        break
+                else:
                     return
         raise AssertionError("the signal never met the order")
 

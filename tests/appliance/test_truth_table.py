@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from sekisho.appliance import canary, control, netfilter, rendering, watch
+from sekisho.appliance.berth import Berth
 from sekisho.appliance.core import marks, muting, standing
 from sekisho.appliance.core.errors import PeerError
 from sekisho.appliance.core.muting import Muting
@@ -317,13 +318,10 @@ def test_by_signal_during_a_load_the_last_word_is_ours(care: Care, waiting: Call
     assert ask(care, waiting, made(tmp_path, "good", GOOD, 5)).proven
 
 
-Hang = Callable[[Path, Path], None]
-
-
 @pytest.fixture
-def hung(care: Care, hang: Hang) -> int:
+def hung(care: Care, hang: Callable[[Berth], None]) -> int:
     """Its engine hangs over somebody's load; its process id."""
-    hang(care.engine._post.berth.pid_file, care.engine._post.berth.socket)
+    hang(care.engine._post.berth)
     return care.engine.state.pid
 
 

@@ -60,6 +60,7 @@ class InForce:
     def gone(self) -> None:
         """There is no engine now."""
         self.account = replace(self.account, load=None, proof=None, changing=False)
+        self.answered()
 
     def begun(self, load: Load, *, new: bool) -> None:
         """An engine has started with `load`.
