@@ -145,7 +145,7 @@ def test_power_cut_when_it_has_failed(box: Machine) -> None:
 def test_power_cut_at_a_random_instant_of_writing(box: Machine, number: int) -> None:
     dice = random.Random(f"{SEED} writing {number}")
     before = box.flash.written
-    trial.ask(box, f"{trial.write('8')} >/run/log 2>&1 &")
+    trial.ask(box, f"{trial.write('8')} >/run/writing.log 2>&1 &")
     much = dice.randrange(SLOT_BYTES)
     box.wait(lambda: box.flash.written > before + much, trial.WRITE_S, f"{much >> 20} MiB written")
     trial.power_cut(box, dice.randrange(1 << 30))
