@@ -8,6 +8,7 @@ packages="mosquitto nginx iptables nftables iproute2 ethtool tcpdump swaks vsftp
   gcc libc6-dev libnetfilter-queue-dev libmnl-dev libseccomp2 python3 python3-venv python3-dev make kmod
   iputils-ping openssl systemd procps ca-certificates chromium apache2-bin nodejs libarchive-tools yara zstd
   dovecot-core dovecot-pop3d dovecot-imapd nats-server rabbitmq-server postgresql tinyproxy
+  systemd-container mmdebstrap
   libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-noto-cjk"
 services="suricata mosquitto nginx vsftpd squid c-icap clamav-daemon clamav-freshclam dovecot nats-server rabbitmq-server postgresql tinyproxy"
 [ $# = 0 ] || packages="$packages $*" # what one of the make targets needs besides

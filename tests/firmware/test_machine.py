@@ -166,3 +166,56 @@ def test_a_clock_that_is_set_makes_nothing_late_and_no_interruption(monkeypatch:
     for _ in range(40):
         world.step()
     assert world.ends() == ["succeeded"] and world.journal.history == (), "what only the clock explains is no measure"
+
+
+def trying(patch: pytest.MonkeyPatch) -> World:
+    """A release of tier 1 that has just been switched to."""
+    world = World(patch)
+    world.put(facts.Asked(counter=7, by="job 01"))
+    world.until(lambda journal: journal.attempt is not None and journal.attempt.state is State.STAGED)
+    world.put(facts.Chosen(7, CUSTOMER))
+    world.until(lambda journal: journal.attempt is not None and journal.attempt.state is State.TRIAL)
+    return world
+
+
+def ended(world: World) -> tuple[str, str, str]:
+    world.until(over)
+    assert world.link == "" and world.ends() == ["reverted"]
+    last = world.journal.last
+    assert last is not None
+    return last.why, last.detail, world.journal.refused.get(7, "")
+
+
+def test_a_release_that_root_left_for_its_firmware_daemon_is_told_with_root_s_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = trying(monkeypatch)
+    world.keeper, world.link, world.former = None, "", None
+    world.given_up = facts.GivenUp("7-aa", "firmware does not work: it stands still.")
+    why, detail, refused = ended(world)
+    assert (why, detail) == ("gate:firmware", world.given_up.why) and "stands still" in refused
+    world = trying(monkeypatch)
+    world.keeper, world.link, world.former = None, "", None
+    world.given_up = facts.GivenUp("6-aa", "of another one")
+    assert ended(world)[0] == "outside"
+
+
+@pytest.mark.parametrize(
+    ("reason", "why", "counts"),
+    [("power_loss", "power_loss", False), ("ordered", "outside", False), ("panic", "boot", True)],
+)
+def test_a_machine_that_started_anew_took_the_release_before_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, reason: facts.Boot, why: str, counts: bool
+) -> None:
+    world = trying(monkeypatch)
+    world.keeper = None
+    world.boot(reason)
+    told, detail, refused = ended(world)
+    assert told == why and "started anew" in detail and bool(refused) == counts
+
+
+def test_what_root_does_not_let_stay_goes_back_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = trying(monkeypatch)
+    world.unkept = "jobs ended 9 times since the change."
+    why, detail, refused = ended(world)
+    assert (why, detail) == ("gate:daemons", world.unkept) and "jobs ended" in refused

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "firmware/image/rootfs/usr/lib/sekisho/programs"
+FORMER = Path(__file__).parents[2] / "systemd/system/sekisho-former.service"
 MOUNT = 'mount() { rm -rf "$3"; ln -s "$2" "$3"; }\n'
 """As far as can be seen from the paths."""
 
@@ -41,6 +44,9 @@ class Machine:
         for path in ("/proc", "/usr/lib", "/var/lib", "/opt"):
             text = text.replace(f" {path}/", f" {self.root}{path}/").replace(f"={path}/", f"={self.root}{path}/")
         subprocess.run(["sh", "-c", MOUNT + text.replace("$(cat /proc", f"$(cat {self.root}/proc")], check=True)
+        if os.access(self.root / "opt/sekisho/venv.former/bin/python", os.X_OK):  # the unit's own conditions
+            for command in re.findall(r"^ExecStart=(.+)$", FORMER.read_text(), re.M):
+                subprocess.run(command.replace("/opt/", f"{self.root}/opt/").split(), check=True)
         return str((self.root / "opt/sekisho/venv").readlink().relative_to(self.root))
 
 
@@ -72,6 +78,14 @@ def test_a_switch_that_the_power_cut_short_is_taken_back_before_a_daemon_starts(
     for _ in range(2):
         assert machine.start() == f"opt/sekisho/releases/{GOOD}/venv"
         assert not (machine.slot / "venv.former").is_symlink()
+
+
+def test_a_new_image_s_own_programs_are_left_for_nothing_that_was_on_trial_in_the_one_before(machine: Machine) -> None:
+    machine.start()
+    (machine.slot / "venv.former").symlink_to(machine.release(GOOD))
+    machine.image(2)
+    assert machine.start() == OWN
+    assert not (machine.slot / "venv.former").is_symlink()
 
 
 def test_a_slot_whose_release_is_gone_starts_with_its_image_s_programs(machine: Machine) -> None:

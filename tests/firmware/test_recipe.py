@@ -18,8 +18,8 @@ import pytest
 
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.appliance.core.settings import Bridge
-from sekisho.firmware import slots
-from sekisho.firmware.image import build, debian, layout, programs, texts
+from sekisho.firmware import slots, units
+from sekisho.firmware.image import debian, layout, programs, texts
 from sekisho.firmware.image.boards import BOARDS, Board
 from sekisho.firmware.image.flash import SECTOR, Flash
 
@@ -116,7 +116,7 @@ def test_the_box_gets_what_it_needs_and_nothing_of_the_centre_or_the_tests() -> 
 
 def test_the_centre_s_users_and_folders_stay_out_of_the_box() -> None:
     for path in ("sysusers.d/sekisho.conf", "tmpfiles.d/sekisho.conf"):
-        text = texts.of_box((ROOT / "systemd" / path).read_text())
+        text = units.of_box((ROOT / "systemd" / path).read_text())
         assert "sekisho-box" in text
         assert "center" not in text
 
@@ -126,7 +126,7 @@ def test_every_daemon_of_the_box_is_started_by_the_image_and_what_another_unit_s
         for path in folder.glob("sekisho-*"):
             if not path.name.startswith("sekisho-center"):
                 shutil.copy(path, tmp_path)
-    names = set(build.started(tmp_path))
+    names = set(units.started(tmp_path))
     daemons = {p.name for p in tmp_path.glob("*.service") if ".daemon " in p.read_text()}
     assert daemons <= names
     assert {"sekisho-appliance.service", "sekisho-bootcheck.service", "sekisho-programs.service"} <= names

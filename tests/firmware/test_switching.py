@@ -14,10 +14,10 @@ from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.settings import Paths, Settings
 from sekisho.appliance.status import Status
 from sekisho.appliance.watchdog import Part
-from sekisho.firmware.keeper import runner
-from sekisho.firmware.switch import healthy, switch, switching
+from sekisho.firmware.keeper import here, runner
+from sekisho.firmware.switch import healthy, settle, switch, switching
 from sekisho.firmware.switch.services import Running
-from sekisho.firmware.switch.switching import ORDER
+from sekisho.firmware.switch.switching import KEEPER, ORDER
 from sekisho.lab import releases
 
 GOOD, BAD = "6-00000000aaaa", "7-00000000bbbb"
@@ -31,20 +31,23 @@ class Box:
         for name in (GOOD, BAD):
             (root / name / "venv" / "bin").mkdir(parents=True)
             (root / name / "venv" / "bin" / "python").symlink_to("/bin/true")
-        self.runs = dict.fromkeys(ORDER, GOOD)
+        self.runs = dict.fromkeys((*ORDER, KEEPER), GOOD)
         self.link.symlink_to(root / GOOD / "venv")
-        told = {"box": "b", "firmware": {"link": str(self.link)}, "paths": {"run": str(root), "state": str(root)}}
+        firmware = {"link": str(self.link), "releases": str(root)}
+        told = {"box": "b", "firmware": firmware, "paths": {"run": str(root), "state": str(root)}}
         self.settings = msgspec.convert(told, Settings)
         (root / "appliance").mkdir()
         self.ill: set[tuple[str, str]] = set()
         self.recovers = False
+        self.deaths: dict[str, int] = {}
         self.restarted: list[str] = []
         patch.setattr(switching, "STEADY_S", 0.0)
+        patch.setattr(switching, "KEEPER_STEADY_S", 0.0)
         patch.setattr(switching, "ILL_S", 0.3)
         patch.setattr(healthy, "why_not", self.why_not)
 
     def look(self, name: str) -> Running:
-        return Running(True, 1, self.runs[name])
+        return Running(True, 1, self.runs[name], self.deaths.get(name, 0))
 
     def restart(self, name: str, within_s: float) -> None:
         self.restarted.append(name)
@@ -60,9 +63,13 @@ class Box:
     def switch(self, to: str, *, back: bool = False) -> None:
         switch(self.root / to, self.settings, self, back=back)
 
-    def all_run(self, name: str) -> bool:
-        right = set(self.runs.values()) == {name} and self.link.readlink() == self.root / name / "venv"
-        return right and not self.link.with_name("venv.former").is_symlink()
+    def all_run(self, name: str, *, keeper: str = "") -> bool:
+        runs = {one: release for one, release in self.runs.items() if one != KEEPER or keeper == name}
+        return set(runs.values()) == {name} and self.link.readlink() == self.root / name / "venv"
+
+    def on_trial(self) -> bool:
+        """Whether a start of the machine would leave what runs, and the errand is the one before."""
+        return self.link.with_name("venv.former").is_symlink()
 
 
 @pytest.fixture
@@ -74,7 +81,7 @@ def test_a_daemon_that_is_ill_for_good_is_a_fault_and_everything_runs_the_former
     box.ill = {("appliance", BAD)}
     with pytest.raises(DeviceFault, match="former programs again"):
         box.switch(BAD)
-    assert box.all_run(GOOD)
+    assert box.all_run(GOOD) and not box.on_trial()
 
 
 def test_on_the_way_back_a_daemon_that_stays_ill_keeps_no_other_one_in_what_is_left(box: Box) -> None:
@@ -89,7 +96,7 @@ def test_who_asks_to_go_back_never_returns_to_what_is_left(box: Box) -> None:
     box.ill = {("appliance", GOOD)}
     with pytest.raises(DeviceFault, match="no room"):
         box.switch(GOOD, back=True)
-    assert box.all_run(GOOD), "all the others too, and nothing on the disk names the other one"
+    assert box.all_run(GOOD) and not box.on_trial(), "all the others too, and nothing on the disk names the other one"
 
 
 def test_going_back_is_done_again_without_a_restart_of_what_is_well(box: Box) -> None:
@@ -112,6 +119,60 @@ def test_a_release_whose_own_firmware_daemon_cannot_be_loaded_is_refused_before_
     releases.module(new, "sekisho.firmware.keeper.runner").write_text(Path(runner.__file__).read_text())
     box.switch(new.name)
     assert box.all_run(new.name)
+
+
+def test_a_release_stays_when_its_own_firmware_daemon_works_and_no_earlier(box: Box) -> None:
+    box.switch(BAD)
+    assert box.all_run(BAD) and box.on_trial() and box.runs[KEEPER] == GOOD, "it is judged by the one before"
+    settle(box.settings, box)
+    assert box.all_run(BAD, keeper=BAD) and not box.on_trial()
+    box.restarted.clear()
+    settle(box.settings, box)
+    assert box.restarted == []
+
+
+def test_a_release_whose_firmware_daemon_does_not_work_is_left_by_root_which_says_why(box: Box) -> None:
+    box.ill = {(KEEPER, BAD)}
+    box.switch(BAD)
+    with pytest.raises(RejectedInput, match=r"firmware does not work.*former programs again"):
+        settle(box.settings, box)
+    assert box.all_run(GOOD, keeper=GOOD) and not box.on_trial()
+    said = here.started(box.settings).given_up
+    assert said.release == BAD and "firmware does not work" in said.why
+
+
+def test_a_release_of_which_a_daemon_ended_again_and_again_does_not_stay(box: Box) -> None:
+    box.switch(BAD)
+    box.deaths["jobs"] = switching.DEATHS_CAP + 1
+    with pytest.raises(RejectedInput, match="jobs ended 3 times"):
+        settle(box.settings, box)
+    assert box.on_trial() and box.runs[KEEPER] == GOOD, "who asked is there and takes it back"
+    box.deaths["jobs"] = switching.DEATHS_CAP
+    settle(box.settings, box)
+
+
+@pytest.mark.parametrize("at", range(9))
+def test_a_settling_that_was_killed_anywhere_is_done_again(box: Box, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    class Killed(BaseException):
+        pass
+
+    calls = 0
+
+    def dies(*_: object) -> str:
+        nonlocal calls
+        calls += 1
+        if calls == at + 1:
+            raise Killed
+        return ""
+
+    box.switch(BAD)
+    monkeypatch.setattr(healthy, "why_not", dies)
+    try:
+        settle(box.settings, box)
+    except Killed:
+        assert box.on_trial()
+        settle(box.settings, box)
+    assert box.all_run(BAD, keeper=BAD) and not box.on_trial()
 
 
 def test_words_of_a_renewal_that_did_not_come_about_end_nothing_while_the_engine_is_started_anew(box: Box) -> None:

@@ -19,7 +19,9 @@ FOLDER = ROOT / "systemd" / "system"
 TASKS = sorted(path for path in FOLDER.glob("*.service") if path.with_suffix(".timer").exists())
 ERRANDS = sorted(path for path in FOLDER.glob("*.service") if path.with_suffix(".path").exists())
 """What root does at another one's wish, once and with what is left of its powers."""
-SERVICES = sorted(set(FOLDER.glob("*.service")) - set(TASKS) - set(ERRANDS))
+AT_START = [FOLDER / "sekisho-former.service"]
+"""What root does at each start of the machine, before any daemon."""
+SERVICES = sorted(set(FOLDER.glob("*.service")) - set(TASKS) - set(ERRANDS) - set(AT_START))
 DAEMONS = (
     {path.parent.name: f"sekisho.{path.parent.name}.daemon" for path in ROOT.glob("*/sekisho/*/daemon.py")}
     | {"jobs": "sekisho.portal_agent.jobs.daemon", "button": "sekisho.firmware.button"}
@@ -31,6 +33,11 @@ DAEMONS = (
 MAX_EXPOSURE = 3.0
 DOCS = "".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
 INSTALLED = "/opt/sekisho/venv/bin"
+JUDGES = {
+    "sekisho-firmware": "/run/sekisho-firmware-errands/keeper/bin",
+    "sekisho-firmware_errands": "/opt/sekisho/venv.former/bin",
+}
+"""Who does not run from a release that is on trial, and from what instead while there is one."""
 
 
 def unit(path: Path) -> configparser.ConfigParser:
@@ -38,6 +45,14 @@ def unit(path: Path) -> configparser.ConfigParser:
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # systemd's keys have capitals
     parser.read(path)
     return parser
+
+
+def python(path: Path) -> str:
+    """How a unit names its programs: by the link, or found by systemd, in the release before while one is on trial."""
+    if path.stem not in JUDGES:
+        return f"{INSTALLED}/python"
+    assert unit(path)["Service"]["ExecSearchPath"] == f"{JUDGES[path.stem]}:{INSTALLED}:/usr/sbin:/usr/bin"
+    return "python"
 
 
 def test_every_daemon_has_a_unit_and_every_unit_a_daemon() -> None:
@@ -59,6 +74,7 @@ def test_traffic_comes_first_and_nothing_is_read_twice_before_it() -> None:
 def test_units_verify_clean(tmp_path: Path) -> None:
     for path in FOLDER.iterdir():
         text = path.read_text().replace(INSTALLED, str(Path(sys.executable).parent))
+        text = text.replace("ExecStart=python ", f"ExecStart={sys.executable} ")  # it knows no ExecSearchPath
         (tmp_path / path.name).write_text(re.sub(r"^Documentation=.*\n", "", text, flags=re.M))
     done = subprocess.run(
         ["systemd-analyze", "verify", *map(str, tmp_path.iterdir())], capture_output=True, text=True, check=False
@@ -66,7 +82,7 @@ def test_units_verify_clean(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("path", [*SERVICES, *TASKS, *ERRANDS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*SERVICES, *TASKS, *ERRANDS, *AT_START], ids=lambda path: path.stem)
 def test_exposure_is_low(path: Path) -> None:
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--no-pager", str(path)],
@@ -83,7 +99,7 @@ def test_exposure_is_low(path: Path) -> None:
 def test_a_daemon_is_isolated_watched_and_always_comes_back(path: Path) -> None:
     service = unit(path)["Service"]
     room = path.stem.removeprefix("sekisho-")
-    assert service["ExecStart"].startswith(f"{INSTALLED}/python -I -m {DAEMONS[room]} --settings /etc/")
+    assert service["ExecStart"].startswith(f"{python(path)} -I -m {DAEMONS[room]} --settings /etc/")
     assert (service["Type"], service["Restart"]) == ("notify", "always")
     assert float(service["WatchdogSec"].removesuffix("s")) >= 20
     assert unit(path)["Unit"]["StartLimitIntervalSec"] == "0"
@@ -120,7 +136,7 @@ def test_a_task_runs_once_as_a_user_of_ours_and_its_timer_makes_up_for_a_missed_
 def test_an_errand_runs_once_per_wish_with_few_powers_and_no_shell(path: Path) -> None:
     service = unit(path)["Service"]
     assert service["Type"] == "oneshot" and service["NoNewPrivileges"] == "yes"
-    assert service["ExecStart"].startswith((f"{INSTALLED}/python -I -m sekisho.", "/bin/rm -f /run/sekisho-"))
+    assert service["ExecStart"].startswith((f"{python(path)} -I -m sekisho.", "/bin/rm -f /run/sekisho-"))
     powers = {
         "sekisho-firmware_errands": {"CAP_DAC_OVERRIDE"},
         "sekisho-portal_errands": {"CAP_DAC_OVERRIDE", "CAP_CHOWN"},
@@ -228,5 +244,5 @@ def test_a_daemon_of_the_centre_reads_no_other_ones_key(tmp_path: Path) -> None:
 
 def test_every_writable_path_is_made_before() -> None:
     made = set(re.findall(r"^d (\S+)", (ROOT / "systemd" / "tmpfiles.d" / "sekisho.conf").read_text(), re.M))
-    for path in [*SERVICES, *TASKS, *ERRANDS]:
+    for path in [*SERVICES, *TASKS, *ERRANDS, *AT_START]:
         assert set(unit(path)["Service"].get("ReadWritePaths", "").split()) <= made

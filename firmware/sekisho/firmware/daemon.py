@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from sekisho.appliance.core import program, settings
+from sekisho.appliance.core import program, release, settings
 from sekisho.appliance.core.desk import Desk
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.appliance.core.sdnotify import notify
@@ -49,7 +49,7 @@ class Daemon:
         """
         self._settings = config
         self._ends = False
-        self._own = here.running(config).place.release
+        self._own = release.name()
         """What this process runs from; where another is in use by now, it makes room for its successor."""
         self._managed = bool(os.environ.get("NOTIFY_SOCKET"))
         self._alone, self._root = threading.Lock(), ask

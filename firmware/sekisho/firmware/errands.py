@@ -101,6 +101,11 @@ def carry_out(settings: Settings, wish: wishes.Wish, services: Services | None =
             from sekisho.firmware.switch import switch
 
             return to, switch(_remembered(settings, to), settings, services, back=back)
+        case wishes.Settle():
+            from sekisho.firmware.switch import settle
+
+            settle(settings, services)
+            return "", 0.0
         case wishes.Mark(what):
             return "", _mark(what)
         case wishes.Anew():

@@ -2,8 +2,8 @@
 
 The daemon writes `wish.json` into a directory of its own; root's errand (`errands`) takes it away, does it, and writes
 what became of it into one of root's. A wish has a number: who asks again for one that is being carried out, or was,
-gets its outcome, and nothing is done twice. During a trial the daemon is of the release before and the errand of the
-new one: words are added, never changed.
+gets its outcome, and nothing is done twice. Both are of the release before during a trial, and of two releases for the
+moment in which it ends: words are added, never changed.
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ class Switch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     """Away from what must not stay: every daemon is taken along, and nothing leads back to it."""
 
 
+class Settle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="wish", tag="settle"):
+    """Its trial is over: the release in use stays, if every daemon held and its own firmware daemon works."""
+
+
 class Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="wish", tag="mark"):
     """Which slot the next start takes, or that the one that runs has proven itself."""
 
@@ -63,7 +67,7 @@ class Remove(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     keep: Annotated[tuple[_Name, ...], msgspec.Meta(max_length=8)]
 
 
-Wish = Stage | Install | Switch | Mark | Anew | Remove
+Wish = Stage | Install | Switch | Settle | Mark | Anew | Remove
 
 
 class Numbered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,6 +1,7 @@
 """The lab's sekisho-firmware_errands.path and .service: one process of root's for each wish of the firmware daemon.
 
-As on a box it runs from the release in use at that moment, and the daemons it renews are the lab's supervisor's.
+As on a box it runs from the release in use, and while that is on trial from the one before; the daemons it renews are
+the lab's supervisor's.
 Started by the supervisor: `python -m sekisho.lab.errands LAB`.
 """
 
@@ -28,10 +29,12 @@ def main(argv: list[str]) -> int:
     if ONE in argv:
         return errands.main(["--settings", str(lab.lay.box_settings)], Supervised(lab))
     settings = load(lab.lay.box_settings)
-    python = Path(settings.firmware.link) / "bin" / "python"
+    link = Path(settings.firmware.link)
     notify("READY=1")
     while True:
         if wishes.wish_file(settings).exists():
+            former = link.with_name(f"{link.name}.former")
+            python = (former if former.exists() else link) / "bin" / "python"
             subprocess.run([python, "-I", "-m", "sekisho.lab.errands", lab.lay.name, ONE], check=False)
         time.sleep(LOOK_S)
 

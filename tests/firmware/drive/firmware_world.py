@@ -66,6 +66,8 @@ class World:
         # What survives the power
         self.link, self.slot = "", "A" if tier > 1 else ""
         self.slots: dict[str, str] = {"A": "system 6", "B": ""} if tier > 1 else {}
+        self.former: str | None = None
+        """While a release has not proved itself: what a start of the machine goes back to."""
         self.next_slot, self.tries, self.confirmed = "A", 3, {"A"}
         self.staged: set[str] = set()
         self.boots = 1
@@ -74,7 +76,8 @@ class World:
         # How the new release behaves
         self.sick, self.dead = False, False
         """Sick: it comes up and a gate fails; dead: it does not come up at all."""
-        self.gave_up = ""
+        self.gave_up, self.given_up, self.unkept = "", facts.GivenUp(), ""
+        """What root's check of a system says, what root says of a release that it left, and why it lets none stay."""
         self.refuses, self.silent = "", False
         self.budgets_out = False
         self.done: Counter[str] = Counter()
@@ -103,7 +106,9 @@ class World:
     def start(self) -> None:
         self.keeper = None
         running = Running(counter=self.counters.get(self.where(), 6), version="", tier=self.tier, place=self.place())
-        started = facts.Started(running=running, boot=f"boot {self.boots}", reason=self.reason, gave_up=self.gave_up)
+        started = facts.Started(
+            running=running, boot=f"boot {self.boots}", reason=self.reason, gave_up=self.gave_up, given_up=self.given_up
+        )
         made = Keeper(
             self.settings, self, self.look, started,
             clock=lambda: self.now, wall=lambda: self.wall, spread=lambda most: most / 2, threaded=False,
@@ -121,6 +126,8 @@ class World:
         """The boot loader's part: the chosen slot while it has tries left, else the confirmed one."""
         self.boots, self.reason, self.restart = self.boots + 1, reason, False
         if self.tier == 1:
+            if self.former is not None:
+                self.link, self.former = self.former, None
             return
         if self.next_slot in self.confirmed:
             self.slot = self.next_slot
@@ -245,9 +252,13 @@ class World:
     def switch(self, to: Place, counter: int) -> facts.Switched:
         self._note()
         assert not to.release or to.release in self.staged, "only what is whole is switched to"
-        self._do("switch", None, lambda: setattr(self, "link", to.release))
+
+        def half() -> None:
+            self.former = self.link if self.link != to.release else self.former
+
+        self._do("switch", half, lambda: setattr(self, "link", to.release))
         if self.dead and to.release:
-            self.link = ""
+            self.link, self.former = "", None
             raise DeviceFault("It did not become healthy, and was taken back.", "")
         return facts.Switched(0.0)
 
@@ -264,12 +275,14 @@ class World:
     def start_anew(self) -> None:
         self._do("restart", None, lambda: setattr(self, "restart", True))
 
-    def keep(self, attempt: Attempt) -> facts.Kept:
+    def keep(self, attempt: Attempt, number: int) -> facts.Kept:
+        if self.unkept:
+            raise RejectedInput(self.unkept)
         if self.tier > 1:
             assert self.slot == "B", "only what runs is kept"
             self._do("keep", None, lambda: setattr(self, "confirmed", {"B"}))
         else:
-            self._do("keep")
+            self._do("keep", None, lambda: setattr(self, "former", None))
         return facts.Kept()
 
     def go_back(self, attempt: Attempt) -> facts.WentBack:
@@ -278,7 +291,7 @@ class World:
                 self.next_slot = attempt.before.slot
                 self.restart = self.slot != attempt.before.slot
             else:
-                self.link = attempt.before.release
+                self.link, self.former = attempt.before.release, None
 
         self._do("go back", None, whole)
         return facts.WentBack(restart=self.restart)

@@ -21,6 +21,7 @@ from typing import Final
 
 from sekisho.appliance.core.errors import DeviceFault, SekishoError
 from sekisho.appliance.core.settings import DEFAULTS
+from sekisho.firmware import units
 from sekisho.firmware.image import bundle, debian, disk, programs, slot, texts
 from sekisho.firmware.image.boards import BOARDS, Board
 
@@ -92,14 +93,7 @@ def release(
 
 def lay(board: Board, project: Path, root: Path, keyring: Path) -> None:
     """Our files into the tree."""
-    system = project / "systemd"
-    for kind in ("system", "sysusers.d", "tmpfiles.d", "sysctl.d"):
-        into = root / "usr/lib" / ("systemd/system" if kind == "system" else kind)
-        for path in sorted((system / kind).iterdir()):
-            if kind == "system" and not path.name.startswith("sekisho-center"):
-                shutil.copy(path, into / path.name)
-            elif kind != "system":
-                (into / path.name).write_text(texts.of_box(path.read_text()))
+    units.lay(root / programs.VENV / "lib", root / "usr/lib")
     shutil.copytree(project / "firmware/image/rootfs", root, dirs_exist_ok=True)
     shutil.copytree(project / "docs", root / "usr/share/sekisho/docs")
     ours = root / "usr/lib/sekisho"
@@ -112,13 +106,10 @@ def lay(board: Board, project: Path, root: Path, keyring: Path) -> None:
     for folder in ("opt/sekisho", "etc/sekisho", "var/lib/sekisho-etc", "var/lib/sekisho-slots"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     inside(root, "systemd-sysusers")
-    inside(root, "systemctl", "enable", "-q", "systemd-timesyncd.service", *started(root / "usr/lib/systemd/system"))
+    inside(
+        root, "systemctl", "enable", "-q", "systemd-timesyncd.service", *units.started(root / "usr/lib/systemd/system")
+    )
     inside(root, "systemctl", "mask", "-q", *MASKED)
-
-
-def started(units: Path) -> list[str]:
-    """Our units that say by themselves when they are to be started."""
-    return [path.name for path in sorted(units.glob("sekisho-*")) if "\n[Install]\n" in path.read_text()]
 
 
 def inside(root: Path, *command: str) -> None:

@@ -71,19 +71,29 @@ def bootstrap(board: Board, root: Path) -> None:
         DeviceFault: this machine has another processor than the board, or a package cannot be had.
 
     """
-    release = codename()
     if board.arch != MACHINES.get(platform.machine()):
         raise DeviceFault(
             f"An image for {board.name} is made on a machine with that processor: part of our programs is compiled.",
             f"Run make image BOARD={board.name} there.",
         )
+    make([*packages(codename()), board.kernel, board.grub_package], root)
+
+
+def make(wanted: list[str], root: Path) -> None:
+    """A tree of these packages at `root`, anew, with the release and for the processor of this machine.
+
+    Raises:
+        DeviceFault: a package cannot be had.
+
+    """
+    release = codename()
     shutil.rmtree(root, ignore_errors=True)
     root.parent.mkdir(parents=True, exist_ok=True)
     listed, pin = root.with_name("sources.list"), root.with_name("sekisho-pin")
     listed.write_text(sources(release))
     pin.write_text(texts.PIN.format(codename=release))
-    command = ["mmdebstrap", "--mode=root", "--variant=minbase", "--quiet", f"--architectures={board.arch}"]
-    command += [f"--include={','.join((*packages(release), board.kernel, board.grub_package))}"]
+    command = ["mmdebstrap", "--mode=root", "--variant=minbase", "--quiet"]
+    command += [f"--include={','.join(wanted)}"]
     command += [f"--dpkgopt=path-exclude={path}" for path in LEFT_OUT]
     command += [f"--setup-hook=copy-in {pin} /etc/apt/preferences.d", "--aptopt=Acquire::Check-Valid-Until false"]
     ended = subprocess.run([*command, release, str(root), str(listed)], capture_output=True, text=True)

@@ -97,8 +97,3 @@ def links(board: Board) -> dict[str, str]:
         f"10-{name}.link": f"[Match]\nPath={path}\n\n[Link]\nName={name}\n{alone}"
         for name, path in (("eth-lan", board.lan), ("eth-wan", board.wan))
     }
-
-
-def of_box(text: str) -> str:
-    """The lines of a sysusers or tmpfiles file that a box needs: the centre's users and folders stay out."""
-    return "".join(line for line in text.splitlines(keepends=True) if "sekisho-center" not in line)

@@ -86,7 +86,7 @@ class Effects:
         return facts.Measured(self._eyes.watch())
 
     def switch(self, to: Place, number: int) -> facts.Switched:
-        # The daemon itself is renewed by this: its successor asks for the same, and hears what became of it.
+        # Should this daemon end meanwhile, its successor asks for the same, and hears what became of it.
         told = self._ask(f"switch-{number}-{to.release or 'system'}", wishes.Switch(to.release), SWITCH_S)
         return facts.Switched(told.took_s)
 
@@ -97,9 +97,12 @@ class Effects:
     def start_anew(self) -> None:
         self._ask(self._number("anew", 0), wishes.Anew(), MARK_S)
 
-    def keep(self, attempt: Attempt) -> facts.Kept:
+    def keep(self, attempt: Attempt, number: int) -> facts.Kept:
         if attempt.tier > 1:
             self._ask(self._number("keep", attempt.counter), wishes.Mark("good"), MARK_S)
+        elif Path(self._settings.firmware.link).is_symlink():
+            # Here the daemon is renewed: its successor asks for the same.
+            self._ask(f"settle-{number}-{attempt.place.release or 'system'}", wishes.Settle(), SWITCH_S)
         return facts.Kept()
 
     def go_back(self, attempt: Attempt) -> facts.WentBack:

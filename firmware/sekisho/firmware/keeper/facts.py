@@ -16,6 +16,13 @@ Boot = Literal["same", "ordered", "power_loss", "watchdog", "panic"]
 """How this boot came about: "same" when the machine did not start anew, "ordered" after an orderly stop."""
 
 
+class GivenUp(msgspec.Struct, frozen=True):
+    """A release that root left because its firmware daemon did not work, which so could not say it itself."""
+
+    release: str = ""
+    why: str = ""
+
+
 class Started(msgspec.Struct, frozen=True, kw_only=True):
     """The daemon began."""
 
@@ -26,6 +33,8 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     reason: Boot = "same"
     gave_up: str = ""
     """Why the check that follows a start left the system before this one; empty where it did not."""
+    given_up: GivenUp = GivenUp()
+    """Root's last word of that kind, of whatever release."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,6 +209,8 @@ class Keep(msgspec.Struct, frozen=True):
     """It proved itself."""
 
     attempt: Attempt
+    number: int
+    """Of the attempt: who asks again for the same one gets its outcome."""
 
 
 class GoBack(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ import msgspec
 
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.settings import Settings
-from sekisho.firmware.keeper.facts import Boot, Started
+from sekisho.firmware.keeper.facts import Boot, GivenUp, Started
 from sekisho.firmware.keeper.journal import Place, Running
 from sekisho.firmware.published import RELEASE_CAP, Release
 
@@ -58,7 +58,13 @@ def started(settings: Settings) -> Started:
     reason = _reason(lived, boot)
     _live(settings, Lived(boot))
     gave_up = (_read(STANDING, CAP, Standing) or Standing()).reverted_why
-    return Started(running=running(settings), boot=boot, reason=reason, gave_up=gave_up[:64])
+    given_up = _read(given_up_file(settings), CAP, GivenUp) or GivenUp()
+    return Started(running=running(settings), boot=boot, reason=reason, gave_up=gave_up[:64], given_up=given_up)
+
+
+def given_up_file(settings: Settings) -> Path:
+    """Root's own, beside the releases."""
+    return Path(settings.firmware.releases) / "given_up.json"
 
 
 def stopping(settings: Settings) -> None:

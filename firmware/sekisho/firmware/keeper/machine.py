@@ -135,7 +135,7 @@ class Machine:
             case State.ACTIVATING | State.TRIAL if attempt.tier > 1:
                 return self._restarted(attempt, event, now)
             case State.TRIAL if not self._is_in(attempt.place):
-                return self._go_back("outside", "The release before was put back by other means.", now)
+                return self._go_back(*_left(event, attempt), now)
             case State.VERIFIED:
                 return self._enter(State.INSTALLING, now, again=True)
             case State.REVERTING if attempt.entries >= ENTRIES_CAP:
@@ -293,7 +293,7 @@ class Machine:
             case State.ACTIVATING:
                 return [facts.StartAnew()] if attempt.marked else [facts.MarkNext(attempt.place)]
             case State.TRIAL:
-                return [facts.Keep(attempt)]
+                return [facts.Keep(attempt, self.journal.attempts)]
             case State.REVERTING:
                 return [facts.Report(self.journal.attempts, attempt), facts.GoBack(attempt)]
             case _:
@@ -315,6 +315,7 @@ class Machine:
         if attempt.counter and attempt.counter < release.counter:
             return self._end(State.REJECTED, "superseded", f"The channel offers {release.counter}.")
         known = attempt.counter
+        self._change(why="", detail="")  # of tries that came to nothing
         self._change(counter=release.counter, version=release.version, tier=release.tier, urgent=release.urgent)
         self._change(release=release)
         if not known:
@@ -329,6 +330,7 @@ class Machine:
             return []
         match event:
             case facts.Fetched() if attempt.state is State.DOWNLOADING:
+                self._change(detail="")
                 self._enter(State.VERIFIED, now)
                 if attempt.tier > 1 and self.journal.previous.place.slot != self._running.place.slot:
                     self._set(previous=Running())  # it lies where this is about to be written
@@ -399,6 +401,8 @@ class Machine:
         match attempt.state:
             case State.ACTIVATING:
                 return self._go_back(event.code or "fault", event.why, now)
+            case State.TRIAL if event.kind == "refused":
+                return self._go_back("gate:daemons", event.why, now)
             case State.ARMED | State.TRIAL | State.REVERTING:
                 self._retry = now + AGAIN_S
                 return []
@@ -602,6 +606,16 @@ class Machine:
 
     def _set(self, **changes: Any) -> None:
         self.journal = msgspec.structs.replace(self.journal, **changes)
+
+
+def _left(event: facts.Started, attempt: Attempt) -> tuple[str, str]:
+    """Why a release on trial is not in use any more: code and sentence."""
+    if event.given_up.release == attempt.place.release and event.given_up.release:
+        return "gate:firmware", event.given_up.why
+    if event.reason == "same":
+        return "outside", "The release before was put back by other means."
+    why = {"power_loss": "power_loss", "ordered": "outside"}.get(event.reason, "boot")
+    return why, "The box was started anew before the release had proved itself; it took the one before."
 
 
 def _of(attempt: Attempt) -> Running:

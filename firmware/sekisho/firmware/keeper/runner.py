@@ -55,7 +55,7 @@ class Work(Protocol):
 
     def start_anew(self) -> None: ...
 
-    def keep(self, attempt: Attempt) -> facts.Kept: ...
+    def keep(self, attempt: Attempt, number: int) -> facts.Kept: ...
 
     def go_back(self, attempt: Attempt) -> facts.WentBack: ...
 
@@ -146,6 +146,8 @@ class Keeper:
         if isinstance(event, facts.Failed):
             log.log(logging.INFO if event.kind == "peer" else logging.WARNING, "%s: %s", event.state, event.why)
             self.last = event.why
+        elif not isinstance(event, facts.Looked):
+            self.last = ""
         wall = self._wall()
         self._ahead.take(self.machine.handle(event, self._clock(), wall, utc.of_unix(wall)))
 
@@ -169,8 +171,8 @@ class Keeper:
                 self._begin(State.ACTIVATING, lambda: work.mark_next(place))
             case facts.StartAnew():
                 self._begin(State.ACTIVATING, work.start_anew)
-            case facts.Keep(attempt):
-                self._begin(State.TRIAL, lambda: work.keep(attempt))
+            case facts.Keep(attempt, number):
+                self._begin(State.TRIAL, lambda: work.keep(attempt, number))
             case facts.GoBack(attempt):
                 self._begin(State.REVERTING, lambda: work.go_back(attempt))
             case facts.Report(number, attempt):

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Final
+
+import msgspec
 
 from sekisho.appliance import status
-from sekisho.appliance.core import standing
-from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.appliance.core import desk, standing
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
 from sekisho.appliance.core.settings import Settings
+from sekisho.firmware.keeper.desk import Status
 from sekisho.firmware.switch.services import Running
+
+BEAT_S: Final = 15.0
+"""The firmware daemon looks once a second, also on a machine that has much to do."""
 
 
 class Ill(DeviceFault):
@@ -26,10 +34,23 @@ def why_not(name: str, running: Running, settings: Settings, release: Path) -> s
         return "it is not ready"
     if name == "appliance":
         return _appliance(running, settings, release)
+    if name == "firmware":
+        return _firmware(running, settings)
     if name == "inspect":
         found = standing.try_read(settings, "scanner")
         return "" if found is not None and found.proven else "its scanners have not found their canary"
     return ""
+
+
+def _firmware(running: Running, settings: Settings) -> str:
+    """It looks and it answers; what it answers may be of a later release's form."""
+    if 0 <= running.beat_s < time.monotonic() - BEAT_S:
+        return "it stands still"
+    try:
+        answered = list(desk.ask(settings.firmware_socket, msgspec.json.encode(Status())))
+    except SekishoError as err:
+        return str(err)
+    return "" if answered else "it answers nobody"
 
 
 def _appliance(running: Running, settings: Settings, release: Path) -> str:

@@ -21,6 +21,13 @@ class Running:
     pid: int
     release: str = ""
     """Its own word; empty: it runs from none, or is not ready."""
+    deaths: int = 0
+    """How often it ended and was started again by itself since somebody had it started."""
+    beat_s: float = -1.0
+    """When its main thread said last that it works (monotonic clock); negative: it never does."""
+
+
+FACTS: Final = "LoadState,ActiveState,MainPID,StatusText,UnitFileState,NRestarts,WatchdogTimestampMonotonic"
 
 
 class Services(Protocol):
@@ -42,14 +49,13 @@ class Systemd:
     """The units `sekisho-NAME.service` of this machine."""
 
     def look(self, name: str) -> Running | None:
-        told = self._run(["show", "-p", "LoadState,ActiveState,MainPID,StatusText,UnitFileState", _unit(name)], ASK_S)
+        told = self._run(["show", "-p", FACTS, _unit(name)], ASK_S)
         facts = dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
         if facts.get("LoadState") != "loaded" or facts.get("UnitFileState") not in ("enabled", "static", "linked"):
             return None
-        pid = facts.get("MainPID", "")
-        return Running(
-            facts.get("ActiveState") == "active", int(pid) if pid.isdecimal() else 0, said(facts.get("StatusText", ""))
-        )
+        pid, deaths, beat = (_number(facts, name) for name in ("MainPID", "NRestarts", "WatchdogTimestampMonotonic"))
+        ready = facts.get("ActiveState") == "active"
+        return Running(ready, pid, said(facts.get("StatusText", "")), deaths, beat / 1e6 if beat else -1.0)
 
     def restart(self, name: str, within_s: float) -> None:
         self._run(["restart", _unit(name)], within_s)
@@ -70,6 +76,11 @@ class Systemd:
 def said(status: str) -> str:
     """The release in a daemon's status line."""
     return status.removeprefix(RELEASE).strip() if status.startswith(RELEASE) else ""
+
+
+def _number(facts: dict[str, str], name: str) -> int:
+    told = facts.get(name, "")
+    return int(told) if told.isdecimal() else 0
 
 
 def _unit(name: str) -> str:

@@ -1,7 +1,9 @@
 """Moves the link to a release's programs and renews the daemons one after the other, each well before the next.
 
 May be called again at any point of an earlier call that was killed: what runs the release already and is well is left
-alone, and the release to go back to is remembered beside the link until the switch is over.
+alone. The release to go back to is remembered beside the link until `settle` finds that the new one can stay: until
+then a start of the machine goes back to it (sekisho-former.service), and who judges the trial, the firmware daemon, and
+root's errand, which takes back, run from it.
 """
 
 from __future__ import annotations
@@ -13,15 +15,22 @@ import time
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from sekisho.appliance import handover, status
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
+from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.settings import Settings
+from sekisho.firmware import wishes
+from sekisho.firmware.keeper.facts import GivenUp
+from sekisho.firmware.keeper.here import given_up_file
 from sekisho.firmware.switch import healthy
 from sekisho.firmware.switch.services import Running, Services, Systemd
 
 ORDER: Final = ("signatures", "portal_agent", "jobs", "telemetry", "appliance", "inspect")
 """Those that touch no traffic first. The gate last: its restart alone costs inspection, so no release pays for it that
-fails in another daemon. The daemon that asks for the switch is not among them: it starts anew when that is over."""
+fails in another daemon. The daemon that asks for the switch is not among them: it judges, and `settle` renews it."""
+KEEPER: Final = "firmware"
 READY_S: Final = 120.0
 WELL_S: Final = {"appliance": 300.0}
 """Until a daemon that is ready is well: the appliance loads all rules into a second engine meanwhile."""
@@ -30,6 +39,10 @@ ILL_S: Final = 20.0
 """What says that waiting is no use must say it so long: an engine may be about to be started anew instead."""
 STEADY_S: Final = 1.5
 """It must stay well so long, in the same process."""
+KEEPER_STEADY_S: Final = 15.0
+"""The firmware daemon longer: nobody else would take it back."""
+DEATHS_CAP: Final = 2
+"""A daemon that ended more often in a trial is not fit, however well it looks now."""
 LOOK_S: Final = 0.1
 LOADS: Final = "import sekisho.firmware.daemon, sekisho.firmware.errands"
 """What a release must bring that works, or it could be neither left nor followed by another."""
@@ -60,6 +73,8 @@ def switch(to: Path, settings: Settings, services: Services | None = None, *, ba
     _prove_that_it_loads(to)
     former = _remember(link, to / "venv")
     try:
+        if former is not None:
+            _point(_caretaker(settings), former)
         _point(link, to / "venv")
         _renew_all(to, settings, services)
     except SekishoError as err:
@@ -71,8 +86,50 @@ def switch(to: Path, settings: Settings, services: Services | None = None, *, ba
         except SekishoError as worse:
             raise DeviceFault(f"{err} Going back did not succeed either: {worse}") from err
         raise DeviceFault(f"{err} Everything runs the former programs again.") from err
-    _memory(link).unlink(missing_ok=True)
     return max(0.0, _stopped(settings) - stopped)
+
+
+def settle(settings: Settings, services: Services | None = None) -> None:
+    """Have the release in use stay: every daemon has held, and its own firmware daemon is renewed, and works.
+
+    Raises:
+        RejectedInput: it cannot stay. Where its firmware daemon does not work, everything runs the former release
+            again already, and why is on the disk for the former's (`keeper.here`).
+        DeviceFault: going back did not succeed either.
+
+    """
+    services = services or Systemd()
+    link = Path(settings.firmware.link)
+    if not _memory(link).is_symlink():
+        return  # it stays already
+    release, former = link.readlink().parent, _memory(link).readlink().parent
+    for name in ORDER:
+        _prove_that_it_held(name, settings, services, release)
+    try:
+        _caretaker(settings).unlink(missing_ok=True)
+        _renew(KEEPER, release, settings, services)
+    except SekishoError as err:
+        log.error("going back to %s: %s", former, err)
+        _note(settings, GivenUp(release.name, str(err)))
+        try:
+            _take_back(link, former, settings, services)
+        finally:
+            if services.look(KEEPER) is not None:
+                services.restart(KEEPER, READY_S)
+        raise RejectedInput(f"{err} Everything runs the former programs again.") from err
+    _memory(link).unlink(missing_ok=True)
+
+
+def _prove_that_it_held(name: str, settings: Settings, services: Services, release: Path) -> None:
+    found = services.look(name)
+    if found is None:
+        return
+    if found.deaths > DEATHS_CAP:
+        raise RejectedInput(f"{name} ended {found.deaths} times since the change.")
+    try:
+        _become_well(name, settings, services, release, 0.0)  # how steady it was, its deaths tell
+    except DeviceFault as err:
+        raise RejectedInput(str(err)) from err
 
 
 def _prove_that_it_loads(to: Path) -> None:
@@ -89,6 +146,7 @@ def _take_back(link: Path, to: Path, settings: Settings, services: Services) -> 
     """From the first step on nothing names what is left; what does not become well keeps no other daemon in it."""
     _point(link, to / "venv")
     _memory(link).unlink(missing_ok=True)
+    _caretaker(settings).unlink(missing_ok=True)
     failed = []
     for name in ORDER:
         try:
@@ -113,7 +171,7 @@ def _renew(name: str, release: Path, settings: Settings, services: Services) -> 
         if name == "appliance":
             handover.ask(settings)
         services.restart(name, READY_S)
-    _become_well(name, settings, services, release)
+    _become_well(name, settings, services, release, KEEPER_STEADY_S if name == KEEPER else STEADY_S)
 
 
 def _is_well(name: str, found: Running, settings: Settings, services: Services, release: Path) -> bool:
@@ -125,7 +183,7 @@ def _is_well(name: str, found: Running, settings: Settings, services: Services, 
         return False
 
 
-def _become_well(name: str, settings: Settings, services: Services, release: Path) -> None:
+def _become_well(name: str, settings: Settings, services: Services, release: Path, steady_s: float) -> None:
     deadline = time.monotonic() + WELL_S.get(name, OTHERS_WELL_S)
     since, pid, ill = 0.0, 0, 0.0
     while True:
@@ -141,7 +199,7 @@ def _become_well(name: str, settings: Settings, services: Services, release: Pat
             since, pid = 0.0, 0
         elif not pid:
             since, pid = now, found.pid
-        elif now - since >= STEADY_S:
+        elif now - since >= steady_s:
             return
         if now > deadline:
             raise DeviceFault(f"{name} does not work with release {release.name}: {why or 'it does not stay alive'}.")
@@ -166,6 +224,19 @@ def _memory(link: Path) -> Path:
     return link.with_name(f"{link.name}.former")
 
 
+def _caretaker(settings: Settings) -> Path:
+    """What the firmware daemon runs from during a trial, should it be started; gone with the power."""
+    return wishes.errands_run(settings) / "keeper"
+
+
+def _note(settings: Settings, given_up: GivenUp) -> None:
+    path = given_up_file(settings)
+    try:
+        write_atomic(path, msgspec.json.encode(given_up), 0o644)
+    except OSError as err:  # told less exactly then; going back waits for no disk
+        log.error("%s: %s", path, err)
+
+
 def _remember(link: Path, to: Path) -> Path | None:
     """Where to go back to: what the link names, or, where a killed switch moved it already, what it named before."""
     now = link.readlink() if link.is_symlink() else None
@@ -181,6 +252,7 @@ def _point(link: Path, to: Path) -> None:
     """One rename, which a power cut finds done or not done."""
     fresh = link.with_name(f".{link.name}.tmp")
     try:
+        link.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(to)
         fresh.replace(link)
