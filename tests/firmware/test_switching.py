@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ from sekisho.firmware.keeper import here, runner
 from sekisho.firmware.switch import healthy, settle, switch, switching
 from sekisho.firmware.switch.services import Running
 from sekisho.firmware.switch.switching import KEEPER, ORDER
+from sekisho.inspect import succession
 from sekisho.lab import releases
 
 GOOD, BAD = "6-00000000aaaa", "7-00000000bbbb"
@@ -41,17 +43,31 @@ class Box:
         self.recovers = False
         self.deaths: dict[str, int] = {}
         self.restarted: list[str] = []
+        self.asked: list[str] = []
+        self.pids: dict[str, int] = {}
+        self.refuses: Literal["", "refused", "impossible"] = ""
+        self.said = succession.Said()
+        patch.setattr(succession, "said", lambda settings: self.said)
         patch.setattr(switching, "STEADY_S", 0.0)
         patch.setattr(switching, "KEEPER_STEADY_S", 0.0)
         patch.setattr(switching, "ILL_S", 0.3)
         patch.setattr(healthy, "why_not", self.why_not)
 
     def look(self, name: str) -> Running:
-        return Running(True, 1, self.runs[name], self.deaths.get(name, 0))
+        return Running(True, self.pids.get(name, 1), self.runs[name], self.deaths.get(name, 0))
 
     def restart(self, name: str, within_s: float) -> None:
         self.restarted.append(name)
         self.runs[name] = self.link.readlink().parent.name
+
+    def succeed(self, name: str) -> None:
+        """Where it cannot be (`refuses`), as the one at work says."""
+        self.asked.append(name)
+        state = self.refuses
+        self.said = succession.Said(self.said.tries + 1, state, state and "there is none")
+        if not state:
+            self.runs[name] = self.link.readlink().parent.name
+            self.pids[name] = self.pids.get(name, 1) + 1
 
     def why_not(self, name: str, running: Running, settings: Settings, release: Path) -> str:
         if (name, release.name) in self.ill:
@@ -89,6 +105,27 @@ def test_on_the_way_back_a_daemon_that_stays_ill_keeps_no_other_one_in_what_is_l
     with pytest.raises(DeviceFault, match="Going back did not succeed"):
         box.switch(BAD)
     assert box.all_run(GOOD)
+
+
+def test_the_gate_is_succeeded_not_restarted(box: Box) -> None:
+    box.switch(BAD)
+    assert box.all_run(BAD) and box.asked == ["inspect"] and "inspect" not in box.restarted
+
+
+def test_a_gate_without_a_successor_goes_on_and_the_switch_is_taken_back(box: Box) -> None:
+    box.refuses = "refused"
+    with pytest.raises(DeviceFault, match=r"(?s)there is none.*former programs again"):
+        box.switch(BAD)
+    assert box.all_run(GOOD) and "inspect" not in box.restarted
+
+
+def test_where_two_gates_have_no_room_or_one_must_go_the_gate_is_restarted(box: Box) -> None:
+    box.refuses = "impossible"
+    box.switch(BAD)
+    assert box.all_run(BAD) and box.restarted[-1] == "inspect"
+    box.refuses = "refused"
+    box.switch(GOOD, back=True)
+    assert box.all_run(GOOD) and box.restarted[-1] == "inspect"
 
 
 def test_who_asks_to_go_back_never_returns_to_what_is_left(box: Box) -> None:

@@ -3,16 +3,19 @@
     gate.run -> (engine datagrams, worker results, notes) -> HoldEngine -> commands -> gate, pool, recorder
 
 The loop never touches a disk or waits for anything but the gate; outcomes go to the recorder's thread.
-Every 100 ms it writes its heartbeat; appliance bypasses the gate when that stops.
+Every 100 ms it writes its heartbeat; appliance bypasses the gate when that stops. On SIGHUP it has a successor started,
+hands it the queue with everything known, finishes what is its own and ends (`succession`).
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import struct
@@ -25,9 +28,9 @@ from typing import Literal
 
 import msgspec
 
-from sekisho.appliance.core import latency, marks, muting, sdnotify, utc
+from sekisho.appliance.core import known, latency, marks, muting, sdnotify, utc
 from sekisho.appliance.core.desk import Desk
-from sekisho.appliance.core.errors import SekishoError
+from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput, SekishoError
 from sekisho.appliance.core.journal import JournalWriter
 from sekisho.appliance.core.settings import Inspection, Settings, load
 from sekisho.inspect import counter, eve, gate, hold, pages, retro
@@ -37,9 +40,10 @@ from sekisho.inspect.kept import Entry
 from sekisho.inspect.ledger import Ledger
 from sekisho.inspect.quarantine import Quarantine
 from sekisho.inspect.ranges import Ranges
-from sekisho.inspect.recorder import Bad, NewFleet, NewRules, Record, Recorder
+from sekisho.inspect.recorder import Bad, NewFleet, NewRules, Record, Recorder, Stores
 from sekisho.inspect.refused import Refused
 from sekisho.inspect.scan import Pool
+from sekisho.inspect.succession import Estate, Heir, Hello, Succession
 from sekisho.inspect.telling import Telling
 from sekisho.inspect.worker import Job, Result
 from sekisho.telemetry import events
@@ -54,6 +58,10 @@ TELL_SHED_S = 60.0
 BUSY = 32
 """Scans waiting for a worker from which on only what is held is looked at."""
 MAX_HEARD = 65536
+HEARD_HANDED = 4096
+"""Of those, what a successor is told: the log behind them is read once a second."""
+FINISH_S = 10.0
+"""So long a process that was succeeded takes for what it still looks at."""
 PAUSE_US = 10_000
 """A response that says nothing for this long has its unfinished content looked at. Shorter looks more often."""
 REPLAY_BYTES = 4 << 20
@@ -67,37 +75,19 @@ KINDS = {
 class Inspect:
     """Everything the daemon owns; `step` is one turn of the loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, settings_file: Path, heir: Heir | None = None) -> None:
+        """`heir`: prepare everything and touch nothing of the box's before the predecessor has handed it over."""
         self.settings = settings
         inspection = settings.inspection
         self.engine = hold.HoldEngine(block=inspection.mode == "block", block_reasons=_block_reasons(inspection))
-        self.quarantine = Quarantine(
-            settings.quarantine_dir,
-            max_bytes=settings.quarantine.max_mb << 20,
-            keep_days=settings.quarantine.keep_days,
-        )
-        journal = settings.journals / "inspect.jsonl"
-        told = _told(journal)
-        recent = Quarantine(settings.state / "recent", max_bytes=retro.STORE_BYTES, keep_days=retro.KEEP_DAYS)
-        ledger = Ledger(settings.state / "inspect" / "ledger.db")
         self.rules = settings.sets / "current" / "yara.compiled"
-        refused = Refused(settings.known_files, self._rules_file().parent.name)
-        self.engine.known.update((file.sha256, tuple(file.rules)) for file in refused.files())
-        self.recorder = Recorder(
-            JournalWriter(journal), self.quarantine, recent, ledger, refused, settings.inventory,
-            inspection.home_networks,
-        )  # fmt: skip
-        self.rescan = retro.Rescan(recent)
         self._again: dict[int, Entry] = {}
         self._next_again = 0
         self.fleet = Published(settings.fleet_bad)
         self.pool = Pool(inspection.scan_workers, 512, self._rules_file(), self.fleet.fd)
-        self.telling = Telling(settings, self.pool)
         self._muting: tuple[tuple[int, int], ...] = ()
         self._mute()
-        self.files = _bind(settings.files_socket, socket.SOCK_DGRAM)
-        self.control = _bind(settings.inspect_socket, socket.SOCK_STREAM)
-        self.beat = _Beat(settings.gate_beat)
+        self._pages = pages.pages(settings.help_desk)
         self.gate: gate.Gate | None = None
         self.ranges = Ranges(inspection.memory_mb << 18, inspection.scan_limit_mb << 20)
         self._fds: dict[int, int] = {}
@@ -105,28 +95,63 @@ class Inspect:
         self._lengths: dict[int, int] = {}
         self._forms: dict[int, str] = {}
         self._housekeeping = 0.0
-        self._late = eve.missed(settings.files_log, told, cap_bytes=REPLAY_BYTES)
-        self._log = eve.Follower(settings.files_log)
-        self._heard: OrderedDict[object, None] = OrderedDict()
+        self._late: list[eve.File] = []
+        self._heard: OrderedDict[tuple[str, str, int, str, int], None] = OrderedDict()
         self._unheard: list[eve.File] = []
         self._checked = time.monotonic()
         self._told_shed = -TELL_SHED_S
         self._shed: Counter[str] = Counter()
+        self.succession = Succession(settings, settings_file)
+        self.stopping = False
+        self.succeed = False
+        """A successor is asked for."""
+        self.succeeded = False
+        """It has the queue."""
+        self._heir = self._unannounced = heir
+        if heir is None:
+            self._enter(
+                _bind(settings.files_socket, socket.SOCK_DGRAM), _bind(settings.inspect_socket, socket.SOCK_STREAM)
+            )
+            self.engine.known.update(_refused_before(settings, self._rules_file().parent.name))
+            self._late = eve.missed(
+                settings.files_log, _told(settings.journals / "inspect.jsonl"), cap_bytes=REPLAY_BYTES
+            )
+
+    def _enter(self, files: socket.socket, control: socket.socket, log_at: tuple[int, bytes] | None = None) -> None:
+        """Take the places that one process has at a time."""
+        settings, inspection, kept = self.settings, self.settings.inspection, self.settings.quarantine
+        self.files, self.control = files, control
+        self.beat = _Beat(settings.gate_beat)
+        self._log = eve.Follower(settings.files_log, log_at)
+        for folder in (settings.quarantine_dir, settings.state / "recent"):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = settings.run / "inspect" / "recording.lock"
+        self.recorder = Recorder(self._stores, lock, settings.inventory, inspection.home_networks)
+        self.rescan = retro.Rescan(_recent(settings, writer=False))
+        self.telling = Telling(settings, self.pool)
         self.janitor = Janitor(settings.filestore)
-        kept = settings.quarantine
         shown = Quarantine(settings.quarantine_dir, max_bytes=kept.max_mb << 20, keep_days=kept.keep_days, writer=False)
         answering = counter.Counter(shown, kept.keep_days, inspection.scan_limit_mb << 20, self.recorder.put)
         self.desk = Desk(settings.quarantine_socket, counter.USERS, answering.answer)
-        self.stopping = False
+
+    def _stores(self) -> Stores:
+        """Opened by the recorder, when no other process has them."""
+        settings, kept = self.settings, self.settings.quarantine
+        return Stores(
+            JournalWriter(settings.journals / "inspect.jsonl"),
+            Quarantine(settings.quarantine_dir, max_bytes=kept.max_mb << 20, keep_days=kept.keep_days),
+            _recent(settings, writer=True),
+            Ledger(settings.state / "inspect" / "ledger.db"),
+            Refused(settings.known_files, self._rules_file().parent.name),
+        )
 
     def _rules_file(self) -> Path:
         """The compiled rules of the set in force, through the link, so that a new set is a new path."""
         return self.rules.resolve()
 
-    def open_gate(self) -> None:
-        """Bind the queue; from here on packets wait for us."""
+    def _config(self) -> gate.Config:
         inspection = self.settings.inspection
-        config = gate.Config(
+        return gate.Config(
             queue=gate.QUEUE,
             fail_open=inspection.fail_mode == "open",
             max_flows=16384,
@@ -137,27 +162,35 @@ class Inspect:
             deadline_ms=int(inspection.scan_timeout_s * 1000),
             pause_us=PAUSE_US,
         )
-        self.gate = gate.Gate(config)
-        for why, page in pages.pages(self.settings.help_desk).items():
-            self.gate.set_page(why, page)
+
+    def open_gate(self, former: gate.Former | None = None) -> gate.Gate:
+        """Bind the queue, or go on with it; from here on packets wait for us."""
+        opened = gate.Gate(self._config(), former=former)
+        for why, page in self._pages.items():
+            opened.set_page(why, page)
         latency.short_slice(0)
+        return opened
 
     def step(self) -> None:
         """Move packets for at most a heartbeat and act on what came up."""
+        if self._heir is not None:
+            self._prepare(self._heir)
+            return
         now = time.monotonic()
         if now - self._housekeeping >= BEAT_S:
             self._housekeeping = now
             self._keep_house()
         if self.gate is None:
             if self.pool.ready:
-                self.open_gate()
+                self.gate = self.open_gate()
                 self._replay()
                 sdnotify.notify("READY=1")
                 log.info("the gate is open")
             else:
                 self._wait_for_workers()
             return
-        fds = [self.files.fileno(), self.control.fileno(), *self.pool.fds()]
+        successor = self.succession.fds()
+        fds = [self.files.fileno(), self.control.fileno(), *successor, *self.pool.fds()]
         ready, notes = self.gate.run(fds, BEAT_S)
         if fds[0] in ready:
             self._hear()
@@ -169,6 +202,129 @@ class Inspect:
         for note in notes:
             ends = None if note.kind is gate.Kind.GONE else self.gate.ends(note.flow)
             self._do(self.engine.handle(hold.NoteRaised(note, ends), time.monotonic()))
+        if successor and successor[0] in ready and (hello := self.succession.hello()) is not None:
+            self._hand_over(hello)
+
+    def _prepare(self, heir: Heir) -> None:
+        """Become ready while the predecessor works, then go on in its place.
+
+        Raises:
+            PeerError: it goes on itself, or it ended: then nothing is done here.
+
+        """
+        now = time.monotonic()
+        if now - self._housekeeping >= BEAT_S:
+            self._housekeeping = now
+            self._mute()
+            self.fleet.refresh()
+            self.pool.rules = self._rules_file()
+            self.pool.tick()
+        if heir.gone():
+            raise PeerError("The process that was to be succeeded went on, or has ended.")
+        if not self.pool.proven:
+            self._wait_for_workers()
+            return
+        hello = Hello(os.getpid(), gate.layout(), self.settings.inspection.fail_mode == "open")
+        self._take_over(heir, *heir.receive(hello))
+        log.info("the gate was taken over")
+
+    def _take_over(self, heir: Heir, estate: Estate, fds: list[int]) -> None:
+        given = iter(fds)
+        queue, image = next(given), next(given) if estate.image else -1
+        files, control = (socket.socket(fileno=next(given)) for _ in range(2))
+        log_at = (next(given) if estate.log else -1, estate.rest)
+        adopted = self.open_gate(gate.Former(queue, image, tuple(itertools.islice(given, estate.spools))))
+        try:
+            heir.taken()
+        except PeerError:
+            adopted.leave()
+            raise
+        self.gate, self._heir = adopted, None
+        self._enter(files, control, log_at)
+        self.ranges.take_over(estate.pieces, list(itertools.islice(given, len(estate.pieces))))
+        self._fds = dict(zip(estate.kept, given, strict=True))
+        self._lengths, self._forms, self._paths = estate.lengths, estate.forms, estate.paths
+        self._heard, self._unheard = OrderedDict.fromkeys(estate.heard), estate.unheard
+        self.engine.take_over(estate.engine)
+        for flow, direction in estate.engine.on_its_way:
+            self.gate.again(flow, direction, gate.Kind.FRAME)
+        if image >= 0:
+            os.close(image)
+        if estate.rescan:
+            self.rescan.begin()
+        if estate.rules != str(self.pool.rules):
+            self._other_rules()
+
+    def _hand_over(self, hello: Hello) -> None:
+        """The successor is ready: it has the queue from here on, or everything goes on as it was."""
+        if self.gate is None:
+            return
+        if hello.fail_open != (self.settings.inspection.fail_mode == "open"):
+            self.succession.end("The queue was opened with another fail mode.", state="impossible")
+            return
+        began = time.monotonic()
+        whole = hello.layout == gate.layout()
+        self.beat.write()
+        self._hear()  # what the engine said about packets that are about to be judged
+        try:
+            former = self.gate.freeze()
+        except DeviceFault as err:
+            self.succession.end(str(err), state="impossible")
+            return
+        try:
+            self.succession.give(*self._estate(former, whole=whole))
+            self.succession.go()
+        except PeerError as err:
+            self.succession.end(str(err))
+            return
+        finally:
+            os.close(former.image)
+        sdnotify.notify(f"MAINPID={hello.pid}")
+        self.succession.main()
+        log.info("handed over in %.0f ms", (time.monotonic() - began) * 1000)
+        commands = self.engine.leave(time.monotonic(), whole=whole)
+        self.gate.leave(drop=not whole)
+        self.gate, self.succeeded = None, True
+        self._do(commands)
+
+    def _estate(self, former: gate.Former, *, whole: bool) -> tuple[Estate, list[int]]:
+        """What the successor gets: words, and descriptors in their order."""
+        handed = self.engine.hand_over()
+        tokens = {case.token for case in handed.cases}
+        pieces, piece_fds = self.ranges.hand_over()
+        log_fd, rest = self._log.hand_over()
+        kept = [token for token in tokens if token in self._fds]
+        open_files = [eve.key(c.sha256, c.meta) for c in self.engine.cases.values() if c.what == "file"]
+        spools = former.spools if whole else ()
+        estate = Estate(
+            image=whole,
+            log=log_fd >= 0,
+            spools=len(spools),
+            pieces=pieces,
+            kept=kept,
+            lengths={token: self._lengths[token] for token in tokens & self._lengths.keys()},
+            forms={token: self._forms[token] for token in tokens & self._forms.keys()},
+            paths={token: self._paths[token] for token in tokens & self._paths.keys()},
+            engine=handed if whole else handed.without_flows(),
+            heard=[*list(self._heard)[-HEARD_HANDED:], *open_files],
+            unheard=self._unheard,
+            rest=rest,
+            rules=str(self.pool.rules),
+            rescan=self.rescan.going or bool(self._again),
+        )
+        sockets = [former.queue, *([former.image] if whole else []), self.files.fileno(), self.control.fileno()]
+        log_fds = [log_fd] if log_fd >= 0 else []
+        return estate, [*sockets, *log_fds, *spools, *piece_fds, *(self._fds[token] for token in kept)]
+
+    def finish(self) -> None:
+        """After a successor has taken over: what was being looked at without holding anything up is told by us."""
+        deadline = time.monotonic() + FINISH_S
+        while self.engine.cases and not self.stopping and time.monotonic() < deadline:
+            ready, _, _ = select.select(self.pool.fds(), (), (), BEAT_S)
+            for fd in ready:
+                self.pool.handle(fd)
+            self.pool.tick()
+            self._collect()
 
     def _wait_for_workers(self) -> None:
         if not self.pool.fds():
@@ -179,13 +335,18 @@ class Inspect:
 
     def _keep_house(self) -> None:
         self.beat.write()
+        if self._unannounced is not None and self._unannounced.is_main():
+            self._unannounced = None
+            sdnotify.notify("READY=1")
         sdnotify.notify("WATCHDOG=1")
+        if self.succeed:
+            self.succeed = False
+            self.succession.begin(self.pool.pids())
+        self.succession.turn()
         current = self._rules_file()
         if current != self.pool.rules or self._mute():
             self.pool.rules = current
-            self.engine.forget_verdicts()
-            self.recorder.put(NewRules(current.with_name("known.bin")))
-            self.rescan.begin()
+            self._other_rules()
         if self.fleet.refresh():
             self.engine.fleet_changed()
             self.recorder.put(NewFleet(self.settings.fleet_bad))
@@ -199,6 +360,11 @@ class Inspect:
             self._cross_check()
             self._tell_shed()
             self._do(self.engine.due(time.monotonic()))
+
+    def _other_rules(self) -> None:
+        self.engine.forget_verdicts()
+        self.recorder.put(NewRules(self.pool.rules.with_name("known.bin")))
+        self.rescan.begin()
 
     def _mute(self) -> bool:
         """Whether other rules are muted than before; the workers hear of it with their next job."""
@@ -302,6 +468,7 @@ class Inspect:
 
     def _do(self, commands: list[hold.Command]) -> None:
         if self.gate is None:
+            self._tell(commands)
             return
         for command in commands:
             match command:
@@ -327,6 +494,21 @@ class Inspect:
                     self._report(command)
                 case hold.Done():
                     self._done(command.token)
+
+    def _tell(self, commands: list[hold.Command]) -> None:
+        """What is left to do of these without a gate."""
+        for command in commands:
+            match command:
+                case hold.Assemble():
+                    self._assemble(command)
+                case hold.Keep():
+                    self._keep(command.token)
+                case hold.Report():
+                    self._report(command)
+                case hold.Done():
+                    self._done(command.token)
+                case _:
+                    pass  # about packets
 
     def _scan(self, scan: hold.Scan) -> None:
         if self.gate is None:
@@ -492,6 +674,7 @@ class Inspect:
             "rules": str(self.pool.rules),
             "open_cases": len(self.engine.cases),
             "not_looked_at": dict(self.engine.shed),
+            "succession": msgspec.to_builtins(self.succession.said),
         }
 
     def _answer(self) -> None:
@@ -505,17 +688,22 @@ class Inspect:
                 peer.sendall(json.dumps(self.status()).encode() + b"\n")
 
     def close(self) -> None:
-        """Release what is held, write what waits."""
+        """Release what is held, write what waits; what a successor has taken over is left alone."""
+        self.succession.close()
         if self.gate is not None:
             self.gate.close()
+        if self._heir is not None:  # nothing was ours
+            self.pool.close()
+            return
         self.janitor.stop()
-        self.desk.close()
+        self.desk.close(succeeded=self.succeeded)
         self.rescan.close()
         self.ranges.close()
         self.pool.close()
         self.recorder.close()
-        self.settings.files_socket.unlink(missing_ok=True)
-        self.settings.inspect_socket.unlink(missing_ok=True)
+        if not self.succeeded:
+            self.settings.files_socket.unlink(missing_ok=True)
+            self.settings.inspect_socket.unlink(missing_ok=True)
 
 
 def _copy(fd: int, offset: int, length: int) -> int:
@@ -523,6 +711,19 @@ def _copy(fd: int, offset: int, length: int) -> int:
     copy = os.memfd_create("original", os.MFD_CLOEXEC)
     os.pwrite(copy, os.pread(fd, length, offset), 0)
     return copy
+
+
+def _recent(settings: Settings, *, writer: bool) -> Quarantine:
+    """What was delivered lately, to be looked at again."""
+    folder = settings.state / "recent"
+    return Quarantine(folder, max_bytes=retro.STORE_BYTES, keep_days=retro.KEEP_DAYS, writer=writer)
+
+
+def _refused_before(settings: Settings, set_id: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Files found malicious under this set before, and what by."""
+    with contextlib.suppress(RejectedInput):  # `Refused` says so, and begins anew
+        return [(file.sha256, tuple(file.rules)) for file in known.read(settings.known_files, set_id)]
+    return []
 
 
 def _block_reasons(inspection: Inspection) -> frozenset[str]:
@@ -584,10 +785,12 @@ def _told(journal: Path) -> set[tuple[str, str, int, str, int]]:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="sekisho.inspect.daemon")
     parser.add_argument("--settings", type=Path, default=Path("/etc/sekisho/box.toml"))
+    parser.add_argument("--predecessor", type=int, default=-1, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
-        inspect = Inspect(load(options.settings))
+        heir = Heir(options.predecessor) if options.predecessor >= 0 else None
+        inspect = Inspect(load(options.settings), options.settings, heir)
     except SekishoError as err:
         log.error("%s", err)
         return 2
@@ -595,11 +798,17 @@ def main(argv: list[str] | None = None) -> int:
     def stop(signum: int, frame: object) -> None:
         inspect.stopping = True
 
+    def hang_up(signum: int, frame: object) -> None:
+        inspect.succeed = True
+
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGHUP, hang_up)
     try:
-        while not inspect.stopping:
+        while not (inspect.stopping or inspect.succeeded):
             inspect.step()
+        if inspect.succeeded:
+            inspect.finish()
     except SekishoError as err:
         log.error("%s", err)
         return 3

@@ -150,11 +150,16 @@ def missed(log: Path, told: set[tuple[str, str, int, str, int]], *, cap_bytes: i
 class Follower:
     """The log's new files, each once, from the moment of construction on; survives its rolling by rename."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, place: tuple[int, bytes] | None = None) -> None:
+        """`place`: where another process stopped (`hand_over`), whose descriptor becomes ours."""
         self._log = log
-        self._fd = -1
-        self._rest = b""
-        self._open(os.SEEK_END)
+        self._fd, self._rest = place or (-1, b"")
+        if place is None:
+            self._open(os.SEEK_END)
+
+    def hand_over(self) -> tuple[int, bytes]:
+        """(descriptor at the place reached, or -1; the beginning of a line before it)."""
+        return self._fd, self._rest
 
     def _open(self, whence: int) -> None:
         if self._fd >= 0:

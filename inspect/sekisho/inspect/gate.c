@@ -54,6 +54,7 @@ enum {
     SINK_IDLE_US = 1000000,
     PAUSE_MAX_US = 1000000,
     SHED_PAUSE_US = 200000,
+    FORMAT = 1, /* of an image (gate_freeze): one more whenever a struct that is in it, or what its numbers mean, changes */
     SPOOL_FIRST = 65536,
     SPOOL_SLACK = 4 << 20,  /* what comes while an object is found too big */
     WINDOW_MAX = 64 << 20,  /* what lies further ahead is of another connection, not seen to begin */
@@ -1988,6 +1989,19 @@ struct gate *gate_open_dry(const struct gate_config *config) {
     return g;
 }
 
+static int prepare(struct gate *g) {
+    g->buffers = mmap(NULL, (size_t)BATCH * PACKET_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (g->buffers == MAP_FAILED) {
+        g->buffers = NULL;
+        return -1;
+    }
+    for (int i = 0; i < BATCH; i++) {
+        g->vectors[i] = (struct iovec){g->buffers + (size_t)i * PACKET_MAX, PACKET_MAX};
+        g->messages[i].msg_hdr = (struct msghdr){.msg_iov = &g->vectors[i], .msg_iovlen = 1};
+    }
+    return 0;
+}
+
 static int configure(struct gate *g, uint32_t type, uint32_t value) {
     char buffer[512];
     struct nlmsghdr *nlh = nfq_nlmsg_put(buffer, NFQNL_MSG_CONFIG, g->config.queue);
@@ -2027,15 +2041,7 @@ struct gate *gate_open(const struct gate_config *config, int *error) {
     int on = 1, room = 32 << 20;
     setsockopt(g->fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room);
     setsockopt(g->fd, SOL_NETLINK, NETLINK_NO_ENOBUFS, &on, sizeof on);
-    g->buffers = mmap(NULL, (size_t)BATCH * PACKET_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (g->buffers == MAP_FAILED) {
-        g->buffers = NULL;
-        goto failed;
-    }
-    for (int i = 0; i < BATCH; i++) {
-        g->vectors[i] = (struct iovec){g->buffers + (size_t)i * PACKET_MAX, PACKET_MAX};
-        g->messages[i].msg_hdr = (struct msghdr){.msg_iov = &g->vectors[i], .msg_iovlen = 1};
-    }
+    if (prepare(g)) goto failed;
     if (configure(g, NFQA_CFG_QUEUE_MAXLEN, 16384) && errno != ENODEV) goto failed;
     if (configure(g, NFQA_CFG_CMD, NFQNL_CFG_CMD_BIND) || configure(g, NFQA_CFG_PARAMS, 0) ||
         configure(g, NFQA_CFG_QUEUE_MAXLEN, 16384))
@@ -2046,6 +2052,20 @@ failed:
     *error = errno;
     gate_close(g);
     return NULL;
+}
+
+static void dispose(struct gate *g) {
+    if (g->nl) mnl_socket_close(g->nl);
+    if (g->buffers) munmap(g->buffers, (size_t)BATCH * PACKET_MAX);
+    free(g->beginnings);
+    free(g->beginning_hash);
+    free(g->hash);
+    free(g->flows);
+    free(g->waiting);
+    free(g->pool);
+    free(g->verdicts);
+    for (int i = 0; i < GATE_PAGES; i++) free(g->pages[i].bytes);
+    free(g);
 }
 
 void gate_close(struct gate *g) {
@@ -2059,17 +2079,235 @@ void gate_close(struct gate *g) {
                 g->note_count = 0;
             }
     flush(g);
-    if (g->nl) mnl_socket_close(g->nl);
-    if (g->buffers) munmap(g->buffers, (size_t)BATCH * PACKET_MAX);
-    free(g->beginnings);
-    free(g->beginning_hash);
-    free(g->hash);
-    free(g->flows);
-    free(g->waiting);
-    free(g->pool);
-    free(g->verdicts);
-    for (int i = 0; i < GATE_PAGES; i++) free(g->pages[i].bytes);
-    free(g);
+    dispose(g);
+}
+
+/* ---- handing over --------------------------------------------------------------------------------- */
+
+struct image { /* what an image begins with; then the arrays as they are, then each used flow's own */
+    uint32_t format, flow_size, held_size, beginning_size, max_flows, max_held;
+    uint32_t high_water, free_head, waiting_count, beginning_at, hash_mask;
+    int32_t note_count;
+    const struct held *pool, *pool_free; /* where they were: what points into the pool is moved with it */
+    int64_t swept;
+    struct gate_stats stats;
+    struct gate_note notes[NOTES];
+};
+
+struct own { /* what a flow has outside of the arrays; -1: nothing */
+    int32_t reply, asked, patches[2], spool[2];
+};
+
+static int put(int fd, const void *data, size_t n) {
+    for (const char *at = data; n;) {
+        ssize_t wrote = write(fd, at, n);
+        if (wrote <= 0) return -1;
+        at += wrote, n -= (size_t)wrote;
+    }
+    return 0;
+}
+
+static int get(int fd, void *data, size_t n) {
+    for (char *at = data; n;) {
+        ssize_t there = read(fd, at, n);
+        if (there <= 0) return -1;
+        at += there, n -= (size_t)there;
+    }
+    return 0;
+}
+
+/* What `n` bytes of the image say, or NULL. */
+static void *get_new(int fd, size_t n) {
+    void *made = n ? malloc(n) : NULL;
+    if (made && get(fd, made, n)) {
+        free(made);
+        made = NULL;
+    }
+    return made;
+}
+
+uint32_t gate_format(void) { return FORMAT; }
+
+int gate_queue_fd(struct gate *g) { return g->fd; }
+
+static int put_own(const struct flow *f, int image, int *fds, uint32_t room, uint32_t *count) {
+    struct own own = {.reply = f->reply ? (int32_t)f->reply_length : -1, .asked = f->asked ? (int32_t)f->asked_length : -1};
+    for (int i = 0; i < 2; i++) {
+        const struct direction *d = &f->dir[i];
+        own.patches[i] = d->patches;
+        own.spool[i] = d->map ? (int32_t)*count : -1;
+        if (!d->map) continue;
+        if (*count == room) return -1;
+        fds[(*count)++] = d->fd;
+    }
+    if (put(image, &own, sizeof own)) return -1;
+    if (f->reply && put(image, f->reply, f->reply_length)) return -1;
+    if (f->asked && put(image, f->asked, f->asked_length)) return -1;
+    for (int i = 0; i < 2; i++)
+        for (int n = 0; n < f->dir[i].patches; n++) {
+            const struct patch *p = &f->dir[i].patch[n];
+            if (put(image, p, sizeof *p) || put(image, p->bytes, p->length)) return -1;
+        }
+    return 0;
+}
+
+int gate_freeze(struct gate *g, int image, int *fds, uint32_t room) {
+    if (g->staged) process(g);
+    flush(g);
+    struct image head = {
+        .format = FORMAT, .flow_size = sizeof *g->flows, .held_size = sizeof *g->pool,
+        .beginning_size = sizeof *g->beginnings, .max_flows = g->config.max_flows, .max_held = g->config.max_held,
+        .high_water = g->high_water, .free_head = g->free_head, .waiting_count = g->waiting_count,
+        .beginning_at = g->beginning_at, .hash_mask = g->hash_mask, .note_count = g->note_count,
+        .pool = g->pool, .pool_free = g->pool_free, .swept = g->swept, .stats = g->stats,
+    };
+    memcpy(head.notes, g->notes, sizeof head.notes);
+    size_t slots = g->hash_mask + 1;
+    if (put(image, &head, sizeof head) || put(image, g->hash, slots * sizeof *g->hash) ||
+        put(image, g->flows, g->high_water * sizeof *g->flows) ||
+        put(image, g->waiting, g->waiting_count * sizeof *g->waiting) ||
+        put(image, g->pool, g->config.max_held * sizeof *g->pool) ||
+        put(image, g->beginnings, g->beginning_count * sizeof *g->beginnings) ||
+        put(image, g->beginning_hash, slots * sizeof *g->beginning_hash))
+        return -1;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < g->high_water; i++)
+        if (g->flows[i].used && put_own(&g->flows[i], image, fds, room, &count)) return -1;
+    return (int)count;
+}
+
+static int get_own(struct flow *f, int image, const int *fds, uint32_t count) {
+    struct own own;
+    if (get(image, &own, sizeof own)) return -1;
+    if (own.reply >= 0 && !(f->reply = get_new(image, (size_t)own.reply))) return -1;
+    if (own.asked >= 0) { /* a longer request may come */
+        if (own.asked > ASKED_MAX || !(f->asked = malloc(ASKED_MAX)) || get(image, f->asked, (size_t)own.asked)) return -1;
+    }
+    for (int i = 0; i < 2; i++) {
+        struct direction *d = &f->dir[i];
+        if (own.patches[i] > PATCHES || (own.patches[i] > 0 && !(d->patch = calloc(PATCHES, sizeof *d->patch)))) return -1;
+        for (; d->patches < own.patches[i]; d->patches++) {
+            struct patch *p = &d->patch[d->patches];
+            if (get(image, p, sizeof *p) || !(p->bytes = get_new(image, p->length))) return -1;
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        struct direction *d = &f->dir[i];
+        if (own.spool[i] < 0) continue;
+        if ((uint32_t)own.spool[i] >= count) return -1;
+        void *map = mmap(NULL, d->capacity, PROT_READ | PROT_WRITE, MAP_SHARED, fds[own.spool[i]], 0);
+        if (map == MAP_FAILED) return -1;
+        d->map = map;
+        d->fd = fds[own.spool[i]];
+    }
+    return 0;
+}
+
+static struct held *moved(const struct gate *g, const struct image *head, const struct held *h) {
+    return h ? g->pool + (h - head->pool) : NULL;
+}
+
+/* The looks that were under way ended with the process that asked for them. */
+static void ask_again(struct gate *g, struct flow *f, uint32_t dir) {
+    struct direction *d = &f->dir[dir];
+    uint64_t self = (uint64_t)f->generation << 32 | (uint32_t)(f - g->flows + 1);
+    if (!d->checking || f->state != OPEN) return;
+    for (int i = 0; i < g->note_count; i++)
+        if (g->notes[i].flow == self && g->notes[i].dir == dir && g->notes[i].kind != GATE_FRAME) return;
+    d->checking = d->stale = 0;
+    if (!d->map || g->note_count >= NOTES - 4) return; /* then the next pause asks */
+    look(g, f, dir, all_here(d) || (d->expect && d->contig >= d->expect) ? GATE_COMPLETE : GATE_PAUSE);
+}
+
+static int restore(struct gate *g, int image, const int *fds, uint32_t count) {
+    struct image head;
+    size_t slots = g->hash_mask + 1;
+    if (get(image, &head, sizeof head) || head.format != FORMAT || head.flow_size != sizeof *g->flows ||
+        head.held_size != sizeof *g->pool || head.beginning_size != sizeof *g->beginnings ||
+        head.max_flows != g->config.max_flows || head.max_held != g->config.max_held || head.hash_mask != g->hash_mask ||
+        head.high_water > head.max_flows || head.waiting_count > head.max_flows || head.note_count > NOTES)
+        return -1;
+    if (get(image, g->hash, slots * sizeof *g->hash) || get(image, g->flows, head.high_water * sizeof *g->flows)) return -1;
+    g->high_water = head.high_water;
+    for (uint32_t i = 0; i < g->high_water; i++) {
+        struct flow *f = &g->flows[i];
+        f->reply = f->asked = NULL;
+        if (!f->used) f->ammo = NULL;
+        f->ammo = moved(g, &head, f->ammo);
+        for (int n = 0; n < 2; n++) {
+            struct direction *d = &f->dir[n];
+            d->map = NULL;
+            d->patch = NULL;
+            d->patches = 0;
+            d->fd = -1;
+            d->head = f->used ? moved(g, &head, d->head) : NULL;
+            d->tail = f->used ? moved(g, &head, d->tail) : NULL;
+        }
+    }
+    if (get(image, g->waiting, head.waiting_count * sizeof *g->waiting) ||
+        get(image, g->pool, head.max_held * sizeof *g->pool) ||
+        get(image, g->beginnings, g->beginning_count * sizeof *g->beginnings) ||
+        get(image, g->beginning_hash, slots * sizeof *g->beginning_hash))
+        return -1;
+    for (uint32_t i = 0; i < head.max_held; i++) g->pool[i].next = moved(g, &head, g->pool[i].next);
+    g->pool_free = moved(g, &head, head.pool_free);
+    g->free_head = head.free_head;
+    g->waiting_count = head.waiting_count;
+    g->beginning_at = head.beginning_at;
+    g->note_count = head.note_count;
+    g->swept = head.swept;
+    g->stats = head.stats;
+    memcpy(g->notes, head.notes, sizeof g->notes);
+    for (uint32_t i = 0; i < g->high_water; i++)
+        if (g->flows[i].used && get_own(&g->flows[i], image, fds, count)) return -1;
+    return 0;
+}
+
+struct gate *gate_adopt(const struct gate_config *config, int queue, int image, const int *fds, uint32_t count, int *error) {
+    struct gate *g = gate_open_dry(config);
+    *error = ENOMEM;
+    if (!g) return NULL;
+    if (image >= 0 && (lseek(image, 0, SEEK_SET) || restore(g, image, fds, count))) {
+        *error = EINVAL;
+        gate_leave(g, 0);
+        return NULL;
+    }
+    if (queue >= 0) {
+        if (prepare(g) || !(g->nl = mnl_socket_fdopen(queue))) {
+            *error = errno;
+            gate_leave(g, 0);
+            return NULL;
+        }
+        g->dry = 0;
+        g->fd = queue;
+    }
+    set_now(g);
+    for (uint32_t i = 0; i < g->high_water; i++)
+        for (uint32_t dir = 0; g->flows[i].used && dir < 2; dir++) ask_again(g, &g->flows[i], dir);
+    return g;
+}
+
+void gate_again(struct gate *g, uint64_t flow, uint32_t dir, uint32_t kind) {
+    struct flow *f = by_handle(g, flow);
+    if (f && dir < 2 && f->state == OPEN && f->dir[dir].contig) note(g, f, dir, kind);
+}
+
+void gate_leave(struct gate *g, int drop) {
+    for (uint32_t i = 0; g->flows && i < g->high_water; i++) {
+        struct flow *f = &g->flows[i];
+        if (!f->used) continue;
+        for (int n = 0; n < 2; n++) {
+            for (const struct held *h = drop ? f->dir[n].head : NULL; h; h = h->next) decide(g, h->id, NF_DROP, 0, NULL, 0);
+            spool_free(g, &f->dir[n]);
+            forget_patches(&f->dir[n], 0);
+            free(f->dir[n].patch);
+        }
+        if (drop && f->ammo) decide(g, f->ammo->id, NF_DROP, 0, NULL, 0);
+        free(f->reply);
+        free(f->asked);
+    }
+    flush(g);
+    dispose(g);
 }
 
 /* ---- test surface --------------------------------------------------------------------------------- */

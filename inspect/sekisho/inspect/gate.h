@@ -111,6 +111,24 @@ enum { GATE_PAGES = 16, GATE_PAGE_KNOWN = 7, GATE_PAGE_FILE = 15, GATE_PAGE_MAX 
 int gate_set_page(struct gate *gate, uint32_t why, const char *bytes, uint32_t length);
 void gate_get_stats(struct gate *gate, struct gate_stats *stats);
 
+/* The gate goes from one process to its successor with its queue and all it knows (docs/decisions/0038-the-successor-gate.md).
+ * The number says which layout its memory has: only a gate with the same can read it. */
+uint32_t gate_format(void);
+/* Write all that is known into the file `image` and name the spools' descriptors, which stay the gate's, in `fds`; how many,
+ * or -1. Packets are not read meanwhile; nothing is changed, so that whoever is not succeeded goes on. */
+int gate_freeze(struct gate *gate, int image, int *fds, uint32_t room);
+/* The queue's socket, to be handed over with them. */
+int gate_queue_fd(struct gate *gate);
+/* Go on where another process stopped: `queue` is its socket (-1 for a dry gate), `image` and `fds` (which become the
+ * gate's) what gate_freeze made. With image -1 the queue alone is taken over, and connections are met in their middle.
+ * Looks that were under way are asked for again. NULL: this is no image for these limits. */
+struct gate *gate_adopt(const struct gate_config *config, int queue, int image, const int *fds, uint32_t count, int *error);
+/* The successor has it: free everything and decide nothing. `drop`: it knows nothing of what is held, whose senders
+ * repeat it. */
+void gate_leave(struct gate *gate, int drop);
+/* Ask for this look once more (GATE_FRAME, of which the gate keeps no account). */
+void gate_again(struct gate *gate, uint64_t flow, uint32_t dir, uint32_t kind);
+
 /* Test surface: feed one packet as the queue would, read back what was decided. */
 struct gate_verdict {
     uint32_t id, verdict, mark, length;

@@ -156,6 +156,22 @@ def _load() -> ctypes.CDLL:
         "gate_spool": (ctypes.c_int, [ptr, u64, u32, ctypes.POINTER(u64)]),
         "gate_set_page": (ctypes.c_int, [ptr, u32, ctypes.c_char_p, u32]),
         "gate_get_stats": (None, [ptr, ctypes.POINTER(Stats)]),
+        "gate_format": (u32, []),
+        "gate_freeze": (ctypes.c_int, [ptr, ctypes.c_int, ctypes.POINTER(ctypes.c_int), u32]),
+        "gate_queue_fd": (ctypes.c_int, [ptr]),
+        "gate_adopt": (
+            ptr,
+            [
+                ctypes.POINTER(Config),
+                ctypes.c_int,
+                ctypes.c_int,
+                ctypes.POINTER(ctypes.c_int),
+                u32,
+                ctypes.POINTER(ctypes.c_int),
+            ],
+        ),
+        "gate_leave": (None, [ptr, ctypes.c_int]),
+        "gate_again": (None, [ptr, u64, u32, u32]),
         "gate_feed": (None, [ptr, u32, u32, ctypes.c_char_p, u32, i64]),
         "gate_tick": (None, [ptr, i64]),
         "gate_take_notes": (ctypes.c_int, [ptr, ptr, ctypes.c_int]),
@@ -169,17 +185,34 @@ def _load() -> ctypes.CDLL:
 
 
 _MAX_NOTES = 256
+MAX_SPOOLS = 32768
 ASKED_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """What a gate leaves to its successor in another process: descriptors."""
+
+    queue: int
+    image: int = -1
+    """-1: the queue alone; its connections are met in their middle."""
+    spools: tuple[int, ...] = ()
+
+
+def layout() -> int:
+    """The number of the gate's memory layout: an image goes only to a gate with the same."""
+    return int(_load().gate_format())
 
 
 class Gate:
     """One netfilter queue's packets, held and released on request."""
 
-    def __init__(self, config: Config, *, dry: bool = False) -> None:
-        """Bind the queue.
+    def __init__(self, config: Config, *, dry: bool = False, former: Former | None = None) -> None:
+        """Bind the queue, or go on with what another process had (`former`, whose descriptors become the gate's).
 
         Raises:
-            DeviceFault: no right to (CAP_NET_ADMIN), or another process has the queue.
+            DeviceFault: no right to (CAP_NET_ADMIN), or another process has the queue; what was handed over is not for
+                these limits.
 
         """
         self.lib = _load()
@@ -187,7 +220,12 @@ class Gate:
         self._ready = ctypes.c_uint32()
         self._asked = ctypes.create_string_buffer(ASKED_BYTES)
         error = ctypes.c_int()
-        if dry:
+        if former is not None:
+            spools = (ctypes.c_int * len(former.spools))(*former.spools)
+            self.handle = self.lib.gate_adopt(
+                ctypes.byref(config), former.queue, former.image, spools, len(spools), ctypes.byref(error)
+            )
+        elif dry:
             self.handle = self.lib.gate_open_dry(ctypes.byref(config))
         else:
             self.handle = self.lib.gate_open(ctypes.byref(config), ctypes.byref(error))
@@ -296,6 +334,38 @@ class Gate:
         stats = Stats()
         self.lib.gate_get_stats(self.handle, ctypes.byref(stats))
         return stats
+
+    def freeze(self) -> Former:
+        """All that another process needs to go on; the image is the caller's to close, the rest stays this gate's.
+
+        Nothing changes by this. No packet may be moved from here on, unless nobody took it.
+
+        Raises:
+            DeviceFault: no memory for it.
+
+        """
+        image = os.memfd_create("gate", os.MFD_CLOEXEC)
+        room = (ctypes.c_int * MAX_SPOOLS)()
+        count = self.lib.gate_freeze(self.handle, image, room, MAX_SPOOLS)
+        if count < 0:
+            os.close(image)
+            raise DeviceFault("What the gate knows does not fit into memory a second time.")
+        return Former(self.queue_fd, image, tuple(room[:count]))
+
+    @property
+    def queue_fd(self) -> int:
+        """The queue's socket; -1 of a dry gate."""
+        return int(self.lib.gate_queue_fd(self.handle))
+
+    def again(self, flow: int, direction: int, kind: Kind) -> None:
+        """Note this once more, if there is still something to look at."""
+        self.lib.gate_again(self.handle, flow, direction, kind)
+
+    def leave(self, *, drop: bool = False) -> None:
+        """Another process has the queue: decide nothing, and forget. `drop`: what is held is not known there."""
+        if self.handle:
+            self.lib.gate_leave(self.handle, drop)
+            self.handle = None
 
     def close(self) -> None:
         """Release everything held and unbind the queue."""

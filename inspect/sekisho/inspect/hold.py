@@ -12,7 +12,7 @@ confirmed that bytes were withheld.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -291,7 +291,7 @@ class _Flow:
     """By direction: what its next look, or the other's, must know of what has left the spool."""
     name: str = ""
     """Of the one file it carries, as another connection told it."""
-    claims: deque[_Case] = field(default_factory=deque)
+    claims: list[_Case] = field(default_factory=list)
     """Files the engine announced and the gate has not told about."""
     told: set[tuple[int, int, str]] = field(default_factory=set)
     """(direction, place in the stream, sha256) of what still lies in the spool and has been told."""
@@ -310,6 +310,30 @@ class _Flow:
 
 
 _NO_FLOW = _Flow()
+
+
+class Handed(msgspec.Struct):
+    """What is left to the process that goes on with the same gate. Looks under way are not: the gate asks again."""
+
+    next_token: int
+    cases: list[_Case]
+    waiting: list[int]
+    """Tokens of cases, as in the next two."""
+    undecided: dict[int, list[int]]
+    unnamed: dict[int, int]
+    flows: dict[int, _Flow]
+    cut: set[int]
+    on_its_way: list[tuple[int, int]]
+    """(flow, direction) of looks that nothing waited for: nobody would ask for them again."""
+    cache: dict[str, tuple[str, ...]]
+    known: dict[str, tuple[str, ...]]
+    told: dict[tuple[str, int, str, int], tuple[float, Outcome]]
+    names: dict[frozenset[tuple[str, int]], str]
+
+    def without_flows(self) -> Handed:
+        """For a gate that begins anew: no handle means anything to it."""
+        cases = [replace(case, flow=0) for case in self.cases if case.token in self.waiting]
+        return msgspec.structs.replace(self, cases=cases, undecided={}, unnamed={}, flows={}, cut=set(), on_its_way=[])
 
 
 @dataclass
@@ -405,6 +429,54 @@ class HoldEngine:
         if len(self.names) > CACHE_SIZE:
             self.names.popitem(last=False)
 
+    def hand_over(self) -> Handed:
+        """What the successor is to know; nothing changes by this."""
+        told_later = [case for cases in self.undecided.values() for case in cases] + list(self.unnamed.values())
+        return Handed(
+            next_token=self.next_token,
+            cases=[*self.waiting.values(), *told_later],
+            waiting=list(self.waiting),
+            undecided={flow: [case.token for case in cases] for flow, cases in self.undecided.items()},
+            unnamed={flow: case.token for flow, case in self.unnamed.items()},
+            flows=self.flows,
+            cut=self.cut,
+            on_its_way=[(case.flow, case.dir) for case in self.cases.values() if case.on_its_way and case.flow],
+            cache=self.cache, known=self.known, told=self.told, names=self.names,
+        )  # fmt: skip
+
+    def take_over(self, handed: Handed) -> None:
+        """Go on with what another process knew of the same gate."""
+        cases = {case.token: case for case in handed.cases}
+        self.next_token, self.cases, self.cut = handed.next_token, cases, handed.cut
+        self.waiting = OrderedDict((token, cases[token]) for token in handed.waiting)
+        self.undecided = {flow: [cases[token] for token in tokens] for flow, tokens in handed.undecided.items()}
+        self.unnamed = {flow: cases[token] for flow, token in handed.unnamed.items()}
+        self.flows = handed.flows
+        for flow in self.flows.values():  # one thing again, not two alike
+            flow.claims = [cases.get(claim.token, claim) for claim in flow.claims]
+        self.cache, self.known = OrderedDict(handed.cache), OrderedDict(handed.known)
+        self.told, self.names = OrderedDict(handed.told), OrderedDict(handed.names)
+
+    def leave(self, now: float, *, whole: bool) -> list[Command]:
+        """Another process goes on: keep what it was not told of, and finish that. `whole`: it has the flows too.
+
+        Where it has not, nobody will say any more how cut flows ended.
+        """
+        commands: list[Command] = []
+        if not whole:
+            for flow in list(self.undecided):
+                commands += self._cut_told(flow, "delivered_then_found", now)
+            for case in list(self.unnamed.values()):
+                commands += self._tell_unnamed(case, now)
+        handed = {case.token for case in self.hand_over().cases}
+        ours = [c for c in self.cases.values() if c.token not in handed and not (c.what == "stream" and c.flow)]
+        for case in ours:
+            case.flow = 0
+        self.cases = {case.token: case for case in ours}
+        for left in (self.waiting, self.undecided, self.unnamed, self.flows, self.cut):
+            left.clear()
+        return commands
+
     def fleet_changed(self) -> None:
         """Other boxes' bad files are others now: what was clean may not be any more, and the other way round."""
         self.cache.clear()
@@ -432,7 +504,7 @@ class HoldEngine:
         if seen.flow:
             self._flow(seen.flow).claims.append(case)
             if len(self._flow(seen.flow).claims) > 16:
-                self._flow(seen.flow).claims.popleft()
+                self._flow(seen.flow).claims.pop(0)
         if seen.flow and not seen.late:
             if seen.state != "CLOSED" or not seen.stored:
                 return self._close(case)  # its names are of use, its content is not whole

@@ -11,6 +11,8 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+import msgspec
+
 KEEP_S = 3600.0
 MAX_DOWNLOADS = 512
 MAX_SPANS = 64
@@ -43,6 +45,15 @@ class _Download:
     @property
     def bytes(self) -> int:
         return sum(stop - start for start, stop in self.spans)
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """One download as it is handed to another process, beside its descriptor."""
+
+    key: tuple[str, str]
+    touched: float
+    spans: list[tuple[int, int]]
+    total: int
 
 
 @dataclass
@@ -109,6 +120,16 @@ class Ranges:
 
     def _forget(self, key: tuple[str, str]) -> None:
         os.close(self._known.pop(key).fd)
+
+    def hand_over(self) -> tuple[list[Piece], list[int]]:
+        """What is known, oldest first, and the descriptors, which stay ours."""
+        known = self._known.items()
+        return [Piece(key, d.touched, d.spans, d.total) for key, d in known], [d.fd for _, d in known]
+
+    def take_over(self, pieces: list[Piece], fds: list[int]) -> None:
+        """Go on with what another process knew; the descriptors become ours."""
+        for piece, fd in zip(pieces, fds, strict=True):
+            self._known[piece.key] = _Download(fd, piece.touched, piece.spans, piece.total)
 
     def close(self) -> None:
         for key in list(self._known):

@@ -2,18 +2,21 @@
 
 Order per file: content into quarantine, then its outcome into the journal. When the disk refuses, the
 outcome waits (bounded) and is tried again; the newest clean outcomes go first when the bound is hit,
-and how many were lost is itself recorded.
+and how many were lost is itself recorded. One process writes at a time: a successor's outcomes wait until
+its predecessor has written its last and ended (a lock on a file, which the kernel takes off).
 """
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import logging
 import os
 import queue
+import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +36,7 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 20_000
 MAX_INVENTORY = 1 << 20
+TRY_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,32 +80,44 @@ class NewFleet:
     bad: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What one process writes at a time."""
+
+    journal: JournalWriter
+    quarantine: Quarantine
+    recent: Quarantine
+    ledger: Ledger
+    refused: Refused
+
+    def close(self) -> None:
+        self.refused.flush(now=True)
+        self.ledger.close()
+        self.journal.close()
+
+
 class Recorder:
     """A queue and its thread. `put` never blocks."""
 
     def __init__(
         self,
-        journal: JournalWriter,
-        quarantine: Quarantine,
-        recent: Quarantine,
-        ledger: Ledger,
-        refused: Refused,
+        open_stores: Callable[[], Stores],
+        lock: Path,
         inventory: Path,
         home: Iterable[str] = (),
     ) -> None:
-        """`home`: the office's networks, by which a file's device is told from its server."""
-        self._journal = journal
-        self._quarantine = quarantine
-        self._recent = recent
-        self._ledger = ledger
-        self._refused = refused
+        """`lock` is held while the stores are open; `home`: the office's networks, by which a file's device is told
+        from its server.
+        """
+        self._open_stores = open_stores
+        self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._inventory = inventory
         self._home = [ipaddress.ip_network(network) for network in home]
         self._macs: dict[str, str] = {}
         self._macs_at = 0.0
         self._queue: queue.Queue[Record | events.Health | Bad | NewRules | NewFleet | None] = queue.Queue(MAX_WAITING)
         self._lost = 0
-        self._kept = {entry.sha256: entry.id for entry in quarantine.entries()}
+        self._kept: dict[str, str] = {}
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
@@ -118,11 +134,30 @@ class Recorder:
         """Write what waits, then stop."""
         self._queue.put(None)
         self._thread.join(10)
-        self._refused.flush(now=True)
-        self._ledger.close()
-        self._journal.close()
 
     def _run(self) -> None:
+        self._stores = self._opened()
+        try:
+            self._work()
+        finally:
+            self._stores.close()
+            os.close(self._lock)
+
+    def _opened(self) -> Stores:
+        """The stores, as soon as they are free and can be opened."""
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stores = self._open_stores()
+                self._kept = {entry.sha256: entry.id for entry in stores.quarantine.entries()}
+                return stores
+            except BlockingIOError:
+                time.sleep(TRY_S)
+            except (OSError, SekishoError, sqlite3.Error) as err:
+                log.error("outcomes cannot be written yet: %s", err)
+                time.sleep(1)
+
+    def _work(self) -> None:
         while True:
             try:
                 record = self._queue.get(timeout=1)
@@ -140,22 +175,22 @@ class Recorder:
                 case Bad():
                     self._found_bad(record)
                 case NewRules():
-                    self._refused.begin(record.set_id)
-                    for sha256 in self._ledger.among(record.known):
+                    self._stores.refused.begin(record.set_id)
+                    for sha256 in self._stores.ledger.among(record.known):
                         self._found_bad(Bad(sha256, ["known_file"], "hash_list"))
                 case NewFleet():
-                    for sha256 in self._ledger.among(record.bad):
+                    for sha256 in self._stores.ledger.among(record.bad):
                         self._found_bad(Bad(sha256, [BY_FLEET], "seen_bad"))
                 case Record():
                     self._record(record)
             self._flush()
 
     def _flush(self) -> None:
-        self._ledger.flush()
-        self._refused.flush()
+        self._stores.ledger.flush()
+        self._stores.refused.flush()
 
     def _found_bad(self, bad: Bad) -> None:
-        retro = self._ledger.found_bad(bad.sha256, bad.rules, bad.why, utc.now())
+        retro = self._stores.ledger.found_bad(bad.sha256, bad.rules, bad.why, utc.now())
         if retro is not None:
             # A device is often known by its address a moment after its first file.
             named = [d if d.mac else msgspec.structs.replace(d, mac=self._mac(d.ip, d.ip)) for d in retro.deliveries]
@@ -169,7 +204,7 @@ class Recorder:
             self._keep_to_look_again(record, verdict)
         elif record.fd >= 0:
             try:
-                entry = self._quarantine.put(record.fd, record.length, _entry(verdict, record.form))
+                entry = self._stores.quarantine.put(record.fd, record.length, _entry(verdict, record.form))
                 verdict = msgspec.structs.replace(verdict, quarantine=entry.id)
                 self._kept[verdict.sha256] = entry.id
             except SekishoError as err:
@@ -182,17 +217,17 @@ class Recorder:
         self._write(verdict)
         if verdict.rules and verdict.sha256:
             if not record.hearsay and verdict.rules != [BY_FLEET]:
-                self._refused.add(verdict.sha256, verdict.size, verdict.rules)
+                self._stores.refused.add(verdict.sha256, verdict.size, verdict.rules)
             self._found_bad(Bad(verdict.sha256, verdict.rules, "seen_bad"))
         elif verdict.sha256 and verdict.outcome != "blocked":
-            self._ledger.deliver(verdict, self._device(verdict.flow))
+            self._stores.ledger.deliver(verdict, self._device(verdict.flow))
 
     def _kept_before(self, sha256: str) -> str:
         """The quarantine's copy of a file that was stopped without being taken again; empty when there is none."""
         ident = self._kept.get(sha256, "") if sha256 else ""
         if ident:
             try:
-                self._quarantine.show(ident)
+                self._stores.quarantine.show(ident)
             except SekishoError:
                 del self._kept[sha256]
                 return ""
@@ -207,7 +242,7 @@ class Recorder:
 
     def _keep_to_look_again(self, record: Record, verdict: events.FileVerdict) -> None:
         try:
-            self._recent.put(record.fd, record.length, _entry(verdict, record.form))
+            self._stores.recent.put(record.fd, record.length, _entry(verdict, record.form))
         except SekishoError as err:
             log.warning("not kept to be looked at again: %s", err)
         finally:
@@ -217,7 +252,7 @@ class Recorder:
         line = events.encode(event)
         while True:
             try:
-                self._journal.append(line, durable=events.lane_of(event) < 2)
+                self._stores.journal.append(line, durable=events.lane_of(event) < 2)
                 return
             except SekishoError as err:
                 log.error("%s", err)

@@ -43,11 +43,14 @@ class Rescan:
         self._ready: queue.Queue[Again] = queue.Queue(1)
         self._wanted = threading.Event()
         self._stop = False
+        self.going = False
+        """Files of the last change are still to be looked at."""
         self._thread = threading.Thread(target=self._run, name="rescan", daemon=True)
         self._thread.start()
 
     def begin(self) -> None:
         """The rules have changed: everything is to be looked at (again from the first, if it is under way)."""
+        self.going = True
         self._wanted.set()
 
     def take(self) -> Again | None:
@@ -72,6 +75,7 @@ class Rescan:
                 if self._stop or self._wanted.is_set():
                     break
                 self._offer(entry)
+            self.going = self._wanted.is_set()
 
     def _offer(self, entry: Entry) -> None:
         fd = os.memfd_create("again", os.MFD_CLOEXEC)

@@ -133,6 +133,12 @@ class Pool:
         """Workers that can look at something now."""
         return sum(w.ready for w in self._workers)
 
+    @property
+    def proven(self) -> bool:
+        """Every worker is there, has the rules in force and found its canary with them."""
+        fit = [w for w in self._workers if w.ready and w.rules == self._target and w.trial and w.trial.caught]
+        return len(fit) == len(self._workers) == self.size
+
     def pids(self) -> list[int]:
         return [w.process.pid for w in self._workers]
 

@@ -1,14 +1,16 @@
 """Keeps one lab's programs running, as a service manager would on a real box.
 
 Each program runs in its own network namespace and session, logs to its own file, and is started again
-0.3 s after it died. Only the main process is watched: what a killed program leaves running (an engine,
-a worker) stays, as with KillMode=process. `start` and `stop` of single programs come over a unix socket.
+0.3 s after it died. Only the main process is watched, or the one that it has named in its place (sd_notify
+MAINPID=): what a killed program leaves running (an engine, a worker) stays, as with KillMode=process. `start` and
+`stop` of single programs come over a unix socket.
 SIGTERM stops everything. Started by `Lab.up`: `python -m sekisho.lab.supervisor PLAN.json`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -39,6 +41,8 @@ class _Keeper:
         self.starts = 0
         self.pid = 0
         self.said = ""
+        self._heir = 0
+        """The process that the program named in its place."""
         self._lay = lay
         self._wanted = asyncio.Event()
         if not stopped:
@@ -72,7 +76,7 @@ class _Keeper:
             await asyncio.sleep(RESTART_AFTER_S)
 
     async def _live(self) -> None:
-        self.state, self.said = "starting", ""
+        self.state, self.said, self._heir = "starting", "", 0
         self.starts += 1
         env = os.environ | {
             "NOTIFY_SOCKET": str(self._notify),
@@ -104,16 +108,46 @@ class _Keeper:
             if self.program.ports:
                 self.state = "ready"
             await child.wait()
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    self._heard()  # what it said last
+            await self._heirs()
         finally:
             if child.returncode is None:
                 await _end(child)
+            self._end_heir()
             self.pid = 0
+
+    async def _heirs(self) -> None:
+        """Until the last one that was named main process has ended; none is a child of this process."""
+        while self._heir:
+            try:
+                fd = os.pidfd_open(self._heir)
+            except ProcessLookupError:
+                return
+            ended, heir = asyncio.Event(), self._heir
+            asyncio.get_running_loop().add_reader(fd, ended.set)
+            try:
+                await ended.wait()
+            finally:
+                asyncio.get_running_loop().remove_reader(fd)
+                os.close(fd)
+            if heir == self._heir:
+                self._heir = 0
+
+    def _end_heir(self) -> None:
+        if self._heir:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._heir, signal.SIGTERM)
+            self._heir = 0
 
     def _heard(self) -> None:
         lines = self._socket.recv(MAX_LINE_BYTES).split(b"\n")
         for line in lines:
             if line.startswith(b"STATUS="):
                 self.said = line.removeprefix(b"STATUS=").decode(errors="replace")
+            if line.startswith(b"MAINPID="):
+                self.pid = self._heir = int(line.removeprefix(b"MAINPID="))
         if b"READY=1" in lines:
             self.state = "ready"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 from sekisho.appliance.core.errors import DeviceFault, PeerError
 from sekisho.firmware.switch.services import Running, said
 from sekisho.lab.lab import Lab
@@ -30,6 +33,14 @@ class Supervised:
         found = self.look(name)
         if found is None or not found.ready:
             raise DeviceFault(f"{name} ended before it was ready.")
+
+    def succeed(self, name: str) -> None:
+        """As `Services.succeed`."""
+        found = self.look(name)
+        try:
+            os.kill(found.pid if found else 0, signal.SIGHUP)
+        except OSError as err:
+            raise DeviceFault(f"{name} cannot be asked for a successor: {err.strerror}.") from err
 
     def _settled(self, name: str) -> bool:
         return any(one.name == name and one.place == "box" and one.state != "starting" for one in self._lab.status())

@@ -60,13 +60,17 @@ class Desk:
         self._thread = threading.Thread(target=self._serve, name=path.stem, daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """Take the counter away; an answer under way is cut short when the process ends."""
+    def close(self, *, succeeded: bool = False) -> None:
+        """Take the counter away; an answer under way is cut short when the process ends.
+
+        `succeeded`: another process has its own at this place by now.
+        """
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
         self._thread.join(5)
-        self._path.unlink(missing_ok=True)
+        if not succeeded:
+            self._path.unlink(missing_ok=True)
 
     def _serve(self) -> None:
         while True:

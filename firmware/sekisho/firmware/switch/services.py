@@ -44,6 +44,14 @@ class Services(Protocol):
 
         """
 
+    def succeed(self, name: str) -> None:
+        """Ask a daemon to start its successor and to hand over to it; returns at once.
+
+        Raises:
+            DeviceFault: it cannot be asked.
+
+        """
+
 
 class Systemd:
     """The units `sekisho-NAME.service` of this machine."""
@@ -59,6 +67,9 @@ class Systemd:
 
     def restart(self, name: str, within_s: float) -> None:
         self._run(["restart", _unit(name)], within_s)
+
+    def succeed(self, name: str) -> None:
+        self._run(["reload", _unit(name)], ASK_S)
 
     @staticmethod
     def _run(arguments: list[str], within_s: float) -> str:

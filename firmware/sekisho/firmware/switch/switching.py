@@ -26,10 +26,12 @@ from sekisho.firmware.keeper.facts import GivenUp
 from sekisho.firmware.keeper.here import given_up_file
 from sekisho.firmware.switch import healthy
 from sekisho.firmware.switch.services import Running, Services, Systemd
+from sekisho.inspect import succession
 
 ORDER: Final = ("signatures", "portal_agent", "jobs", "telemetry", "appliance", "inspect")
-"""Those that touch no traffic first. The gate last: its restart alone costs inspection, so no release pays for it that
-fails in another daemon. The daemon that asks for the switch is not among them: it judges, and `settle` renews it."""
+"""Those that touch no traffic first. The gate last: where memory is short it is restarted, which costs inspection, so
+no release pays for that which fails in another daemon. The daemon that asks for the switch is not among them: it
+judges, and `settle` renews it."""
 KEEPER: Final = "firmware"
 READY_S: Final = 120.0
 WELL_S: Final = {"appliance": 300.0}
@@ -150,7 +152,7 @@ def _take_back(link: Path, to: Path, settings: Settings, services: Services) -> 
     failed = []
     for name in ORDER:
         try:
-            _renew(name, to, settings, services)
+            _renew(name, to, settings, services, at_all_costs=True)
         except SekishoError as err:
             log.error("%s", err)
             failed.append(str(err))
@@ -163,15 +165,46 @@ def _renew_all(release: Path, settings: Settings, services: Services) -> None:
         _renew(name, release, settings, services)
 
 
-def _renew(name: str, release: Path, settings: Settings, services: Services) -> None:
+def _renew(name: str, release: Path, settings: Settings, services: Services, *, at_all_costs: bool = False) -> None:
+    """`at_all_costs`: what runs now must not stay, and a successor that does not come about becomes a restart."""
     found = services.look(name)
     if found is None:
         return
     if not _is_well(name, found, settings, services, release):
         if name == "appliance":
             handover.ask(settings)
-        services.restart(name, READY_S)
+        if name != "inspect" or not found.ready or not _succeeded(found, settings, services, at_all_costs=at_all_costs):
+            services.restart(name, READY_S)
     _become_well(name, settings, services, release, KEEPER_STEADY_S if name == KEEPER else STEADY_S)
+
+
+def _succeeded(found: Running, settings: Settings, services: Services, *, at_all_costs: bool) -> bool:
+    """Whether another inspect is at work in the place of `found`, without a gap; False: only a restart brings it there.
+
+    Raises:
+        DeviceFault: the successor did not become ready, and `found` goes on.
+
+    """
+    name, tries = "inspect", succession.said(settings).tries
+    try:
+        services.succeed(name)
+    except DeviceFault as err:
+        if not at_all_costs:
+            raise
+        log.warning("%s is restarted: %s", name, err)
+        return False
+    deadline = time.monotonic() + READY_S
+    while True:
+        now, said = services.look(name), succession.said(settings)
+        if now is not None and now.ready and now.pid != found.pid:
+            return True
+        told = said.why if said.tries > tries and said.state in ("refused", "impossible") else ""
+        if told or time.monotonic() > deadline:
+            if at_all_costs or said.state == "impossible":
+                log.warning("%s is restarted: %s", name, told)
+                return False
+            raise DeviceFault(f"{name} found no successor: {told or 'nothing was heard of one'}")
+        time.sleep(LOOK_S)
 
 
 def _is_well(name: str, found: Running, settings: Settings, services: Services, release: Path) -> bool:
