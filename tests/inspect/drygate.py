@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import ipaddress
 import itertools
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 
 from sekisho.appliance.core import marks
-from sekisho.inspect.gate import TO_CLIENT, TO_SERVER, Config, Gate, Kind, Note
+from sekisho.inspect.gate import TO_CLIENT, TO_SERVER, Config, Former, Gate, Kind, Note
 
 ACCEPT, DROP = 1, 0
 TAIL = 4096
@@ -69,7 +70,8 @@ class DryGate:
     """Feeds packets and collects every decision about them."""
 
     def __init__(self, **changes: int) -> None:
-        self.gate = Gate(config(**changes), dry=True)
+        self.config = config(**changes)
+        self.gate = Gate(self.config, dry=True)
         self.now = 1_000_000_000
         self.verdicts: dict[int, Verdict] = {}
         self.order: list[int] = []
@@ -83,6 +85,17 @@ class DryGate:
         self.gate.lib.gate_feed(self.gate.handle, ident, mark, data, len(data), self.now)
         self.collect()
         return ident
+
+    def succeed(self) -> None:
+        """The gate goes on in another process, as far as it can tell; looks not answered yet are asked for again."""
+        self.collect()
+        former = self.gate.freeze()
+        spools = tuple(os.dup(fd) for fd in former.spools)
+        heir = Gate(self.config, dry=True)
+        heir.adopt(Former(-1, former.image, spools))
+        os.close(former.image)
+        self.gate.leave()
+        self.gate, self.notes = heir, []
 
     def tick(self, after_us: int = 0) -> list[Note]:
         """Time passes; what the gate noted since the last look."""

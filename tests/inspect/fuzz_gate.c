@@ -129,6 +129,28 @@ static void ask(struct gate *g) {
     }
 }
 
+/* The gate goes on in another process: one that fails to take it leaves it as it was. */
+static struct gate *succeed(struct gate *g, const struct gate_config *config) {
+    static int fds[1024];
+    int image = memfd_create("image", MFD_CLOEXEC), count = gate_freeze(g, image, fds, 1024);
+    if (count < 0) return NULL;
+    struct gate_config other = *config;
+    other.max_held++;
+    struct gate *heir = gate_open_dry(rnd(4) ? config : &other);
+    int fails = heir->config.max_held != config->max_held || (count && !rnd(4));
+    if (fails) {
+        if (!gate_adopt(heir, -1, image, fds, 0)) return NULL;
+        gate_leave(heir, 0);
+        close(image);
+        return g;
+    }
+    for (int i = 0; i < count; i++) fds[i] = dup(fds[i]);
+    if (gate_adopt(heir, -1, image, fds, (uint32_t)count)) return NULL;
+    close(image);
+    gate_leave(g, 0);
+    return heir;
+}
+
 /* Everything is answered and time passes: nothing may be left waiting, and after long silence nothing kept. */
 static int settle(struct gate *g, int64_t *now) {
     struct gate_stats stats;
@@ -193,6 +215,7 @@ int main(int argc, char **argv) {
             if (!rnd(8)) gate_tick(g, now);
             if (rnd(4)) answer(g);
             count(g);
+            if (!rnd(100) && !(g = succeed(g, &config))) return 1;
         }
         int bad = settle(g, &now);
         gate_close(g);

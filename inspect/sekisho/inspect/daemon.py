@@ -163,9 +163,9 @@ class Inspect:
             pause_us=PAUSE_US,
         )
 
-    def open_gate(self, former: gate.Former | None = None) -> gate.Gate:
-        """Bind the queue, or go on with it; from here on packets wait for us."""
-        opened = gate.Gate(self._config(), former=former)
+    def open_gate(self, *, dry: bool = False) -> gate.Gate:
+        """Bind the queue; from here on packets wait for us. `dry`: it comes later, from a predecessor."""
+        opened = gate.Gate(self._config(), dry=dry)
         for why, page in self._pages.items():
             opened.set_page(why, page)
         latency.short_slice(0)
@@ -225,21 +225,22 @@ class Inspect:
             self._wait_for_workers()
             return
         hello = Hello(os.getpid(), gate.layout(), self.settings.inspection.fail_mode == "open")
-        self._take_over(heir, *heir.receive(hello))
+        fresh = self.open_gate(dry=True)
+        self._take_over(fresh, heir, *heir.receive(hello))
         log.info("the gate was taken over")
 
-    def _take_over(self, heir: Heir, estate: Estate, fds: list[int]) -> None:
+    def _take_over(self, fresh: gate.Gate, heir: Heir, estate: Estate, fds: list[int]) -> None:
         given = iter(fds)
         queue, image = next(given), next(given) if estate.image else -1
         files, control = (socket.socket(fileno=next(given)) for _ in range(2))
         log_at = (next(given) if estate.log else -1, estate.rest)
-        adopted = self.open_gate(gate.Former(queue, image, tuple(itertools.islice(given, estate.spools))))
         try:
+            fresh.adopt(gate.Former(queue, image, tuple(itertools.islice(given, estate.spools))))
             heir.taken()
-        except PeerError:
-            adopted.leave()
+        except SekishoError:
+            fresh.leave()
             raise
-        self.gate, self._heir = adopted, None
+        self.gate, self._heir = fresh, None
         self._enter(files, control, log_at)
         self.ranges.take_over(estate.pieces, list(itertools.islice(given, len(estate.pieces))))
         self._fds = dict(zip(estate.kept, given, strict=True))

@@ -2263,28 +2263,17 @@ static int restore(struct gate *g, int image, const int *fds, uint32_t count) {
     return 0;
 }
 
-struct gate *gate_adopt(const struct gate_config *config, int queue, int image, const int *fds, uint32_t count, int *error) {
-    struct gate *g = gate_open_dry(config);
-    *error = ENOMEM;
-    if (!g) return NULL;
-    if (image >= 0 && (lseek(image, 0, SEEK_SET) || restore(g, image, fds, count))) {
-        *error = EINVAL;
-        gate_leave(g, 0);
-        return NULL;
-    }
+int gate_adopt(struct gate *g, int queue, int image, const int *fds, uint32_t count) {
+    if (image >= 0 && (lseek(image, 0, SEEK_SET) || restore(g, image, fds, count))) return EINVAL;
     if (queue >= 0) {
-        if (prepare(g) || !(g->nl = mnl_socket_fdopen(queue))) {
-            *error = errno;
-            gate_leave(g, 0);
-            return NULL;
-        }
+        if (prepare(g) || !(g->nl = mnl_socket_fdopen(queue))) return errno;
         g->dry = 0;
         g->fd = queue;
     }
     set_now(g);
     for (uint32_t i = 0; i < g->high_water; i++)
         for (uint32_t dir = 0; g->flows[i].used && dir < 2; dir++) ask_again(g, &g->flows[i], dir);
-    return g;
+    return 0;
 }
 
 void gate_again(struct gate *g, uint64_t flow, uint32_t dir, uint32_t kind) {

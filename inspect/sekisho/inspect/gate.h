@@ -119,10 +119,11 @@ uint32_t gate_format(void);
 int gate_freeze(struct gate *gate, int image, int *fds, uint32_t room);
 /* The queue's socket, to be handed over with them. */
 int gate_queue_fd(struct gate *gate);
-/* Go on where another process stopped: `queue` is its socket (-1 for a dry gate), `image` and `fds` (which become the
- * gate's) what gate_freeze made. With image -1 the queue alone is taken over, and connections are met in their middle.
- * Looks that were under way are asked for again. NULL: this is no image for these limits. */
-struct gate *gate_adopt(const struct gate_config *config, int queue, int image, const int *fds, uint32_t count, int *error);
+/* Go on where another process stopped, with a fresh gate of gate_open_dry (made beforehand, for that takes time): `queue`
+ * is the other's socket (-1: the gate stays dry), `image` and `fds` (which become the gate's) what gate_freeze made. With
+ * image -1 the queue alone is taken over, and connections are met in their middle. Looks that were under way are asked for
+ * again. 0; or an error: this is no image for these limits, and the gate is only good for gate_leave. */
+int gate_adopt(struct gate *gate, int queue, int image, const int *fds, uint32_t count);
 /* The successor has it: free everything and decide nothing. `drop`: it knows nothing of what is held, whose senders
  * repeat it. */
 void gate_leave(struct gate *gate, int drop);

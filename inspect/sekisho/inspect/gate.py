@@ -159,17 +159,7 @@ def _load() -> ctypes.CDLL:
         "gate_format": (u32, []),
         "gate_freeze": (ctypes.c_int, [ptr, ctypes.c_int, ctypes.POINTER(ctypes.c_int), u32]),
         "gate_queue_fd": (ctypes.c_int, [ptr]),
-        "gate_adopt": (
-            ptr,
-            [
-                ctypes.POINTER(Config),
-                ctypes.c_int,
-                ctypes.c_int,
-                ctypes.POINTER(ctypes.c_int),
-                u32,
-                ctypes.POINTER(ctypes.c_int),
-            ],
-        ),
+        "gate_adopt": (ctypes.c_int, [ptr, ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_int), u32]),
         "gate_leave": (None, [ptr, ctypes.c_int]),
         "gate_again": (None, [ptr, u64, u32, u32]),
         "gate_feed": (None, [ptr, u32, u32, ctypes.c_char_p, u32, i64]),
@@ -207,12 +197,11 @@ def layout() -> int:
 class Gate:
     """One netfilter queue's packets, held and released on request."""
 
-    def __init__(self, config: Config, *, dry: bool = False, former: Former | None = None) -> None:
-        """Bind the queue, or go on with what another process had (`former`, whose descriptors become the gate's).
+    def __init__(self, config: Config, *, dry: bool = False) -> None:
+        """Bind the queue; `dry`: none yet (`adopt`), or never.
 
         Raises:
-            DeviceFault: no right to (CAP_NET_ADMIN), or another process has the queue; what was handed over is not for
-                these limits.
+            DeviceFault: no right to (CAP_NET_ADMIN), or another process has the queue.
 
         """
         self.lib = _load()
@@ -220,12 +209,7 @@ class Gate:
         self._ready = ctypes.c_uint32()
         self._asked = ctypes.create_string_buffer(ASKED_BYTES)
         error = ctypes.c_int()
-        if former is not None:
-            spools = (ctypes.c_int * len(former.spools))(*former.spools)
-            self.handle = self.lib.gate_adopt(
-                ctypes.byref(config), former.queue, former.image, spools, len(spools), ctypes.byref(error)
-            )
-        elif dry:
+        if dry:
             self.handle = self.lib.gate_open_dry(ctypes.byref(config))
         else:
             self.handle = self.lib.gate_open(ctypes.byref(config), ctypes.byref(error))
@@ -334,6 +318,18 @@ class Gate:
         stats = Stats()
         self.lib.gate_get_stats(self.handle, ctypes.byref(stats))
         return stats
+
+    def adopt(self, former: Former) -> None:
+        """A dry gate goes on with what another process had; the queue and the spools become ours.
+
+        Raises:
+            DeviceFault: what was handed over is not for these limits; this gate can only be left.
+
+        """
+        spools = (ctypes.c_int * len(former.spools))(*former.spools)
+        error = self.lib.gate_adopt(self.handle, former.queue, former.image, spools, len(spools))
+        if error:
+            raise DeviceFault(f"What another process knew at the gate cannot be taken over: {os.strerror(error)}.")
 
     def freeze(self) -> Former:
         """All that another process needs to go on; the image is the caller's to close, the rest stays this gate's.

@@ -161,8 +161,7 @@ class Succession:
             PeerError: it was not; the successor will do nothing with it.
 
         """
-        link = self._link()
-        link.settimeout(STROKE_S)
+        link, until = self._link(), time.monotonic() + STROKE_S
         state = os.memfd_create("estate", os.MFD_CLOEXEC)
         try:
             with os.fdopen(state, "wb", closefd=False) as out:
@@ -170,7 +169,9 @@ class Succession:
             everything = [state, *fds]
             for at in range(0, len(everything), _AT_ONCE):
                 left = len(everything) - at
+                link.settimeout(max(0.001, until - time.monotonic()))
                 socket.send_fds(link, [str(left).encode()], everything[at : at + _AT_ONCE])
+            link.settimeout(max(0.001, until - time.monotonic()))
             if link.recv(_MESSAGE) != _TAKEN:
                 raise PeerError("The successor did not take over.")
         except (OSError, TypeError, ValueError) as err:  # the latter two: not to be put into words
@@ -286,14 +287,21 @@ class Heir:
             raise PeerError(f"The predecessor went on: {err}.") from err
 
     def is_main(self) -> bool:
-        """Whether the service manager takes our word by now."""
+        """Whether the service manager takes our word by now.
+
+        Raises:
+            PeerError: the predecessor ended before it could say so: the manager starts another one.
+
+        """
         try:
-            self._socket.recv(_MESSAGE, socket.MSG_DONTWAIT)  # MAIN; or its end, which says as much
+            told = self._socket.recv(_MESSAGE, socket.MSG_DONTWAIT) == _MAIN
         except BlockingIOError:
             return False
         except OSError:
-            pass
+            told = False
         self._socket.close()
+        if not told:
+            raise PeerError("The predecessor ended before it had named its successor.")
         return True
 
 
