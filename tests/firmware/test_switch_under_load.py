@@ -20,6 +20,7 @@ from sekisho.lab.lab import Lab
 from sekisho.lab.load import Load
 from sekisho.lab.sets import CANARY_RULE
 from sekisho.lab.switching import Supervised
+from sekisho.telemetry.events import Bypass
 
 pytestmark = [pytest.mark.lab]
 
@@ -84,7 +85,7 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
 )
 def test_switches_under_load_lose_no_packet_no_event_and_let_no_canary_through(office: Office, count: int) -> None:
     way = itertools.cycle(reversed(office.releases))
-    away = office.uninspected()
+    away, since = office.uninspected(), len(office.lab.events())
     with Load(office.lab) as load:
         for to in itertools.islice(way, count):
             office.switch(to)
@@ -96,6 +97,9 @@ def test_switches_under_load_lose_no_packet_no_event_and_let_no_canary_through(o
     assert went.packets > count * 500 and went.canary.sent > count * 50
     office.lab.wait(lambda: whole(office), "an event is missing at the centre", 60)
     print(f"bad files through while the gate changed: {went.bad.got} of {went.bad.sent}, {office.uninspected()}")
+    gate = [row.event for row in office.lab.events(since) if isinstance(row.event, Bypass) and row.event.part == "gate"]
+    assert "absent" not in {told.reason for told in gate}, "somebody is always at the gate's queue"
+    assert went.broken == 0 and (gate or went.bad.got == 0), "a machine that stands still is told as a hang"
 
 
 def whole(office: Office) -> bool:

@@ -340,7 +340,7 @@ class Inspect:
             self._unannounced = None
             sdnotify.notify("READY=1")
         sdnotify.notify("WATCHDOG=1")
-        if self.succeed:
+        if self.succeed and self.gate is not None:
             self.succeed = False
             self.succession.begin(self.pool.pids())
         self.succession.turn()
@@ -690,7 +690,10 @@ class Inspect:
 
     def close(self) -> None:
         """Release what is held, write what waits; what a successor has taken over is left alone."""
-        self.succession.close()
+        if self.succeeded:
+            self.succession.close()
+        else:
+            self.succession.end("It was ended with the one that it was to succeed.")
         if self.gate is not None:
             self.gate.close()
         if self._heir is not None:  # nothing was ours
