@@ -699,15 +699,15 @@ class Inspect:
         if self._heir is not None:  # nothing was ours
             self.pool.close()
             return
+        if not self.succeeded:  # at once: what comes later may be of a process that was started since
+            self.settings.files_socket.unlink(missing_ok=True)
+            self.settings.inspect_socket.unlink(missing_ok=True)
         self.janitor.stop()
         self.desk.close(succeeded=self.succeeded)
         self.rescan.close()
         self.ranges.close()
         self.pool.close()
         self.recorder.close()
-        if not self.succeeded:
-            self.settings.files_socket.unlink(missing_ok=True)
-            self.settings.inspect_socket.unlink(missing_ok=True)
 
 
 def _copy(fd: int, offset: int, length: int) -> int:

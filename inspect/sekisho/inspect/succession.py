@@ -32,7 +32,7 @@ from sekisho.appliance.core.errors import PeerError
 from sekisho.appliance.core.settings import Settings
 from sekisho.inspect import eve, hold, ranges
 
-PREPARE_S: Final = 60.0
+PREPARE_S: Final = 100.0
 STROKE_S: Final = 0.45
 """From the last packet the predecessor reads to its decision; the watchdog takes a heart that stands still so long for
 beating (appliance.watchdog.BEAT_HUNG_S)."""
