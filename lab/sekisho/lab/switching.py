@@ -37,8 +37,10 @@ class Supervised:
     def succeed(self, name: str) -> None:
         """As `Services.succeed`."""
         found = self.look(name)
+        if found is None or not found.pid:
+            raise DeviceFault(f"{name} does not run.")
         try:
-            os.kill(found.pid if found else 0, signal.SIGHUP)
+            os.kill(found.pid, signal.SIGHUP)
         except OSError as err:
             raise DeviceFault(f"{name} cannot be asked for a successor: {err.strerror}.") from err
 
