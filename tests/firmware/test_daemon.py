@@ -22,6 +22,7 @@ from sekisho.firmware.daemon import Daemon
 from sekisho.firmware.gates import eyes
 from sekisho.firmware.keeper import commands, desk, here
 from sekisho.firmware.keeper.desk import Shown
+from sekisho.firmware.keeper.effects import Asking
 from sekisho.firmware.keeper.journal import Attempt, Journal, State
 from sekisho.firmware.source import Source
 from sekisho.firmware.stage import path_of
@@ -64,12 +65,18 @@ class Nobody:
         return None
 
 
-@contextmanager
-def running(box: Settings, centre: Centre) -> Iterator[None]:
-    def root(number: str, wish: wishes.Wish, _limit_s: float) -> wishes.Outcome:
+def root(box: Settings) -> Asking:
+    """Root's errand, in this process."""
+
+    def ask(number: str, wish: wishes.Wish, _limit_s: float) -> wishes.Outcome:
         return wishes.judged(errands.done(box, wishes.Numbered(number, wish)))
 
-    made = Daemon(box, Source(box, way=Folder(centre.depot.tree.directory)), root)
+    return ask
+
+
+@contextmanager
+def running(box: Settings, centre: Centre) -> Iterator[None]:
+    made = Daemon(box, Source(box, way=Folder(centre.depot.tree.directory)), root(box))
     thread = threading.Thread(target=made.run)
     thread.start()
     try:
@@ -183,7 +190,7 @@ def test_a_restart_by_a_job_goes_through_the_daemons_desk_and_roots_errand_and_i
 
     @contextmanager
     def alive() -> Iterator[None]:
-        daemon = Daemon(box)
+        daemon = Daemon(box, ask=root(box))
         thread = threading.Thread(target=daemon.run)
         thread.start()
         try:
