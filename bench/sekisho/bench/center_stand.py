@@ -80,6 +80,16 @@ class Stand:
         self.start(name, [sys.executable, "-I", "-m", "sekisho.center.daemon", "--settings", str(conf)])
         self.wait(lambda: "connected to the" in self.log(name), f"{name} is not connected")
 
+    def start_rollouts(self) -> None:
+        """Who decides when signed jobs go out, and who sends them."""
+        mine, conf = self.credentials("jobs"), self.root / "rollouts.toml"
+        conf.write_text(
+            f'store = "{self.store}"\n[broker]\nhost = "127.0.0.1"\nport = {self.port}\nca = "{mine.ca}"\n'
+            f'cert = "{mine.cert}"\nkey = "{mine.key}"\n[jobs]\ncert = "{mine.cert}"\nkey = "{mine.key}"\n'
+        )
+        for room in ("jobs", "rollout"):
+            self.start(room, [sys.executable, "-I", "-m", f"sekisho.center.{room}", "--settings", str(conf)])
+
     def start_box(self, tenant: str = TENANT) -> None:
         """The telemetry daemon of one real box, which reads `eve`."""
         mine = self.credentials(REAL_BOX)

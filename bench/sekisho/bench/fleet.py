@@ -16,7 +16,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -90,12 +90,16 @@ class _Link:
 class Fleet:
     """All boxes; `run` one phase after another."""
 
-    def __init__(self, hosts: list[tuple[str, int]], ca: Path, certificates: Path, boxes: int) -> None:
+    def __init__(
+        self, hosts: list[tuple[str, int]], ca: Path, certificates: Path, boxes: int, members: Sequence[Box] = ()
+    ) -> None:
+        """`members`: in place of so many boxes that make events of a pool."""
         self._hosts, self._certificates = hosts, certificates
         self._selector = selectors.EpollSelector()
         self._tls = ssl.create_default_context(cafile=str(ca))
         shared, birth = pools(), int(time.time())
-        self._links = [_Link(number, Box(TENANT, box_name(number), birth, shared)) for number in range(boxes)]
+        members = members or [Box(TENANT, box_name(number), birth, shared) for number in range(boxes)]
+        self._links = [_Link(number, box) for number, box in enumerate(members)]
         self._down = list(reversed(self._links))
         self._later: list[tuple[float, int]] = []
         self._broken: list[_Link] = []
@@ -106,6 +110,11 @@ class Fleet:
     def connect(self, timeout_s: float) -> Told:
         """Bring every box up."""
         return self._told(time.monotonic(), lambda: self._up == len(self._links), timeout_s)
+
+    def until(self, fact: Callable[[], bool], timeout_s: float) -> bool:
+        """Whether it came true in time."""
+        self._told(time.monotonic(), fact, timeout_s)
+        return fact()
 
     def run(self, phase: Phase) -> Told:
         began = time.monotonic()
@@ -250,9 +259,12 @@ class Fleet:
             case mqtt.PUBACK:
                 link.box.pubacked(int.from_bytes(body, "big"))
             case mqtt.PUBLISH:
-                _topic, mid, payload = mqtt.published(first, body)
+                topic, mid, payload = mqtt.published(first, body)
                 if mid:
                     self._write(link, mqtt.puback(mid))
+                if not topic.endswith("/ack"):
+                    self._write(link, link.box.came(payload, now))
+                    return
                 for sent in link.box.acknowledged(payload, now):
                     self._acked += sent.last - sent.first + 1
                     self._latencies.append(now - sent.made_at)
@@ -264,14 +276,18 @@ class Fleet:
         for link in self._links:
             if not link.up:
                 continue
-            out = link.box.repeat(now)
+            out = link.box.repeat(now) + link.box.tick(now)
             if now >= link.ping_at:
                 link.ping_at = now + PING_S
                 out += mqtt.PINGREQ
             if out:
                 self._write(link, out)
+            if link.box.gone:
+                self._drop(link, for_ever=True)
 
     def _write(self, link: _Link, data: bytes) -> None:
+        if not data:
+            return
         link.out += data
         if link.sock and len(link.out) == len(data):
             try:
@@ -289,7 +305,7 @@ class Fleet:
         if self._selector.get_key(sock).events != wanted:
             self._selector.modify(sock, wanted, link)
 
-    def _drop(self, link: _Link) -> None:
+    def _drop(self, link: _Link, *, for_ever: bool = False) -> None:
         if not link.sock:
             return
         self._selector.unregister(link.sock)
@@ -301,7 +317,8 @@ class Fleet:
         else:
             self._connecting -= 1
         link.up = link.shaken = False
-        self._come_again(link)
+        if not for_ever:
+            self._come_again(link)
 
     def _come_again(self, link: _Link) -> None:
         at = time.monotonic() + RECONNECT_S * random.random()

@@ -36,6 +36,9 @@ class Sent:
 class Box:
     """Answers with bytes to write; whoever owns the socket writes them."""
 
+    gone = False
+    """It is never heard again."""
+
     def __init__(self, tenant: str, name: str, birth: int, pools: list[list[bytes]]) -> None:
         self.name = name
         self.begin_anew()
@@ -60,6 +63,14 @@ class Box:
 
     def subscribe(self) -> bytes:
         return mqtt.subscribe(self._next_mid(), f"{self._topic}/ack")
+
+    def came(self, payload: bytes, now: float) -> bytes:
+        """A message that is no acknowledgement."""
+        return b""
+
+    def tick(self, now: float) -> bytes:
+        """What it has to say by itself."""
+        return b""
 
     def up(self, now: float) -> bytes:
         """The birth, and whatever waited over the reconnect."""

@@ -26,9 +26,9 @@ def connect(client: str, keepalive_s: int, will_topic: str, will: bytes) -> byte
     return _packet(0x10, head + _text(client) + _text(will_topic) + len(will).to_bytes(2, "big") + will)
 
 
-def subscribe(mid: int, topic: str) -> bytes:
-    """SUBSCRIBE (3.8) to one topic at QoS 0, as a box does."""
-    return _packet(0x82, mid.to_bytes(2, "big") + _text(topic) + b"\x00")
+def subscribe(mid: int, *topics: str) -> bytes:
+    """SUBSCRIBE (3.8) to these topics at QoS 0, as a box does."""
+    return _packet(0x82, mid.to_bytes(2, "big") + b"".join(_text(topic) + b"\x00" for topic in topics))
 
 
 def publish(mid: int, topic: str, payload: bytes, *, retain: bool = False, again: bool = False) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 from thousand import World
 
 from sekisho.bench.fleet_jobs import BAD
-from sekisho.center.rollout.model import Plan
 
 
 @pytest.fixture
@@ -18,33 +16,6 @@ def thousand(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path, 1000)
     yield made
     made.close()
-
-
-def is_truthful(world: World, made: Plan) -> None:
-    """Nothing is shown of any box that it did not say, and of no box less than it said."""
-    shown = world.shown(made.id)
-    for one in shown.boxes:
-        box = world.boxes[one.box]
-        said = world.said.get(one.box, [])
-        assert f" {one.state}" in f" {' '.join(said)}" if said else not one.state, one
-        mine = [state for state in said if not state.startswith("fetch")]
-        assert (
-            one.state in (*mine[-1:], *(state[6:] for state in said[-2:] if state.startswith("fetch"))) or not said
-        ), one
-        if one.how == "good":
-            assert box.truth.running == 140 and mine[-1] == "SUCCEEDED", one
-        if one.how in ("bad", "silent"):
-            assert box.truth.running == 139 and box.fate != "good", one
-        if box.truth.running == 140:
-            assert one.how == "good", one
-        if one.how == "unasked":
-            assert not said, one
-        if one.state in ("REVERTED", "FAILED"):
-            assert one.how == "bad" and one.why in ("gate:forwarding", "refused"), one
-    for ring in shown.rings:
-        assert sum(ring.counts.values()) == ring.boxes
-        counted = Counter(one.how for one in shown.boxes if one.ring == ring.number)
-        assert {how: n for how, n in ring.counts.items() if n} == dict(counted)
 
 
 @pytest.mark.timeout(180)
@@ -63,12 +34,12 @@ def test_two_bad_of_a_hundred_halt_it_inside_ring_two_and_every_state_shown_is_t
     assert (rollout.state, rollout.why_ring + 1) == ("halted", 2)
     assert rollout.why == ("silent" if kind in ("dead", "hang") else "bad")
     assert rollout.why_box in bad and (rollout.why_number, rollout.why_of) == (1, 47)
-    is_truthful(thousand, made)
+    thousand.is_truthful(made)
     asked = thousand.asked()
     assert asked <= set(made.rings[0]) | set(made.rings[1])
     thousand.run(1200, every=100)
     assert thousand.asked() == asked, "nobody is asked once it halted"
-    is_truthful(thousand, made)
+    thousand.is_truthful(made)
 
 
 @pytest.mark.timeout(240)
@@ -81,7 +52,7 @@ def test_a_good_release_reaches_all_thousand_and_each_is_shown_as_it_is(thousand
             break
     assert thousand.rollout(made.id).state == "done"
     assert {box.truth.running for box in thousand.boxes.values()} == {140}
-    is_truthful(thousand, made)
+    thousand.is_truthful(made)
     assert [note.what for note in reversed(thousand.shown(made.id).notes)] == [
         "start", "soak", "ring", "soak", "ring", "soak", "ring", "soak", "done",
     ]  # fmt: skip

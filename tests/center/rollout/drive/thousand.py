@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import random
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -42,6 +43,31 @@ OPERATORS = Operators(
         )
     ]
 )
+
+
+def is_truthful(shown: book.Shown, boxes: Mapping[str, JobBox], spoken: Mapping[str, list[str]]) -> None:
+    """Nothing is shown of any box that it did not say (`spoken`), and of no box less than it said."""
+    for one in shown.boxes:
+        box, said = boxes[one.box], spoken.get(one.box, [])
+        assert f" {one.state}" in f" {' '.join(said)}" if said else not one.state, one
+        mine = [state for state in said if not state.startswith("fetch")]
+        assert (
+            one.state in (*mine[-1:], *(state[6:] for state in said[-2:] if state.startswith("fetch"))) or not said
+        ), one
+        if one.how == "good":
+            assert box.truth.running == 140 and mine[-1] == "SUCCEEDED", one
+        if one.how in ("bad", "silent"):
+            assert box.truth.running == 139 and box.fate != "good", one
+        if box.truth.running == 140:
+            assert one.how == "good", one
+        if one.how == "unasked":
+            assert not said, one
+        if one.state in ("REVERTED", "FAILED"):
+            assert one.how == "bad" and one.why in ("gate:forwarding", "refused"), one
+    for ring in shown.rings:
+        assert sum(ring.counts.values()) == ring.boxes
+        counted = Counter(one.how for one in shown.boxes if one.ring == ring.number)
+        assert {how: n for how, n in ring.counts.items() if n} == dict(counted)
 
 
 class World:
@@ -170,6 +196,9 @@ class World:
     def shown(self, id_: str) -> book.Shown:
         with self.database.reading() as db:
             return book.show(db, id_, self.sender)
+
+    def is_truthful(self, made: Plan) -> None:
+        is_truthful(self.shown(made.id), self.boxes, self.said)
 
     def asked(self) -> set[str]:
         return {box for _, box in self._given}
