@@ -1,7 +1,9 @@
 """Looks at what works: the ports' links and counters, what the inspectors say of themselves, telemetry's numbers.
 
 Nothing is sent and nothing is changed. Traffic passes when frames that came in at one port leave at the other; where
-much arrives and nothing leaves at all, it does not. Broadcasts alone, as every office has, are enough to tell.
+much arrives and next to nothing leaves, it does not. Broadcasts alone, as every office has, are enough to tell. What
+the box itself sends and gets (it tells the centre of itself all the time) passes the same ports and is no such sign:
+the bridge's own counters say at most how much it was.
 """
 
 from __future__ import annotations
@@ -22,14 +24,18 @@ from sekisho.telemetry.counter import LinkAsk, LinkTold
 
 OVER_S: Final = 10.0
 """Over which frames are counted."""
-ENOUGH: Final = 20
-"""Frames that arrive in that time, of which at least one would have left again."""
+ENOUGH: Final = 20 * 64
+"""Bytes that arrive in that time for others than the box, of which some would have left again."""
+OWN: Final = 1.2
+"""The box's own may be so much more at a port than at the bridge: large packets are cut there, each with a head."""
 ASK_S: Final = 5.0
 """Telemetry is asked this often."""
 LOST_S: Final = 30.0
 """What telemetry said holds so long: it is away for a moment when it is renewed."""
 
 _NET: Final = Path("/sys/class/net")
+_Counts = tuple[int, int, int, int, int, int]
+"""Bytes received and sent: the office's port, the internet's, the bridge itself."""
 
 
 class Eyes:
@@ -37,7 +43,7 @@ class Eyes:
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic, net: Path = _NET) -> None:
         self._settings, self._clock, self._net = settings, clock, net
-        self._counted: deque[tuple[float, tuple[int, int, int, int]]] = deque(maxlen=60)
+        self._counted: deque[tuple[float, _Counts]] = deque(maxlen=60)
         self._told: tuple[float, LinkTold] | None = None
         self._asked = -ASK_S
 
@@ -75,9 +81,7 @@ class Eyes:
     def _flows(self, now: float) -> tuple[Flowing, Flowing]:
         """From the office out, and back in."""
         bridge = self._settings.bridge
-        lan_in, lan_out = self._frames(bridge.lan)
-        wan_in, wan_out = self._frames(bridge.wan)
-        counted = (lan_in, lan_out, wan_in, wan_out)
+        counted = (*self._bytes(bridge.lan), *self._bytes(bridge.wan), *self._bytes(bridge.name))
         if self._counted and any(new < old for new, old in zip(counted, self._counted[-1][1], strict=True)):
             self._counted.clear()  # a port that was made anew counts from nothing
         self._counted.append((now, counted))
@@ -87,11 +91,12 @@ class Eyes:
         if now - since[0] < OVER_S:
             return "idle", "idle"
         moved = [new - old for new, old in zip(counted, since[1], strict=True)]
-        return _flowing(moved[0], moved[3]), _flowing(moved[2], moved[1])
+        lan_in, lan_out, wan_in, wan_out, own_in, own_out = moved
+        return _flowing(lan_in, wan_out, own_in, own_out), _flowing(wan_in, lan_out, own_in, own_out)
 
-    def _frames(self, port: str) -> tuple[int, int]:
+    def _bytes(self, port: str) -> tuple[int, int]:
         """Received and sent."""
-        rx, tx = (_text(self._net / port / "statistics" / f"{way}_packets") for way in ("rx", "tx"))
+        rx, tx = (_text(self._net / port / "statistics" / f"{way}_bytes") for way in ("rx", "tx"))
         return int(rx) if rx.isdecimal() else 0, int(tx) if tx.isdecimal() else 0
 
     def _telemetry(self, now: float) -> LinkTold | None:
@@ -107,10 +112,12 @@ class Eyes:
         return self._told[1]
 
 
-def _flowing(arrived: int, left: int) -> Flowing:
-    if arrived > 0 and left > 0:
+def _flowing(arrived: int, left: int, own_in: int, own_out: int) -> Flowing:
+    """Bytes at the two ports, and what of all ports was the box's own."""
+    if arrived > 0 and left > OWN * own_out:
         return "yes"
-    return "no" if arrived >= ENOUGH else "idle"
+    others = arrived - OWN * own_in
+    return "no" if others >= ENOUGH and 2 * left < others else "idle"
 
 
 def _text(path: Path) -> str:
