@@ -98,8 +98,8 @@ def _look(database: Database, sender: Sender, id_: str, now: float) -> None:
             return  # somebody paused it, or looked, meanwhile: the next look sees that
         for box, what in signs.items():
             db.execute(_box(id_, box).values(worse=what))
-        carry_out(db, sender, decision, now, by="")
         _keep(db, decision.rollout, rule, seen, now)
+        carry_out(db, sender, decision, now, by="")
     for what in decision.told:
         log.info("rollout %s: %s %s", id_, what, decision.rollout.why)
 
@@ -140,7 +140,7 @@ def carry_out(db: sa.Connection, sender: Sender, decision: Decision, now: float,
             for job in (row.first, row.job):
                 if job:
                     sender.release(db, job, jobs[row.job])
-        db.execute(ROLLOUT_BOX.update().where(*of).values(asked_at=now))
+        db.execute(ROLLOUT_BOX.update().where(*of).values(asked_at=now, how="waiting"))
     if decision.withdraw:
         _withdraw(db, sender, id_)
     for what in decision.told:
