@@ -114,10 +114,19 @@ class Channel:
         self, counter: int, version: str, changed: Mapping[str, str] | None = None, terms: Terms = _PLAIN
     ) -> Release:
         """Build a release of this tree (`releases.build`) and sign it as `sekisho firmware publish` does."""
-        folder, ring, now = self.built(counter), Ring([self.keys]), datetime.now(UTC)
-        made = releases.build(folder, counter, version, changed or {}, terms)
-        adopt(self.tree, ring, publishing.release(self.tree, ring, folder, now)[1], now)
+        made = releases.build(self.built(counter), counter, version, changed or {}, terms)
+        self._sign(counter)
         return made
+
+    def image(self, counter: int, version: str, terms: Terms = _PLAIN) -> Release:
+        """Likewise one of the whole system (`releases.image`)."""
+        made = releases.image(self.built(counter), counter, version, terms)
+        self._sign(counter)
+        return made
+
+    def _sign(self, counter: int) -> None:
+        ring, now = Ring([self.keys]), datetime.now(UTC)
+        adopt(self.tree, ring, publishing.release(self.tree, ring, self.built(counter), now)[1], now)
 
     def built(self, counter: int) -> Path:
         """Where a release's bundle and its release.json are."""

@@ -9,7 +9,7 @@ import sys
 import msgspec
 
 from sekisho.appliance.core.errors import PeerError
-from sekisho.lab import demo
+from sekisho.lab import demo, people, rollouts
 from sekisho.lab.lab import Lab
 from sekisho.lab.layout import PLACES
 from sekisho.lab.program import Running
@@ -21,6 +21,9 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     does = group.add_subparsers(required=True, metavar="WHAT")
     up = _action(does, "up", "build it and start everything")
     up.add_argument("--bare", action="store_true", help="a plain bridge instead of the product")
+    up.add_argument(
+        "--firmware", action="store_true", help="with portal, releases, jobs and rollouts; for `lab release`"
+    )
     up.add_argument("--stopped", action="append", default=[], metavar="PROGRAM", help="leave this one for `lab start`")
     up.set_defaults(func=_up)
     _action(does, "down", "remove it without a trace").set_defaults(func=_down)
@@ -32,6 +35,12 @@ def register(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     shown = _action(does, "demo", "play every scene on real traffic and show it")
     shown.add_argument("--once", action="store_true", help="end by itself; exit code 0 when all was as promised")
     shown.set_defaults(func=_demo)
+    release = _action(does, "release", "make a release of this tree, sign it and roll it out to the lab's box")
+    release.add_argument("counter", type=int, help="above that of every release before")
+    what = release.add_mutually_exclusive_group()
+    what.add_argument("--broken", action="store_true", help="one whose telemetry does not start")
+    what.add_argument("--restarts", action="store_true", help="one of the whole system: the customer says when")
+    release.set_defaults(func=_release)
     inside = _action(does, "exec", "run a command in one of its namespaces")
     inside.add_argument("place", choices=PLACES)
     inside.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND …")
@@ -48,8 +57,30 @@ def _action(does: argparse._SubParsersAction[argparse.ArgumentParser], name: str
 def _up(options: argparse.Namespace) -> int:
     lab = Lab(options.name)
     if not lab.is_up():
-        lab.up(with_product=not options.bare, stopped=options.stopped)
+        lab.up(with_product=not options.bare, firmware=options.firmware, stopped=options.stopped)
+        if options.firmware:
+            access = people.move_in(lab)
+            people.enrol(lab)
+            print(f"{access.url}/ {access.login} {access.password}", file=sys.stderr)
     return _status(options)
+
+
+def _release(options: argparse.Namespace) -> int:
+    lab = Lab(options.name)
+    lab.status()
+    operations, version = rollouts.Operations(lab), f"{options.counter}.0"
+    operations.appoint()
+    operations.on_the_box("refresh")
+    if options.restarts:
+        lab.channel.image(options.counter, version)
+    else:
+        operations.release(options.counter, version, rollouts.BROKEN if options.broken else None)
+    started = operations.roll_out(options.counter)
+    print(started)
+    if not options.json:
+        print(f"sekisho center rollout status {started} --store {lab.lay.center_store}", file=sys.stderr)
+        print(f"sekisho firmware status --settings {lab.lay.box_settings}", file=sys.stderr)
+    return 0
 
 
 def _down(options: argparse.Namespace) -> int:

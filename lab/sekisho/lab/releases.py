@@ -93,6 +93,15 @@ def build(out: Path, counter: int, version: str, changed: Mapping[str, str], ter
     return made
 
 
+def image(out: Path, counter: int, version: str, terms: Terms) -> Release:
+    """COUNTER.raucb and release.json in `out`, as `make image` makes them; what is in it starts nowhere."""
+    made, bundled = build(out, counter, version, {}, terms), out / f"{counter}.raucb"
+    (out / f"{counter}.tar.zst").rename(bundled)
+    made = msgspec.structs.replace(made, tier=3, path=f"fw/{made.hardware}/{bundled.name}")
+    bundle.write(made, out)
+    return made
+
+
 def _wheel(folder: Path, version: str, changed: Mapping[str, str]) -> Path:
     info, files = f"sekisho-{version}.dist-info", dict[str, tuple[bytes, bool]]()
     for room in _ROOMS:
