@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 STARTED_S, STAGED_S, OVER_S = 120.0, 400.0, 600.0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     return Parts(tmp_path_factory.mktemp("parts"))
 
@@ -137,7 +137,7 @@ def is_staged(before: int, journal: Journal) -> bool:
     return journal.attempt is not None and journal.attempt.state is State.STAGED
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def good(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A box that came with the system's programs and is about to get a good release."""
     world = World(parts, tmp_path_factory.mktemp("good"), f"sd{os.getpid()}")

@@ -68,7 +68,7 @@ steady_s = 2.0
 
 
 class Parts:
-    """What a session's boxes are made of: the tree, the wheels, our own wheel of this work tree."""
+    """What boxes are made of: the tree, the wheels, our own wheel of this work tree."""
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
@@ -299,7 +299,9 @@ class Box:
         if self._manager is None:
             return
         if self._leader:
-            os.kill(self._leader, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(self._leader, signal.SIGKILL)
+            until(lambda: not Path(f"/proc/{self._leader}").exists(), "it does not die", 60)  # after all the others
         self._manager.kill()
         self._manager.wait(30)
         self._manager, self._leader = None, 0
