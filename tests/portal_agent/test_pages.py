@@ -20,7 +20,7 @@ OWNERS = [
     ("GET", "/devices"), ("GET", "/quarantine"), ("GET", "/quarantine/x"), ("GET", "/quarantine/x/file"),
     ("POST", "/quarantine/x/release"), ("GET", "/sent"), ("GET", "/sent/fields"), ("GET", "/sent/all"),
     ("GET", "/updates"), ("POST", "/updates/choice"), ("GET", "/care"),
-    ("POST", "/care/support"), ("POST", "/care/restart"), ("POST", "/care/enrol"),
+    ("POST", "/care/support"), ("POST", "/care/restart"), ("POST", "/care/wanted"), ("POST", "/care/enrol"),
     ("POST", "/care/password"), ("POST", "/sign-out"),
 ]  # fmt: skip
 HOSTILE = [
