@@ -5,6 +5,8 @@ until the new one has connected.
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -120,6 +122,18 @@ def test_a_job_the_centre_knows_replaces_the_key_once_over_kills_and_the_box_goe
     for _ in range(3):
         assert site.desk.begin(made, mark).state == "SUCCEEDED"
     assert len(site.certificates()) == 2
+
+
+def test_of_two_that_ask_for_one_job_one_gets_a_certificate(site: Site) -> None:
+    """A daemon that was killed leaves the process that it started behind, and the next one starts another."""
+    site.centre.kill("box")
+    made, before = job("box-1"), rotation.fingerprint(site.box.identity / "identity.pem")
+    site.submit(made)
+    command = [sys.executable, "-I", "-m", "sekisho.telemetry.enrolment.box", "--settings", str(site.box.settings)]
+    two = [subprocess.Popen([*command, "--job", made.id, "--was", before]) for _ in range(2)]
+    assert [one.wait(60) for one in two] == [0, 0]
+    assert len(site.certificates()) == 2
+    assert rotation.fingerprint(former_of(site.box.identity / "identity.pem")) == before
 
 
 @pytest.mark.timeout(400)
@@ -238,11 +252,24 @@ def test_what_was_asked_is_taken_back_until_the_centre_is_asked(tmp_path: Path) 
     ask = msgspec.json.encode(rotation.Rotate(ident, ""))
     withdraw = msgspec.json.encode(rotation.Withdraw(ident))
     list(found.answer(ask))
-    assert found._kept.way == Way(ident)
+    assert found._kept.way == Way(ident, was=rotation.fingerprint(identity))
     list(found.answer(withdraw))
     assert found._kept.way is None and found._kept.over[0].state == "canceled" and not found.begin()
     other = Rotation(tmp_path / "other.json", identity)
     list(other.answer(ask))
-    assert other.begin() == ident
+    asked = other.begin()
+    assert asked is not None and asked.job == ident
     list(other.answer(withdraw))
-    assert other._kept.way == Way(ident), "the centre is being asked"
+    assert other._kept.way == asked, "the centre is being asked"
+
+
+def test_a_key_that_was_replaced_meanwhile_is_not_replaced_again(tmp_path: Path) -> None:
+    create_ca(tmp_path / "ca")
+    identity = tmp_path / "identity.pem"
+    identity.write_bytes(_identity(tmp_path / "ca", "one"))
+    found, ident = Rotation(tmp_path / "rotation.json", identity), "01JD3Z9V7M2Q4W8X6Y99999999"
+    list(found.answer(msgspec.json.encode(rotation.Rotate(ident, rotation.fingerprint(identity)))))
+    assert found.begin() is not None
+    identity.write_bytes(_identity(tmp_path / "ca", "two"))
+    assert not found.renewed()
+    assert found._kept == rotation.Kept(None, (rotation.Over(ident, "succeeded"),)) and found.begin() is None

@@ -191,8 +191,8 @@ class Telemetry:
     def _keep_certificate(self, now: float) -> None:
         clocks = self._spool.clocks
         best = clocks.best_time(now)
-        if self._keeper.free(now) and (job := self._rotation.begin()):
-            self._keeper.ask(job, now)
+        if self._keeper.free(now) and (way := self._rotation.begin()):
+            self._keeper.ask(way.job, way.was, now)
         outcome = self._keeper.turn(now, best, connected=self._delivery.connected)
         if self._rotation.turn(now):
             log.error("The new certificate did not connect in time; the one before is in force again.")

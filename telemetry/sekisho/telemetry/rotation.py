@@ -5,7 +5,8 @@ r"""The box's key is replaced at the word of operators; the old one is kept unti
 
 What is on the disk says where it is: `former.pem` beside the identity is the old one of a new one on trial. A power cut
 at any moment leaves one of them in force, and what it was about is taken up again. The key that was asked for is kept
-as well, so the centre is asked for one certificate, however often.
+as well, so the centre is asked for one certificate, however often; of two that ask, because the first outlived a
+daemon that was killed, the second waits (`renew.lock`) and finds that another certificate is there.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class Way(msgspec.Struct, frozen=True):
 
     job: str
     state: Literal["asked", "trying"] = "asked"
+    was: str = ""
+    """SHA-256 of the certificate to be replaced, while it is to be: another one is not asked about."""
 
 
 class Over(msgspec.Struct, frozen=True):
@@ -124,20 +127,23 @@ class Rotation:
         way = self._kept.way
         return way is not None and way.state == "trying"
 
-    def begin(self) -> str:
-        """The job for which the centre is to be asked now; empty: none. Ends with `renewed` or `refused`."""
+    def begin(self) -> Way | None:
+        """What the centre is to be asked now, if anything. Ends with `renewed` or `refused`."""
         with self._lock:
             way = self._kept.way
             if way is None or way.state != "asked" or self._working:
-                return ""
+                return None
             self._working = True
-            return way.job
+            return way
 
     def renewed(self) -> bool:
         """The centre gave one, which is in force from the next connection on; whether there is one to try."""
         with self._lock:
             self._working = False
             self._take_up()
+            way = self._kept.way
+            if way is not None and way.state == "asked" and self._certificate() != way.was:
+                self._end("succeeded")  # it was replaced without the job meanwhile
             return self.trying
 
     def refused(self, why: str) -> None:
@@ -195,9 +201,13 @@ class Rotation:
             match asked:
                 case Rotate(job, was):
                     self._asked(job, was)
-                case Withdraw(job) if self._kept.way == Way(job) and not self._working:
+                case Withdraw(job) if self._is_asked(job) and not self._working:
                     self._end("canceled")
             yield msgspec.json.encode(Told(self._certificate(), self._enrolled(), self._kept, self._working))
+
+    def _is_asked(self, job: str) -> bool:
+        way = self._kept.way
+        return way is not None and (way.job, way.state) == (job, "asked")
 
     def _asked(self, job: str, was: str) -> None:
         way = self._kept.way
@@ -206,7 +216,7 @@ class Rotation:
         if way is not None:
             raise RejectedInput("Another key is being replaced.")
         if was == self._certificate():
-            self._save(Kept(Way(job), self._kept.over))
+            self._save(Kept(Way(job, was=was), self._kept.over))
 
     def _certificate(self) -> str:
         return fingerprint(self._identity) if self._identity is not None else ""

@@ -7,9 +7,11 @@ in two months a cryptography library is needed for a second, which is no reason 
 from __future__ import annotations
 
 import argparse
+import fcntl
+import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +22,7 @@ from sekisho.telemetry.enrolment import getting, settings_file
 from sekisho.telemetry.enrolment.files import IdentityFiles
 from sekisho.telemetry.enrolment.https import Centre, Refused
 from sekisho.telemetry.enrolment.wire import Grant
+from sekisho.telemetry.rotation import fingerprint
 
 NOT_DUE: Final = 1
 REFUSED: Final = 2
@@ -57,8 +60,10 @@ def enrol(path: Path, centre: str, code: str) -> Grant:
     return grant
 
 
-def renew(config: settings.Settings, job: str = "") -> Grant:
-    """Renew the certificate of an enrolled box; for a `job` of operators also before its time.
+def renew(config: settings.Settings, job: str = "", was: str = "") -> None:
+    """Renew the certificate of an enrolled box; for a `job` of operators also before its time, if it still is `was`.
+
+    One at a time: a daemon that was killed leaves the process that it started behind.
 
     Raises:
         As `getting.renew`.
@@ -68,7 +73,22 @@ def renew(config: settings.Settings, job: str = "") -> Grant:
     if not link.centre or link.cert != link.key:
         raise RejectedInput("This box was not enrolled with a code; its certificate is renewed by hand.")
     files = IdentityFiles(Path(link.cert).parent)
-    return _by_any_way(link.centre, link.proxy, lambda found: getting.renew(found, files, job))
+    with _alone(files.directory):
+        if not job or fingerprint(files.identity) == was:
+            _by_any_way(link.centre, link.proxy, lambda found: getting.renew(found, files, job))
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    try:
+        lock = os.open(directory / "renew.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as err:
+        raise DeviceFault(f"{directory}: {err.strerror}.") from err
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # who waits too long is ended by who started it
+        yield
+    finally:
+        os.close(lock)
 
 
 def _by_any_way(url: str, proxy: str, ask: Callable[[Centre], Grant]) -> Grant:
@@ -84,9 +104,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="sekisho.telemetry.enrolment.box")
     parser.add_argument("--settings", type=Path, required=True)
     parser.add_argument("--job", default="", help="of operators who want the key replaced")
+    parser.add_argument("--was", default="", help="SHA-256 of the certificate that the job is about")
     args = parser.parse_args(argv)
     try:
-        renew(settings.load(args.settings), args.job)
+        renew(settings.load(args.settings), args.job, args.was)
     except Refused as err:
         sys.stderr.write(f"{err}\n")
         return NOT_DUE if err.status == 409 else REFUSED

@@ -48,10 +48,10 @@ class Keeper:
         """Whether a try for a job may begin: none is under way, and the pause after the last is over."""
         return self._process is None and now >= self._look_at and self._due() is not None
 
-    def ask(self, job: str, now: float) -> None:
-        """Renew now, for a job of operators."""
+    def ask(self, job: str, was: str, now: float) -> None:
+        """Replace the certificate `was` now, for a job of operators."""
         self._job = job
-        self._begin(now, "--job", job)
+        self._begin(now, "--job", job, "--was", was)
 
     def turn(self, now: float, utc: float, *, connected: bool) -> Outcome:
         """Do what is due and say what became of a try that ended; `utc` is the best unix time the box knows."""
