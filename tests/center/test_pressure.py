@@ -68,7 +68,8 @@ def _locked(url: str) -> Iterator[None]:
     """While somebody else has the events' table."""
     if url.startswith("postgresql"):
         with psycopg.connect(url) as other:
-            other.execute("LOCK TABLE event IN EXCLUSIVE MODE")
+            # The table itself is enough: a lock on its partitions too breaks on one that is dropped meanwhile.
+            other.execute("LOCK TABLE ONLY event IN EXCLUSIVE MODE")
             yield
     else:
         with closing(sqlite3.connect(url, isolation_level=None)) as only:
