@@ -73,6 +73,17 @@ class Box:
         engine, gate = (part.seconds(time.monotonic()) for part in (status.engine_bypass, status.gate_bypass))
         return round(engine, 2), round(gate, 2)
 
+    def away_by_now(self) -> tuple[float, float]:
+        """`away`, of an account that was written after this call."""
+        asked = time.monotonic()
+
+        def written() -> bool:
+            status = try_read(self.settings)
+            return status is not None and status.at_mono > asked
+
+        self.lab.wait(written, "the box gives no account", 10)
+        return self.away()
+
     def absent(self, since: int) -> bool:
         """Whether the centre heard, after so many events, that nobody was at the queue."""
         told = [row.event for row in self.lab.events(since)]
@@ -274,6 +285,24 @@ def test_a_successor_that_does_not_come_leaves_the_former_process_at_work(box: B
         box.point(kept)
     box.succeed()
     assert box.gate().pid != before.pid, "another one comes"
+
+
+@pytest.mark.full
+@pytest.mark.timeout(240)
+def test_a_slow_machine_that_writes_all_down_and_gives_it_in_its_time_is_taken_for_no_hang(box: Box) -> None:
+    """Neither part takes as long as the watchdog waits, both together do."""
+    slow = broken(box, 150, "daemon", "former = self.gate.freeze()", "time.sleep(0.45); former = self.gate.freeze()")
+    giving = releases.module(slow, "sekisho.inspect.succession")
+    begins = "link, until = self._link(), "
+    assert giving.read_text().count(begins) == 1
+    giving.write_text(giving.read_text().replace(begins, f"time.sleep(0.4); {begins}"))
+    kept = box.link.readlink().parent
+    box.succeed(slow)
+    box.runs(slow)
+    away, before = box.away_by_now(), box.gate().pid
+    box.succeed(kept)
+    box.runs(kept)
+    assert box.gate().pid != before and box.away_by_now() == away
 
 
 @pytest.mark.full

@@ -31,7 +31,7 @@ import msgspec
 from sekisho.appliance.core import known, latency, marks, muting, sdnotify, utc
 from sekisho.appliance.core.desk import Desk
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput, SekishoError
-from sekisho.appliance.core.journal import JournalWriter
+from sekisho.appliance.core.journal import JournalWriter, newest_lines
 from sekisho.appliance.core.settings import Inspection, Settings, load
 from sekisho.inspect import counter, eve, gate, hold, pages, retro
 from sekisho.inspect.fleet import Published
@@ -269,6 +269,7 @@ class Inspect:
         self._hear()  # what the engine said about packets that are about to be judged
         try:
             former = self.gate.freeze()
+            self.beat.write()  # alive: on a slow machine writing it all down is the longest part of the stroke
         except DeviceFault as err:
             self.succession.end(str(err), state="impossible")
             return
@@ -771,18 +772,12 @@ def _bind(path: Path, kind: int) -> socket.socket:
 def _told(journal: Path) -> set[tuple[str, str, int, str, int]]:
     """What the last part of the journal already says, so that a restart does not say it twice."""
     told = set()
-    for path in (journal.with_name(journal.name + ".1"), journal):
-        with contextlib.suppress(OSError), path.open("rb") as source:
-            size = source.seek(0, os.SEEK_END)
-            source.seek(max(0, size - REPLAY_BYTES * 2))
-            for line in source:
-                try:
-                    event = events.decode(line)
-                except msgspec.MsgspecError:
-                    continue
-                if isinstance(event, events.FileVerdict):
-                    flow = event.flow
-                    told.add((event.sha256, flow.src_ip, flow.src_port, flow.dst_ip, flow.dst_port))
+    for line in newest_lines(journal, REPLAY_BYTES * 2):
+        with contextlib.suppress(msgspec.MsgspecError):
+            event = events.decode(line)
+            if isinstance(event, events.FileVerdict):
+                flow = event.flow
+                told.add((event.sha256, flow.src_ip, flow.src_port, flow.dst_ip, flow.dst_port))
     return told
 
 

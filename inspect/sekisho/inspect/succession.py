@@ -34,8 +34,8 @@ from sekisho.inspect import eve, hold, ranges
 
 PREPARE_S: Final = 100.0
 STROKE_S: Final = 0.45
-"""From the last packet the predecessor reads to its decision; the watchdog takes a heart that stands still so long for
-beating (appliance.watchdog.BEAT_HUNG_S)."""
+"""From the predecessor's last heartbeat, when all is written down, to its decision; the watchdog takes a heart that
+stands still so long for beating (appliance.watchdog.BEAT_HUNG_S)."""
 ROOM: Final = 1.1
 """As much free memory must be there, of what this process and its workers have for themselves."""
 MEMINFO: Final = Path("/proc/meminfo")

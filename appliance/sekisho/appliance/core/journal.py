@@ -18,13 +18,14 @@ from typing import Final
 from sekisho.appliance.core.errors import DeviceFault
 
 NEWEST_BYTES: Final = 256 << 10
+"""Far more than one journal of a machine can hold untold."""
 
 
-def newest_lines(path: Path) -> Iterator[bytes]:
-    """The last lines of the rolled file and of the current one, `NEWEST_BYTES` of each; a first may be half a line."""
+def newest_lines(path: Path, most: int = NEWEST_BYTES) -> Iterator[bytes]:
+    """The last lines of the rolled file and of the current one, `most` bytes of each; a first may be half a line."""
     for one in (path.with_name(path.name + ".1"), path):
         with suppress(OSError), one.open("rb") as source:
-            source.seek(max(0, one.stat().st_size - NEWEST_BYTES))
+            source.seek(max(0, one.stat().st_size - most))
             yield from source
 
 

@@ -165,10 +165,6 @@ class Machine:
         self._wall, self._sure, self._at = 0.0, False, ""
 
     @property
-    def boot(self) -> str:
-        return self._boot
-
-    @property
     def beginning(self) -> bool:
         """What works is being noted: the restart follows."""
         return self._working and self.journal.wanted is not None
