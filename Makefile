@@ -35,6 +35,8 @@ bench-center: setup
 	@.venv/bin/sekisho bench center $(if $(QUICK),--quick)
 
 BOARD := amd64
+CROSS_arm64 := gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+CROSS_amd64 := gcc-x86-64-linux-gnu libc6-dev-amd64-cross
 image: image-setup
 	@$(PY) -m sekisho.firmware.image.build --board $(BOARD) --counter $(or $(COUNTER),1) --version $(or $(VERSION),0.1.0)
 
@@ -43,7 +45,8 @@ test-image: image-setup
 
 image-setup: setup
 	@setup/apt.sh mmdebstrap rauc cryptsetup-bin squashfs-tools dosfstools mtools fdisk e2fsprogs grub-common dbus libglib2.0-bin \
-	  qemu-system-x86 ovmf $(if $(filter arm64,$(BOARD)),qemu-system-arm qemu-efi-aarch64)
+	  qemu-system-x86 ovmf $(if $(filter arm64,$(BOARD)),qemu-system-arm qemu-efi-aarch64) \
+	  $(if $(filter $(BOARD),$(shell dpkg --print-architecture)),,qemu-user-static $(CROSS_$(BOARD)))
 
 lint: setup
 	@.venv/bin/ruff check

@@ -6,13 +6,15 @@ from typing import Final
 
 import msgspec
 
+from sekisho.firmware.content import Machine
+
 
 class Board(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of machine."""
 
     name: str
     """As in `published.Release.hardware`, and the end of RAUC's `compatible`."""
-    arch: str
+    arch: Machine
     """Debian's name of the architecture."""
     kernel: str
     """Debian's kernel package."""

@@ -62,7 +62,7 @@ def finish(board: Board, project: Path, base: Path, root: Path, keyring: Path, *
     root.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(["cp", "-a", "--reflink=auto", str(base), str(root)], check=True)
     wheelhouse = root.with_name("wheels")
-    programs.wheels(project, wheelhouse)
+    programs.gather(project, base, board.arch, wheelhouse, root.with_name("wheels-cache"))
     programs.install(root, wheelhouse)
     programs.compile_all(root)
     lay(board, project, root, keyring)

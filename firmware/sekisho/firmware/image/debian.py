@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from sekisho.appliance.core.errors import DeviceFault
+from sekisho.firmware.build.lock import PROCESSOR
+from sekisho.firmware.content import Machine
 from sekisho.firmware.image import texts
 from sekisho.firmware.image.boards import Board
 
@@ -28,7 +30,8 @@ LEFT_OUT: Final = (
     *(f"/lib/modules/*/kernel/{part}/*" for part in ("sound", "drivers/gpu", "drivers/media", "drivers/net/wireless")),
 )
 """Nobody reads it there, and no box has it."""
-MACHINES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
+MACHINES: Final[dict[str, Machine]] = {"x86_64": "amd64", "aarch64": "arm64"}
+REGISTERED: Final = Path("/proc/sys/fs/binfmt_misc")
 INDEX: Final = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
 
 log = logging.getLogger(__name__)
@@ -68,19 +71,37 @@ def bootstrap(board: Board, root: Path) -> None:
     """Make the tree at `root`, anew.
 
     Raises:
-        DeviceFault: this machine has another processor than the board, or a package cannot be had.
+        DeviceFault: this machine cannot run programs of the board's processor, or a package cannot be had.
 
     """
     if board.arch != MACHINES.get(platform.machine()):
+        translate(board)
+    make([*packages(codename()), board.kernel, board.grub_package], root, board.arch)
+
+
+def translate(board: Board, registered: Path = REGISTERED) -> None:
+    """Have the kernel hand programs of the board's processor to QEMU (binfmt_misc), for as long as this machine runs.
+
+    Where systemd starts the machine the package qemu-user-static has seen to it; a container has to be told.
+
+    Raises:
+        DeviceFault: it does not.
+
+    """
+    name = f"qemu-{PROCESSOR[board.arch]}"
+    if not (registered / "register").exists():
+        subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(registered)], capture_output=True)
+    if not (registered / name).exists() and (conf := Path(f"/usr/lib/binfmt.d/{name}.conf")).exists():
+        subprocess.run(["/usr/lib/systemd/systemd-binfmt", str(conf)], capture_output=True)
+    if not (registered / name).exists():
         raise DeviceFault(
-            f"An image for {board.name} is made on a machine with that processor: part of our programs is compiled.",
-            f"Run make image BOARD={board.name} there.",
+            f"This machine has another processor than {board.name} and cannot run its programs.",
+            f"Install qemu-user-static and load binfmt_misc, or run make image BOARD={board.name} on such a machine.",
         )
-    make([*packages(codename()), board.kernel, board.grub_package], root)
 
 
-def make(wanted: list[str], root: Path) -> None:
-    """A tree of these packages at `root`, anew, with the release and for the processor of this machine.
+def make(wanted: list[str], root: Path, arch: Machine | None = None) -> None:
+    """A tree of these packages at `root`, anew, with this machine's release, for `arch` or this machine's processor.
 
     Raises:
         DeviceFault: a package cannot be had.
@@ -93,7 +114,7 @@ def make(wanted: list[str], root: Path) -> None:
     listed.write_text(sources(release))
     pin.write_text(texts.PIN.format(codename=release))
     command = ["mmdebstrap", "--mode=root", "--variant=minbase", "--quiet"]
-    command += [f"--include={','.join(wanted)}"]
+    command += [f"--include={','.join(wanted)}"] + ([f"--architectures={arch}"] if arch else [])
     command += [f"--dpkgopt=path-exclude={path}" for path in LEFT_OUT]
     command += [f"--setup-hook=copy-in {pin} /etc/apt/preferences.d", "--aptopt=Acquire::Check-Valid-Until false"]
     ended = subprocess.run([*command, release, str(root), str(listed)], capture_output=True, text=True)

@@ -5,73 +5,41 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
-import tomllib
 from pathlib import Path
 from typing import Final
 
 from sekisho.appliance.core.errors import DeviceFault
+from sekisho.firmware.build import lock, wheels
+from sekisho.firmware.content import Machine
 
 VENV: Final = "usr/lib/sekisho/venv"
 """Where the image's own programs are; `/opt/sekisho/venv` leads there until a release of programs alone is taken."""
 PYTHON_2: Final = r"/olefile2\.py$"
 """A module no Python 3 compiles, that its package ships and never imports."""
-_NAME = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==")
 
 
-def canonical(name: str) -> str:
-    """PEP 503."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def needed(pyproject: str, lock: str) -> str:
-    """The entries of the lock file that the product needs without its extras, hashes and markers kept."""
-    wanted = set()
-    for requirement in tomllib.loads(pyproject)["project"]["dependencies"]:
-        wanted.add(canonical(re.split(r"[^A-Za-z0-9._-]", requirement)[0]))
-    entries = _entries(lock)
-    grown = True
-    while grown:
-        more = {name for name, (_, via) in entries.items() if via & wanted} - wanted
-        wanted |= more
-        grown = bool(more)
-    return "".join(text for name, (text, _) in entries.items() if name in wanted)
-
-
-def _entries(lock: str) -> dict[str, tuple[str, set[str]]]:
-    """Package -> its lines, and who asks for it (the lock's `# via`)."""
-    found: dict[str, tuple[str, set[str]]] = {}
-    name = ""
-    for line in lock.splitlines(keepends=True):
-        if match := _NAME.match(line):
-            name = canonical(match.group(1))
-            found[name] = ("", set())
-        if not name:
-            continue
-        text, via = found[name]
-        if line.strip().startswith("#"):
-            word = line.strip().removeprefix("#").strip().removeprefix("via").strip()
-            if word:
-                via.add(canonical(word.split(" ")[0]))
-        found[name] = (text + line, via)
-    return found
-
-
-def wheels(project: Path, into: Path) -> None:
-    """Fetch the locked wheels and build ours, for this machine's processor: part of ours is C (`inspect/gate.c`).
+def gather(project: Path, root: Path, machine: Machine, into: Path, cache: Path) -> None:
+    """Lay the wheels that a release bundle of this commit would hold into `into`, for the Python of the tree `root`.
 
     Raises:
-        DeviceFault: a package has no wheel for this machine, or ours cannot be built.
+        SekishoError: a package has no wheel for this machine, or ours cannot be built; the message says which.
 
     """
+    python = _python(root)
     shutil.rmtree(into, ignore_errors=True)
-    into.mkdir(parents=True)
-    listed = into / "needed.txt"
-    listed.write_text(needed((project / "pyproject.toml").read_text(), (project / "requirements.lock").read_text()))
-    fetch = [sys.executable, "-m", "pip", "download", "-qq", "--require-hashes", "--no-deps", "-d", str(into)]
-    _run([*fetch, "-r", str(listed)])
-    built = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation", "-w", str(into)]
-    _run([*built, str(project)])
+    exported = wheels.export(project, into / "source")
+    ours = wheels.own(exported, machine, into / "own")
+    files = ((exported.directory / name).read_text() for name in ("requirements.lock", "pyproject.toml"))
+    for wheel in [ours, *wheels.gather(lock.needed(*files, machine, python), machine, python, cache)]:
+        shutil.copy(wheel, into)
+
+
+def _python(root: Path) -> str:
+    found = [path.name.removeprefix("python") for path in (root / "usr/bin").glob("python3.[0-9]*")]
+    versions = [name for name in found if re.fullmatch(r"3\.[0-9]+", name)]
+    if len(versions) != 1:
+        raise DeviceFault(f"The tree holds {len(versions)} Pythons; one is needed.")
+    return versions[0]
 
 
 def install(root: Path, wheelhouse: Path) -> None:
