@@ -46,7 +46,7 @@ test-image: image-setup
 image-setup: setup
 	@setup/apt.sh mmdebstrap rauc cryptsetup-bin squashfs-tools dosfstools mtools fdisk e2fsprogs grub-common dbus libglib2.0-bin \
 	  qemu-system-x86 ovmf $(if $(filter arm64,$(BOARD)),qemu-system-arm qemu-efi-aarch64) \
-	  $(if $(filter $(BOARD),$(shell dpkg --print-architecture)),,qemu-user-static $(CROSS_$(BOARD)))
+	  $(if $(filter $(BOARD),$(shell dpkg --print-architecture)),,qemu-user-static arch-test $(CROSS_$(BOARD)))
 
 lint: setup
 	@.venv/bin/ruff check

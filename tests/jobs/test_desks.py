@@ -136,18 +136,46 @@ def test_an_activation_in_the_window_waits_for_one_and_its_end_is_told_when_noth
     assert real.states(made.id)[-1] == "EXPIRED(window)"
 
 
-def test_canceling_an_activation_gives_the_release_up_until_it_is_too_late(real: Box, releases: Releases) -> None:
-    for state, ends in ((State.STAGED, "CANCELED"), (State.TRIAL, "RUNNING")):
-        made = job("fw.activate", args={"counter": "7"})
-        releases.on_its_way(state=state)
-        real.give(signed(made))
-        real.turn(5)
-        cancel = job("job.cancel", args={"job": made.id})
-        real.give(signed(cancel))
-        real.turn(5)
-        assert real.states(made.id)[-1] == ends
-        assert real.states(cancel.id)[-1] == ("SUCCEEDED" if ends == "CANCELED" else "FAILED(too_late)")
-        assert sum(isinstance(one, facts.Canceled) for one in releases.asked) == 1
+@pytest.mark.parametrize(
+    ("shows", "ends", "taken"),
+    [("gone", "CANCELED", "SUCCEEDED"), ("tried", "RUNNING", "FAILED(too_late)"),
+     ("over", "REVERTED(gate:forwarding)", "FAILED(too_late)")],
+)  # fmt: skip
+def test_a_canceled_activation_is_told_as_what_the_firmware_daemon_shows_of_it(
+    real: Box, releases: Releases, shows: str, ends: str, taken: str
+) -> None:
+    """Its hour may come in the instant in which it is canceled."""
+    made = job("fw.activate", args={"counter": "7"})
+    releases.on_its_way(state=State.STAGED)
+    real.give(signed(made))
+    real.turn(5)
+    cancel = job("job.cancel", args={"job": made.id})
+    real.give(signed(cancel))
+    real.turn(5)
+    assert releases.asked[-1] == facts.Canceled(7, f"job {made.id}")
+    assert real.states(made.id)[-1] == "WAITING(customer)" and real.states(cancel.id)[-1] == "RUNNING"
+    if shows == "tried":
+        releases.on_its_way(state=State.TRIAL)
+    else:
+        state = State.CANCELED if shows == "gone" else State.REVERTED
+        releases.ended(state, why="" if shows == "gone" else "gate:forwarding")
+    real.turn(10)
+    assert (real.states(made.id)[-1], real.states(cancel.id)[-1]) == (ends, taken)
+
+
+def test_a_system_that_the_contract_let_in_waits_for_the_customer_again_before_its_job_is_told_over(
+    real: Box, releases: Releases
+) -> None:
+    made = job("fw.activate", args={"counter": "7"}, when=When(mode="asap"), exp=int(real.true) + 60)
+    releases.on_its_way(state=State.STAGED, mode="asap")
+    real.give(signed(made))
+    real.turn(80)
+    asked = releases.asked[-1]
+    assert isinstance(asked, facts.Chosen) and asked.mode == "ask"
+    assert real.states(made.id)[-1] == "WAITING(customer)", "it could still be activated"
+    releases.on_its_way(state=State.STAGED, mode="ask")
+    real.turn(5)
+    assert real.states(made.id)[-1] == "EXPIRED(customer)"
 
 
 def test_no_job_takes_a_box_back_but_a_rollback_of_two_people(real: Box, releases: Releases) -> None:

@@ -91,8 +91,8 @@ def translate(board: Board, registered: Path = REGISTERED) -> None:
     name = f"qemu-{PROCESSOR[board.arch]}"
     if not (registered / "register").exists():
         subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(registered)], capture_output=True)
-    if not (registered / name).exists() and (conf := Path(f"/usr/lib/binfmt.d/{name}.conf")).exists():
-        subprocess.run(["/usr/lib/systemd/systemd-binfmt", str(conf)], capture_output=True)
+    if (registered / "register").exists() and not (registered / name).exists():
+        subprocess.run(["/usr/lib/systemd/systemd-binfmt", f"{name}.conf"], capture_output=True)
     if not (registered / name).exists():
         raise DeviceFault(
             f"This machine has another processor than {board.name} and cannot run its programs.",

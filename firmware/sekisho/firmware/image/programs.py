@@ -29,8 +29,9 @@ def gather(project: Path, root: Path, machine: Machine, into: Path, cache: Path)
     shutil.rmtree(into, ignore_errors=True)
     exported = wheels.export(project, into / "source")
     ours = wheels.own(exported, machine, into / "own")
-    files = ((exported.directory / name).read_text() for name in ("requirements.lock", "pyproject.toml"))
-    for wheel in [ours, *wheels.gather(lock.needed(*files, machine, python), machine, python, cache)]:
+    locked, product = ((exported.directory / name).read_text() for name in ("requirements.lock", "pyproject.toml"))
+    pins = lock.needed(locked, product, machine, python)
+    for wheel in [ours, *wheels.gather(pins, machine, python, cache)]:
         shutil.copy(wheel, into)
 
 

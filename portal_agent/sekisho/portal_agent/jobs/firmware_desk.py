@@ -95,22 +95,17 @@ class Firmware:
         wanted, now = args_of(job, Wanted), self._now()
         if now.way is None or now.way.counter != wanted.counter or job.kind == "fw.cancel":
             done = _done(job, wanted, now, mark)
-            return TOO_LATE if done is not None and done.state == "SUCCEEDED" else ""
+            return TOO_LATE if done is not None and done.state in ("SUCCEEDED", "REVERTED") else ""
         if now.way.state in _TRYING:
             return TOO_LATE
-        by = f"job {job.id}"
-        gives_up = ending in ("CANCELED", "SUPERSEDED") or job.kind == "fw.stage"
+        question = _taking_back(job, now.way, ending)
+        if question is None:
+            return ""
         try:
-            if gives_up and (job.kind != "fw.stage" or now.way.state not in _READY):
-                self._ask(desk.Cancel(wanted.counter, by))
-            elif job.kind == "fw.activate" and now.way.tier > 1 and now.way.mode != "ask":
-                self._ask(desk.Activate(wanted.counter, by, mode="ask"))
-            elif job.kind == "fw.activate" and now.way.tier <= 1 and now.way.chosen_by == by:
-                self._ask(desk.Withdraw(wanted.counter, by))
-                raise PeerError("It is taken back once the firmware daemon shows it.")
+            self._ask(question)
         except RejectedInput as err:
             return TOO_LATE if str(err).startswith(TOO_LATE) else ""
-        return ""
+        raise PeerError("It is taken back once the firmware daemon shows it.")
 
     def _now(self) -> Shown:
         return self._ask(desk.Status())
@@ -136,6 +131,19 @@ def _question(job: Job, wanted: Wanted, way: Way | None) -> desk.Question | None
             return desk.Cancel(wanted.counter, by)
         case "fw.rollback" if not mine:
             return desk.Rollback(wanted.counter, by)
+    return None
+
+
+def _taking_back(job: Job, way: Way, ending: State) -> desk.Question | None:
+    """What the firmware daemon has to be asked until it shows nothing of the job any more."""
+    by = f"job {job.id}"
+    gives_up = ending in ("CANCELED", "SUPERSEDED") or job.kind == "fw.stage"
+    if gives_up and (job.kind != "fw.stage" or way.state not in _READY):
+        return desk.Cancel(way.counter, by)
+    if job.kind == "fw.activate" and way.tier > 1 and way.mode != "ask":
+        return desk.Activate(way.counter, by, mode="ask")
+    if job.kind == "fw.activate" and way.tier <= 1 and way.chosen_by == by:
+        return desk.Withdraw(way.counter, by)
     return None
 
 
