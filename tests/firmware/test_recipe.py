@@ -105,6 +105,20 @@ def test_an_image_for_a_processor_that_nothing_here_runs_is_not_made_wrongly_but
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_what_a_killed_build_left_mounted_is_not_removed_with_its_tree(tmp_path: Path) -> None:
+    kept, inside = tmp_path / "the machine's own", tmp_path / "tree/dev"
+    kept.mkdir()
+    inside.mkdir(parents=True)
+    (kept / "null").touch()
+    subprocess.run(["mount", "--bind", str(kept), str(inside)], check=True)
+    with inside.joinpath("null").open(), pytest.raises(DeviceFault, match="still mounted"):
+        debian.make([], tmp_path / "tree")
+    assert (kept / "null").exists()
+    debian._let_go(tmp_path / "tree")
+    assert not inside.is_mount() and (kept / "null").exists()
+
+
 def test_the_centre_s_users_and_folders_stay_out_of_the_box() -> None:
     for path in ("sysusers.d/sekisho.conf", "tmpfiles.d/sekisho.conf"):
         text = units.of_box((ROOT / "systemd" / path).read_text())

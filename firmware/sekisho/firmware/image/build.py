@@ -72,7 +72,7 @@ def finish(board: Board, project: Path, base: Path, root: Path, keyring: Path, *
     shutil.copytree(project / "firmware/image/initramfs", root / "etc/initramfs-tools", dirs_exist_ok=True)
     (root / "etc/initramfs-tools/modules").write_text("\n".join(board.modules) + "\n")
     (root / "etc/initramfs-tools/conf.d/sekisho").write_text(texts.INITRAMFS)
-    inside(root, "update-initramfs", "-u", "-k", "all")
+    inside(root, "update-initramfs", "-c", "-k", "all")
     debian.strip(root)
     return root
 

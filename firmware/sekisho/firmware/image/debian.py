@@ -7,6 +7,7 @@ image. Needs root.
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import shutil
 import subprocess
@@ -108,6 +109,7 @@ def make(wanted: list[str], root: Path, arch: Machine | None = None) -> None:
 
     """
     release = codename()
+    _let_go(root)
     shutil.rmtree(root, ignore_errors=True)
     root.parent.mkdir(parents=True, exist_ok=True)
     listed, pin = root.with_name("sources.list"), root.with_name("sekisho-pin")
@@ -117,9 +119,24 @@ def make(wanted: list[str], root: Path, arch: Machine | None = None) -> None:
     command += [f"--include={','.join(wanted)}"] + ([f"--architectures={arch}"] if arch else [])
     command += [f"--dpkgopt=path-exclude={path}" for path in LEFT_OUT]
     command += [f"--setup-hook=copy-in {pin} /etc/apt/preferences.d", "--aptopt=Acquire::Check-Valid-Until false"]
-    ended = subprocess.run([*command, release, str(root), str(listed)], capture_output=True, text=True)
+    # The kernel's package makes no first stage: the image's own follows (`build.finish`).
+    env = {**os.environ, "INITRD": "No"}
+    ended = subprocess.run([*command, release, str(root), str(listed)], capture_output=True, text=True, env=env)
     if ended.returncode:
         raise DeviceFault(f"The system could not be put together: {ended.stderr[-1500:]}")
+
+
+def _let_go(root: Path) -> None:
+    """Unmount what a build that was killed left mounted below `root`: this machine's own, which is not to be removed.
+
+    Raises:
+        DeviceFault: a program still holds it.
+
+    """
+    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for at in reversed([point for point in mounted if point.startswith(f"{root}/")]):
+        if subprocess.run(["umount", at], capture_output=True).returncode:
+            raise DeviceFault(f"{at} is still mounted.", "End what holds it (fuser -m), then build again.")
 
 
 def packages(release: str) -> list[str]:
