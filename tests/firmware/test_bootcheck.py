@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -97,19 +99,73 @@ def test_a_pulled_cable_is_not_the_image_s_fault(tmp_path: Path) -> None:
     assert missing(settings, net) == ""
 
 
+class Rauc:
+    """What RAUC is told to do, and that it does it."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.slots = Slots(self._run)
+
+    def _run(self, command: Sequence[str], _timeout_s: float) -> subprocess.CompletedProcess[str]:
+        self.told.append(" ".join(command[1:]))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+
+@pytest.fixture
+def rauc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rauc:
+    """B on trial or proven, A beside it, and nobody waits long; a restart of the machine is noted alone."""
+    made = Rauc()
+    monkeypatch.setattr(bootcheck, "STATE", tmp_path / "slots")
+    monkeypatch.setattr(bootcheck, "LOOK_S", 0.01)
+    monkeypatch.setattr(slots, "read", lambda: Memory(("B", "A"), {"A": Slot(True, 0), "B": Slot(True, 1)}))
+    monkeypatch.setattr(bootcheck, "restart", lambda: made.told.append("restart"))
+    return made
+
+
+TOLD = slots.booted("rauc.slot=B sekisho.attempt=1 sekisho.verity=ab:1 sekisho.deadline=0")
+
+
+def standing(tmp_path: Path) -> tuple[str, str]:
+    said = msgspec.json.decode((tmp_path / "slots/standing.json").read_bytes(), type=bootcheck.Standing)
+    return said.state, said.why
+
+
 def test_an_image_on_trial_whose_firmware_daemon_does_not_run_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rauc: Rauc
 ) -> None:
     """All else is well: but no later image would ever come."""
-    settings, _ = box(tmp_path)
-    monkeypatch.setattr(bootcheck, "STATE", tmp_path)
+    (tmp_path / "box.toml").write_text('box = "b"\n')
     monkeypatch.setattr(bootcheck, "missing", lambda _settings: "")
     monkeypatch.setattr(bootcheck, "works", lambda unit: unit != "sekisho-firmware.service")
-    monkeypatch.setattr(slots, "read", lambda: Memory(("B", "A"), {"A": Slot(False, 0), "B": Slot(True, 1)}))
-    told = slots.booted("rauc.slot=B sekisho.attempt=1 sekisho.verity=ab:1 sekisho.deadline=0")
-    assert bootcheck.Check(settings, told, Slots()).prove() == 0
-    said = msgspec.json.decode((tmp_path / "standing.json").read_bytes(), type=bootcheck.Standing)
-    assert (said.state, said.why) == ("failed", "gate:firmware")
+    assert bootcheck.Check(tmp_path / "box.toml", TOLD, rauc.slots).prove() == 0
+    assert standing(tmp_path) == ("failed", "gate:firmware")
+    assert rauc.told == ["status mark-bad booted", "restart"]
+
+
+NOT_UNDERSTOOD = 'box = "b"\n[of_a_later_release]\nx = 1\n'
+
+
+def test_an_image_on_trial_that_does_not_understand_the_settings_is_given_up(tmp_path: Path, rauc: Rauc) -> None:
+    """Its appliance does not either: an office without a network until somebody pulls the plug."""
+    (tmp_path / "box.toml").write_text(NOT_UNDERSTOOD)
+    assert bootcheck.Check(tmp_path / "box.toml", TOLD, rauc.slots).prove() == 0
+    assert standing(tmp_path) == ("failed", "gate:settings")
+    assert rauc.told == ["status mark-bad booted", "restart"]
+
+
+def test_a_proven_image_keeps_its_attempts_though_it_understands_no_settings_and_the_disk_takes_nothing(
+    tmp_path: Path, rauc: Rauc
+) -> None:
+    """A release of programs may know more settings than the image; a disk may be full. Three starts later it would be left."""
+    (tmp_path / "slots").mkdir()
+    proven = bootcheck.Proven({"B": "ab"})
+    (tmp_path / "slots/proven.json").write_bytes(msgspec.json.encode(proven))
+    (tmp_path / "slots/standing.json").mkdir()
+    (tmp_path / "box.toml").write_text(NOT_UNDERSTOOD)
+    check = bootcheck.Check(tmp_path / "box.toml", TOLD, rauc.slots)
+    check.settle()
+    assert check.prove() == 0
+    assert rauc.told == ["status mark-good booted"]
 
 
 def test_outside_an_image_there_is_nothing_to_check(

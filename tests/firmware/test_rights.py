@@ -196,7 +196,7 @@ def test_why_the_machine_started_is_told_from_what_it_kept(
     boot, dog = tmp_path / "boot_id", tmp_path / "bootstatus"
     monkeypatch.setattr(here, "BOOT_ID", boot)
     monkeypatch.setattr(here, "WATCHDOG", dog)
-    monkeypatch.setattr(here, "PSTORE", tmp_path / "pstore")
+    monkeypatch.setattr(here, "PANICKED", tmp_path / "panicked")
 
     def starts(name: str) -> str:
         boot.write_text(name + "\n")
@@ -213,8 +213,7 @@ def test_why_the_machine_started_is_told_from_what_it_kept(
     dog.write_text("32\n")
     assert starts("e") == "watchdog"
     dog.write_text("0\n")
-    (tmp_path / "pstore").mkdir()
-    (tmp_path / "pstore" / "dmesg-efi-1").touch()
+    (tmp_path / "panicked").mkdir()
     assert starts("f") == "panic"
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 STUBS = """
 regexp() { disk=hd0; }
 load_env() { :; }
-save_env() { echo "SAVED $ORDER/$A_OK/$A_TRY/$B_OK/$B_TRY"; }
+save_env() { echo "SAVED $ORDER/$A_OK/$A_TRY/$B_OK/$B_TRY/$ROUND"; }
 source() { case $1 in *gpt$BROKEN*) return 1;; esac; verity=x; options=y; }
 linux() { case " $* " in *" rauc.slot=$chosen "*) :;; *) return 1;; esac; }
 initrd() { :; }
@@ -33,7 +33,7 @@ def as_shell(memory: Memory, broken: str = "none") -> str:
     for line in (ROOT / "firmware/image/grub.cfg").read_text().splitlines():
         words = line.replace("function choose {", "choose() {").replace("set --", "SET--")
         lines.append(words.replace("set=1:disk", "one").replace("set ", "") if "regexp" not in words else "disk=hd0")
-    values = {"ORDER": " ".join(memory.order), "BROKEN": broken}
+    values = {"ORDER": " ".join(memory.order), "ROUND": str(memory.rounds), "BROKEN": broken}
     for name, slot in memory.slots.items():
         values |= {f"{name}_OK": str(int(slot.ok)), f"{name}_TRY": str(slot.tried)}
     given = "".join(f'{key}="{value}"\n' for key, value in values.items())
@@ -47,13 +47,13 @@ def start(memory: Memory, broken: str = "none") -> tuple[str, Memory]:
     said = done.stdout.splitlines()
     saved = next(line for line in said if line.startswith("SAVED ")).removeprefix("SAVED ").split("/")
     counted = {"A": Slot(saved[1] == "1", int(saved[2])), "B": Slot(saved[3] == "1", int(saved[4]))}
-    return said[-1].removeprefix("BOOT "), Memory(tuple(saved[0].split()), counted)
+    return said[-1].removeprefix("BOOT "), Memory(tuple(saved[0].split()), counted, int(saved[5]))
 
 
 EVERY = [
-    Memory(order, {"A": Slot(a, at), "B": Slot(b, bt)})
-    for order, a, at, b, bt in itertools.product(
-        [("A", "B"), ("B", "A")], [True, False], range(4), [True, False], range(4)
+    Memory(order, {"A": Slot(a, at), "B": Slot(b, bt)}, rounds)
+    for rounds, order, a, at, b, bt in itertools.product(
+        range(slots.ROUNDS), [("A", "B"), ("B", "A")], [True, False], range(4), [True, False], range(4)
     )
 ]
 
@@ -83,20 +83,30 @@ def test_a_slot_that_never_proves_itself_has_three_attempts_and_the_other_one_fo
     assert seen == ["B", "B", "B", "A", "A"]
 
 
-def test_three_power_cuts_in_a_row_do_not_stop_a_box_with_one_slot() -> None:
+def test_power_cuts_never_start_what_nobody_chose_and_one_start_that_holds_forgets_them() -> None:
+    for tried in range(slots.ATTEMPTS + 1):
+        memory = Memory(("A", "B"), {"A": Slot(True, tried), "B": Slot(False, 0)})
+        for _ in range(3):
+            for _ in range(2 * slots.ATTEMPTS):
+                chosen, memory = start(memory)
+                assert chosen == "A", memory
+            memory = slots.marked(memory, "A", good=True)
+
+
+def test_power_cuts_do_not_stop_a_box_with_one_slot() -> None:
     memory, seen = Memory(("A", "B"), {"A": Slot(True, 0), "B": Slot(False, 0)}), []
-    for _ in range(9):
+    for _ in range(15):
         chosen, memory = start(memory, broken="5")
         seen.append(chosen)
-    assert seen == ["A"] * 3 + ["REBOOT"] * 3 + ["A"] * 3
+    assert seen == ["A"] * 9 + ["REBOOT"] * 3 + ["A"] * 3
 
 
 def test_no_slot_is_all_that_is_ever_tried_whatever_was_marked_bad() -> None:
-    """Of a slot that never comes up the other one is started within three attempts of it, in every state."""
+    """Of a slot that never comes up the other one is started after a few rounds of it, in every state."""
     for memory in EVERY:
         for bad in slots.NAMES:
             now = memory
-            for _ in range(2 * slots.ATTEMPTS + 1):
+            for _ in range((slots.ROUNDS + 1) * slots.ATTEMPTS + 1):
                 chosen, now = start(now)
                 if chosen != bad:
                     break
@@ -161,6 +171,7 @@ def test_anything_else_is_refused(tmp_path: Path, words: list[str]) -> None:
         (slots.SIGNATURE + b"ORDER=A A\n").ljust(1024, b"#"),
         (slots.SIGNATURE + b"ORDER=A B\nA_TRY=-1\n").ljust(1024, b"#"),
         (slots.SIGNATURE + b"ORDER=A B\nA_TRY=99999999\n").ljust(1024, b"#"),
+        (slots.SIGNATURE + b"ORDER=A B\nROUND=x\n").ljust(1024, b"#"),
         bytes(1024),
     ],
 )

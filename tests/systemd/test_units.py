@@ -19,7 +19,7 @@ FOLDER = ROOT / "systemd" / "system"
 TASKS = sorted(path for path in FOLDER.glob("*.service") if path.with_suffix(".timer").exists())
 ERRANDS = sorted(path for path in FOLDER.glob("*.service") if path.with_suffix(".path").exists())
 """What root does at another one's wish, once and with what is left of its powers."""
-AT_START = [FOLDER / "sekisho-former.service"]
+AT_START = [FOLDER / f"sekisho-{name}.service" for name in ("former", "panicked")]
 """What root does at each start of the machine, before any daemon."""
 SERVICES = sorted(set(FOLDER.glob("*.service")) - set(TASKS) - set(ERRANDS) - set(AT_START))
 DAEMONS = (

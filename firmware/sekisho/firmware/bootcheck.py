@@ -99,7 +99,7 @@ def reverted(memory: slots.Memory, booted: str, failed: Failed | None) -> tuple[
 
 
 def missing(settings: Settings, net: Path = Path("/sys/class/net")) -> str:
-    """The first thing that is not well, as a code of the firmware's reports; empty: all is."""
+    """The first thing of the traffic's way that is not well, as a code of the firmware's reports; empty: all is."""
     ports = net / settings.bridge.name / "brif"
     for port in (settings.bridge.lan, settings.bridge.wan):
         try:
@@ -123,6 +123,11 @@ def works(unit: str) -> bool:
     return subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False).returncode == 0
 
 
+def restart() -> None:
+    """Start the machine anew, in order."""
+    subprocess.run(["systemctl", "reboot"], check=False)
+
+
 def _kept(name: str, kind: type[T]) -> T | None:
     try:
         with (STATE / name).open("rb") as source:
@@ -132,7 +137,12 @@ def _kept(name: str, kind: type[T]) -> T | None:
 
 
 def _keep(name: str, what: msgspec.Struct) -> None:
-    write_atomic(STATE / name, msgspec.json.encode(what) + b"\n", 0o644)
+    """Where the disk takes it: no verdict waits for a disk that is full or read-only."""
+    try:
+        STATE.mkdir(parents=True, exist_ok=True)
+        write_atomic(STATE / name, msgspec.json.encode(what) + b"\n", 0o644)
+    except OSError as err:
+        sys.stderr.write(f"{STATE / name} cannot be written: {err}.\n")
 
 
 def _say(standing: Standing) -> None:
@@ -144,8 +154,8 @@ def _say(standing: Standing) -> None:
 class Check:
     """One start of the machine."""
 
-    def __init__(self, settings: Settings, told: dict[str, str], rauc: Slots) -> None:
-        self._settings = settings
+    def __init__(self, settings: Path, told: dict[str, str], rauc: Slots) -> None:
+        self._path = settings
         self._rauc = rauc
         self._slot, self._root = told["slot"], told["root"]
         self._deadline_s = float(told["deadline"]) if told["deadline"].isdecimal() else DEADLINE_S
@@ -189,7 +199,7 @@ class Check:
         why = ""
         while True:
             now = time.monotonic()
-            why = missing(self._settings) or ("" if works(KEEPER) else "gate:firmware")
+            why = self._lacks()
             well_since = None if why else well_since or now
             well_s = -1.0 if well_since is None else now - well_since
             verdict = decide(now - began, well_s, trial=self.trial, deadline_s=self._deadline_s)
@@ -206,6 +216,14 @@ class Check:
         _say(msgspec.structs.replace(self._standing, state="proven"))
         return 0
 
+    def _lacks(self) -> str:
+        """The first thing that is not well; settings these programs do not understand are one, and may be mended."""
+        try:
+            settings = load(self._path)
+        except SekishoError:
+            return "gate:settings"
+        return missing(settings) or ("" if works(KEEPER) else "gate:firmware")
+
     def _give_up(self, why: str) -> None:
         """Back to the other slot, where that one can be started; a box with one slot alone stays as it is."""
         other = "B" if self._slot == "A" else "A"
@@ -214,7 +232,7 @@ class Check:
             return
         _keep("failed.json", Failed(self._slot, self._root, why))
         self._rauc.mark_bad("booted")
-        subprocess.run(["systemctl", "reboot"], check=False)
+        restart()
 
 
 def main() -> int:
@@ -224,8 +242,7 @@ def main() -> int:
     if not told:
         return 0
     try:
-        STATE.mkdir(parents=True, exist_ok=True)
-        check = Check(load(Path(parser.parse_args().settings)), told, Slots())
+        check = Check(Path(parser.parse_args().settings), told, Slots())
         check.settle()
         return check.prove()
     except SekishoError as err:

@@ -24,6 +24,8 @@ SIZE: Final = 1024
 SECTOR: Final = 512
 ATTEMPTS: Final = 3
 """Starts a slot has until it must have proven itself; then the other one is next. grub.cfg counts to the same."""
+ROUNDS: Final = 3
+"""Times a slot has all its attempts until one that may not be started is tried for it; likewise."""
 SIGNATURE: Final = b"# GRUB Environment Block\n"
 NAMES: Final = ("A", "B")
 
@@ -32,7 +34,7 @@ class Slot(msgspec.Struct, frozen=True):
     """As the boot loader sees it."""
 
     ok: bool
-    """It may be started."""
+    """It may be started: it was chosen, and not given up since."""
     tried: int
     """Starts since it last proved itself."""
 
@@ -42,6 +44,8 @@ class Memory(msgspec.Struct, frozen=True):
 
     order: tuple[str, ...]
     slots: dict[str, Slot]
+    rounds: int = 0
+    """How often a slot began again since one proved itself or was chosen."""
 
     @property
     def first(self) -> str:
@@ -66,13 +70,14 @@ def parse(block: bytes) -> Memory:
     order = tuple(name for name in values.get("ORDER", "").split() if name in NAMES)
     if not order or len(set(order)) != len(order):
         raise RejectedInput("The boot loader's memory names no slot.")
-    return Memory(order, {name: Slot(values.get(f"{name}_OK") == "1", _count(values, name)) for name in NAMES})
+    found = {name: Slot(values.get(f"{name}_OK") == "1", _count(values, f"{name}_TRY")) for name in NAMES}
+    return Memory(order, found, _count(values, "ROUND"))
 
 
 def _count(values: dict[str, str], name: str) -> int:
-    text = values.get(f"{name}_TRY", "0")
+    text = values.get(name, "0")
     if not text.isdecimal() or len(text) > 3:
-        raise RejectedInput(f"The boot loader's memory counts {text[:20]!r} starts of slot {name}.")
+        raise RejectedInput(f"The boot loader's memory counts {text[:20]!r} ({name}).")
     return int(text)
 
 
@@ -93,7 +98,7 @@ def read(path: Path = ENVIRONMENT) -> Memory:
 
 def render(memory: Memory) -> bytes:
     """The block, as GRUB writes it."""
-    values = {"ORDER": " ".join(memory.order)}
+    values = {"ORDER": " ".join(memory.order), "ROUND": str(memory.rounds)}
     for name, slot in memory.slots.items():
         values |= {f"{name}_OK": str(int(slot.ok)), f"{name}_TRY": str(slot.tried)}
     text = SIGNATURE + "".join(f"{key}={value}\n" for key, value in values.items()).encode()
@@ -123,13 +128,18 @@ def chosen(memory: Memory, name: str) -> Memory:
 
 def marked(memory: Memory, name: str, *, good: bool) -> Memory:
     """`name` has proven itself, or may not be started until it is chosen again."""
-    return Memory(memory.order, {**memory.slots, name: Slot(good, 0)})
+    return Memory(memory.order, {**memory.slots, name: Slot(good, 0)}, 0 if good else memory.rounds)
 
 
 def primary(memory: Memory) -> str:
-    """The slot the next start takes, as grub.cfg chooses: when all had their attempts, the one that was not first."""
-    fresh = [name for name in memory.order if memory.slots[name].ok and memory.slots[name].tried < ATTEMPTS]
-    return fresh[0] if fresh else "B" if memory.order == NAMES else "A"
+    """The slot the next start takes, as grub.cfg chooses."""
+    may = [name for name in memory.order if memory.slots[name].ok]
+    fresh = [name for name in may if memory.slots[name].tried < ATTEMPTS]
+    if fresh:
+        return fresh[0]
+    if len(may) == 1 and memory.rounds != ROUNDS - 1:
+        return may[0]
+    return "B" if memory.order == NAMES else "A"
 
 
 def booted(command_line: str) -> dict[str, str]:

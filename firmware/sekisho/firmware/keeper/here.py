@@ -22,7 +22,8 @@ COMMAND_LINE: Final = Path("/proc/cmdline")
 IMAGE: Final = Path("/usr/lib/sekisho/image.json")
 """What a system image says of itself."""
 WATCHDOG: Final = Path("/sys/class/watchdog/watchdog0/bootstatus")
-PSTORE: Final = Path("/sys/fs/pstore")
+PANICKED: Final = Path("/run/sekisho-panicked")
+"""There in a start of the machine that follows a panic (sekisho-panicked.service)."""
 CARD_RESET: Final = 0x20
 """WDIOF_CARDRESET (linux/watchdog.h): the hardware watchdog restarted the machine."""
 STANDING: Final = Path("/var/lib/sekisho-slots/standing.json")
@@ -105,11 +106,7 @@ def _reason(lived: Lived, boot: str) -> Boot:
     status = _text(WATCHDOG)
     if status.isdecimal() and int(status) & CARD_RESET:
         return "watchdog"
-    try:
-        panicked = any(PSTORE.glob("dmesg-*"))
-    except OSError:
-        panicked = False
-    return "panic" if panicked else "power_loss"
+    return "panic" if PANICKED.exists() else "power_loss"
 
 
 def _path(settings: Settings) -> Path:
