@@ -156,7 +156,7 @@ def test_an_image_on_trial_that_does_not_understand_the_settings_is_given_up(tmp
 def test_a_proven_image_keeps_its_attempts_though_it_understands_no_settings_and_the_disk_takes_nothing(
     tmp_path: Path, rauc: Rauc
 ) -> None:
-    """A release of programs may know more settings than the image; a disk may be full. Three starts later it would be left."""
+    """A release of programs may know more settings; a disk may be full. Three starts later it would be left."""
     (tmp_path / "slots").mkdir()
     proven = bootcheck.Proven({"B": "ab"})
     (tmp_path / "slots/proven.json").write_bytes(msgspec.json.encode(proven))

@@ -70,8 +70,8 @@ def parse(block: bytes) -> Memory:
     order = tuple(name for name in values.get("ORDER", "").split() if name in NAMES)
     if not order or len(set(order)) != len(order):
         raise RejectedInput("The boot loader's memory names no slot.")
-    found = {name: Slot(values.get(f"{name}_OK") == "1", _count(values, f"{name}_TRY")) for name in NAMES}
-    return Memory(order, found, _count(values, "ROUND"))
+    states = {name: Slot(values.get(f"{name}_OK") == "1", _count(values, f"{name}_TRY")) for name in NAMES}
+    return Memory(order, states, _count(values, "ROUND"))
 
 
 def _count(values: dict[str, str], name: str) -> int:
