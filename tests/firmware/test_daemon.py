@@ -22,7 +22,7 @@ from sekisho.firmware.daemon import Daemon
 from sekisho.firmware.gates import eyes
 from sekisho.firmware.keeper import commands, desk, here
 from sekisho.firmware.keeper.desk import Shown
-from sekisho.firmware.keeper.effects import Asking
+from sekisho.firmware.keeper.effects import Asking, Effects
 from sekisho.firmware.keeper.journal import Attempt, Journal, State
 from sekisho.firmware.source import Source
 from sekisho.firmware.stage import path_of
@@ -75,8 +75,8 @@ def root(box: Settings) -> Asking:
 
 
 @contextmanager
-def running(box: Settings, centre: Centre) -> Iterator[None]:
-    made = Daemon(box, Source(box, way=Folder(centre.depot.tree.directory)), root(box))
+def running(box: Settings, centre: Centre, ask: Asking | None = None) -> Iterator[None]:
+    made = Daemon(box, Source(box, way=Folder(centre.depot.tree.directory)), ask or root(box))
     thread = threading.Thread(target=made.run)
     thread.start()
     try:
@@ -93,6 +93,13 @@ def until(box: Settings, fact: Callable[[Shown], bool]) -> Shown:
             return shown
         time.sleep(0.1)
     raise AssertionError(commands.ask(box, desk.Status()))
+
+
+def wait(fact: Callable[[], object]) -> None:
+    until = time.monotonic() + 60
+    while not fact():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def told(box: Settings) -> list[str]:
@@ -117,7 +124,7 @@ def test_a_release_is_staged_whole_waits_over_a_restart_of_the_daemon_and_is_use
         assert "release 3 1.3: staged" in commands.table(shown)
         assert (path_of(release, Path(box.firmware.releases)) / "venv/bin/tiny").exists()
         assert not Path(box.firmware.link).exists(), "what runs is what ran"
-        assert not list((box.firmware_state / "download").iterdir())
+        wait(lambda: not list((box.firmware_state / "download").iterdir()))
     with running(box, centre):
         shown = commands.ask(box, desk.Status())
         assert shown.way is not None and shown.way.state == "staged"
@@ -134,6 +141,62 @@ def test_a_release_is_staged_whole_waits_over_a_restart_of_the_daemon_and_is_use
         shown = commands.ask(box, desk.Status())
         assert (shown.running.counter, shown.running.version) == (3, "1.3") and shown.way is None
     assert told(box) == states, "an end is told once"
+
+
+@pytest.mark.parametrize("second", [3, 4])
+def test_an_errand_that_ends_for_nobody_takes_no_bundle_from_the_next_one(
+    centre: Centre, box: Settings, second: int
+) -> None:
+    """A release is given up while root stages it; then the same or a newer one is asked for, and waits for root."""
+    begun, goes_on = threading.Event(), threading.Event()
+    made = {3: centre.publish(3)}
+
+    def ask(_number: str, wish: wishes.Wish, _limit_s: float) -> wishes.Outcome:
+        if not isinstance(wish, wishes.Stage):
+            return wishes.Outcome("", "done")
+        if not begun.is_set():
+            begun.set()
+            assert goes_on.wait(60)
+        else:
+            wait(lambda: [thread.name for thread in threading.enumerate()].count("installing") == 1)
+            assert (box.firmware_state / "download" / made[second].sha256).exists(), "its bundle is here"
+        return wishes.Outcome("", "done", wish.release)
+
+    with running(box, centre, ask):
+        commands.ask(box, desk.Stage(counter=3, by="command"))
+        assert begun.wait(60)
+        commands.ask(box, desk.Cancel(counter=3, by="command"))
+        until(box, lambda shown: shown.way is None)
+        if second not in made:
+            made[second] = centre.publish(second)
+        commands.ask(box, desk.Stage(counter=second, by="command", again=True))
+        until(box, lambda shown: shown.way is not None and shown.way.state == "installing")
+        goes_on.set()
+        shown = until(box, lambda shown: shown.way is None or shown.way.state == "staged")
+        assert shown.way is not None and shown.way.counter == second, shown.last
+        wait(lambda: not list((box.firmware_state / "download").iterdir()))
+
+
+def test_what_is_given_up_late_takes_nothing_from_what_is_on_its_way_by_then(centre: Centre, box: Settings) -> None:
+    release = centre.publish(3)
+    source = Source(box, way=Folder(centre.depot.tree.directory))
+    source.refresh()
+    attempt, asked = Attempt(state=State.INSTALLING, release=release), list[wishes.Wish]()
+
+    def ask(_number: str, wish: wishes.Wish, _limit_s: float) -> wishes.Outcome:
+        asked.append(wish)
+        return wishes.Outcome("", "done")
+
+    effects = Effects(box, source, eyes.Eyes(box), ask, lambda: False, lambda: attempt)
+    bundle = source.fetch(release)
+    staged = path_of(release, Path(box.firmware.releases))
+    staged.mkdir(parents=True)
+    effects.discard(2, ())
+    assert bundle.exists() and asked == []
+    (staged.parent / "2-0123456789abcdef").mkdir()
+    attempt = Attempt(state=State.STAGED, release=release)
+    effects.discard(3, ())
+    assert not bundle.exists() and asked == [wishes.Remove((staged.name,))]
 
 
 def test_who_may_have_to_take_a_release_back_stays_until_its_trial_is_over(
@@ -198,12 +261,6 @@ def test_a_restart_by_a_job_goes_through_the_daemons_desk_and_roots_errand_and_i
         finally:
             daemon.stop()
             thread.join()
-
-    def wait(fact: Callable[[], object]) -> None:
-        until = time.monotonic() + 60
-        while not fact():
-            assert time.monotonic() < until, work.begin(made, "one")
-            time.sleep(0.05)
 
     boot.write_text("one\n")
     with alive():

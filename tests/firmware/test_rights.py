@@ -177,7 +177,7 @@ def test_going_back_asks_for_a_switch_even_where_the_link_is_back_already(tmp_pa
         asked.append(wish)
         return wishes.Outcome(number, "done")
 
-    effects = Effects(found, Source(found), Eyes(found), ask, lambda: False)
+    effects = Effects(found, Source(found), Eyes(found), ask, lambda: False, lambda: None)
     attempt = Attempt(state=State.REVERTING, counter=7, before=before)
     effects.go_back(attempt)
     assert asked == [], "where there is no link nothing was ever switched"

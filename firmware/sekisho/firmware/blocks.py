@@ -80,7 +80,7 @@ def fetch(
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in folder.iterdir():
-            if path.name.lstrip(".").split(".")[0] != release.sha256:
+            if bundle_of(path) != release.sha256:
                 path.unlink()
         if done.exists() and _sha256(done) == release.sha256:
             return done
@@ -102,6 +102,11 @@ def fetch(
             f"Cannot write the download to {folder}: {err.strerror or err}.", "Free space on the data partition."
         ) from err
     return done
+
+
+def bundle_of(path: Path) -> str:
+    """SHA-256 of the bundle that this file of a download is, or belongs to."""
+    return path.name.lstrip(".").split(".")[0]
 
 
 class _Download:

@@ -24,7 +24,7 @@ from sekisho.firmware import wishes
 from sekisho.firmware.gates.eyes import Eyes
 from sekisho.firmware.keeper import desk, here
 from sekisho.firmware.keeper.effects import Asking, Channel, Effects
-from sekisho.firmware.keeper.journal import IRREVOCABLE, State
+from sekisho.firmware.keeper.journal import IRREVOCABLE, Attempt, State
 from sekisho.firmware.keeper.runner import LOOK_S, Keeper
 from sekisho.firmware.keeper.sight import Sight
 from sekisho.firmware.reboot import desk as reboot_desk
@@ -54,7 +54,7 @@ class Daemon:
         self._managed = bool(os.environ.get("NOTIFY_SOCKET"))
         self._alone, self._root = threading.Lock(), ask
         self._sight = Sight(config, Eyes(config))
-        effects = Effects(config, channel or Source(config), Eyes(config), self._ask, self._unwanted)
+        effects = Effects(config, channel or Source(config), Eyes(config), self._ask, self._unwanted, self._on_its_way)
         self._keeper: Keeper | None = None
         started = here.started(config)
         self._keeper = keeper = Keeper(config, effects, self._sight.look, started, wall=self._sight.wall)
@@ -121,8 +121,11 @@ class Daemon:
                 return self._root(number, wish, limit_s)
             return wishes.ask(self._settings, number, wish, limit_s)
 
+    def _on_its_way(self) -> Attempt | None:
+        return self._keeper.journal.attempt if self._keeper is not None else None
+
     def _unwanted(self) -> bool:
-        attempt = self._keeper.journal.attempt if self._keeper is not None else None
+        attempt = self._on_its_way()
         return self._ends or (self._keeper is not None and (attempt is None or attempt.state is not State.DOWNLOADING))
 
 

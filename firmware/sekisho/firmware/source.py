@@ -81,11 +81,15 @@ class Source:
             way = self._way or reach(self._settings, self._limits)
             return blocks.fetch(way, release, self._root / "download", progress, cancelled, max_bytes)
 
-    def discard(self) -> None:
-        """Remove what was downloaded: it is staged, or no longer wanted."""
+    def discard(self, needed: Callable[[], str] = lambda: "") -> None:
+        """Remove what was downloaded: it is staged, or no longer wanted. Spared is the bundle whose SHA-256 `needed`
+        gives, asked when nothing is being fetched.
+        """
         with self._loading:
+            spared = needed()
             for path in (self._root / "download").glob("*"):
-                path.unlink(missing_ok=True)
+                if blocks.bundle_of(path) != spared:
+                    path.unlink(missing_ok=True)
 
     def _refresh(self) -> Release:
         if self._trust is None:

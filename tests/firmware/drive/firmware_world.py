@@ -70,6 +70,8 @@ class World:
         """While a release has not proved itself: what a start of the machine goes back to."""
         self.next_slot, self.tries, self.confirmed = "A", 3, {"A"}
         self.staged: set[str] = set()
+        self.here: set[str] = set()
+        """Bundles that were downloaded."""
         self.boots = 1
         self.reason: facts.Boot = "same"
         self.counters = {"": 6}
@@ -225,12 +227,15 @@ class World:
         self._do("fetch")
         if self.silent:
             raise PeerError("nobody answers")
+        self.here = {release.path}
         return facts.Fetched()
 
     def install(self, release: published.Release) -> facts.Installed:
         if self.refuses:
             raise RejectedInput(self.refuses)
         name = f"{release.counter}-aa"
+        if name not in self.staged and release.path not in self.here:
+            raise DeviceFault("The bundle is not on this box.", "It is fetched again.")
         if self.tier > 1:
 
             def half() -> None:
@@ -300,9 +305,11 @@ class World:
         self._do("report", None, lambda: self.reports.append(number))
 
     def discard(self, counter: int, keep: tuple[Place, ...]) -> None:
-        self._do(
-            "discard", None, lambda: self.staged.intersection_update({place.release for place in keep} | {self.link})
-        )
+        def whole() -> None:
+            self.here.clear()
+            self.staged.intersection_update({place.release for place in keep} | {self.link})
+
+        self._do("discard", None, whole)
 
     def _note(self) -> None:
         saved = self.journal.attempt

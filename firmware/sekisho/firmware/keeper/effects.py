@@ -15,7 +15,7 @@ from sekisho.appliance.core.settings import Settings
 from sekisho.firmware import wishes
 from sekisho.firmware.gates.eyes import Eyes
 from sekisho.firmware.keeper import facts, here
-from sekisho.firmware.keeper.journal import Attempt, Place
+from sekisho.firmware.keeper.journal import LOADING, Attempt, Place
 from sekisho.firmware.keeper.runner import OverBudget
 from sekisho.firmware.published import Release
 
@@ -39,7 +39,7 @@ class Channel(Protocol):
         max_bytes: int,
     ) -> Path: ...
 
-    def discard(self) -> None: ...
+    def discard(self, needed: Callable[[], str]) -> None: ...
 
 
 Asking = Callable[[str, wishes.Wish, float], wishes.Outcome]
@@ -47,13 +47,21 @@ Asking = Callable[[str, wishes.Wish, float], wishes.Outcome]
 
 
 class Effects:
-    """`ask` is root's errand (`wishes.ask`); `cancelled` says whether the download is wanted no more."""
+    """`ask` is root's errand (`wishes.ask`); `cancelled` says whether the download is wanted no more; `on_its_way`
+    gives the attempt there is by now.
+    """
 
     def __init__(
-        self, settings: Settings, channel: Channel, eyes: Eyes, ask: Asking, cancelled: Callable[[], bool]
+        self,
+        settings: Settings,
+        channel: Channel,
+        eyes: Eyes,
+        ask: Asking,
+        cancelled: Callable[[], bool],
+        on_its_way: Callable[[], Attempt | None],
     ) -> None:
         self._settings, self._channel, self._eyes = settings, channel, eyes
-        self._ask, self._cancelled = ask, cancelled
+        self._ask, self._cancelled, self._on_its_way = ask, cancelled, on_its_way
         self.progress = (0, 0)
         """Bytes of the bundle that are here, and all of them."""
 
@@ -79,7 +87,6 @@ class Effects:
         else:
             told = self._ask(self._number("install", release.counter), wishes.Install(release.name), STAGE_S)
             placed = Place(slot=told.said)
-        self._channel.discard()
         return facts.Installed(placed)
 
     def measure(self) -> facts.Measured:
@@ -132,10 +139,20 @@ class Effects:
             raise DeviceFault(f"Cannot write into {folder}: {err.strerror}.") from err
 
     def discard(self, counter: int, keep: tuple[Place, ...]) -> None:
-        self._channel.discard()
-        names = tuple(sorted({place.release for place in keep if place.release}))
-        if any(Path(self._settings.firmware.releases).glob("*-*")):
-            self._ask(self._number("remove", counter), wishes.Remove(names), MARK_S)
+        # Who said so may have waited behind a download or an errand: what is on its way by now is spared too.
+        self._channel.discard(self._needed)
+        names = {place.release for place in keep}
+        if (attempt := self._on_its_way()) is not None:
+            names |= {attempt.place.release, attempt.release.name if attempt.release is not None else ""}
+        if {path.name for path in Path(self._settings.firmware.releases).glob("*-*")} - names:
+            self._ask(self._number("remove", counter), wishes.Remove(tuple(sorted(names - {""}))), MARK_S)
+
+    def _needed(self) -> str:
+        """SHA-256 of the bundle that is being fetched or installed."""
+        attempt = self._on_its_way()
+        if attempt is None or attempt.release is None or attempt.state not in LOADING:
+            return ""
+        return attempt.release.sha256
 
     def _number(self, what: str, counter: int) -> str:
         """A wish of its own: done again, it does no harm."""

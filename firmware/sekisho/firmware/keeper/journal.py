@@ -43,6 +43,8 @@ class State(StrEnum):
 ENDS: Final = frozenset({State.SUCCEEDED, State.REVERTED, State.FAILED, State.REJECTED, State.CANCELED, State.EXPIRED})
 IRREVOCABLE: Final = frozenset({State.ACTIVATING, State.TRIAL, State.REVERTING})
 """Too late to cancel: the trial decides."""
+LOADING: Final = frozenset({State.ACCEPTED, State.DOWNLOADING, State.VERIFIED, State.INSTALLING})
+"""Its bundle is needed."""
 
 
 class Place(msgspec.Struct, frozen=True):

@@ -131,7 +131,7 @@ class Machine:
                 self._accept(event.running)
                 return self._end(State.EXPIRED, "outside", "The box was started from it by other means.")
             case State.STAGED:
-                return []
+                return [facts.Discard(attempt.counter, self._kept())]
             case State.ACTIVATING | State.TRIAL if attempt.tier > 1:
                 return self._restarted(attempt, event, now)
             case State.TRIAL if not self._is_in(attempt.place):
@@ -337,7 +337,10 @@ class Machine:
                 return self._enter(State.INSTALLING, now)
             case facts.Installed(place) if attempt.state is State.INSTALLING:
                 self._change(place=place, before=self._running.place, staged=self._known())
-                return self._enter(State.STAGED, now, why="customer" if attempt.tier > 1 else "")
+                self._enter(State.STAGED, now, why="customer" if attempt.tier > 1 else "")
+                return [
+                    facts.Discard(attempt.counter, self._kept())
+                ]  # not before this is journaled: it is asked for again
             case facts.Measured(seen) if attempt.state is State.ARMED:
                 self._change(
                     baseline=seen, before=self._running.place, boot=self._boot, ordered=self._wall, marked=False,
@@ -570,7 +573,9 @@ class Machine:
         return [*report, facts.Discard(attempt.counter, self._kept())]
 
     def _kept(self) -> tuple[Place, ...]:
-        return (self._running.place, self.journal.running.place, self.journal.previous.place)
+        attempt = self.journal.attempt
+        staged = () if attempt is None else (attempt.place,)
+        return (self._running.place, self.journal.running.place, self.journal.previous.place, *staged)
 
     def _place(self, attempt: Attempt) -> Place:
         return self._running.place if attempt.tier > 1 else attempt.place
