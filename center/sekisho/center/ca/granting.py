@@ -1,7 +1,7 @@
 """Who gets a certificate: the one place that decides, and that signs.
 
 - A **code** is good for one box's name, until it expires, for the first key that comes with it. The same key may
-  come again with it (its first answer was lost) and gets the same certificate.
+  come again with it (its first answer was lost) and gets the same certificate. Its jobs begin anew (`jobs.book.anew`).
 - A **certificate** may be renewed once, by its own key, from a twentieth of its life (before that where operators
   signed a job for it) until `grace_days` after its end, and not when it or its box was revoked. Whoever comes with one
   that was renewed before, for another key, has a copy of the key (or is a box that was restored from a copy): refused,
@@ -27,6 +27,7 @@ from sekisho.center.ca import csr as requests
 from sekisho.center.ca import registry
 from sekisho.center.ca.tables import ATTEMPT, ATTEMPTS_KEPT, CERTIFICATE, ENROL_CODE
 from sekisho.center.ca.times import text
+from sekisho.center.jobs import book
 from sekisho.center.jobs.tables import JOB, JOB_BOX
 from sekisho.telemetry.enrolment import code
 from sekisho.telemetry.enrolment.wire import EnrolAsk, RenewAsk
@@ -85,6 +86,7 @@ class Granting:
                 raise Refused("used code", "This enrolment code was used before. Ask for a new one.", found.box)
             return given
         registry.activate(db, found.box, text(now))
+        book.anew(db, found.box, now.timestamp())
         return self._sign(db, csr, found.box, found.tenant, "code", found.made_by, now)
 
     def _renew(self, db: sa.Connection, ask: RenewAsk, now: dt.datetime) -> sa.Row[tuple[str]]:

@@ -146,6 +146,31 @@ def withhold(db: sa.Connection, job: str) -> list[str]:
     return found
 
 
+def anew(db: sa.Connection, box: str, now: float) -> None:
+    """The box was enrolled by a code, so its disk may be another: what has not ended there goes to it from the
+    beginning. `now`: unix seconds.
+
+    An end stays one, but where something that goes again needs it: what takes it back, and the release it activates.
+    A box that has its disk after all answers with where it is, so nothing is done twice by this.
+    """
+    told = sa.and_(
+        JOB_STATE.c.job == JOB_BOX.c.job, JOB_STATE.c.box == JOB_BOX.c.box, JOB_STATE.c.tenant == JOB_BOX.c.tenant
+    )
+    query = sa.select(JOB.c.id, JOB.c.kind, JOB.c.envelope, JOB_STATE.c.state).join(JOB_BOX, JOB_BOX.c.job == JOB.c.id)
+    rows = db.execute(query.outerjoin(JOB_STATE, told).where(JOB_BOX.c.box == box, JOB.c.exp > now)).all()
+    again = {row.id: row.kind for row in rows if row.state not in TERMINAL}
+    activates = "fw.activate" in again.values()
+    for row in rows:
+        staged = row.kind == "fw.stage" and row.state == "SUCCEEDED" and activates
+        if staged or (row.kind == "job.cancel" and read(row.envelope)[0].args.get("job") in again):
+            again[row.id] = row.kind
+    for some in _chunks(again):
+        db.execute(JOB_STATE.delete().where(JOB_STATE.c.box == box, JOB_STATE.c.job.in_(some)))
+        db.execute(
+            JOB_BOX.update().where(JOB_BOX.c.box == box, JOB_BOX.c.job.in_(some)).values(birth=0, next_at=0, tries=0)
+        )
+
+
 def cancel(db: sa.Connection, job: str) -> list[str]:
     """Never send it any more; the boxes that may have it all the same, for which a signed `job.cancel` is needed."""
     db.execute(JOB_BOX.update().where(JOB_BOX.c.job == job).values(held=NEVER))

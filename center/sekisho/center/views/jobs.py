@@ -1,7 +1,8 @@
 """How far each job has got on each box: the box's word with the greatest number, and an end is for ever.
 
 What the centre shows of jobs is made of these alone. `ver` 0 is a word about a message that was no job for the box; it
-changes nothing of a job of that name and is kept beside it.
+changes nothing of a job of that name and is kept beside it. A box that was enrolled by a code since counts from the
+beginning: its disk may be another.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from sekisho.appliance.core.jobs import TERMINAL
+from sekisho.center.ca.tables import CERTIFICATE
 from sekisho.center.database import insert_new, metadata
 from sekisho.center.views.health import time_of, word
 from sekisho.center.views.model import Row, Slice
@@ -22,6 +24,8 @@ WORD_CAP: Final = 64
 DETAIL_CAP: Final = 256
 NEW_CAP: Final = 1000
 """Jobs of one box that are kept; a box that invents more has the rest in its events only."""
+AGAIN: Final = frozenset({"fw.stage", "job.cancel"})
+"""Kinds that may go again to a box that was enrolled anew though they had ended (`center.jobs.book.anew` says when)."""
 _ID: Final = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
 
 JOB_STATE: Final = sa.Table(
@@ -74,18 +78,19 @@ def _keep(db: sa.Connection, key: tuple[str, str, str], rows: Sequence[Row]) -> 
     was: dict[str, Any] = dict(before) if before is not None else dict(_EMPTY)
     now = dict(was)
     for row in rows:
-        now |= _said(now, row)
+        now |= _said(db, now, row)
     if changed := {name: value for name, value in now.items() if name in _EMPTY and value != was.get(name)}:
         db.execute(JOB_STATE.update().where(*mine).values(**changed))
 
 
-def _said(was: dict[str, Any], row: Row) -> dict[str, Any]:
+def _said(db: sa.Connection, was: dict[str, Any], row: Row) -> dict[str, Any]:
     event = row.event
     assert isinstance(event, Job)  # noqa: S101 - `take` chose it
     if not event.ver:
         newer = time_of(row) >= was["refused_at"]
         return {"refused": word(event.why, WORD_CAP), "refused_at": time_of(row)} if newer else {}
-    if event.ver <= was["ver"] or was["state"] in TERMINAL:
+    ended = was["state"] in TERMINAL
+    if (event.ver <= was["ver"] or ended) and not ((not ended or was["kind"] in AGAIN) and _anew(db, was, row)):
         return {}
     return {
         "ver": event.ver, "state": event.state, "kind": word(event.kind, WORD_CAP), "why": word(event.why, WORD_CAP),
@@ -93,6 +98,13 @@ def _said(was: dict[str, Any], row: Row) -> dict[str, Any]:
         "signers": word(", ".join(event.signers[:4]), DETAIL_CAP), "detail": word(event.detail, DETAIL_CAP),
         "at": time_of(row), "received_at": row.received_at,
     }  # fmt: skip
+
+
+def _anew(db: sa.Connection, was: dict[str, Any], row: Row) -> bool:
+    """Whether the box was enrolled by a code since its last word: `book.anew` took that away, a rebuild reads it."""
+    mine = (CERTIFICATE.c.box == row.box, CERTIFICATE.c.tenant == row.tenant, CERTIFICATE.c.how == "code")
+    since = (CERTIFICATE.c.issued_at > was["received_at"], CERTIFICATE.c.issued_at <= row.received_at)
+    return db.execute(sa.select(CERTIFICATE.c.serial).where(*mine, *since).limit(1)).first() is not None
 
 
 SLICE: Final = Slice("jobs", (JOB_STATE,), take)
