@@ -190,8 +190,10 @@ def test_staff_sees_each_rollout_ring_by_ring_and_what_halted_it_in_words(office
         assert words in told, words
     halted(office, id_, why="silent", why_ring=1, why_box="box-9", why_number=1, why_of=47)
     for path in ("/fleet/rollouts", f"/fleet/rollouts/{id_}"):
-        assert "第2段階の box-9 が、切り替えを始めたまま応答していません" in page(office, path, "operator")
-        assert "In ring 2, box-9 began to switch and has been silent since" in page(
+        assert "第2段階の box-9 が、切り替えの途中か、新しい版にしたあとから応答していません" in page(
+            office, path, "operator"
+        )
+        assert "In ring 2, box-9 has been silent since it began to switch, or" in page(
             office, path, "operator", locale="en"
         )
     assert office.client("operator").get("/fleet/rollouts/nothing").status_code == 404

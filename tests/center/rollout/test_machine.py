@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from sekisho.appliance.core.errors import RejectedInput
-from sekisho.center.rollout.machine import RELEASE_CAP, look, standing, wish
+from sekisho.center.rollout.machine import RELEASE_CAP, is_harm, look, standing, wish
 from sekisho.center.rollout.model import OVER, Decision, Rollout, Rule, Seen
 
 RULE = Rule(soak_s=600, silent_s=1800, deadline_s=86_400)
@@ -163,6 +163,59 @@ def test_boxes_that_are_not_reached_hold_no_rollout_for_ever() -> None:
         nobody.change(box, connected=False, lost_at=START - 9e5)
     nobody.until("halted")
     assert (nobody.rollout.why, nobody.rollout.why_number, nobody.rollout.why_of) == ("absent", 2, 3)
+
+
+def test_boxes_that_die_after_they_said_that_they_have_it_stop_the_ring_and_after_the_deadline_everything() -> None:
+    fleet = Fleet([3, 40])
+    fleet.turn()
+    fleet.turn()
+    for box in ("b0", "b1", "b2"):
+        fleet.change(box, connected=False, lost_at=fleet.now)
+    lost = fleet.now
+    while fleet.look(after=100).rollout.state == "running":
+        assert fleet.rollout.ring == 0, "nobody follows boxes that are not heard"
+    assert RULE.deadline_s <= fleet.now - lost < RULE.deadline_s + 200
+    assert (fleet.rollout.why, fleet.rollout.why_number, fleet.rollout.why_of) == ("silent", 3, 3)
+    assert not any(one.asked_at for one in fleet.boxes.values() if one.ring)
+    fleet.rollout = wish(fleet.rollout, "resume", fleet.now).rollout
+    for box in ("b0", "b1", "b2"):
+        assert is_harm(fleet.boxes[box], fleet.rollout, RULE, fleet.now), "who resumes knows of them"
+        fleet.change(box, forgiven=True)
+    assert fleet.look().rollout.why == "absent", "and nobody of the ring is left to show anything"
+
+
+def test_boxes_of_an_earlier_ring_that_stay_away_halt_the_later_one() -> None:
+    fleet = Fleet([3, 40])
+    for _ in range(14):
+        fleet.turn()
+    assert fleet.rollout.ring == 1
+    for box in ("b0", "b1"):
+        fleet.change(box, connected=False, lost_at=fleet.now)
+    for n in range(10, 20):  # the ring is not over
+        fleet.set(f"b{n}", "WAITING", "STAGED", why="customer")
+    while fleet.look(after=100).rollout.state == "running":
+        assert fleet.now - START < 2 * RULE.deadline_s
+    assert (fleet.rollout.why, fleet.rollout.why_ring, fleet.rollout.why_box) == ("silent", 0, "b0")
+
+
+def test_offices_that_are_off_at_night_cost_time_and_no_halt_and_few_that_are_off_not_even_that() -> None:
+    fleet = Fleet([3, 40])
+    fleet.turn()
+    fleet.turn()
+    for box in ("b0", "b1", "b2"):
+        fleet.change(box, connected=False, lost_at=fleet.now)
+    for _ in range(13 * 60):
+        fleet.turn()
+    assert (fleet.rollout.state, fleet.rollout.ring) == ("running", 0)
+    for box in ("b0", "b1", "b2"):
+        fleet.change(box, connected=True, lost_at=0.0)
+    fleet.turn()
+    assert fleet.rollout.ring == 1
+    for _ in range(2):
+        fleet.turn()
+    for n in range(3, 7):
+        fleet.change(f"b{n}", connected=False, lost_at=fleet.now)
+    fleet.until("done", looks=20)
 
 
 def test_a_customer_who_has_not_decided_is_neither_good_nor_bad() -> None:

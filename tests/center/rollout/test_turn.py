@@ -196,6 +196,26 @@ def test_a_rollout_is_not_over_while_a_box_of_its_last_ring_may_still_get_the_jo
     assert world.boxes[last].truth.running == 139
 
 
+def test_a_ring_that_is_lost_during_its_soak_is_shown_so_and_nobody_follows_it(world: World) -> None:
+    made = world.plan(msgspec.structs.replace(QUICK, soak_s=3600, deadline_s=20_000), CHOSEN)
+    world.start(made)
+    world.run(600)
+    assert world.boxes["box-0"].truth.running == 140
+    world.lose(["box-0"])
+    world.run(19_000, every=100)
+    world.is_truthful(made)
+    shown = world.shown(made.id)
+    assert (shown.listed.rollout.state, shown.listed.rollout.ring) == ("running", 0)
+    assert (shown.rings[0].counts["good"], shown.rings[0].counts["gone"]) == (0, 1)
+    assert world.asked() == {"box-0"}
+    world.run(2000, every=100)
+    assert world.rollout(made.id).why == "silent"
+    world.connect(["box-0"])
+    world.say("resume", made.id)
+    world.run(12_000, every=110)
+    assert world.rollout(made.id).state == "done"
+
+
 def test_a_plan_that_is_not_signed_whole_or_was_changed_is_not_begun(world: World) -> None:
     made = world.plan(QUICK, CHOSEN)
     one = made.papers[0]

@@ -22,8 +22,8 @@ from sekisho.center.rollout.sending import JOBS
 
 PAGE: Final = 100
 GROUPS: Final = {
-    "good": ("good",), "under_way": ("trying", "going"), "open": ("choosing", "waiting", "unasked", "passed"),
-    "bad": machine.BAD,
+    "good": ("good",), "under_way": ("trying", "going"),
+    "open": ("gone", "choosing", "waiting", "unasked", "passed"), "bad": machine.BAD,
 }  # fmt: skip
 """What is one colour of a ring's bar."""
 _Name = Annotated[str, QueryParameter(max_length=64)]

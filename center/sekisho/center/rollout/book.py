@@ -24,7 +24,7 @@ NOTES_CAP: Final = 200
 GRACE_S: Final = 86_400
 """After its jobs' end a box may still be telling how they ended."""
 STANDINGS: Final[tuple[machine.Standing, ...]] = (
-    "good", "trying", "going", "choosing", "waiting", "unasked", "passed", "bad", "silent", "worse"
+    "good", "gone", "trying", "going", "choosing", "waiting", "unasked", "passed", "bad", "silent", "worse"
 )  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 Nothing here is remembered but `Rollout`, so that a centre which starts anew goes on where it was. A ring is over when
 enough of those that tried have the release, nobody is still trying, few were not reached, and it was watched for long
 enough. One box that falls silent while it tries stops everything: a dead box must not look like a slow one. A box
-that was off before it was asked is not silent; for those there are a share and a deadline.
+that was off before it was asked is not silent; for those there are a share and a deadline. One that has the release and
+is not connected may be an office that is closed, or dead of it: the ring waits for it, and halts when it stays away.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from msgspec.structs import replace
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.center.rollout.model import OVER, Decision, Rollout, Rule, Seen, Why
 
-Standing = Literal["unasked", "waiting", "choosing", "going", "trying", "good", "passed", "bad", "silent", "worse"]
+Standing = Literal[
+    "unasked", "waiting", "choosing", "going", "trying", "good", "gone", "passed", "bad", "silent", "worse"
+]
 """unasked: it was not sent out yet; waiting: no answer yet, or not ready; choosing: it arrived, and its customer says
-when; going: it fetches and prepares; trying: it switches now; good: it has it; passed: it ended without being tried;
-bad: it failed or went back."""
+when; going: it fetches and prepares; trying: it switches now; good: it has it; gone: it has it, and is not connected;
+passed: it ended without being tried; bad: it failed or went back."""
 BAD: Final = ("bad", "silent", "worse")
+HAVE: Final = ("good", "gone")
 OPEN: Final = ("unasked", "waiting", "choosing", "going")
 AWAY: Final = ("unasked", "waiting")
 """Of these nothing follows from time alone: they may never be heard again."""
@@ -58,7 +62,8 @@ def standing(seen: Seen, rollout: Rollout, rule: Rule, now: float) -> Standing:
     if state in _ENDS:
         return _ENDS[state]  # type: ignore[return-value]
     if state == "SUCCEEDED":
-        return "worse" if seen.worse else "good"
+        gone = seen.lost_at and rollout.state not in OVER
+        return "worse" if seen.worse else "gone" if gone else "good"
     heard = max(seen.word_at, rollout.hearing_since)
     if step in _TRYING:
         return "silent" if now - heard > rule.silent_s else "trying"
@@ -67,6 +72,16 @@ def standing(seen: Seen, rollout: Rollout, rule: Rule, now: float) -> Standing:
     if state == "WAITING" and (step == "STAGED" or seen.why in ("customer", "window")):
         return "choosing" if not _expired(seen, now) else "waiting"
     return "waiting" if state in ("", "WAITING") else "going"
+
+
+def is_harm(seen: Seen, rollout: Rollout, rule: Rule, now: float) -> bool:
+    """Whether it is one of those that halt a rollout, and that who resumes it accepts."""
+    how = standing(seen, rollout, rule, now)
+    return how in BAD or (how == "gone" and _stays_away(seen, rollout, rule, now))
+
+
+def _stays_away(seen: Seen, rollout: Rollout, rule: Rule, now: float) -> bool:
+    return now - max(seen.lost_at, rollout.hearing_since) >= rule.deadline_s
 
 
 def _expired(seen: Seen, now: float) -> bool:
@@ -98,7 +113,7 @@ def look(was: Rollout, rule: Rule, rings: Sequence[int], boxes: Sequence[Seen], 
         return Decision(rollout=rollout)
     standings = [(one, standing(one, rollout, rule, now)) for one in boxes]
     if was.state in ("running", "paused") or was.why == "absent":  # what that halt left to its boxes goes on
-        if halt := _harm(rollout, rule, rings, standings):
+        if halt := _harm(rollout, rule, rings, standings, now):
             return Decision(rollout=halt, withdraw=True, told=["halt"])
     if was.state != "running":
         return Decision(rollout=rollout)
@@ -106,16 +121,21 @@ def look(was: Rollout, rule: Rule, rings: Sequence[int], boxes: Sequence[Seen], 
 
 
 def _harm(
-    rollout: Rollout, rule: Rule, rings: Sequence[int], standings: Sequence[tuple[Seen, Standing]]
+    rollout: Rollout, rule: Rule, rings: Sequence[int], standings: Sequence[tuple[Seen, Standing]], now: float
 ) -> Rollout | None:
     """The halted rollout where a ring that was asked says so."""
     for number, size in enumerate(rings):
         of = [(seen, how) for seen, how in standings if seen.ring == number]
         bad = [(seen, how) for seen, how in of if how in BAD and not seen.forgiven]
+        have = sum(how in HAVE for _, how in of)
+        gone = [seen for seen, how in of if how == "gone" and not seen.forgiven]
+        away = [seen for seen in gone if _stays_away(seen, rollout, rule, now)]
+        if len(away) > rule.absent * have:
+            return _halted(rollout, "silent", number, away[0], len(away), size)
         if not bad:
             continue
         counts = Counter(how for _, how in bad)
-        answered = len(bad) + sum(how == "good" for _, how in of)
+        answered = len(bad) + have
         early = len(bad) > 1 and _tail(len(bad), answered, rule.bad) < CHANCE
         if counts["silent"] or early or len(bad) >= rule.bad * size:
             why: Why = "silent" if counts["silent"] else "bad" if counts["bad"] else "worse"
@@ -141,10 +161,12 @@ def _advance(
     open_ = sum(counts[how] for how in OPEN)
     late = now - rollout.began >= rule.deadline_s
     away = sum(counts[how] for how in AWAY)
-    enough = counts["good"] >= max(1, math.ceil(rule.good * (counts["good"] + sum(counts[how] for how in BAD))))
+    have, bad = sum(counts[how] for how in HAVE), sum(counts[how] for how in BAD)
+    enough = _enough(have, bad, rule)
+    here = _enough(counts["good"], bad, rule) and counts["gone"] <= rule.absent * have
     stuck = not enough and open_ + counts["trying"] <= (away if late else 0)
     if stuck or (late and away > rule.absent_late * len(of)):
-        without = [(seen, how) for seen, how in of if how not in ("good", "worse")]
+        without = [(seen, how) for seen, how in of if how not in (*HAVE, "worse")]
         first = next((seen for seen, how in without if how in AWAY), (without or of)[0][0])
         return Decision(rollout=_halted(rollout, "absent", rollout.ring, first, len(without), len(of)), told=["halt"])
     few = open_ <= (rule.absent_late if late else rule.absent) * len(of)
@@ -153,7 +175,7 @@ def _advance(
         if not rollout.soaked_s:
             told.append("soak")
         soaked = rollout.soaked_s + passed if rollout.soaked_s else _BEGUN_S
-        if soaked >= rule.soak_s:
+        if soaked >= rule.soak_s and here:
             if rollout.ring + 1 >= len(rings) and not any(_comes(seen, how, now) for seen, how in standings):
                 return Decision(rollout=replace(rollout, state="done", soaked_s=soaked), told=["done"])
             if rollout.ring + 1 < len(rings):
@@ -161,6 +183,10 @@ def _advance(
                 return Decision(rollout=following, release=_next(following, rule, standings, now), told=["ring"])
         rollout = replace(rollout, soaked_s=min(soaked, max(rule.soak_s, _BEGUN_S)))
     return Decision(rollout=rollout, release=_next(rollout, rule, standings, now), told=told)
+
+
+def _enough(good: int, bad: int, rule: Rule) -> bool:
+    return good >= max(1, math.ceil(rule.good * (good + bad)))
 
 
 def _comes(seen: Seen, how: Standing, now: float) -> bool:

@@ -12,8 +12,8 @@ State = Literal["running", "paused", "halted", "canceled", "done"]
 """halted: nobody more is asked, and who has not begun is told to leave it; paused: only the first of these."""
 OVER: Final = frozenset({"canceled", "done"})
 Why = Literal["", "bad", "silent", "worse", "absent", "hand"]
-"""Why it halted: too many boxes without the release, one that fell silent trying it, boxes that do worse with it, too
-many of a ring that did not try it, or somebody said so."""
+"""Why it halted: too many boxes without the release, one that fell silent trying it or many that were not heard again
+since, boxes that do worse with it, too many of a ring that did not try it, or somebody said so."""
 
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Seconds = Annotated[int, msgspec.Meta(ge=1, le=90 * 86_400)]
@@ -31,8 +31,10 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     silent_s: _Seconds = 1800
     """After the word that it begins to switch, a box must say what came of it within so long."""
     absent: _Share = 0.1
-    """So many may not have been reached, or not have decided, when the ring passes at once;"""
+    """So many may not have been reached, or not have decided, when the ring passes at once; and of those that have it
+    so many may be without a connection."""
     deadline_s: _Seconds = 3 * 86_400
+    """Who has it and is without a connection for so long stays away: more than `absent` of them halt it."""
     absent_late: _Share = 0.5
     """and so many when `deadline_s` is over. Where more were not reached by then, it halts."""
     per_site: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 2

@@ -115,16 +115,12 @@ def say(db: sa.Connection, sender: Sender, id_: str, what: Wish, by: str, now: f
     decision = machine.wish(saved(row), what, now)
     if what == "resume":
         rule = msgspec.json.decode(row.rule, type=Rule)
-        known = [one.box for one in facts.seen(db, row, sender) if _is_bad(one, saved(row), rule, now)]
+        known = [one.box for one in facts.seen(db, row, sender) if machine.is_harm(one, saved(row), rule, now)]
         for box in known:
             db.execute(_box(id_, box).values(forgiven=True))
         _again(db, sender, id_)
     carry_out(db, sender, msgspec.structs.replace(decision, told=[what]), now, by)
     return decision.rollout
-
-
-def _is_bad(seen: Seen, rollout: Rollout, rule: Rule, now: float) -> bool:
-    return machine.standing(seen, rollout, rule, now) in machine.BAD
 
 
 def carry_out(db: sa.Connection, sender: Sender, decision: Decision, now: float, by: str) -> None:

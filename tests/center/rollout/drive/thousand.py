@@ -54,12 +54,12 @@ def is_truthful(shown: book.Shown, boxes: Mapping[str, JobBox], spoken: Mapping[
         assert (
             one.state in (*mine[-1:], *(state[6:] for state in said[-2:] if state.startswith("fetch"))) or not said
         ), one
-        if one.how == "good":
+        if one.how in ("good", "gone"):
             assert box.truth.running == 140 and mine[-1] == "SUCCEEDED", one
         if one.how in ("bad", "silent"):
             assert box.truth.running == 139 and box.fate != "good", one
         if box.truth.running == 140:
-            assert one.how == "good", one
+            assert one.how == "good" or (one.how == "gone" and not one.connected), one
         if one.how == "unasked":
             assert not said, one
         if one.state in ("REVERTED", "FAILED"):
