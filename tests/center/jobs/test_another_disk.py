@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from signing import job, signed
 
 from sekisho.appliance.core import utc
+from sekisho.appliance.core.jobs import State
 from sekisho.center import pki
 from sekisho.center.ca import coding
 from sekisho.center.ca.granting import Granting
@@ -70,7 +71,7 @@ class Centre:
             db.execute(JOB_BOX.update().values(birth=7, next_at=now + 10**6, tries=5))
         return made.id
 
-    def say(self, ident: str, ver: int, state: str, kind: str = "fw.activate", why: str = "", step: str = "") -> None:
+    def say(self, ident: str, ver: int, state: State, kind: str = "fw.activate", why: str = "", step: str = "") -> None:
         self.now += HOUR / 60
         event = events.Job(at=utc.text(self.now), id=ident, ver=ver, state=state, kind=kind, why=why, step=step)
         self.told.append(Row("t1", "box-1", "0" * 16, 1, event.at, event.at, "job", event, False, len(self.told)))

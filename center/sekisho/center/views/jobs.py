@@ -1,8 +1,9 @@
 """How far each job has got on each box: the box's word with the greatest number, and an end is for ever.
 
 What the centre shows of jobs is made of these alone. `ver` 0 is a word about a message that was no job for the box; it
-changes nothing of a job of that name and is kept beside it. A box that was enrolled by a code since counts from the
-beginning: its disk may be another.
+changes nothing of a job of that name and is kept beside it. A word about a job that the centre does not send to this
+box stays in the events only, so there are as many rows as operators signed jobs, whatever is invented. A box that was
+enrolled by a code since counts from the beginning: its disk may be another.
 """
 
 from __future__ import annotations
@@ -16,14 +17,13 @@ import sqlalchemy as sa
 from sekisho.appliance.core.jobs import TERMINAL
 from sekisho.center.ca.tables import CERTIFICATE
 from sekisho.center.database import insert_new, metadata
+from sekisho.center.jobs.tables import JOB_BOX
 from sekisho.center.views.health import time_of, word
 from sekisho.center.views.model import Row, Slice
 from sekisho.telemetry.events import Job
 
 WORD_CAP: Final = 64
 DETAIL_CAP: Final = 256
-NEW_CAP: Final = 1000
-"""Jobs of one box that are kept; a box that invents more has the rest in its events only."""
 AGAIN: Final = frozenset({"fw.stage", "job.cancel"})
 """Kinds that may go again to a box that was enrolled anew though they had ended (`center.jobs.book.anew` says when)."""
 _ID: Final = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
@@ -71,8 +71,8 @@ def _keep(db: sa.Connection, key: tuple[str, str, str], rows: Sequence[Row]) -> 
     mine = (JOB_STATE.c.tenant == tenant, JOB_STATE.c.box == box, JOB_STATE.c.job == job)
     before = db.execute(sa.select(JOB_STATE).where(*mine).with_for_update()).mappings().first()
     if before is None:
-        here = (JOB_STATE.c.tenant == tenant, JOB_STATE.c.box == box)
-        if db.scalar(sa.select(sa.func.count()).select_from(JOB_STATE).where(*here)) >= NEW_CAP:  # type: ignore[operator]
+        sent = (JOB_BOX.c.job == job, JOB_BOX.c.box == box, JOB_BOX.c.tenant == tenant)
+        if db.execute(sa.select(JOB_BOX.c.job).where(*sent)).first() is None:
             return
         db.execute(insert_new(db, JOB_STATE), {"tenant": tenant, "box": box, "job": job, **_EMPTY})
     was: dict[str, Any] = dict(before) if before is not None else dict(_EMPTY)
