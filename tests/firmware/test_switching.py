@@ -17,7 +17,7 @@ from sekisho.appliance.status import Status
 from sekisho.appliance.watchdog import Part
 from sekisho.firmware.keeper import here, runner
 from sekisho.firmware.switch import healthy, settle, switch, switching
-from sekisho.firmware.switch.services import Running
+from sekisho.firmware.switch.services import Running, Systemd
 from sekisho.firmware.switch.switching import KEEPER, ORDER
 from sekisho.inspect import succession
 from sekisho.lab import releases
@@ -58,6 +58,7 @@ class Box:
 
     def restart(self, name: str, within_s: float) -> None:
         self.restarted.append(name)
+        self.deaths[name] = 0
         self.runs[name] = self.link.readlink().parent.name
 
     def succeed(self, name: str) -> None:
@@ -65,6 +66,7 @@ class Box:
         self.asked.append(name)
         state = self.refuses
         self.said = succession.Said(self.said.tries + 1, state, state and "there is none")
+        self.deaths[name] = 0
         if not state:
             self.runs[name] = self.link.readlink().parent.name
             self.pids[name] = self.pids.get(name, 1) + 1
@@ -186,6 +188,34 @@ def test_a_release_of_which_a_daemon_ended_again_and_again_does_not_stay(box: Bo
     assert box.on_trial() and box.runs[KEEPER] == GOOD, "who asked is there and takes it back"
     box.deaths["jobs"] = switching.DEATHS_CAP
     settle(box.settings, box)
+
+
+MANAGER = """#!/bin/sh
+# A service manager's command: one daemon that ended three times by itself.
+cd "${0%/*}"
+case $1 in
+show) cat facts; echo NRestarts="$(cat count)" ;;
+restart|reset-failed) echo 0 > count ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("renewed", ["restart", "succeed"])
+def test_what_a_daemon_did_before_it_was_renewed_does_not_count_against_the_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renewed: str
+) -> None:
+    (tmp_path / "systemctl").write_text(MANAGER)
+    (tmp_path / "systemctl").chmod(0o755)
+    (tmp_path / "facts").write_text("LoadState=loaded\nUnitFileState=enabled\nActiveState=active\nMainPID=1\n")
+    (tmp_path / "count").write_text("3\n")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    found, manager = Systemd().look("inspect"), Systemd()
+    assert found is not None and found.deaths == 3
+    if renewed == "succeed":
+        manager.succeed("inspect")
+    else:
+        manager.restart("inspect", 10.0)
+    assert manager.look("inspect") == Running(True, 1)
 
 
 @pytest.mark.parametrize("at", range(9))

@@ -22,7 +22,7 @@ class Running:
     release: str = ""
     """Its own word; empty: it runs from none, or is not ready."""
     deaths: int = 0
-    """How often it ended and was started again by itself since somebody had it started."""
+    """How often it ended and was started again by itself since somebody had it started, or succeeded."""
     beat_s: float = -1.0
     """When its main thread said last that it works (monotonic clock); negative: it never does."""
 
@@ -45,7 +45,7 @@ class Services(Protocol):
         """
 
     def succeed(self, name: str) -> None:
-        """Ask a daemon to start its successor and to hand over to it; returns at once.
+        """Ask a daemon to start its successor and to hand over to it; returns at once. Its deaths are counted anew.
 
         Raises:
             DeviceFault: it cannot be asked.
@@ -69,6 +69,8 @@ class Systemd:
         self._run(["restart", _unit(name)], within_s)
 
     def succeed(self, name: str) -> None:
+        # A restart sets the count of automatic restarts back, a reload does not; this does in any state: systemctl(1).
+        self._run(["reset-failed", _unit(name)], ASK_S)
         self._run(["reload", _unit(name)], ASK_S)
 
     @staticmethod
