@@ -229,6 +229,31 @@ def test_a_clock_nobody_can_believe_opens_no_window_and_no_hour(world: World) ->
     assert not used(world)
 
 
+@pytest.mark.parametrize("state", ["downloading", "armed"])
+def test_now_does_not_outlive_its_boot_until_somebody_knows_the_time(world: World, state: str) -> None:
+    """The customer says "now" and the power goes; days later the box starts, with the time it had at first."""
+    look, known = world.look, [False]
+    world.look = lambda attempt: msgspec.structs.replace(look(attempt), sure=known[0])  # type: ignore[method-assign]  # a dead battery
+    world.silent = state == "downloading"
+    world.put(facts.Asked(counter=7, by=JOB))
+    world.until(lambda journal: journal.attempt is not None and journal.attempt.state in ("downloading", "staged"))
+    world.put(facts.Chosen(7, Choice(by="local-page", until=world.wall + desk.NOW_S)))
+    world.until(lambda journal: journal.attempt is not None and journal.attempt.state == state)
+    world.keeper, world.silent = None, False
+    world.boot("power_loss")
+    world.wall = NOON
+    world.until(lambda journal: journal.attempt is not None and journal.attempt.state == "staged")
+    live(world, 900)
+    assert not used(world)
+    known[0] = True
+    skip(world, 3 * DAY)
+    assert not used(world) and world.told()[-1].why == "customer", "it is asked again"
+    known[0] = False
+    world.put(facts.Chosen(7, Choice(by="local-page", until=world.wall + desk.NOW_S)))
+    world.until(lambda journal: journal.last is not None)
+    assert world.ends() == ["succeeded"], "who says it in this boot needs no clock"
+
+
 def test_no_clock_and_no_broker_takes_a_window_back_before_what_the_channel_was_signed_at(tmp_path: Path) -> None:
     """Who sets the clock back, or tells a time of last year, has no window of last year open."""
     settings = box_settings.parse(f'box = "b"\n[paths]\nrun = "{tmp_path}/run"\nstate = "{tmp_path}/state"\n')

@@ -84,7 +84,9 @@ def check(world: World) -> None:
     assert ends[0].running == (7 if world.new() else 6), ("what is told to run does", where, ends)
     assert ends[0].state != "succeeded" or world.new(), where
     assert ends[0].state != "reverted" or not world.new(), where
-    assert all(choice == CUSTOMER for choice in world.activations), "only what was chosen is activated"
+    assert all(choice is not None and choice.by == CUSTOMER.by for choice in world.activations), (
+        "only what was chosen is activated"
+    )
     if world.tier > 1:
         assert world.slots["A"] == "system 6", "the release before can be started still"
     if ends[0].state == "reverted":

@@ -75,6 +75,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds: not after; a box that was off until then asks again. 0: no end."""
     window: bool = False
     """Only in the weekly window of the customer's settings."""
+    boot: str = ""
+    """The boot in which it was made; the machine notes it."""
 
 
 class Took(msgspec.Struct, frozen=True):

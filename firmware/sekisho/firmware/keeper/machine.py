@@ -240,6 +240,7 @@ class Machine:
             case facts.Chosen(_, choice, mode) if attempt.tier > 1 and choice.by.startswith(OPERATOR):
                 return self._asks_otherwise(attempt, mode or attempt.mode, now)
             case facts.Chosen(_, choice, mode):
+                choice = msgspec.structs.replace(choice, boot=self._boot)
                 self._change(choice=choice, mode=mode or attempt.mode, postponed=0.0, detail="")
                 if attempt.state is State.ARMED:
                     self._enter(State.STAGED, now, told=False)  # it may be for another hour
@@ -478,7 +479,7 @@ class Machine:
             return []
         if choice is None:
             return self._without(attempt, sight)
-        if (choice.at or choice.window) and not sight.sure:
+        if self._untimed(choice, sight):
             return []
         if sight.sure and windows.over(choice, self._wall):
             self._change(choice=None)
@@ -487,6 +488,13 @@ class Machine:
         if windows.due(choice, sight.restart, sight.zone, self._wall):
             return self._enter(State.ARMED, now)
         return []
+
+    def _untimed(self, choice: Choice, sight: facts.Looked) -> bool:
+        """Whether only the time could say that it is due, which nobody knows. "Now" needs none in the boot it was said
+        in; how long the box was off since then, the time alone can say.
+        """
+        earlier = bool(choice.until) and choice.boot != self._boot
+        return not sight.sure and (bool(choice.at) or choice.window or earlier)
 
     def _without(self, attempt: Attempt, sight: facts.Looked) -> list[Command]:
         if not sight.sure or self._wall < attempt.postponed:
@@ -508,7 +516,9 @@ class Machine:
             return self._enter(State.STAGED, now, told=False)
         if self._working or now < self._retry:
             return []
-        if choice is None or not windows.due(choice, sight.restart, sight.zone, self._wall):
+        if choice is None or self._untimed(choice, sight):
+            return self._enter(State.STAGED, now, told=False)
+        if not windows.due(choice, sight.restart, sight.zone, self._wall):
             return self._enter(State.STAGED, now, told=False)
         self._change(entries=attempt.entries + 1)
         if attempt.entries > ENTRIES_CAP:
