@@ -14,12 +14,15 @@ from thousand import KEY, RULE, World
 
 from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import RejectedInput
+from sekisho.bench.fleet_jobs import Fate
 from sekisho.center.database import metadata
+from sekisho.center.jobs.tables import JOB_BOX
 from sekisho.center.notify import watch
 from sekisho.center.notify.rollouts import waiting
 from sekisho.center.notify.tables import mail
 from sekisho.center.rollout import book, papers, turn
 from sekisho.center.rollout.model import Plan
+from sekisho.center.rollout.tables import ROLLOUT_BOX
 from sekisho.center.rollout.worse import Signs, compare
 from sekisho.center.settings import Notify
 from sekisho.telemetry.events import Vitals
@@ -134,6 +137,73 @@ def test_what_is_held_back_at_a_halt_is_asked_again_when_somebody_resumes(world:
     world.run(100, every=50)
     assert {one.box: one.how for one in world.shown(made.id).boxes}["box-2"] == "waiting"
     assert world.rollout(made.id).state == "running", "the box that went back is known"
+
+
+def _halted_while_its_words_are_late(world: World, fate: Fate) -> Plan:
+    """box-2 has got its job, its words stay in its spool, and box-1 halts the rollout."""
+    made = world.plan(QUICK, [["box-0"], ["box-1", "box-2"]])
+    world.boxes["box-1"].fate, world.boxes["box-2"].fate, world.late = "revert", fate, {"box-2"}
+    world.start(made)
+    for _ in range(60):
+        world.run(50, every=50)
+        if world.rollout(made.id).state == "halted":
+            break
+    assert world.rollout(made.id).why_box == "box-1"
+    return made
+
+
+def test_what_a_box_that_got_its_job_says_after_a_halt_is_believed(world: World) -> None:
+    made = _halted_while_its_words_are_late(world, "good")
+    world.run(600, every=50)
+    shown = {one.box: one for one in world.shown(made.id).boxes}
+    assert shown["box-2"].how == "waiting", "it may have its job"
+    world.arrive("box-2")
+    world.run(200, every=50)
+    world.is_truthful(made)
+    shown = {one.box: one for one in world.shown(made.id).boxes}
+    assert world.boxes["box-2"].truth.running == 140
+    assert (shown["box-2"].how, shown["box-2"].state) == ("good", "SUCCEEDED")
+
+
+def test_a_box_that_dies_after_a_halt_that_came_before_its_words_is_silent_after_the_resume(world: World) -> None:
+    made = _halted_while_its_words_are_late(world, "hang")
+    world.run(600, every=50)
+    world.arrive("box-2")
+    world.lose(["box-2"])
+    world.say("resume", made.id)
+    world.run(RULE.silent_s + 200, every=50)
+    assert (world.rollout(made.id).why, world.rollout(made.id).why_box) == ("silent", "box-2")
+
+
+def test_a_box_has_its_job_even_where_nobody_noted_that_it_left(world: World) -> None:
+    made = _halted_while_its_words_are_late(world, "good")
+    world.boxes["box-2"].hold_at = "downloading"
+    with world.database.transaction() as db:  # whoever sent it was killed before it could write that down
+        db.execute(ROLLOUT_BOX.update().where(ROLLOUT_BOX.c.box == "box-2").values(asked_at=0.0))
+    world.arrive("box-2")
+    world.look()
+    world.is_truthful(made)
+    world.say("resume", made.id)
+    with world.database.reading() as db:
+        assert db.scalar(sa.select(ROLLOUT_BOX.c.asked_at).where(ROLLOUT_BOX.c.box == "box-2")) == world.now
+
+
+def test_a_job_that_a_halt_held_while_it_was_on_its_way_goes_out_again_after_the_resume(world: World) -> None:
+    made = world.plan(QUICK, [["box-0"], ["box-1", "box-2"]])
+    world.boxes["box-1"].fate, world.deliver_nothing_to = "revert", {"box-2"}
+    world.start(made)
+    for _ in range(60):
+        world.run(50, every=50)
+        if world.rollout(made.id).ring == 1:
+            break
+    with world.database.transaction() as db:  # the broker had both, and lost them
+        db.execute(JOB_BOX.update().where(JOB_BOX.c.box == "box-2").values(sent_at=utc.of_unix(world.now)))
+    world.run(600, every=50)
+    assert world.rollout(made.id).why_box == "box-1"
+    world.say("resume", made.id)
+    world.deliver_nothing_to = set()
+    world.run(600, every=50)
+    assert world.boxes["box-2"].truth.running == 140
 
 
 def test_a_box_that_comes_back_after_the_resume_gets_the_release_and_not_what_cancels_it(world: World) -> None:

@@ -134,16 +134,18 @@ def release(db: sa.Connection, job: str, boxes: Iterable[str]) -> None:
 
 
 def withhold(db: sa.Connection, job: str) -> list[str]:
-    """Hold it (again) for the boxes that have not said anything of it; these. What the broker had may still arrive."""
+    """Hold it (again) for the boxes that have not said anything of it; those of them for which it never left. What the
+    broker had may still arrive, or be there already.
+    """
     heard = sa.exists().where(
         JOB_STATE.c.job == JOB_BOX.c.job, JOB_STATE.c.box == JOB_BOX.c.box, JOB_STATE.c.tenant == JOB_BOX.c.tenant,
         JOB_STATE.c.ver > 0,
     )  # fmt: skip
     mine = (JOB_BOX.c.job == job, JOB_BOX.c.held < NEVER, ~heard)
-    found = list(db.scalars(sa.select(JOB_BOX.c.box).where(*mine).order_by(JOB_BOX.c.box)))
-    for some in _chunks(found):
+    found = db.execute(sa.select(JOB_BOX.c.box, JOB_BOX.c.sent_at).where(*mine).order_by(JOB_BOX.c.box)).all()
+    for some in _chunks(row.box for row in found):
         db.execute(JOB_BOX.update().where(JOB_BOX.c.job == job, JOB_BOX.c.box.in_(some)).values(held=1))
-    return found
+    return [row.box for row in found if not row.sent_at]
 
 
 def anew(db: sa.Connection, box: str, now: float) -> None:

@@ -54,7 +54,7 @@ _READY: Final = ("VERIFIED", "INSTALLING", "STAGED", "ARMED")
 
 def standing(seen: Seen, rollout: Rollout, rule: Rule, now: float) -> Standing:
     """How the box is to be counted."""
-    if not seen.asked_at:
+    if not seen.asked_at and not seen.state:
         return "unasked"
     state, step = _newest(seen, rollout.kind)
     if state == "TIMED_OUT" and seen.why == "silent" and step not in _DANGER:

@@ -32,7 +32,7 @@ class Sender(Protocol):
         """Let it go to these of its boxes."""
 
     def withhold(self, db: sa.Connection, job: str) -> list[str]:
-        """Hold it again for those that have not said anything of it; these."""
+        """Hold it again for those that have not said anything of it; those of them for which it never left."""
 
     def words(self, db: sa.Connection, job: str, boxes: Iterable[str] | None = None) -> Mapping[str, Word]:
         """Box -> its last word, of all or of `boxes`; who has not said anything is not in it."""

@@ -118,7 +118,7 @@ def say(db: sa.Connection, sender: Sender, id_: str, what: Wish, by: str, now: f
         known = [one.box for one in facts.seen(db, row, sender) if machine.is_harm(one, saved(row), rule, now)]
         for box in known:
             db.execute(_box(id_, box).values(forgiven=True))
-        _again(db, sender, id_)
+        _again(db, sender, id_, now)
     carry_out(db, sender, msgspec.structs.replace(decision, told=[what]), now, by)
     return decision.rollout
 
@@ -146,28 +146,36 @@ def carry_out(db: sa.Connection, sender: Sender, decision: Decision, now: float,
 def _withdraw(db: sa.Connection, sender: Sender, id_: str) -> None:
     """Hold what no box has answered, and send to whom it was sent the jobs that cancel it, but to who has ended.
 
-    A box that has not said anything is sent them too: the broker may still have for it what the centre holds now.
+    A box that has not said anything is sent them too: the broker may still have for it what the centre holds now, or
+    the box has it and its words are under way. It stays one that was asked, unless the job never left.
     """
     for row in db.execute(sa.select(ROLLOUT_JOB).where(ROLLOUT_JOB.c.rollout == id_)).all():
         of = (ROLLOUT_BOX.c.rollout == id_, ROLLOUT_BOX.c.job == row.job, ROLLOUT_BOX.c.asked_at > 0)
         asked = set(db.scalars(sa.select(ROLLOUT_BOX.c.box).where(*of)))
         if not asked:
             continue
-        silent = set(sender.withhold(db, row.job))
+        here = set(sender.withhold(db, row.job))
         if row.first:
-            silent &= set(sender.withhold(db, row.first))
-        if held := asked & silent:
+            here &= set(sender.withhold(db, row.first))
+        if held := asked & here:
             db.execute(ROLLOUT_BOX.update().where(*of, ROLLOUT_BOX.c.box.in_(held)).values(asked_at=0.0))
         for job, cancel in ((row.job, row.cancel), (row.first, row.first_cancel)):
             ended = {box for box, word in sender.words(db, job).items() if word.state in TERMINAL} if job else asked
             sender.release(db, cancel, sorted(asked - ended))
 
 
-def _again(db: sa.Connection, sender: Sender, id_: str) -> None:
-    """Let go what a halt held of boxes that had answered the first of their jobs, and hold the cancels not answered."""
+def _again(db: sa.Connection, sender: Sender, id_: str, now: float) -> None:
+    """Let go what a halt held of boxes that may have a job of it, and hold the cancels not answered."""
     for row in db.execute(sa.select(ROLLOUT_JOB).where(ROLLOUT_JOB.c.rollout == id_)).all():
-        of = (ROLLOUT_BOX.c.rollout == id_, ROLLOUT_BOX.c.job == row.job, ROLLOUT_BOX.c.asked_at > 0)
-        sender.release(db, row.job, list(db.scalars(sa.select(ROLLOUT_BOX.c.box).where(*of))))
+        of = (ROLLOUT_BOX.c.rollout == id_, ROLLOUT_BOX.c.job == row.job)
+        jobs = [job for job in (row.first, row.job) if job]
+        rows = db.execute(sa.select(ROLLOUT_BOX.c.box, ROLLOUT_BOX.c.asked_at).where(*of))
+        asked = {one.box: one.asked_at for one in rows}
+        spoke = {box for job in jobs for box in sender.words(db, job) if not asked.get(box)}
+        if spoke:  # it left, and was killed who would have noted that
+            db.execute(ROLLOUT_BOX.update().where(*of, ROLLOUT_BOX.c.box.in_(spoke)).values(asked_at=now))
+        for job in jobs:
+            sender.release(db, job, spoke | {box for box, at in asked.items() if at})
         for cancel in filter(None, (row.cancel, row.first_cancel)):
             sender.withhold(db, cancel)
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
@@ -19,6 +20,7 @@ from sekisho.center.ca.tables import BOX_IDENTITY
 from sekisho.center.database import insert_new
 from sekisho.center.intake import Message
 from sekisho.center.jobs.__main__ import due as due_jobs
+from sekisho.center.jobs.tables import JOB_BOX
 from sekisho.center.pulse import PULSE
 from sekisho.center.rollout import book, papers, plan, turn
 from sekisho.center.rollout.model import About, Plan, Rollout, Rule
@@ -85,6 +87,9 @@ class World:
         self._given: set[tuple[str, str]] = set()
         self.deaf = False
         self.deliver_nothing_to: set[str] = set()
+        self.late: set[str] = set()
+        """Boxes whose words stay in their spools, until `arrive`."""
+        self._spools: dict[str, list[tuple[list[str], tuple[str, bytes]]]] = {}
         with self.store.transaction() as db:
             made = {"state": "active", "changed_at": utc.of_unix(START)}
             db.execute(
@@ -179,6 +184,10 @@ class World:
             due = list(db.execute(due_jobs(int(self.now), 10_000)))
         away = self.deliver_nothing_to
         new = [row for row in due if (row.id, row.box) not in self._given and row.box not in away]
+        if new:
+            with self.database.transaction() as db:
+                left = sa.tuple_(JOB_BOX.c.job, JOB_BOX.c.box).in_([(row.id, row.box) for row in new])
+                db.execute(JOB_BOX.update().where(left).values(sent_at=utc.of_unix(self.now)))
         said = []
         for row in new:
             self._given.add((row.id, row.box))
@@ -208,8 +217,19 @@ class World:
             return []
         jobs = [one for one in said if isinstance(one, events.Job)]
         states = [one.state if one.kind == "fw.activate" else f"fetch {one.state}" for one in jobs]
+        message = self.boxes[name].batch(said)
+        if name in self.late:
+            self._spools.setdefault(name, []).append((states, message))
+            return []
         self.said.setdefault(name, []).extend(states)
-        return [self.boxes[name].batch(said)]
+        return [message]
+
+    def arrive(self, name: str) -> None:
+        """What a box had in its spool, in its order."""
+        self.late.discard(name)
+        spool = self._spools.pop(name, [])
+        self.said.setdefault(name, []).extend(state for states, _ in spool for state in states)
+        self._deliver([message for _, message in spool])
 
     def _deliver(self, messages: Sequence[tuple[str, bytes]]) -> None:
         if messages:
