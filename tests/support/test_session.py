@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import msgspec
@@ -11,10 +12,12 @@ import pytest
 
 from sekisho.appliance.core import settings as box_settings
 from sekisho.appliance.core.errors import PeerError, RejectedInput
+from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.jobs import Job, Kind
+from sekisho.appliance.core.journal import JournalWriter
 from sekisho.appliance.core.settings import Settings
 from sekisho.portal_agent.jobs.runner import Never
-from sekisho.portal_agent.support import desks, diagnosis
+from sekisho.portal_agent.support import desks, diagnosis, session
 from sekisho.portal_agent.support.desks import Support
 from sekisho.portal_agent.support.session import Allow, Refuse, Session, Sessions, Show
 from sekisho.telemetry.events import Diagnosis, decode
@@ -66,6 +69,66 @@ def test_while_it_is_allowed_each_look_is_reported_and_counted(box: Settings, su
     shown = desks.ask(box, Show())
     assert shown is not None
     assert (shown.looks, shown.minutes, shown.by) == (1, 30, "local-page")
+
+
+class Died(BaseException):
+    """The power is off."""
+
+
+@pytest.mark.protocol("P58")
+@pytest.mark.parametrize("boot", ["the same", "another"])
+def test_wherever_it_dies_one_report_leaves_that_is_counted_and_told(
+    box: Settings, monkeypatch: pytest.MonkeyPatch, boot: str
+) -> None:
+    """At each step of what lasts, and at its end, before the jobs daemon could note the answer."""
+    steps, fails_at = 0, 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == fails_at:
+            raise Died
+
+    def saving(path: Path, data: bytes, mode: int) -> None:
+        step()
+        write_atomic(path, data, mode)
+        step()
+
+    def appending(writer: JournalWriter, line: bytes, *, durable: bool = True) -> None:
+        step()
+        append(writer, line, durable=durable)
+        step()
+
+    append = JournalWriter.append
+    monkeypatch.setattr(session, "write_atomic", saving)
+    monkeypatch.setattr(JournalWriter, "append", appending)
+    ends = []
+    for fails_at in (1, 2, 3, 4, 5):
+        asked, collecting = job("support.open", f"{fails_at}" * 26, **REASON), job("diag.collect", f"{fails_at}A" * 13)
+        monkeypatch.setattr(desks, "boot_id", lambda: "boot-1")
+        fails, fails_at = fails_at, 0
+        with closing(Support(box)) as support:
+            support.begin(asked, "")
+            desks.ask(box, Allow(asked.id, 30, "local-page"))
+            steps, fails_at = 0, fails
+            with suppress(Died):
+                support.begin(collecting, "")
+        fails_at = 0
+        if boot == "another":
+            monkeypatch.setattr(desks, "boot_id", lambda: "boot-2")
+        with closing(Support(box)) as support:
+            before = sum(one.job == collecting.id for one in reports(box))
+            assert support.withdraw(collecting, "", "REJECTED") == ("sent" if before else "")
+            ended = support.begin(collecting, "").state
+            shown = desks.ask(box, Show())
+            if boot == "the same":
+                desks.ask(box, Refuse(asked.id, "local-page"))
+        left = sum(one.job == collecting.id for one in reports(box))
+        assert shown is not None
+        assert left == (ended == "SUCCEEDED") and left <= shown.looks <= left + 1, (fails, ended, shown)
+        ends.append(ended)
+    again = boot == "the same"
+    assert ends == (["SUCCEEDED"] * 5 if again else ["REJECTED"] * 3 + ["SUCCEEDED"] * 2)
 
 
 def test_the_office_ends_it_at_any_moment(box: Settings, support: Support) -> None:

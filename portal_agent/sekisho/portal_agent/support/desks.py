@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Annotated, Final, Literal
@@ -14,7 +15,7 @@ import msgspec
 from sekisho.appliance.core import desk, utc
 from sekisho.appliance.core.errors import PeerError, RejectedInput
 from sekisho.appliance.core.jobs import Job, State
-from sekisho.appliance.core.journal import JournalWriter
+from sekisho.appliance.core.journal import JournalWriter, newest_lines
 from sekisho.appliance.core.settings import Settings
 from sekisho.portal_agent.jobs.asking import args_of
 from sekisho.portal_agent.jobs.facts import Progress
@@ -22,7 +23,7 @@ from sekisho.portal_agent.jobs.runner import Never
 from sekisho.portal_agent.restarts import boot_id
 from sekisho.portal_agent.support import diagnosis
 from sekisho.portal_agent.support.session import MINUTES, Refuse, Session, Sessions, Word
-from sekisho.telemetry.events import encode
+from sekisho.telemetry.events import Diagnosis, decode, encode
 
 USERS: Final = ("sekisho-page",)
 LOOKS: Final = 200
@@ -104,7 +105,7 @@ class Support:
     def withdraw(self, job: Job, mark: str, ending: State) -> str:
         if job.kind == "support.open":
             self._refuse(job.id, f"job {job.id}")
-        return ""
+        return "sent" if job.kind == "diag.collect" and self._sent(job.id) else ""
 
     def _open(self, job: Job) -> Progress:
         wanted = args_of(job, Opening)
@@ -128,13 +129,27 @@ class Support:
         return Progress("SUCCEEDED", pct=100)
 
     def _collect(self, job: Job) -> Progress:
+        """Counted first, then reported, and once: a kill in between leaves one look too many on the customer's record,
+        never one too few. The journal alone says whether a report left.
+        """
         with self._lock:
             one = self._sessions.newest(time.monotonic(), utc.now())
-            if one is None or one.state != "open":
-                return Progress("REJECTED", "no_session")
-            self._writer.append(encode(diagnosis.collect(self._settings, job.id)))
-            self._sessions.looked()
-        return Progress("SUCCEEDED", by=one.by, pct=100)
+            if not self._sent(job.id):
+                if one is None or one.state != "open":
+                    return Progress("REJECTED", "no_session")
+                self._sessions.looked()
+                self._writer.append(encode(diagnosis.collect(self._settings, job.id)))
+        return Progress("SUCCEEDED", by=one.by if one is not None else "", pct=100)
+
+    def _sent(self, job: str) -> bool:
+        """Whether telemetry has the report of this job, or will."""
+        for line in newest_lines(self._writer.path):
+            if job.encode() in line:
+                with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                    event = decode(line)
+                    if isinstance(event, Diagnosis) and event.job == job:
+                        return True
+        return False
 
     def _refuse(self, job: str, by: str) -> None:
         try:

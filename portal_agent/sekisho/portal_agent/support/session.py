@@ -43,7 +43,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     """Monotonic clock, seconds; only in the boot named `boot`."""
     boot: str = ""
     looks: int = 0
-    """Reports that were made for it."""
+    """Reports that were made for it; after a kill in the middle of one it may say one more, never one less."""
     before: tuple[tuple[str, str, int], ...] = ()
     """Of the sessions before: job, `by` at its end, reports; newest first, at most `REMEMBERED`."""
 
@@ -139,7 +139,7 @@ class Sessions:
                 raise RejectedInput("This session of help is not waiting for an answer any more.", "Look again.")
 
     def looked(self) -> None:
-        """A report was made for it."""
+        """A report is about to be made for it."""
         if self._newest is not None:
             self._save(msgspec.structs.replace(self._newest, looks=self._newest.looks + 1))
 
