@@ -24,7 +24,7 @@ from sekisho.center.ca.granting import Granting
 from sekisho.center.ca.tables import CERTIFICATE
 from sekisho.center.database import Database
 from sekisho.center.jobs import book
-from sekisho.center.jobs.__main__ import due
+from sekisho.center.jobs.__main__ import NEVER_AGAIN, due, settle
 from sekisho.center.jobs.tables import JOB_BOX
 from sekisho.center.store import BOX
 from sekisho.center.views import jobs as view
@@ -155,3 +155,21 @@ def test_a_renewal_is_no_other_disk(centre: Centre) -> None:
     assert centre.due() == set() and centre.state(activate) == ("RUNNING", 6)
     centre.say(activate, 3, "WAITING")
     assert centre.state(activate) == ("RUNNING", 6)
+
+
+def test_what_ended_is_put_aside_and_is_found_again_for_another_disk(centre: Centre) -> None:
+    """Else each look at what is due comes upon every job there ever was."""
+    stage, activate = centre.submit("fw.stage", counter="7"), centre.submit("fw.activate", counter="7")
+    centre.say(stage, 4, "SUCCEEDED", "fw.stage")
+    centre.say(activate, 2, "WAITING", why="customer")
+
+    def aside(after_s: float = 0) -> set[str]:
+        with centre.database.transaction() as db:
+            settle(db, int(time.time() + after_s))
+            return set(db.scalars(sa.select(JOB_BOX.c.job).where(JOB_BOX.c.next_at == NEVER_AGAIN)))
+
+    assert aside() == {stage}
+    centre.enrol()
+    assert aside() == set() and centre.due() == {stage, activate}
+    assert aside(90 * 86_400) == set(), "the clock may be wrong"
+    assert aside(180 * 86_400) == {stage, activate}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import sqlalchemy as sa
 from signing import SATO, STRANGER, TANAKA, job, signed
 
 from sekisho.appliance import cli
@@ -21,7 +22,9 @@ from sekisho.center import pki
 from sekisho.center.ca.tables import BOX_IDENTITY
 from sekisho.center.database import Database
 from sekisho.center.jobs import book
+from sekisho.center.jobs.__main__ import NEVER_AGAIN
 from sekisho.center.jobs.book import BoxState
+from sekisho.center.jobs.tables import JOB_BOX
 from sekisho.telemetry import events
 
 
@@ -67,6 +70,11 @@ class Way:
         self.site.wait(lambda: self.state(ident).state in states)
         return self.state(ident)
 
+    def aside(self) -> set[str]:
+        """What the sender does not look at any more."""
+        with self.database.reading() as db:
+            return set(db.scalars(sa.select(JOB_BOX.c.job).where(JOB_BOX.c.next_at == NEVER_AGAIN)))
+
     def told(self, ident: str) -> list[events.Job]:
         every = (events.decode(bytes(stored.event)) for stored in self.site.events())
         return [one for one in every if isinstance(one, events.Job) and one.id == ident]
@@ -105,6 +113,9 @@ def test_a_job_waits_for_a_box_that_is_away_and_survives_a_broker_that_forgets(w
     way.wait(second, "SUCCEEDED")
     assert [one.state for one in way.told(second)] == ["RECEIVED", "ACCEPTED", "SUCCEEDED"]
     assert not (way.settings.jobs_inbox / second).exists()
+    way.site.kill("sender")
+    way.start("sender")
+    way.site.wait(lambda: way.aside() == {first, second})
 
 
 @pytest.mark.protocol("P57")

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from sekisho.appliance.core import jobs, program, sdnotify, utc
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
-from sekisho.appliance.core.jobs import TERMINAL
+from sekisho.appliance.core.jobs import LIFE_S, TERMINAL
 from sekisho.center import mqtt, settings
 from sekisho.center.database import Database
 from sekisho.center.jobs.tables import JOB, JOB_BOX
@@ -33,6 +33,11 @@ RETRY_S: Final = 1.0
 WATCHDOG_S: Final = 2.0
 PAGE: Final = 50
 BACK_OFF_S: Final = (30, 3600)
+SETTLE_S: Final = 30
+SETTLED: Final = 1000
+"""Rows in one transaction: others write as well."""
+NEVER_AGAIN: Final = 1 << 62
+"""`next_at` of what has ended or is long past its time: the look at what is due does not come upon it."""
 
 log = logging.getLogger("sekisho.center.jobs")
 
@@ -43,6 +48,7 @@ class Sender:
     def __init__(self, config: CenterSettings, own: OwnSettings) -> None:
         self._database = Database(config.store)
         self._stop = threading.Event()
+        self._settles_at = 0
         link = config.broker
         self._link = BrokerLink(link.host, link.ca, own.cert, own.key, link.port, own.client)
         self._client = mqtt.make_client(self._link, on_connect=lambda: None)
@@ -71,6 +77,10 @@ class Sender:
         self._stop.set()
 
     def _turn(self, now: int) -> None:
+        if now >= self._settles_at:
+            with self._database.transaction() as db:
+                full = settle(db, now) == SETTLED
+            self._settles_at = now + (0 if full else SETTLE_S)
         with self._database.reading() as db:
             rows = db.execute(due(now)).all()
         given = [(row, self._client.publish(_topic(row), row.envelope, qos=1)) for row in rows]
@@ -86,23 +96,40 @@ class Sender:
                 db.execute(JOB_BOX.update().where(JOB_BOX.c.job == row.id, JOB_BOX.c.box == row.box).values(**values))
 
 
+def _told() -> sa.ColumnElement[bool]:
+    return sa.and_(
+        JOB_STATE.c.job == JOB_BOX.c.job, JOB_STATE.c.box == JOB_BOX.c.box, JOB_STATE.c.tenant == JOB_BOX.c.tenant
+    )
+
+
+def settle(db: sa.Connection, now: int) -> int:
+    """Put aside what will not be due any more, at most `SETTLED` rows; how many.
+
+    What is past its time has to be so by far: the centre's clock may be wrong for a while.
+    """
+    ended = sa.exists().where(_told(), JOB_STATE.c.state.in_(sorted(TERMINAL)))
+    late = JOB_BOX.c.job.in_(sa.select(JOB.c.id).where(JOB.c.exp <= now - LIFE_S))
+    key = (JOB_BOX.c.job, JOB_BOX.c.box)
+    some = sa.select(*key).where(JOB_BOX.c.held == 0, JOB_BOX.c.next_at < NEVER_AGAIN, sa.or_(ended, late))
+    which = sa.tuple_(*key).in_(some.limit(SETTLED))
+    return db.execute(JOB_BOX.update().where(which).values(next_at=NEVER_AGAIN)).rowcount
+
+
 def due(now: int, limit: int = PAGE) -> sa.Select[Any]:
     """What is to be sent now: not held, not over, and not answered; or answered before the box came back.
 
     A box that lost its disk, or was replaced, gets what is not over again that way; the others answer where they are.
     """
-    told = sa.and_(
-        JOB_STATE.c.job == JOB_BOX.c.job, JOB_STATE.c.box == JOB_BOX.c.box, JOB_STATE.c.tenant == JOB_BOX.c.tenant
-    )
     back = sa.and_(BOX.c.box == JOB_BOX.c.box, BOX.c.tenant == JOB_BOX.c.tenant)
     came_back = sa.and_(BOX.c.state == "on", BOX.c.birth > JOB_BOX.c.birth)
     return (
         sa.select(JOB.c.id, JOB.c.envelope, JOB_BOX.c.box, JOB_BOX.c.tenant, JOB_BOX.c.tries, BOX.c.birth)
         .join(JOB, JOB.c.id == JOB_BOX.c.job)
-        .outerjoin(JOB_STATE, told)
+        .outerjoin(JOB_STATE, _told())
         .outerjoin(BOX, back)
         .where(
             JOB_BOX.c.held == 0,
+            JOB_BOX.c.next_at < NEVER_AGAIN,
             JOB.c.exp > now,
             sa.func.coalesce(JOB_STATE.c.state, "").not_in(sorted(TERMINAL)),
             sa.or_(sa.and_(sa.func.coalesce(JOB_STATE.c.ver, 0) == 0, JOB_BOX.c.next_at <= now), came_back),

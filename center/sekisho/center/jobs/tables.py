@@ -33,7 +33,7 @@ JOB_BOX: Final = sa.Table(
     sa.Column("tries", sa.Integer, nullable=False),
     sa.Column("sent_at", sa.Text, nullable=False, doc="when the broker last had it; empty: never"),
     sa.Column("birth", sa.BigInteger, nullable=False, doc="of the box's connection at that time"),
-    sa.Column("next_at", sa.BigInteger, nullable=False, doc="unix seconds: not sent again before"),
+    sa.Column("next_at", sa.BigInteger, nullable=False, doc="unix seconds: not sent before; `NEVER_AGAIN`: over"),
     sa.Index("job_box_by_box", "box", "job"),
     sa.Index("job_box_due", "next_at", sqlite_where=sa.text("held = 0"), postgresql_where=sa.text("held = 0")),
 )
