@@ -286,6 +286,34 @@ def test_a_ring_that_is_lost_during_its_soak_is_shown_so_and_nobody_follows_it(w
     assert world.rollout(made.id).state == "done"
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_late_words_of_an_earlier_attempt_are_not_counted_in_the_next_rollout(world: World, together: bool) -> None:
+    first = world.plan(QUICK, [["box-1"], ["box-2"]])
+    world.boxes["box-1"].fate, world.late = "revert", {"box-1"}
+    world.start(first)
+    world.run(900, every=50)
+    assert world.boxes["box-1"].truth.state == "REVERTED"
+    world.lose(["box-1"])
+    world.say("cancel", first.id)
+    second = world.plan(QUICK, [["box-1"], ["box-2"]], seed="C")
+    world.boxes["box-1"].fate = "good"
+    world.now += 60
+    world.connect(["box-1"])
+    world.start(second)
+    world.look()
+    for _ in range(2 if together else 0):  # it gets its job, and answers
+        world.now += 1.5
+        world.say_on()
+    assert not world.said.get("box-1")
+    world.arrive("box-1")
+    world.look()
+    rollout, shown = world.rollout(second.id), {one.box: one for one in world.shown(second.id).boxes}
+    assert (rollout.state, rollout.why) == ("running", "")
+    assert (shown["box-1"].state, shown["box-1"].firmware) == ("ACCEPTED" if together else "", "")
+    world.run(6000, every=100)
+    assert world.rollout(second.id).state == "done"
+
+
 def test_a_plan_that_is_not_signed_whole_or_was_changed_is_not_begun(world: World) -> None:
     made = world.plan(QUICK, CHOSEN)
     one = made.papers[0]

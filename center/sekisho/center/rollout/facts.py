@@ -16,7 +16,7 @@ from sekisho.center.rollout.tables import ROLLOUT_BOX, ROLLOUT_JOB
 from sekisho.center.store import BOX
 from sekisho.center.views.firmware import RELEASE
 
-_NONE: Final = Word("", "", "", "")
+_NONE: Final = Word("", "", "", "", "")
 _BEFORE: Final = ("turn", "not_staged", "clock", "not_before", "daemon")
 """What a job waits for that has not begun."""
 
@@ -45,26 +45,27 @@ def _together(last: Word, first: Word) -> Word:
 
     A first one that ended badly is how it ended: the last then waits for what does not come.
     """
-    received_at = max(last.received_at, first.received_at)
+    received_at, at = max(last.received_at, first.received_at), max(last.at, first.at)
     begun = last.state in TERMINAL or last.state == "RUNNING" or (last.state == "WAITING" and last.why not in _BEFORE)
     of = last if begun or not first.state or first.state == "SUCCEEDED" else first
-    return msgspec.structs.replace(of, received_at=received_at)
+    return msgspec.structs.replace(of, received_at=received_at, at=at)
 
 
 def _rows(rollout: sa.Row[Any]) -> sa.Select[Any]:
     of, told = ROLLOUT_BOX, RELEASE
     same = (told.c.tenant == of.c.tenant, told.c.box == of.c.box, told.c.counter == rollout.counter)
-    fresh = told.c.received_at >= rollout.at  # what it said of the release before it was asked is another attempt's
     joined = of.outerjoin(BOX, sa.and_(BOX.c.box == of.c.box, BOX.c.tenant == of.c.tenant))
-    joined = joined.outerjoin(told, sa.and_(*same, fresh))
+    joined = joined.outerjoin(told, sa.and_(*same))
     columns = [of.c[name] for name in ("box", "ring", "job", "site", "asked_at", "worse", "forgiven")]
     said = [BOX.c.state.label("link"), BOX.c.changed_at.label("link_at"), told.c.state.label("firmware"), told.c.why]
-    query = sa.select(*columns, *said, told.c.received_at.label("firmware_at")).select_from(joined)
+    said += [told.c.received_at.label("firmware_at"), told.c.at.label("firmware_said_at")]
+    query = sa.select(*columns, *said).select_from(joined)
     return query.where(of.c.rollout == rollout.id).order_by(of.c.place)
 
 
 def _seen(row: sa.Row[Any], word: Word, expires: float) -> Seen:
-    firmware_later = bool(row.firmware) and (row.firmware_at or "") >= word.received_at
+    # By the box's own clock: a spool brings words of an earlier attempt late, and with those of this one.
+    firmware_later = bool(row.firmware and word.state) and seconds(row.firmware_said_at) >= seconds(word.at)
     connected = row.link == "on"
     return Seen(
         box=row.box,
@@ -74,7 +75,7 @@ def _seen(row: sa.Row[Any], word: Word, expires: float) -> Seen:
         state=word.state,
         step=word.step,
         why=(row.why or word.why) if firmware_later and word.why != "silent" else word.why,
-        word_at=max(seconds(word.received_at), seconds(row.firmware_at or "")),
+        word_at=max(seconds(word.received_at), seconds(row.firmware_at) if firmware_later else 0.0),
         expires=expires,
         firmware=row.firmware if firmware_later else "",
         connected=connected,
@@ -85,5 +86,5 @@ def _seen(row: sa.Row[Any], word: Word, expires: float) -> Seen:
 
 
 def seconds(text: str) -> float:
-    """Unix seconds of a time of the centre's; 0 for none."""
+    """Unix seconds of a time as the centre keeps it; 0 for none."""
     return dt.datetime.fromisoformat(text).timestamp() if text else 0.0

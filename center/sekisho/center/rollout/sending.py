@@ -20,6 +20,8 @@ class Word(msgspec.Struct, frozen=True):
     why: str
     received_at: str
     """RFC 3339, the centre's clock."""
+    at: str
+    """The same by the box's."""
 
 
 class Sender(Protocol):
@@ -55,7 +57,9 @@ class _Jobs:
 
     def words(self, db: sa.Connection, job: str, boxes: Iterable[str] | None = None) -> Mapping[str, Word]:
         found = book.states(db, job, boxes=boxes)
-        return {box: Word(one.state, one.step, one.why, one.received_at) for box, one in found.items() if one.ver}
+        return {
+            box: Word(one.state, one.step, one.why, one.received_at, one.at) for box, one in found.items() if one.ver
+        }
 
     def expires(self, db: sa.Connection, job: str) -> float:
         return float(db.scalar(sa.select(JOB.c.exp).where(JOB.c.id == job)) or 0)
