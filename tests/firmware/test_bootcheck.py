@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from sekisho.appliance.status import Status
 from sekisho.appliance.watchdog import Part
 from sekisho.firmware import bootcheck, slots
 from sekisho.firmware.bootcheck import DEADLINE_S, HOLD_S, Failed, decide, missing, reverted
+from sekisho.firmware.keeper import here
 from sekisho.firmware.rauc import Slots
 from sekisho.firmware.slots import Memory, Slot
 
@@ -166,6 +169,34 @@ def test_a_proven_image_keeps_its_attempts_though_it_understands_no_settings_and
     check.settle()
     assert check.prove() == 0
     assert rauc.told == ["status mark-good booted"]
+
+
+def test_what_was_left_is_said_with_the_boot_it_was_found_in_before_the_firmware_daemon_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rauc: Rauc
+) -> None:
+    """A is chosen and B comes up; from the next start on B is the chosen one, and the same is said still."""
+    order, boot, address = ["A", "B"], tmp_path / "boot_id", tmp_path / "notify"
+    monkeypatch.setattr(slots, "read", lambda: Memory(tuple(order), {"A": Slot(True, 3), "B": Slot(True, 1)}))
+    monkeypatch.setattr(slots, "booted", lambda _line: TOLD)
+    monkeypatch.setattr(bootcheck, "Slots", lambda: rauc.slots)
+    monkeypatch.setattr(bootcheck, "BOOT_ID", boot)
+    monkeypatch.setattr(sys, "argv", ["bootcheck", "--settings", str(tmp_path / "box.toml")])
+    monkeypatch.setenv("NOTIFY_SOCKET", str(address))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(address))
+        said = []
+
+        def prove(_check: bootcheck.Check) -> int:
+            assert manager.recv(99).startswith(b"READY=1")
+            said.append(msgspec.json.decode((tmp_path / "slots/standing.json").read_bytes(), type=here.Standing))
+            return 0
+
+        monkeypatch.setattr(bootcheck.Check, "prove", prove)
+        for name in ("one", "two"):
+            boot.write_text(f"{name}\n")
+            assert bootcheck.main() == 0
+            order = ["B", "A"]
+    assert said == [here.Standing("attempts", "one")] * 2
 
 
 def test_outside_an_image_there_is_nothing_to_check(

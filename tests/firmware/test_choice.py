@@ -447,7 +447,7 @@ def test_it_is_too_late_to_cancel_once_it_is_being_tried(world: World) -> None:
 
 def test_what_the_machines_own_check_gave_up_is_told_with_its_reason(world: World) -> None:
     world.dead = True
-    world.gave_up = "gate:bridge"
+    world.verdict = "gate:bridge"
     staged(world)
     world.put(facts.Chosen(7, Choice(by="button", until=0.0)))
     world.until(lambda journal: journal.last is not None)

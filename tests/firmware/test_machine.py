@@ -84,6 +84,8 @@ def check(world: World) -> None:
     assert ends[0].running == (7 if world.new() else 6), ("what is told to run does", where, ends)
     assert ends[0].state != "succeeded" or world.new(), where
     assert ends[0].state != "reverted" or not world.new(), where
+    if world.tried and (world.sick or world.dead) and ends[0].why != "loop":
+        assert ends[0].state == "reverted", ("it was tried, whatever the power did in between", where)
     assert all(choice is not None and choice.by == CUSTOMER.by for choice in world.activations), (
         "only what was chosen is activated"
     )
@@ -112,6 +114,34 @@ def test_what_dies_at_one_point_for_ever_is_given_up_and_the_release_before_can_
 ) -> None:
     for world in lives(monkeypatch, scene, tier, power, for_ever=True):
         check(world)
+
+
+def cut_at(patch: pytest.MonkeyPatch, point: str) -> World:
+    """The power goes at this point of a system's change."""
+    whole = play(World(patch, tier=3))
+    return World(patch, tier=3, power=True, die_at=whole.visited.index(point))
+
+
+@pytest.mark.parametrize("scene", [sick, dead])
+def test_a_system_that_was_tried_before_the_order_was_journaled_is_refused_and_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, scene: Scene
+) -> None:
+    world = cut_at(monkeypatch, "activating/after mark")
+    scene(world)
+    world.verdict = "gate:bridge"
+    play(world)
+    last = world.journal.last
+    assert last is not None and len(world.activations) == 1
+    assert (str(last.state), last.why) == ("reverted", "gate:bridge" if scene is dead else "gate:forward_out")
+    assert last.why in world.journal.refused[7]
+
+
+def test_what_was_said_of_an_earlier_system_is_not_said_of_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The power goes before the order reaches the boot loader, on a box that left a system weeks ago."""
+    world = cut_at(monkeypatch, "activating/before mark")
+    world.gave_up, world.gave_up_in = "gate:bridge", "boot 0"
+    play(world)
+    assert world.ends() == ["succeeded"] and world.deaths == 1
 
 
 def test_there_are_more_than_three_hundred_states_to_die_in(

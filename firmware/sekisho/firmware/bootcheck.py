@@ -22,11 +22,13 @@ import msgspec
 from sekisho.appliance import status
 from sekisho.appliance.core.errors import SekishoError
 from sekisho.appliance.core.fsio import write_atomic
+from sekisho.appliance.core.sdnotify import notify
 from sekisho.appliance.core.settings import Settings, load
 from sekisho.firmware import floor, slots
 from sekisho.firmware.rauc import Slots
 
 STATE: Final = Path("/var/lib/sekisho-slots")
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 DEADLINE_S: Final = 300.0
 HOLD_S: Final = 10.0
 LOOK_S: Final = 1.0
@@ -67,6 +69,8 @@ class Standing(msgspec.Struct, frozen=True):
     reverted: str = ""
     """The slot that was chosen and is not the one that runs, with `reverted_why`: `gate:NAME`, or `attempts`."""
     reverted_why: str = ""
+    reverted_boot: str = ""
+    """The boot in which that was found."""
 
 
 def decide(
@@ -178,10 +182,14 @@ class Check:
         first, why = reverted(slots.read(), self._slot, _kept("failed.json", Failed))
         last = _kept("standing.json", Standing)
         if first:
-            self._standing = msgspec.structs.replace(self._standing, reverted=first, reverted_why=why)
+            boot = BOOT_ID.read_text().strip()
+            self._standing = msgspec.structs.replace(
+                self._standing, reverted=first, reverted_why=why, reverted_boot=boot
+            )
         elif last is not None and last.slot == self._slot and last.reverted:
-            kept = {"reverted": last.reverted, "reverted_why": last.reverted_why}
-            self._standing = msgspec.structs.replace(self._standing, **kept)
+            self._standing = msgspec.structs.replace(
+                self._standing, reverted=last.reverted, reverted_why=last.reverted_why, reverted_boot=last.reverted_boot
+            )
         _say(self._standing)
         if first:
             self._rauc.mark_bad("other")
@@ -244,6 +252,7 @@ def main() -> int:
     try:
         check = Check(Path(parser.parse_args().settings), told, Slots())
         check.settle()
+        notify("READY=1")  # what starts after this reads what was said
         return check.prove()
     except SekishoError as err:
         sys.stderr.write(f"{err}\n")

@@ -76,9 +76,12 @@ class World:
         self.reason: facts.Boot = "same"
         self.counters = {"": 6}
         # How the new release behaves
+        self.tried = False
+        """The machine was started from the new system, or tried to."""
         self.sick, self.dead = False, False
         """Sick: it comes up and a gate fails; dead: it does not come up at all."""
-        self.gave_up, self.given_up, self.unkept = "", facts.GivenUp(), ""
+        self.gave_up, self.gave_up_in, self.verdict = "", "", "attempts"
+        self.given_up, self.unkept = facts.GivenUp(), ""
         """What root's check of a system says, what root says of a release that it left, and why it lets none stay."""
         self.refuses, self.silent = "", False
         self.budgets_out = False
@@ -109,8 +112,9 @@ class World:
         self.keeper = None
         running = Running(counter=self.counters.get(self.where(), 6), version="", tier=self.tier, place=self.place())
         started = facts.Started(
-            running=running, boot=f"boot {self.boots}", reason=self.reason, gave_up=self.gave_up, given_up=self.given_up
-        )
+            running=running, boot=f"boot {self.boots}", reason=self.reason, gave_up=self.gave_up,
+            gave_up_in=self.gave_up_in, given_up=self.given_up,
+        )  # fmt: skip
         made = Keeper(
             self.settings, self, self.look, started,
             clock=lambda: self.now, wall=lambda: self.wall, spread=lambda most: most / 2, threaded=False,
@@ -134,12 +138,14 @@ class World:
         if self.next_slot in self.confirmed:
             self.slot = self.next_slot
             return
-        self.slot = self.next_slot
+        self.slot, self.tried = self.next_slot, True
+        self.gave_up = self.gave_up_in = ""
         self.tries -= 1
         while self.dead and self.tries > 0:
             self.tries -= 1
         if self.dead or self.tries < 0:
             self.next_slot = self.slot = next(iter(self.confirmed))
+            self.gave_up, self.gave_up_in = self.verdict, f"boot {self.boots}"
 
     def step(self) -> None:
         """One second of the box's life, through deaths."""

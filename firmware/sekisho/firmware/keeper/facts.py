@@ -33,6 +33,8 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     reason: Boot = "same"
     gave_up: str = ""
     """Why the check that follows a start left the system before this one; empty where it did not."""
+    gave_up_in: str = ""
+    """The boot in which that was found: it is told for as long as this system runs."""
     given_up: GivenUp = GivenUp()
     """Root's last word of that kind, of whatever release."""
 

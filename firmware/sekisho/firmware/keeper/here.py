@@ -43,6 +43,7 @@ class Standing(msgspec.Struct, frozen=True):
     """What is read of `standing.json`."""
 
     reverted_why: str = ""
+    reverted_boot: str = ""
 
 
 class Lived(msgspec.Struct, frozen=True):
@@ -58,9 +59,12 @@ def started(settings: Settings) -> Started:
     lived = _lived(settings)
     reason = _reason(lived, boot)
     _live(settings, Lived(boot))
-    gave_up = (_read(STANDING, CAP, Standing) or Standing()).reverted_why
+    found = _read(STANDING, CAP, Standing) or Standing()
     given_up = _read(given_up_file(settings), CAP, GivenUp) or GivenUp()
-    return Started(running=running(settings), boot=boot, reason=reason, gave_up=gave_up[:64], given_up=given_up)
+    return Started(
+        running=running(settings), boot=boot, reason=reason, gave_up=found.reverted_why[:64],
+        gave_up_in=found.reverted_boot, given_up=given_up,
+    )  # fmt: skip
 
 
 def given_up_file(settings: Settings) -> Path:

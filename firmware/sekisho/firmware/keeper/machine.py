@@ -147,12 +147,15 @@ class Machine:
     def _restarted(self, attempt: Attempt, event: facts.Started, now: float) -> list[Command]:
         """The daemon began while another system was on trial, or about to be."""
         lost = event.reason == "power_loss"
-        if attempt.marked and event.gave_up and event.boot != attempt.boot and not self._is_in(attempt.place):
-            self._change(boot=event.boot)
+        gave_up = event.gave_up and (attempt.marked or event.gave_up_in == event.boot)
+        if gave_up and event.boot != attempt.boot and not self._is_in(attempt.place):
+            self._change(boot=event.boot, marked=True)
             return self._go_back(event.gave_up, "The machine's own check of the new system gave it up.", now)
         if event.boot == attempt.boot:
             return self._enter(attempt.state, now, again=True)
-        self._change(boot=event.boot, boots=attempt.boots + 1, cuts=attempt.cuts + lost)
+        # Where it runs, the order did reach the boot loader, though the power went before that was journaled.
+        marked = attempt.marked or self._is_in(attempt.place)
+        self._change(boot=event.boot, boots=attempt.boots + 1, cuts=attempt.cuts + lost, marked=marked)
         self._mark("boot", event.reason)
         attempt = self._attempt()
         why = "power_loss" if lost or (attempt.cuts and attempt.cuts >= attempt.boots - 1) else "boot"
