@@ -338,6 +338,19 @@ def test_what_the_box_says_of_the_release_later_counts_more_than_how_the_job_end
     assert (fleet.rollout.state, fleet.rollout.why, fleet.rollout.why_ring) == ("halted", "bad", 0)
 
 
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_a_ring_whose_boxes_were_all_deleted_is_over(gone: int) -> None:
+    fleet = Fleet([3, 10, 20])
+    for _ in range(2 if gone else 0):
+        fleet.turn()
+    fleet.boxes = {box: one for box, one in fleet.boxes.items() if one.ring != gone}
+    fleet.until("done")
+    assert all(one.asked_at for one in fleet.boxes.values()) and fleet.rollout.ring == 2
+    nobody = Fleet([3])
+    nobody.boxes = {}
+    assert nobody.look(after=3600).rollout.state == "done"
+
+
 def test_boxes_that_do_worse_with_it_halt_it() -> None:
     fleet = Fleet()
     for _ in range(15):
@@ -376,6 +389,34 @@ def test_a_centre_that_was_off_gives_boxes_their_time_again() -> None:
     for _ in range(31):
         fleet.look()
     assert fleet.rollout.why == "silent"
+
+
+@pytest.mark.parametrize("step", ["TRIAL", "ARMED"])
+def test_after_the_centres_clock_was_set_back_silence_and_soak_are_counted_from_then(step: str) -> None:
+    fleet = Fleet()
+    for _ in range(15):
+        fleet.turn()
+    soaked = fleet.rollout.soaked_s
+    lost = {"connected": False, "lost_at": fleet.now} if step == "ARMED" else {}
+    fleet.set("b9", "RUNNING", step, **lost)
+    fleet.look(after=-7 * 86_400)
+    assert (fleet.rollout.state, fleet.rollout.hearing_since) == ("running", fleet.now)
+    assert fleet.rollout.soaked_s == soaked and fleet.rollout.began <= fleet.now
+    for _ in range(30):
+        fleet.look()
+    assert fleet.rollout.state == "running"
+    fleet.look()
+    assert (fleet.rollout.why, fleet.rollout.why_box) == ("silent", "b9")
+
+
+def test_a_broker_that_was_heard_in_what_is_now_the_future_is_not_heard() -> None:
+    fleet = Fleet()
+    fleet.look()
+    heard, fleet.now = fleet.now, fleet.now - 3600
+    for _ in range(30):
+        fleet.now += EVERY
+        fleet.rollout = look(fleet.rollout, RULE, SIZES, list(fleet.boxes.values()), fleet.now, heard).rollout
+        assert fleet.rollout.hearing_since == 0.0
 
 
 def test_no_more_boxes_of_one_site_fetch_at_one_time_than_the_rule_says() -> None:

@@ -22,7 +22,7 @@ from sekisho.center.notify.rollouts import waiting
 from sekisho.center.notify.tables import mail
 from sekisho.center.rollout import book, papers, turn
 from sekisho.center.rollout.model import Plan
-from sekisho.center.rollout.tables import ROLLOUT_BOX
+from sekisho.center.rollout.tables import ROLLOUT, ROLLOUT_BOX
 from sekisho.center.rollout.worse import Signs, compare
 from sekisho.center.settings import Notify
 from sekisho.telemetry.events import Vitals
@@ -39,7 +39,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     made.close()
 
 
-class _Killed(Exception):
+class _Killed(BaseException):
     pass
 
 
@@ -312,6 +312,22 @@ def test_late_words_of_an_earlier_attempt_are_not_counted_in_the_next_rollout(wo
     assert (shown["box-1"].state, shown["box-1"].firmware) == ("ACCEPTED" if together else "", "")
     world.run(6000, every=100)
     assert world.rollout(second.id).state == "done"
+
+
+def test_a_customer_who_is_deleted_and_a_rollout_that_cannot_be_read_keep_no_other_from_being_looked_at(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = world.plan(QUICK, [["box-0"]], shares=())
+    second = world.plan(QUICK, [["box-1"]], seed="C", shares=())
+    third = world.plan(QUICK, [["box-2"]], seed="D", shares=())
+    for made in (first, second, third):
+        world.start(made)
+    with world.database.transaction() as db:
+        db.execute(ROLLOUT_BOX.delete().where(ROLLOUT_BOX.c.box == "box-0"))
+        db.execute(ROLLOUT.update().where(ROLLOUT.c.id == second.id).values(rule=b"{"))
+    world.run(1200)
+    assert [world.rollout(one.id).state for one in (first, second, third)] == ["done", "running", "done"]
+    assert f"rollout {second.id}: nothing was decided" in caplog.text
 
 
 def test_a_plan_that_is_not_signed_whole_or_was_changed_is_not_begun(world: World) -> None:

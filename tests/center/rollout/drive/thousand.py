@@ -118,13 +118,23 @@ class World:
     def lose(self, names: Iterable[str]) -> None:
         self._deliver([self.boxes[name].will() for name in names])
 
-    def plan(self, rule: Rule = RULE, chosen: Sequence[Sequence[str]] = (), seed: str = "A") -> Plan:
+    def plan(
+        self, rule: Rule = RULE, chosen: Sequence[Sequence[str]] = (), seed: str = "A",
+        shares: Sequence[float] = plan.SHARES,
+    ) -> Plan:  # fmt: skip
         with self.database.reading() as db:
             of = book.candidates(db)
         ids = papers.ulids()
         id_ = "01JD3" + seed * 21
         made = plan.plan(
-            id_, "fw.activate", ABOUT, rule, plan.rings(id_, of, chosen), int(self.now), ids, args={"counter": "140"}
+            id_,
+            "fw.activate",
+            ABOUT,
+            rule,
+            plan.rings(id_, of, chosen, shares=shares),
+            int(self.now),
+            ids,
+            args={"counter": "140"},
         )
         return papers.sign(made, "suzuki", KEY)
 
