@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
-from firmware_world import NOON, World
+from firmware_world import NOON, Death, World
 
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.firmware.keeper import facts
-from sekisho.firmware.keeper.journal import Attempt, Choice, Journal, State
+from sekisho.firmware.keeper.journal import Attempt, Choice, Journal, Place, State
 
 Scene = Callable[[World], None]
 CUSTOMER = Choice(by="local-page", until=0.0)
@@ -244,6 +244,29 @@ def test_a_machine_that_started_anew_took_the_release_before_and_says_so(
     world.boot(reason)
     told, detail, refused = ended(world)
     assert told == why and "started anew" in detail and bool(refused) == counts
+
+
+@pytest.mark.parametrize(
+    ("reason", "tries", "why", "counts"),
+    [("power_loss", 4, "power_loss", False), ("watchdog", 1, "boot", True), ("panic", 1, "boot", True)],
+)
+def test_a_change_of_programs_that_ends_the_machine_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, reason: facts.Boot, tries: int, why: str, counts: bool
+) -> None:
+    """Some of its first daemons panics the kernel, hangs it, or asks more of the power supply than it has."""
+    world = World(monkeypatch, power=True)
+    world.ends_by = reason
+    switched = []
+
+    def deadly(to: Place, number: int) -> facts.Switched:
+        switched.append(to)
+        raise Death
+
+    monkeypatch.setattr(world, "switch", deadly)
+    play(world)
+    last = world.journal.last
+    assert last is not None and (str(last.state), last.why) == ("reverted", why) and len(switched) == tries
+    assert (7 in world.journal.refused) is counts and world.link == ""
 
 
 def test_what_root_does_not_let_stay_goes_back_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,7 @@ class World:
         """Bundles that were downloaded."""
         self.boots = 1
         self.reason: facts.Boot = "same"
+        self.ends_by: facts.Boot = "power_loss"
         self.counters = {"": 6}
         # How the new release behaves
         self.tried = False
@@ -162,7 +163,7 @@ class World:
                 self.keeper.close()
             self.keeper = None
             if self.power:
-                self.boot("power_loss")
+                self.boot(self.ends_by)
             return
         if self.restart:
             self.keeper.close()

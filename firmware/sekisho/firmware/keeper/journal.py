@@ -164,7 +164,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     ordered: float = 0.0
     """Unix seconds of the order, to measure the interruption by; 0: it cannot be, the clock was set meanwhile."""
     boots: int = 0
-    """Starts of the machine seen during the trial."""
+    """Starts of the machine seen during the change and the trial."""
     cuts: int = 0
     """Of these, after a loss of power."""
     green: bool = False

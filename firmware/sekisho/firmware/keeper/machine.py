@@ -41,7 +41,7 @@ FIRST_S: Final = 60.0
 BACK_OFF_S: Final = (5.0, 600.0)
 ENTRIES_CAP: Final = 20
 BOOTS_CAP: Final = 3
-"""Starts of the machine from a new system that has not proved itself yet."""
+"""Starts of the machine from a new system that has not proved itself yet, or amid a change of programs."""
 AGAIN_S: Final = 10.0
 """Between two tries to go back, or to note what works."""
 RESTART_S: Final = 600.0
@@ -134,6 +134,8 @@ class Machine:
                 return [facts.Discard(attempt.counter, self._kept())]
             case State.ACTIVATING | State.TRIAL if attempt.tier > 1:
                 return self._restarted(attempt, event, now)
+            case State.ACTIVATING if event.boot != attempt.boot:
+                return self._cut_short(event, now)
             case State.TRIAL if not self._is_in(attempt.place):
                 return self._go_back(*_left(event, attempt), now)
             case State.VERIFIED:
@@ -146,7 +148,6 @@ class Machine:
 
     def _restarted(self, attempt: Attempt, event: facts.Started, now: float) -> list[Command]:
         """The daemon began while another system was on trial, or about to be."""
-        lost = event.reason == "power_loss"
         gave_up = event.gave_up and (attempt.marked or event.gave_up_in == event.boot)
         if gave_up and event.boot != attempt.boot and not self._is_in(attempt.place):
             self._change(boot=event.boot, marked=True)
@@ -154,11 +155,9 @@ class Machine:
         if event.boot == attempt.boot:
             return self._enter(attempt.state, now, again=True)
         # Where it runs, the order did reach the boot loader, though the power went before that was journaled.
-        marked = attempt.marked or self._is_in(attempt.place)
-        self._change(boot=event.boot, boots=attempt.boots + 1, cuts=attempt.cuts + lost, marked=marked)
-        self._mark("boot", event.reason)
+        self._change(marked=attempt.marked or self._is_in(attempt.place))
+        why = self._booted(event)
         attempt = self._attempt()
-        why = "power_loss" if lost or (attempt.cuts and attempt.cuts >= attempt.boots - 1) else "boot"
         if attempt.boots > BOOTS_CAP:
             return self._go_back(why, f"The machine started {attempt.boots} times before it could prove itself.", now)
         if self._is_in(attempt.place):
@@ -167,6 +166,24 @@ class Machine:
             # The order never reached the boot loader; the choice still stands, as long as its time is not over.
             return self._enter(State.STAGED, now, told=False)
         return self._go_back(why, "The machine came up with the system before.", now)
+
+    def _cut_short(self, event: facts.Started, now: float) -> list[Command]:
+        """The machine went off amid a change of programs; the release before runs, and the change is begun again."""
+        why = self._booted(event)
+        boots = self._attempt().boots
+        if event.reason in ("watchdog", "panic"):
+            return self._go_back("boot", f"The machine did not live through the change ({event.reason}).", now)
+        if boots > BOOTS_CAP:
+            return self._go_back(why, f"The machine started {boots} times before the change was done.", now)
+        return self._enter(State.ACTIVATING, now, again=True)
+
+    def _booted(self, event: facts.Started) -> str:
+        """Count a start of the machine; why, should nothing more be tried. Losses of power say nothing against it."""
+        attempt, lost = self._attempt(), event.reason == "power_loss"
+        boots, cuts = attempt.boots + 1, attempt.cuts + lost
+        self._change(boot=event.boot, boots=boots, cuts=cuts)
+        self._mark("boot", event.reason)
+        return "power_loss" if lost or (cuts and cuts >= boots - 1) else "boot"
 
     def _accept(self, running: Running) -> None:
         """In use is what really runs, whatever was meant to."""
