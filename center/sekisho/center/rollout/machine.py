@@ -64,11 +64,11 @@ def standing(seen: Seen, rollout: Rollout, rule: Rule, now: float) -> Standing:
     if state == "SUCCEEDED":
         gone = seen.lost_at and rollout.state not in OVER
         return "worse" if seen.worse else "gone" if gone else "good"
-    heard = max(seen.word_at, rollout.hearing_since)
+    heard = max(_past(seen.word_at, now), rollout.hearing_since)
     if step in _TRYING:
         return "silent" if now - heard > rule.silent_s else "trying"
     if state == "RUNNING" and step == "ARMED" and seen.lost_at:  # the next word is of the switch, and may be the last
-        return "silent" if now - max(heard, seen.lost_at) > rule.silent_s else "going"
+        return "silent" if now - max(heard, _past(seen.lost_at, now)) > rule.silent_s else "going"
     if state == "WAITING" and (step == "STAGED" or seen.why in ("customer", "window")):
         return "choosing" if not _expired(seen, now) else "waiting"
     return "waiting" if state in ("", "WAITING") else "going"
@@ -81,7 +81,12 @@ def is_harm(seen: Seen, rollout: Rollout, rule: Rule, now: float) -> bool:
 
 
 def _stays_away(seen: Seen, rollout: Rollout, rule: Rule, now: float) -> bool:
-    return now - max(seen.lost_at, rollout.hearing_since) >= rule.deadline_s
+    return now - max(_past(seen.lost_at, now), rollout.hearing_since) >= rule.deadline_s
+
+
+def _past(at: float, now: float) -> float:
+    """A time; none where it is still to come, because the centre's clock was set back since."""
+    return at if at <= now else 0.0
 
 
 def _expired(seen: Seen, now: float) -> bool:
@@ -101,14 +106,18 @@ def _newest(seen: Seen, kind: str) -> tuple[str, str]:
 
 
 def look(was: Rollout, rule: Rule, rings: Sequence[int], boxes: Sequence[Seen], now: float, heard: float) -> Decision:
-    """What follows from how everything is now. `rings`: how many boxes each has; `heard`: when the broker was, last."""
+    """What follows from how everything is now. `rings`: how many boxes each has; `heard`: when the broker was, last.
+
+    Where the clock was set back nothing is counted from before, as if nobody had looked, and a broker that was heard
+    in what is now the future is not heard.
+    """
     if was.state in OVER:
         return Decision(rollout=was)
-    deaf = now - heard > DEAF_S
-    gone = not was.hearing_since or now - was.looked_at > DEAF_S
+    deaf = abs(now - heard) > DEAF_S
+    gone = not was.hearing_since or not 0 <= now - was.looked_at <= DEAF_S
     passed = 0.0 if deaf or gone else now - was.looked_at
     hearing = 0.0 if deaf else now if gone else was.hearing_since
-    rollout = replace(was, looked_at=now, hearing_since=hearing, began=was.began or now)
+    rollout = replace(was, looked_at=now, hearing_since=hearing, began=min(was.began or now, now))
     if deaf:
         return Decision(rollout=rollout)
     standings = [(one, standing(one, rollout, rule, now)) for one in boxes]
@@ -157,6 +166,8 @@ def _advance(
     passed: float,
 ) -> Decision:  # fmt: skip
     of = [(seen, how) for seen, how in standings if seen.ring == rollout.ring]
+    if not of:  # its boxes are all deleted with their customers: nothing is learned of it, and nothing waited for
+        return _pass(rollout, rule, rings, standings, now)
     counts = Counter(how for seen, how in of if not seen.forgiven)
     open_ = sum(counts[how] for how in OPEN)
     late = now - rollout.began >= rule.deadline_s
@@ -175,14 +186,22 @@ def _advance(
         if not rollout.soaked_s:
             told.append("soak")
         soaked = rollout.soaked_s + passed if rollout.soaked_s else _BEGUN_S
-        if soaked >= rule.soak_s and here:
-            if rollout.ring + 1 >= len(rings) and not any(_comes(seen, how, now) for seen, how in standings):
-                return Decision(rollout=replace(rollout, state="done", soaked_s=soaked), told=["done"])
-            if rollout.ring + 1 < len(rings):
-                following = replace(rollout, ring=rollout.ring + 1, began=now, soaked_s=0.0)
-                return Decision(rollout=following, release=_next(following, rule, standings, now), told=["ring"])
         rollout = replace(rollout, soaked_s=min(soaked, max(rule.soak_s, _BEGUN_S)))
+        if soaked >= rule.soak_s and here:
+            return _pass(rollout, rule, rings, standings, now, told)
     return Decision(rollout=rollout, release=_next(rollout, rule, standings, now), told=told)
+
+
+def _pass(
+    rollout: Rollout, rule: Rule, rings: Sequence[int], standings: Sequence[tuple[Seen, Standing]], now: float,
+    told: Sequence[str] = (),
+) -> Decision:  # fmt: skip
+    """The ring is over: on to the next; after the last one it is done, once nobody may still switch."""
+    if rollout.ring + 1 < len(rings):
+        rollout, told = replace(rollout, ring=rollout.ring + 1, began=now, soaked_s=0.0), ["ring"]
+    elif not any(_comes(seen, how, now) for seen, how in standings):
+        return Decision(rollout=replace(rollout, state="done"), told=["done"])
+    return Decision(rollout=rollout, release=_next(rollout, rule, standings, now), told=list(told))
 
 
 def _enough(good: int, bad: int, rule: Rule) -> bool:
@@ -212,7 +231,7 @@ def _next(rollout: Rollout, rule: Rule, standings: Sequence[tuple[Seen, Standing
 
 def _fetches(seen: Seen, how: Standing, now: float) -> bool:
     """Whether it may be using its line for this."""
-    if how not in ("waiting", "going") or now - max(seen.asked_at, seen.word_at) > SLOT_S:
+    if how not in ("waiting", "going") or now - max(_past(seen.asked_at, now), _past(seen.word_at, now)) > SLOT_S:
         return False
     return (
         seen.state != "WAITING" and seen.step.upper() not in _READY and seen.firmware in ("", "offered", "downloading")

@@ -16,7 +16,7 @@ import msgspec
 import sqlalchemy as sa
 
 from sekisho.appliance.core import utc
-from sekisho.appliance.core.errors import RejectedInput
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.jobs import TERMINAL
 from sekisho.center import pulse
 from sekisho.center.database import Database
@@ -38,7 +38,7 @@ log = logging.getLogger("sekisho.center.rollout")
 
 
 def step(database: Database, sender: Sender, now: Callable[[], float] = time.time) -> int:
-    """Look at each once; how many go on.
+    """Look at each once; how many go on. One that cannot be looked at is logged, and keeps no other from its turn.
 
     Raises:
         DeviceFault: the database refused; what was decided before is kept.
@@ -47,10 +47,14 @@ def step(database: Database, sender: Sender, now: Callable[[], float] = time.tim
     with database.reading() as db:
         active = list(db.scalars(sa.select(ROLLOUT.c.id).where(ROLLOUT.c.state.not_in(OVER)).limit(ACTIVE_CAP)))
         over = _to_count(db, now())
-    for id_ in active:
-        _look(database, sender, id_, now())
-    for id_ in over:
-        _count(database, sender, id_, now())
+    for act, ids in ((_look, active), (_count, over)):
+        for id_ in ids:
+            try:
+                act(database, sender, id_, now())
+            except DeviceFault:
+                raise
+            except Exception:  # what is wrong with one keeps no other from its turn
+                log.exception("rollout %s: nothing was decided.", id_)
     return len(active)
 
 
