@@ -16,6 +16,7 @@ from sekisho.appliance.core.settings import Paths, Settings
 from sekisho.appliance.status import Status
 from sekisho.appliance.watchdog import Part
 from sekisho.firmware.keeper import here, runner
+from sekisho.firmware.keeper.facts import GivenUp
 from sekisho.firmware.switch import healthy, settle, switch, switching
 from sekisho.firmware.switch.services import Running, Systemd
 from sekisho.firmware.switch.switching import KEEPER, ORDER
@@ -178,6 +179,10 @@ def test_a_release_whose_firmware_daemon_does_not_work_is_left_by_root_which_say
     assert box.all_run(GOOD, keeper=GOOD) and not box.on_trial()
     said = here.started(box.settings).given_up
     assert said.release == BAD and "firmware does not work" in said.why
+    box.switch(GOOD, back=True)
+    assert here.started(box.settings).given_up == said, "who was told of it goes back, too"
+    box.switch(BAD)
+    assert here.started(box.settings).given_up == GivenUp(), "it is tried again, and may be left for another reason"
 
 
 def test_a_release_of_which_a_daemon_ended_again_and_again_does_not_stay(box: Box) -> None:

@@ -19,7 +19,7 @@ import msgspec
 
 from sekisho.appliance import handover, status
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
-from sekisho.appliance.core.fsio import write_atomic
+from sekisho.appliance.core.fsio import sync_directory, write_atomic
 from sekisho.appliance.core.settings import Settings
 from sekisho.firmware import wishes
 from sekisho.firmware.keeper.facts import GivenUp
@@ -73,6 +73,7 @@ def switch(to: Path, settings: Settings, services: Services | None = None, *, ba
         _take_back(link, to, settings, services)
         return max(0.0, _stopped(settings) - stopped)
     _prove_that_it_loads(to)
+    _forget(settings)
     former = _remember(link, to / "venv")
     try:
         if former is not None:
@@ -268,6 +269,17 @@ def _note(settings: Settings, given_up: GivenUp) -> None:
         write_atomic(path, msgspec.json.encode(given_up), 0o644)
     except OSError as err:  # told less exactly then; going back waits for no disk
         log.error("%s: %s", path, err)
+
+
+def _forget(settings: Settings) -> None:
+    """What was said of an earlier trial is not said of this one."""
+    path = given_up_file(settings)
+    try:
+        if path.exists():
+            path.unlink()
+            sync_directory(path.parent)
+    except OSError as err:
+        raise DeviceFault(f"Cannot remove {path}: {err.strerror}.") from err
 
 
 def _remember(link: Path, to: Path) -> Path | None:
