@@ -112,3 +112,23 @@ def test_a_box_that_does_not_come_back_from_its_restart_is_told_long_before_the_
     assert shown(goes, 3600 + book.GRACE_S + 1) == ("TIMED_OUT", "silent")
     back = Job(at=AT, id=JOB, ver=5, state="SUCCEEDED", kind="reboot")
     assert shown(back, 20 * 86_400) == ("SUCCEEDED", ""), "its own word takes the place of the centre's"
+
+
+@pytest.mark.parametrize(
+    ("why", "step", "begun"),
+    [("memory", "installing", True), ("disk", "downloading", True), ("network", "", True), ("turn", "asked", True),
+     ("turn", "", False), ("not_staged", "", False), ("customer", "staged", False)],
+)  # fmt: skip
+def test_what_has_begun_and_waits_is_not_called_silent_before_its_box_would_end_it(
+    database: Database, why: str, step: str, begun: bool
+) -> None:
+    received = dt.datetime.fromisoformat(AT).timestamp()
+    exp = int(received) + 600
+    values = {"nbf": 0, "exp": exp, "rollout": "", "signers": "", "at": AT, "author": ""}
+    word = Job(at=AT, id=JOB, ver=4, state="WAITING", kind="sig.rollback", why=why, step=step)
+    with database.transaction() as db:
+        db.execute(TABLE.insert().values(id=JOB, envelope=b"", kind="sig.rollback", **values))
+        sent(db, JOB)
+        view.take(db, [row(word)])
+        shown = [book.states(db, JOB, exp + later)["box-1"].why for later in (0, book.GRACE_S + 1, 3600, 3700)]
+    assert shown == [why, *([why, why] if begun else ["silent", "silent"]), "silent"]

@@ -26,6 +26,8 @@ from sekisho.center.views.jobs import JOB_STATE
 GRACE_S: Final = 60
 """After a deadline a box may still be telling that it kept it."""
 NEVER: Final = 2
+_UNDER_WAY: Final = ("network", "budget", "memory", "disk")
+"""What a job that has begun waits for; its box gives it the whole span from there."""
 PAGE: Final = 200
 _CHUNK: Final = 500
 
@@ -251,7 +253,8 @@ def _deadline(row: Any) -> float:
     """Until when a box that last said this must have said how it ended; unix seconds."""
     if row.said_state == "RUNNING" and working_s(row.kind) < span_s(row.kind):  # its wait for a person is over
         return _unix(row.said_received_at) + working_s(row.kind) + GRACE_S
-    begun = row.said_state == "RUNNING" or row.said_why in ("network", "budget")
+    begun = row.said_state == "RUNNING" or row.said_why in _UNDER_WAY
+    begun |= row.said_why == "turn" and bool(row.said_step)  # what waits to begin has no step yet
     span = span_s(row.kind) if begun else 0.0
     return max(float(row.exp), _unix(row.said_received_at) if begun else 0.0) + span + GRACE_S
 

@@ -121,7 +121,7 @@ class Former:
             asked(counter.socket_of(self._settings), question), type=counter.Taken | counter.Busy
         )
         if isinstance(answer, counter.Busy):
-            return Progress("WAITING", "turn", detail=answer.said)
+            return Progress("WAITING", "turn", step="asked", detail=answer.said)
         return Progress("RUNNING", step="asked")
 
     def look(self, job: Job, mark: str) -> Progress:
