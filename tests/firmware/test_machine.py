@@ -200,6 +200,41 @@ def test_a_clock_that_is_set_makes_nothing_late_and_no_interruption(monkeypatch:
     assert world.ends() == ["succeeded"] and world.journal.history == (), "what only the clock explains is no measure"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "later"),
+    [(False, False, False), (False, True, True), (True, False, False), (True, False, True), (True, True, True)],
+)
+def test_an_interruption_is_measured_by_a_clock_that_is_known_at_both_its_ends_or_not_told(
+    monkeypatch: pytest.MonkeyPatch, before: bool, after: bool, later: bool
+) -> None:
+    """Where it is not known the box has the time of its software: the same before and after."""
+    world = World(monkeypatch, tier=3)
+    known, real, look = True, world.wall, world.look
+    monkeypatch.setattr(world, "look", lambda attempt: msgspec.structs.replace(look(attempt), sure=known))
+
+    def passes(seconds: float) -> None:
+        nonlocal real
+        real += seconds
+        world.now += seconds - 1
+        world.wall = (real if known else NOON) - 1
+        world.step()
+
+    world.put(facts.Asked(counter=7, by="job 01"))
+    world.until(lambda journal: journal.attempt is not None and journal.attempt.state is State.STAGED)
+    real, known = world.wall, before
+    world.put(facts.Chosen(7, CUSTOMER))
+    while world.boots == 1:
+        passes(1)
+    known = after
+    passes(40)
+    known = later
+    passes(3)
+    while not over(world.journal):
+        passes(1)
+    took = [round(one.seconds) for one in world.journal.history]
+    assert world.ends() == ["succeeded"] and took == ([40] if before and later else [])
+
+
 def trying(patch: pytest.MonkeyPatch) -> World:
     """A release of tier 1 that has just been switched to."""
     world = World(patch)

@@ -22,8 +22,9 @@ from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
 from sekisho.appliance.core.jobs import TERMINAL, Job, When
 from sekisho.appliance.core.settings import Firmware
 from sekisho.firmware import wishes
-from sekisho.firmware.keeper.journal import Seen
+from sekisho.firmware.keeper.journal import Choice, Seen
 from sekisho.firmware.reboot import desk, keeping
+from sekisho.firmware.reboot import machine as reboots
 from sekisho.firmware.reboot.keeping import Reboots
 from sekisho.portal_agent.jobs import reboot_desk
 
@@ -165,6 +166,21 @@ def test_it_waits_for_the_customer_restarts_once_and_tells_its_end_when_all_work
     again = reboot()
     machine.give(again)
     assert machine.box.told_of(again.id)[-1].detail.endswith("s, by the last 1."), "what it took here is expected"
+
+
+def test_a_restart_took_until_traffic_passed_though_the_time_became_known_later() -> None:
+    """A box without a clock of its own: it hears the time from the centre."""
+    before, word = reboots.Machine(reboots.Journal(), trial_s=90, steady_s=60), Choice(by="local-page", until=0.0)
+    before.handle(reboots.Started("boot-0"), 900.0, NOW - 10, "")
+    before.handle(reboots.Asked(job="job 01", boot="boot-0"), 901.0, NOW - 9, "")
+    before.handle(reboots.Chosen("job 01", word), 902.0, NOW - 8, "")
+    assert before.handle(reboots.Looked(), 903.0, NOW - 7, "") == [reboots.Measure()]
+    before.handle(reboots.Measured(FINE), 910.0, NOW, "")
+    after = reboots.Machine(before.journal, trial_s=90, steady_s=60)
+    after.handle(reboots.Started("boot-1"), 20.0, NOW - DAY, "")
+    after.handle(reboots.Looked(sure=False, forwarding=True), 30.0, NOW - DAY, "")
+    after.handle(reboots.Looked(forwarding=True), 75.0, NOW + 85, "")
+    assert after.journal.history == (40.0,)
 
 
 def test_no_job_restarts_a_box_by_itself_unless_the_contract_says_so(machine: Machine) -> None:

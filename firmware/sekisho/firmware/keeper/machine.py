@@ -75,6 +75,8 @@ class Machine:
         self._boot = ""
         self._running = journal.running
         self._since = self._next = self._retry = self._fine_at = 0.0
+        self._passed_at = 0.0
+        """Since when traffic was seen to pass on trial; the time may be known later only."""
         self._back_off = 0.0
         self._working = self._asking = False
         self._failing: tuple[str, ...] = ()
@@ -286,7 +288,7 @@ class Machine:
         entries = self._attempt().entries + 1 if again else 1
         self._change(state=state, entries=entries, why=self._attempt().why if again else why)
         self._since = self._retry = now
-        self._fine_at = 0.0
+        self._fine_at = self._passed_at = 0.0
         self._working = False
         if entries > ENTRIES_CAP:
             return self._loop(now)
@@ -364,12 +366,12 @@ class Machine:
                 ]  # not before this is journaled: it is asked for again
             case facts.Measured(seen) if attempt.state is State.ARMED:
                 self._change(
-                    baseline=seen, before=self._running.place, boot=self._boot, ordered=self._wall, marked=False,
+                    baseline=seen, before=self._running.place, boot=self._boot, ordered=self._known(), marked=False,
                     green=False, took_s=-1.0,
                 )  # fmt: skip
                 return self._enter(State.ACTIVATING, now)
             case facts.Marked() if attempt.state is State.ACTIVATING and not attempt.marked:
-                self._change(marked=True, ordered=self._wall)
+                self._change(marked=True, ordered=self._known())
                 return [facts.StartAnew()]
             case facts.Switched(took_s) if attempt.state is State.ACTIVATING:
                 self._running = _of(attempt)
@@ -547,8 +549,10 @@ class Machine:
         return [facts.Measure()]
 
     def _trial(self, attempt: Attempt, sight: facts.Looked, now: float) -> list[Command]:
-        if attempt.took_s < 0 and attempt.ordered and sight.forwarding:
-            self._took(self._wall - attempt.ordered)
+        if sight.forwarding and not self._passed_at:
+            self._passed_at = now
+        if attempt.took_s < 0 and attempt.ordered and self._passed_at and sight.sure:
+            self._took(self._wall - (now - self._passed_at) - attempt.ordered)
         if attempt.green:
             if now - self._since > self._trial_s + RESTART_S:
                 return self._go_back("keep", "It could not be made to stay.", now)
@@ -573,7 +577,8 @@ class Machine:
 
     def _took(self, seconds: float) -> None:
         """Note an interruption. What only a clock that was set can explain is no measure."""
-        if not 0 <= seconds <= LONGEST_S:
+        nothing = self._attempt().tier > 1 and seconds <= 0  # a start of the machine takes some time
+        if nothing or not 0 <= seconds <= LONGEST_S:
             self._change(took_s=-1.0, ordered=0.0)
             return
         self._change(took_s=seconds)

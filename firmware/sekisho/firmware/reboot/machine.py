@@ -160,6 +160,8 @@ class Machine:
         self._trial_s, self._steady_s = trial_s, steady_s
         self._boot = ""
         self._since = self._retry = self._fine_at = 0.0
+        self._passed_at = 0.0
+        """Since when traffic was seen to pass; the time may be known later only."""
         self._working = False
         self._failing: tuple[str, ...] = ()
         self._wall, self._sure, self._at = 0.0, False, ""
@@ -268,11 +270,13 @@ class Machine:
         outside = wanted.state == "waiting"
         choice = Choice(by=OUTSIDE, until=0.0) if outside else wanted.choice
         self._change(state="proving", boot=self._boot, choice=choice)
-        self._since, self._fine_at = now, 0.0
+        self._since, self._fine_at, self._passed_at = now, 0.0, 0.0
 
     def _proving(self, wanted: Wanted, sight: Looked, now: float) -> None:
-        if wanted.took_s < 0 and wanted.ordered and sight.forwarding and sight.sure:
-            self._took(self._wall - wanted.ordered)
+        if sight.forwarding and not self._passed_at:
+            self._passed_at = now
+        if wanted.took_s < 0 and wanted.ordered and self._passed_at and sight.sure:
+            self._took(self._wall - (now - self._passed_at) - wanted.ordered)
         if sight.failing:
             self._fine_at, self._failing = 0.0, sight.failing
         elif not self._fine_at:
