@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 import sqlalchemy as sa
-from thousand import KEY, RULE, World
+from thousand import KEY, RULE, START, World
 
 from sekisho.appliance.core import utc
 from sekisho.appliance.core.errors import RejectedInput
@@ -406,6 +408,30 @@ def test_boxes_that_run_out_of_memory_with_the_release_halt_it(world: World) -> 
         vitals(0.01)
     rollout = world.rollout(made.id)
     assert (rollout.state, rollout.why, rollout.why_detail) == ("halted", "worse", "memory")
+
+
+def test_a_box_is_compared_for_a_week_and_then_no_more(world: World) -> None:
+    rule = msgspec.structs.replace(RULE, deadline_s=80 * 86_400)
+    made = world.plan(rule, [["box-0", "box-1", "box-2", "box-3"]])
+    world.boxes["box-3"].hold_at = "downloading"  # the ring is not over
+    world.start(made)
+    world.run(1200)
+    spans: list[float] = []
+
+    @sa.event.listens_for(world.database.engine, "before_cursor_execute")
+    def heard(_db: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        if "FROM box_vitals" in statement:
+            hours = [str(one) for one in parameters if re.fullmatch(r"[0-9-]{10}T[0-9]{2}", str(one))]
+            times = [dt.datetime.fromisoformat(f"{one}:00+00:00").timestamp() for one in hours]
+            spans.append((max(times) - min(times)) / 86_400)
+
+    for day, compared in ((1, 1), (5, 5), (7.9, 7), (20, 0), (50, 0)):
+        spans.clear()
+        world.now = START + day * 86_400
+        world.look()
+        assert round(max(spans, default=0)) == compared, spans
+        assert len(spans) <= 2, "of all boxes at once"
+    assert world.rollout(made.id).ring == 0
 
 
 @pytest.mark.parametrize(

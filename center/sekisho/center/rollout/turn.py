@@ -93,7 +93,7 @@ def _look(database: Database, sender: Sender, id_: str, now: float) -> None:
         seen = facts.seen(db, row, sender)
         was, rule = saved(row), msgspec.json.decode(row.rule, type=Rule)
         heard = facts.seconds(pulse.heard(db))
-        signs = worse.found(db, row, was, seen, now) if worse.is_due(was, now) else {}
+        signs = worse.found(db, row, was, rule, seen, now) if worse.is_due(was, now) else {}
     seen = [msgspec.structs.replace(one, worse=signs[one.box]) if one.box in signs else one for one in seen]
     sizes = msgspec.json.decode(row.sizes, type=list[int])
     decision = machine.look(was, rule, sizes, seen, now, heard)

@@ -7,19 +7,23 @@ nothing is one that nobody believes.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
 
-from sekisho.center.rollout.model import Rollout, Seen
+from sekisho.center.rollout.model import Rollout, Rule, Seen
 from sekisho.center.rollout.tables import ROLLOUT_BOX
 from sekisho.center.views.counts import TALLY
 from sekisho.center.views.health import MOMENT, VITALS
 
 EVERY_S: Final = 300.0
 BEFORE_S: Final = 86_400.0
+AFTER_S: Final = 7 * 86_400.0
+"""So long it is compared once it has the release, or for the soak where that is longer;"""
+LATE_S: Final = 86_400.0
+"""and so long after that what it said of that time may still come."""
 LEAST_HOURS: Final = 1.0
 """Of the time after it, before anything is compared."""
 HOT: Final = 85.0
@@ -76,66 +80,57 @@ def is_due(rollout: Rollout, now: float) -> bool:
     return int(now // EVERY_S) != int(rollout.looked_at // EVERY_S)
 
 
-def found(db: sa.Connection, row: sa.Row[Any], rollout: Rollout, seen: Sequence[Seen], now: float) -> dict[str, str]:
+def found(
+    db: sa.Connection, row: sa.Row[Any], rollout: Rollout, rule: Rule, seen: Sequence[Seen], now: float
+) -> dict[str, str]:
     """Box -> what is worse, of those of the ring under way of which that was not known."""
-    late = now - (1 + LEAST_HOURS) * HOUR_S
-    have = [one for one in seen if one.ring == rollout.ring and not one.worse and _has_it(one) and one.word_at <= late]
-    made = {}
-    for start in range(0, len(have), BOXES_CAP):
-        some = have[start : start + BOXES_CAP]
-        of = _Said(db, row.id, [one.box for one in some], min(one.asked_at for one in some) - BEFORE_S, now)
-        for one in some:
-            before = of.signs(one.box, one.asked_at - BEFORE_S, one.asked_at)
-            what = compare(before, of.signs(one.box, one.word_at, now))
-            if what:
-                made[one.box] = what
-    return made
+    late, span = now - (1 + LEAST_HOURS) * HOUR_S, max(rule.soak_s, AFTER_S)
+    have = [
+        one for one in seen
+        if one.ring == rollout.ring and not one.worse and _has_it(one) and late - span - LATE_S <= one.word_at <= late
+    ]  # fmt: skip
+    before = _signs(db, row.id, {one.box: (one.asked_at - BEFORE_S, one.asked_at) for one in have})
+    after = _signs(db, row.id, {one.box: (one.word_at, min(now, one.word_at + span)) for one in have})
+    return {one.box: what for one in have if (what := compare(before[one.box], after[one.box]))}
 
 
 def _has_it(seen: Seen) -> bool:
     return seen.firmware == "succeeded" or (seen.state == "SUCCEEDED" and not seen.firmware)
 
 
-class _Said:
-    """What some boxes of a rollout said of whole hours: (box, hour) -> rows."""
-
-    def __init__(self, db: sa.Connection, rollout: str, boxes: Sequence[str], since: float, until: float) -> None:
-        mine = (ROLLOUT_BOX.c.rollout == rollout, ROLLOUT_BOX.c.box.in_(boxes))
-        places = [tuple(row) for row in db.execute(sa.select(ROLLOUT_BOX.c.tenant, ROLLOUT_BOX.c.box).where(*mine))]
-        first, last = _hour(since), _hour(until)
-        of = (sa.tuple_(VITALS.c.tenant, VITALS.c.box).in_(places), VITALS.c.hour >= first, VITALS.c.hour < last)
-        columns = (VITALS.c.box, VITALS.c.hour, VITALS.c.memory_free, VITALS.c.memory_size, VITALS.c.hottest)
-        self._vitals = _by_box(db.execute(sa.select(*columns).where(*of)))
-        of = (TALLY.c.tenant.in_({tenant for tenant, _ in places}), TALLY.c.hour >= first, TALLY.c.hour < last)
-        found = sa.select(TALLY.c.box, TALLY.c.hour, sa.func.sum(TALLY.c.count)).where(*of, TALLY.c.box.in_(boxes))
-        found = found.where(TALLY.c.outcome.in_(("blocked", "detected"))).group_by(TALLY.c.box, TALLY.c.hour)
-        self._alerts = _by_box(db.execute(found))
-        of = (sa.tuple_(MOMENT.c.tenant, MOMENT.c.box).in_(places), MOMENT.c.at >= first, MOMENT.c.at < last)
-        moments = sa.select(MOMENT.c.box, sa.func.substr(MOMENT.c.at, 1, 13), MOMENT.c.kind, MOMENT.c.number)
-        self._moments = _by_box(db.execute(moments.where(*of, MOMENT.c.state.in_(("ended", "dropped")))))
-
-    def signs(self, box: str, since: float, until: float) -> Signs:
-        """Of the whole hours between two times."""
-        first, last = _hour(since + HOUR_S - 1), _hour(until)
-
-        def within(rows: dict[str, list[Any]]) -> list[Any]:
-            return [row for row in rows.get(box, []) if first <= row[1] < last]
-
-        vitals, moments = within(self._vitals), within(self._moments)
-        return Signs(
-            hours=float(len(vitals)),
-            alerts=float(sum(row[2] for row in within(self._alerts))),
-            off_s=sum(row[3] for row in moments if row[2] == "bypass"),
-            drops=sum(row[3] for row in moments if row[2] == "gap"),
-            memory=min((row.memory_free / row.memory_size for row in vitals if row.memory_size), default=1.0),
-            hottest=max((row.hottest for row in vitals), default=0.0),
-        )
+def _signs(db: sa.Connection, rollout: str, spans: Mapping[str, tuple[float, float]]) -> dict[str, Signs]:
+    """Of the whole hours between two times of each box; those of the same hours are asked for at once."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for box, (since, until) in spans.items():
+        alike.setdefault((_hour(since + HOUR_S - 1), _hour(until)), []).append(box)
+    made: dict[str, Signs] = {}
+    for (first, last), boxes in alike.items():
+        for start in range(0, len(boxes), BOXES_CAP):
+            made |= _said(db, rollout, boxes[start : start + BOXES_CAP], first, last)
+    return made
 
 
-def _by_box(rows: Iterable[Any]) -> dict[str, list[Any]]:
-    made: dict[str, list[Any]] = {}
-    for row in rows:
-        made.setdefault(row[0], []).append(row)
+def _said(db: sa.Connection, rollout: str, boxes: Sequence[str], first: str, last: str) -> dict[str, Signs]:
+    """What they said of themselves from one hour to before another: the database counts, they are many rows."""
+    mine = (ROLLOUT_BOX.c.rollout == rollout, ROLLOUT_BOX.c.box.in_(boxes))
+    places = [tuple(row) for row in db.execute(sa.select(ROLLOUT_BOX.c.tenant, ROLLOUT_BOX.c.box).where(*mine))]
+    of = (sa.tuple_(VITALS.c.tenant, VITALS.c.box).in_(places), VITALS.c.hour >= first, VITALS.c.hour < last)
+    share = sa.case((VITALS.c.memory_size > 0, VITALS.c.memory_free * 1.0 / VITALS.c.memory_size), else_=1.0)
+    columns = (VITALS.c.box, sa.func.count(), sa.func.min(share), sa.func.max(VITALS.c.hottest))
+    vitals = {row[0]: row[1:] for row in db.execute(sa.select(*columns).where(*of).group_by(VITALS.c.box))}
+    of = (TALLY.c.tenant.in_({tenant for tenant, _ in places}), TALLY.c.hour >= first, TALLY.c.hour < last)
+    counts = sa.select(TALLY.c.box, sa.func.sum(TALLY.c.count)).where(*of, TALLY.c.box.in_(boxes))
+    counts = counts.where(TALLY.c.outcome.in_(("blocked", "detected"))).group_by(TALLY.c.box)
+    alerts = {box: float(number) for box, number in db.execute(counts)}
+    of = (sa.tuple_(MOMENT.c.tenant, MOMENT.c.box).in_(places), MOMENT.c.at >= first, MOMENT.c.at < last)
+    told = sa.select(MOMENT.c.box, MOMENT.c.kind, sa.func.sum(MOMENT.c.number)).group_by(MOMENT.c.box, MOMENT.c.kind)
+    ended = MOMENT.c.state.in_(("ended", "dropped"))
+    moments = {(box, kind): float(number) for box, kind, number in db.execute(told.where(*of, ended))}
+    made = {}
+    for box in boxes:
+        hours, memory, hottest = vitals.get(box, (0, 1.0, 0.0))
+        off, drops = moments.get((box, "bypass"), 0.0), moments.get((box, "gap"), 0.0)
+        made[box] = Signs(float(hours), alerts.get(box, 0.0), off, drops, float(memory), float(hottest))
     return made
 
 
