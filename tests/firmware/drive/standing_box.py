@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -255,6 +256,7 @@ class Box:
 
     def boot(self) -> None:
         """On; returns when systemd answers."""
+        self._another_boot()
         command(["ip", "netns", "add", self.own])
         for port, netns in (("eth-lan", self.lan), ("eth-wan", self.wan)):
             command(
@@ -278,6 +280,16 @@ class Box:
                 env=env,
             )
         until(self._answers, "systemd does not answer", 60)
+
+    def _another_boot(self) -> None:
+        """A unit with a /proc of its own sees the boot of the machine below, which is the same every time."""
+        (self.disk / "etc/boot_id").write_text(f"{uuid.uuid4()}\n")
+        for name in ("firmware", "jobs"):
+            folder = self.disk / f"etc/systemd/system/sekisho-{name}.service.d"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "boot.conf").write_text(
+                "[Service]\nBindReadOnlyPaths=/etc/boot_id:/proc/sys/kernel/random/boot_id\n"
+            )
 
     def _apart(self) -> list[str]:
         """In a control group of its own: two boxes at once would take each other's processes for their own."""
