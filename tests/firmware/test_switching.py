@@ -11,7 +11,7 @@ import pytest
 
 from sekisho.appliance import status
 from sekisho.appliance.account import EngineState
-from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
 from sekisho.appliance.core.settings import Paths, Settings
 from sekisho.appliance.status import Status
 from sekisho.appliance.watchdog import Part
@@ -183,6 +183,25 @@ def test_a_release_whose_firmware_daemon_does_not_work_is_left_by_root_which_say
     assert here.started(box.settings).given_up == said, "who was told of it goes back, too"
     box.switch(BAD)
     assert here.started(box.settings).given_up == GivenUp(), "it is tried again, and may be left for another reason"
+
+
+def test_a_machine_that_goes_off_while_the_firmware_daemon_is_judged_says_nothing_against_the_release(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box.switch(BAD)
+    restart = box.restart
+
+    def gone(name: str) -> Running:
+        raise DeviceFault(f"systemctl show {name}: Transport endpoint is not connected.")
+
+    def goes_off(name: str, within_s: float) -> None:
+        monkeypatch.setattr(box, "look", gone)
+        restart(name, within_s)
+
+    monkeypatch.setattr(box, "restart", goes_off)
+    with pytest.raises(SekishoError):
+        settle(box.settings, box)
+    assert here.started(box.settings).given_up == GivenUp()
 
 
 def test_a_release_of_which_a_daemon_ended_again_and_again_does_not_stay(box: Box) -> None:

@@ -113,7 +113,8 @@ def settle(settings: Settings, services: Services | None = None) -> None:
         _renew(KEEPER, release, settings, services)
     except SekishoError as err:
         log.error("going back to %s: %s", former, err)
-        _note(settings, GivenUp(release.name, str(err)))
+        if _answers(services):  # else it is the machine that goes off, not the release that fails
+            _note(settings, GivenUp(release.name, str(err)))
         try:
             _take_back(link, former, settings, services)
         finally:
@@ -121,6 +122,14 @@ def settle(settings: Settings, services: Services | None = None) -> None:
                 services.restart(KEEPER, READY_S)
         raise RejectedInput(f"{err} Everything runs the former programs again.") from err
     _memory(link).unlink(missing_ok=True)
+
+
+def _answers(services: Services) -> bool:
+    try:
+        services.look(KEEPER)
+    except DeviceFault:
+        return False
+    return True
 
 
 def _prove_that_it_held(name: str, settings: Settings, services: Services, release: Path) -> None:
