@@ -18,6 +18,7 @@ from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.jobs import Job
 from sekisho.appliance.core.settings import Firmware, Paths, Settings
 from sekisho.firmware import errands, wishes
+from sekisho.firmware.blocks import Stopped
 from sekisho.firmware.daemon import Daemon
 from sekisho.firmware.gates import eyes
 from sekisho.firmware.keeper import commands, desk, here
@@ -197,6 +198,19 @@ def test_what_is_given_up_late_takes_nothing_from_what_is_on_its_way_by_then(cen
     attempt = Attempt(state=State.STAGED, release=release)
     effects.discard(3, ())
     assert not bundle.exists() and asked == [wishes.Remove((staged.name,))]
+
+
+def test_a_download_that_another_release_took_the_place_of_ends_and_keeps_no_line(
+    centre: Centre, box: Settings
+) -> None:
+    releases = [centre.publish(3), centre.publish(4)]
+    source = Source(box, way=Folder(centre.depot.tree.directory))
+    attempt = Attempt(state=State.DOWNLOADING, release=releases[1])
+    effects = Effects(box, source, eyes.Eyes(box), root(box), lambda: False, lambda: attempt)
+    with pytest.raises(Stopped):
+        effects.fetch(releases[0], 0)
+    effects.fetch(releases[1], 0)
+    assert (box.firmware_state / "download" / releases[1].sha256).exists()
 
 
 def test_who_may_have_to_take_a_release_back_stays_until_its_trial_is_over(

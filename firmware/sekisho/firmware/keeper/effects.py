@@ -72,12 +72,16 @@ class Effects:
         def progress(here_now: int, all_of_it: int) -> None:
             self.progress = (here_now, all_of_it)
 
+        def unwanted() -> bool:
+            attempt = self._on_its_way()
+            return self._cancelled() or (attempt is not None and attempt.release != release)
+
         if max_bytes and release.length > max_bytes:
             raise OverBudget(
                 f"Release {release.counter} has {release.length} bytes; the job allows {max_bytes}.",
                 "Take it from a USB stick, or allow more.",
             )
-        self._channel.fetch(release, progress, self._cancelled, max_bytes)
+        self._channel.fetch(release, progress, unwanted, max_bytes)
         return facts.Fetched()
 
     def install(self, release: Release) -> facts.Installed:
