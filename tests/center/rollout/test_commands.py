@@ -11,6 +11,9 @@ import pytest
 from thousand import ABOUT, World
 
 from sekisho.appliance.cli import main
+from sekisho.appliance.core import utc
+from sekisho.center.rollout import papers
+from sekisho.telemetry.events import Firmware
 
 
 def run(*argv: object) -> int:
@@ -55,6 +58,22 @@ def test_a_rollout_from_plan_to_cancel(tmp_path: Path, capsys: pytest.CaptureFix
     assert {one["how"] for one in shown["boxes"]} == {"unasked"}
     assert run(*command, "status", id_, "--store", store) == 0
     assert "ring 1: 1 boxes" in capsys.readouterr().out
+    world.close()
+
+
+def test_a_box_with_a_newer_release_is_left_out_of_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world = World(tmp_path, 4, tenants=2)
+    for name, running in (("box-1", 141), ("box-2", 140)):
+        world.tell(name, Firmware(at=utc.of_unix(world.now), running=running, counter=running))
+    store, made, release = tmp_path / "centre.db", tmp_path / "plan.json", tmp_path / "release.json"
+    release.write_bytes(msgspec.json.encode(ABOUT))
+    plan = ("center", "rollout", "plan", "--release", release, "--out", made, "--store", store)
+    assert run(*plan) == 0
+    assert "newer release in use: 1 (box-1 is one)" in capsys.readouterr().out
+    assert sorted(box for ring in papers.read(made).rings for box in ring) == ["box-0", "box-2", "box-3"]
+    assert run(*plan, "--ring", "box-1") == 2
+    assert run(*plan, "--kind", "sig.update") == 0
+    assert len([box for ring in papers.read(made).rings for box in ring]) == 4, "its number is of another kind"
     world.close()
 
 

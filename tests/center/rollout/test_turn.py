@@ -332,6 +332,16 @@ def test_a_customer_who_is_deleted_and_a_rollout_that_cannot_be_read_keep_no_oth
     assert f"rollout {second.id}: nothing was decided" in caplog.text
 
 
+def test_more_rollouts_than_one_turn_takes_all_have_theirs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "ACTIVE_CAP", 2)
+    made = [world.plan(QUICK, [[f"box-{n}"]], seed="CDEFG"[n], shares=()) for n in range(5)]
+    for one in made:
+        world.start(one)
+    world.say("halt", made[0].id)
+    world.run(1500, every=20)
+    assert [world.rollout(one.id).state for one in made] == ["halted", *["done"] * 4]
+
+
 def test_a_plan_that_is_not_signed_whole_or_was_changed_is_not_begun(world: World) -> None:
     made = world.plan(QUICK, CHOSEN)
     one = made.papers[0]

@@ -18,6 +18,7 @@ from sekisho.center.rollout.plan import Candidate
 from sekisho.center.rollout.sending import Sender
 from sekisho.center.rollout.tables import ROLLOUT, ROLLOUT_BOX, ROLLOUT_JOB, ROLLOUT_NOTE
 from sekisho.center.store import BOX
+from sekisho.center.views.firmware import RUNNING
 
 LIST_CAP: Final = 100
 NOTES_CAP: Final = 200
@@ -88,11 +89,12 @@ class Shown(msgspec.Struct, frozen=True):
 def candidates(db: sa.Connection) -> list[Candidate]:
     """Every box in use that was ever heard, with its site."""
     mine = (BOX_IDENTITY.c.box == BOX.c.box, BOX_IDENTITY.c.tenant == BOX.c.tenant, BOX_IDENTITY.c.state == "active")
-    query = sa.select(BOX.c.box, BOX.c.tenant, BOX.c.state).join(BOX_IDENTITY, sa.and_(*mine)).order_by(BOX.c.box)
+    runs = sa.and_(RUNNING.c.box == BOX.c.box, RUNNING.c.tenant == BOX.c.tenant)
+    query = sa.select(BOX.c.box, BOX.c.tenant, BOX.c.state, RUNNING.c.counter).join(BOX_IDENTITY, sa.and_(*mine))
     sites = tenants.every_site(db)
     return [
-        Candidate(row.box, row.tenant, sites.get((row.tenant, row.box), ""), row.state == "on")
-        for row in db.execute(query)
+        Candidate(row.box, row.tenant, sites.get((row.tenant, row.box), ""), row.state == "on", row.counter or 0)
+        for row in db.execute(query.outerjoin(RUNNING, runs).order_by(BOX.c.box))
     ]
 
 

@@ -104,6 +104,12 @@ def _plan(args: argparse.Namespace) -> None:
     boxes = [
         one for one in known if (wanted is None or one.box in wanted) and (not args.tenant or one.tenant in args.tenant)
     ]
+    ahead = (
+        [one.box for one in boxes if one.running > about.counter] if args.kind in ("fw.stage", "fw.activate") else []
+    )
+    boxes = [
+        one for one in boxes if not ahead or one.running <= about.counter
+    ]  # they would refuse it, and count as bad
     ids = papers.ulids()
     id_ = next(ids)
     when = When(mode=args.mode, deadline=now + int(args.customer_days * DAY_S) if args.customer_days else 0)
@@ -115,7 +121,8 @@ def _plan(args: argparse.Namespace) -> None:
     if args.json:
         _json({"id": made.id, "rings": made.rings})
     else:
-        sys.stdout.write(f"{_words(made)}\n{args.out}: sekisho center rollout sign --key FILE {args.out}\n")
+        left = f"Left out, with a newer release in use: {len(ahead)} ({ahead[0]} is one)\n" if ahead else ""
+        sys.stdout.write(f"{_words(made)}\n{left}{args.out}: sekisho center rollout sign --key FILE {args.out}\n")
 
 
 def _rule(args: argparse.Namespace) -> Rule:

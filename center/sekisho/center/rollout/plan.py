@@ -33,6 +33,8 @@ class Candidate(msgspec.Struct, frozen=True):
     tenant: str
     site: str = ""
     connected: bool = True
+    running: int = 0
+    """Number of the release in use, as far as it is known."""
 
 
 def order(rollout: str, boxes: Iterable[Candidate]) -> list[str]:

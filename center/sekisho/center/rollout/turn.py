@@ -28,7 +28,7 @@ from sekisho.center.rollout.tables import ROLLOUT, ROLLOUT_BOX, ROLLOUT_JOB, ROL
 Wish = Literal["pause", "resume", "halt", "cancel"]
 WISHES: Final[tuple[Wish, ...]] = ("pause", "resume", "halt", "cancel")
 ACTIVE_CAP: Final = 50
-"""Rollouts that go on at one time."""
+"""Rollouts that are looked at in one turn: of more, those that were not for the longest."""
 PAGE: Final = 500
 """Boxes named in one statement."""
 SELDOM: Final = 20
@@ -38,14 +38,15 @@ log = logging.getLogger("sekisho.center.rollout")
 
 
 def step(database: Database, sender: Sender, now: Callable[[], float] = time.time) -> int:
-    """Look at each once; how many go on. One that cannot be looked at is logged, and keeps no other from its turn.
+    """Look at each once; at how many that go on. One that cannot be looked at is logged, and keeps none from its turn.
 
     Raises:
         DeviceFault: the database refused; what was decided before is kept.
 
     """
     with database.reading() as db:
-        active = list(db.scalars(sa.select(ROLLOUT.c.id).where(ROLLOUT.c.state.not_in(OVER)).limit(ACTIVE_CAP)))
+        going = sa.select(ROLLOUT.c.id).where(ROLLOUT.c.state.not_in(OVER)).order_by(ROLLOUT.c.counted_at, ROLLOUT.c.id)
+        active = list(db.scalars(going.limit(ACTIVE_CAP)))
         over = _to_count(db, now())
     for act, ids in ((_look, active), (_count, over)):
         for id_ in ids:
