@@ -19,8 +19,9 @@ from sekisho.center.portal.audit import AUDIT
 from sekisho.center.portal.sessions import SESSION
 from sekisho.center.portal.words import catalogue
 from sekisho.center.rollout import turn
+from sekisho.center.rollout.book import STANDINGS
 from sekisho.center.rollout.model import Rollout
-from sekisho.center.rollout.tables import ROLLOUT
+from sekisho.center.rollout.tables import ROLLOUT, ROLLOUT_BOX
 from sekisho.center.scope import only
 from sekisho.center.store import BoxState
 from sekisho.policy.overlay import EMPTY, Restart, Update
@@ -227,3 +228,16 @@ def test_every_reason_and_every_worsening_has_its_words(office: Office) -> None:
             kept, taken = "すでに届けた分は取り消していません" in told, "取り消しを送っています" in told
             assert (kept, taken) == (why == "absent", why != "absent")
     assert Rollout(id="x", kind="fw.activate").why == ""
+
+
+@pytest.mark.parametrize("how", STANDINGS)
+def test_however_a_box_stands_it_has_its_words_and_its_place_in_the_bar(office: Office, how: str) -> None:
+    id_ = make_rollout(office, US)
+    with office.store.transaction() as db:
+        db.execute(ROLLOUT_BOX.update().values(how=how))
+    words = catalogue()
+    for locale in ("ja", "en"):
+        assert f"{words.say(locale, 'rollouts', f'how_{how}')}: 1" in page(
+            office, f"/fleet/rollouts/{id_}", "operator", locale=locale
+        )
+    assert '<rect class="' in page(office, f"/fleet/rollouts/{id_}", "operator")
