@@ -174,9 +174,15 @@ def test_a_release_goes_the_whole_way_under_systemd_while_the_box_inspects(good:
 @pytest.fixture
 def world(parts: Parts, good: World, tmp_path: Path) -> Iterator[World]:
     """A box that runs release 3, which proved itself; of its own as far as it is written to."""
+    link = good.box.disk / "opt/sekisho/venv"
+    if not link.readlink().parent.name.startswith("3-"):  # where the first test was not asked for
+        good.publish(3)
+        good.start()
+        good.stage()
+        good.activate(3)
+        assert (last := good.over().last) is not None and last.state is State.SUCCEEDED, last
     if good.box.on:
         good.box.off()
-    assert (good.box.disk / "opt/sekisho/venv").readlink().parent.name.startswith("3-"), "the first test makes it"
     made = World(parts, tmp_path, f"sb{os.getpid()}", good)
     try:
         yield made
