@@ -33,6 +33,12 @@ def test_a_new_box_bridges_and_proves_itself(new_box: Machine) -> None:
     assert bridged < 40, "the first start takes longer than it did"
 
 
+def test_its_engine_and_its_gate_inspect(box: Machine) -> None:
+    """The gate is compiled for the board, on whatever machine the image is made."""
+    status = "/opt/sekisho/venv/bin/sekisho box status"
+    box.wait(lambda: "inspecting  yes" in box.shell(status, trial.WRITE_S)[1], trial.START_S, "it does not inspect")
+
+
 def test_nobody_can_write_to_the_root(box: Machine) -> None:
     assert "squashfs ro" in trial.ask(box, "grep ' / ' /proc/mounts")
     assert box.shell("touch /usr/x", trial.WRITE_S)[0] != 0
