@@ -13,6 +13,7 @@ import re
 import pytest
 import trial
 
+from sekisho.firmware.image import layout
 from sekisho.firmware.image.qemu import Machine
 
 SEED = int(os.environ.get("SEKISHO_SEED", "7"))
@@ -145,6 +146,38 @@ def test_power_cut_when_it_has_failed(box: Machine) -> None:
     trial.power_cut(box, SEED)
     told = trial.proven(box, slot="A")
     assert (told["reverted"], told["counter"]) == ("B", 7)
+
+
+DATA = next(part for part in layout.partitions() if part.label == "data")
+SUPERBLOCK = DATA.start + 1024
+
+
+def overwrite(box: Machine, at: int, what: bytes) -> None:
+    """On the disk of a box that is off."""
+    with box.flash.image.open("r+b") as disk:
+        disk.seek(at)
+        disk.write(what)
+
+
+def test_a_torn_superblock_is_mended_and_nothing_is_lost_by_it(box: Machine) -> None:
+    """It lies in two sectors, and a cut of the power may keep one of them alone."""
+    name = trial.ask(box, "cat /etc/machine-id; sync")
+    box.cut(SEED)
+    overwrite(box, SUPERBLOCK + 0x30, b"torn")
+    box.on()
+    trial.proven(box, slot="A")
+    assert trial.ask(box, "cat /etc/machine-id") == name
+    assert trial.ask(box, "findmnt -no FSTYPE /var").strip() == "ext4"
+
+
+def test_an_office_has_its_network_though_the_data_partition_is_lost(box: Machine) -> None:
+    box.cut(SEED)
+    for at in range(DATA.start, DATA.start + DATA.size, 1 << 20):
+        overwrite(box, at, bytes(1 << 20))
+    box.on()
+    told = trial.proven(box, slot="A")
+    assert (told["counter"], trial.ask(box, "findmnt -no FSTYPE /var").strip()) == (7, "overlay")
+    assert "this start is without it" in box.said()
 
 
 @pytest.mark.parametrize("number", range(CUTS))
