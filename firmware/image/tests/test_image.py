@@ -170,6 +170,13 @@ def test_a_torn_superblock_is_mended_and_nothing_is_lost_by_it(box: Machine) -> 
     assert trial.ask(box, "findmnt -no FSTYPE /var").strip() == "ext4"
 
 
+def test_a_start_that_fails_is_followed_by_another(box: Machine) -> None:
+    box.restarted()
+    trial.ask(box, "(sleep 1; systemctl emergency) >/dev/null 2>&1 &")
+    told = trial.proven(box, slot="A")
+    assert told["attempt"] == 1 and "this start failed" in box.said()
+
+
 def test_an_office_has_its_network_though_the_data_partition_is_lost(box: Machine) -> None:
     box.cut(SEED)
     for at in range(DATA.start, DATA.start + DATA.size, 1 << 20):
