@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -155,31 +155,33 @@ def test_a_switch_that_was_killed_goes_on_when_it_is_called_again(
 ) -> None:
     before = next(release for release in office.releases if office.all_run(release))
     to = next(release for release in office.releases if release != before)
-    restarted: list[str] = []
-    restart = Supervised.restart
+    renewed: list[str] = []
+    ways: dict[str, Callable[..., None]] = {"restart": Supervised.restart, "succeed": Supervised.succeed}
 
-    def dies(services: Supervised, name: str, within_s: float) -> None:
-        if name == at:
-            raise Killed
-        restarted.append(name)
-        restart(services, name, within_s)
+    def noting(patch: pytest.MonkeyPatch, into: list[str], dies_at: str) -> None:
+        def instead(way: Callable[..., None]) -> Callable[..., None]:
+            def noted(services: Supervised, name: str, *more: float) -> None:
+                if name == dies_at:
+                    raise Killed
+                into.append(name)
+                way(services, name, *more)
+
+            return noted
+
+        for name, way in ways.items():
+            patch.setattr(Supervised, name, instead(way))
 
     with Load(office.lab) as load:
         with monkeypatch.context() as patch:
-            patch.setattr(Supervised, "restart", dies)
+            noting(patch, renewed, at)
             with pytest.raises(Killed):
                 office.switch(to)
-        assert restarted and not office.all_run(to)
+        assert renewed and not office.all_run(to)
         again: list[str] = []
-
-        def noted(services: Supervised, name: str, within_s: float) -> None:
-            again.append(name)
-            restart(services, name, within_s)
-
         with monkeypatch.context() as patch:
-            patch.setattr(Supervised, "restart", noted)
+            noting(patch, again, "")
             office.switch(to)
-        assert office.all_run(to) and not set(again) & set(restarted), "what was done is not done twice"
+        assert office.all_run(to) and not set(again) & set(renewed), "what was done is not done twice"
         went = load.end()
     assert (went.lost, went.canary.got) == (0, 0)
-    assert not office.link.with_name("venv.former").is_symlink()
+    assert office.link.with_name("venv.former").readlink() == before / "venv", "the way back, until it has settled"
