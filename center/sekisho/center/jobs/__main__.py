@@ -21,6 +21,7 @@ from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.jobs import LIFE_S, TERMINAL
 from sekisho.center import mqtt, settings
 from sekisho.center.database import Database
+from sekisho.center.jobs.book import TOLD
 from sekisho.center.jobs.tables import JOB, JOB_BOX
 from sekisho.center.settings import BrokerLink, CenterSettings
 from sekisho.center.settings import Jobs as OwnSettings
@@ -96,18 +97,12 @@ class Sender:
                 db.execute(JOB_BOX.update().where(JOB_BOX.c.job == row.id, JOB_BOX.c.box == row.box).values(**values))
 
 
-def _told() -> sa.ColumnElement[bool]:
-    return sa.and_(
-        JOB_STATE.c.job == JOB_BOX.c.job, JOB_STATE.c.box == JOB_BOX.c.box, JOB_STATE.c.tenant == JOB_BOX.c.tenant
-    )
-
-
 def settle(db: sa.Connection, now: int) -> int:
     """Put aside what will not be due any more, at most `SETTLED` rows; how many.
 
     What is past its time has to be so by far: the centre's clock may be wrong for a while.
     """
-    ended = sa.exists().where(_told(), JOB_STATE.c.state.in_(sorted(TERMINAL)))
+    ended = sa.exists().where(TOLD, JOB_STATE.c.state.in_(sorted(TERMINAL)))
     late = JOB_BOX.c.job.in_(sa.select(JOB.c.id).where(JOB.c.exp <= now - LIFE_S))
     key = (JOB_BOX.c.job, JOB_BOX.c.box)
     some = sa.select(*key).where(JOB_BOX.c.held == 0, JOB_BOX.c.next_at < NEVER_AGAIN, sa.or_(ended, late))
@@ -125,7 +120,7 @@ def due(now: int, limit: int = PAGE) -> sa.Select[Any]:
     return (
         sa.select(JOB.c.id, JOB.c.envelope, JOB_BOX.c.box, JOB_BOX.c.tenant, JOB_BOX.c.tries, BOX.c.birth)
         .join(JOB, JOB.c.id == JOB_BOX.c.job)
-        .outerjoin(JOB_STATE, _told())
+        .outerjoin(JOB_STATE, TOLD)
         .outerjoin(BOX, back)
         .where(
             JOB_BOX.c.held == 0,

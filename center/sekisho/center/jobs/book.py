@@ -28,6 +28,10 @@ GRACE_S: Final = 60
 NEVER: Final = 2
 _UNDER_WAY: Final = ("network", "budget", "memory", "disk")
 """What a job that has begun waits for; its box gives it the whole span from there."""
+TOLD: Final = sa.and_(
+    JOB_STATE.c.job == JOB_BOX.c.job, JOB_STATE.c.box == JOB_BOX.c.box, JOB_STATE.c.tenant == JOB_BOX.c.tenant
+)
+"""Joins what a box said of a job to the job as it was given to that box."""
 PAGE: Final = 200
 _CHUNK: Final = 500
 
@@ -139,10 +143,7 @@ def withhold(db: sa.Connection, job: str) -> list[str]:
     """Hold it (again) for the boxes that have not said anything of it; those of them for which it never left. What the
     broker had may still arrive, or be there already.
     """
-    heard = sa.exists().where(
-        JOB_STATE.c.job == JOB_BOX.c.job, JOB_STATE.c.box == JOB_BOX.c.box, JOB_STATE.c.tenant == JOB_BOX.c.tenant,
-        JOB_STATE.c.ver > 0,
-    )  # fmt: skip
+    heard = sa.exists().where(TOLD, JOB_STATE.c.ver > 0)
     mine = (JOB_BOX.c.job == job, JOB_BOX.c.held < NEVER, ~heard)
     found = db.execute(sa.select(JOB_BOX.c.box, JOB_BOX.c.sent_at).where(*mine).order_by(JOB_BOX.c.box)).all()
     for some in _chunks(row.box for row in found):
@@ -157,11 +158,8 @@ def anew(db: sa.Connection, box: str, now: float) -> None:
     An end stays one, but where something that goes again needs it: what takes it back, and the release it activates.
     A box that has its disk after all answers with where it is, so nothing is done twice by this.
     """
-    told = sa.and_(
-        JOB_STATE.c.job == JOB_BOX.c.job, JOB_STATE.c.box == JOB_BOX.c.box, JOB_STATE.c.tenant == JOB_BOX.c.tenant
-    )
     query = sa.select(JOB.c.id, JOB.c.kind, JOB.c.envelope, JOB_STATE.c.state).join(JOB_BOX, JOB_BOX.c.job == JOB.c.id)
-    rows = db.execute(query.outerjoin(JOB_STATE, told).where(JOB_BOX.c.box == box, JOB.c.exp > now)).all()
+    rows = db.execute(query.outerjoin(JOB_STATE, TOLD).where(JOB_BOX.c.box == box, JOB.c.exp > now)).all()
     again = {row.id: row.kind for row in rows if row.state not in TERMINAL}
     activates = "fw.activate" in again.values()
     for row in rows:
@@ -208,15 +206,12 @@ def of_box(db: sa.Connection, scope: Scope, box: str, limit: int = PAGE) -> list
 def _states(
     db: sa.Connection, which: sa.ColumnElement[bool], now: float | None, limit: int = 10_000
 ) -> list[tuple[Kept, BoxState]]:
-    told = sa.and_(
-        JOB_STATE.c.job == JOB_BOX.c.job, JOB_STATE.c.box == JOB_BOX.c.box, JOB_STATE.c.tenant == JOB_BOX.c.tenant
-    )
     said = [JOB_STATE.c[name].label(f"said_{name}") for name in JOB_STATE.c.keys() if name not in _KEY]
     kept = [JOB.c[name] for name in JOB.c.keys() if name != "envelope"]
     query = (
         sa.select(*kept, JOB_BOX.c.box, JOB_BOX.c.tenant, JOB_BOX.c.held, JOB_BOX.c.sent_at, *said)
         .join(JOB, JOB.c.id == JOB_BOX.c.job)
-        .outerjoin(JOB_STATE, told)
+        .outerjoin(JOB_STATE, TOLD)
         .where(which)
         .order_by(JOB.c.at.desc(), JOB.c.id.desc(), JOB_BOX.c.box)
         .limit(limit)

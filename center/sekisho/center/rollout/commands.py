@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import getpass
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -104,12 +105,9 @@ def _plan(args: argparse.Namespace) -> None:
     boxes = [
         one for one in known if (wanted is None or one.box in wanted) and (not args.tenant or one.tenant in args.tenant)
     ]
-    ahead = (
-        [one.box for one in boxes if one.running > about.counter] if args.kind in ("fw.stage", "fw.activate") else []
-    )
-    boxes = [
-        one for one in boxes if not ahead or one.running <= about.counter
-    ]  # they would refuse it, and count as bad
+    newest = about.counter if args.kind in ("fw.stage", "fw.activate") else math.inf
+    ahead = [one.box for one in boxes if one.running > newest]
+    boxes = [one for one in boxes if one.running <= newest]  # the others would refuse it, and count as bad
     ids = papers.ulids()
     id_ = next(ids)
     when = When(mode=args.mode, deadline=now + int(args.customer_days * DAY_S) if args.customer_days else 0)

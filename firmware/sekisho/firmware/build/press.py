@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
-from sekisho.firmware.build import bundle, engine, lock, wheels
+from sekisho.firmware.build import bundle, engine, wheels
 from sekisho.firmware.build.bundle import Terms
 from sekisho.firmware.content import ENGINE, REQUIREMENTS, WHEELS, Content, Machine
 from sekisho.firmware.published import Release
@@ -50,15 +50,8 @@ def build(source: Path, order: Order, out: Path, cache: Path | None = None, comm
 def _build(source: Path, order: Order, out: Path, cache: Path | None, commit: str, scratch: Path) -> Release:
     exported = wheels.export(source, scratch / "source", commit)
     files, requirements = {}, []
-    ours = wheels.own(exported, order.machine, scratch / "own")
-    pins = lock.needed(
-        (exported.directory / "requirements.lock").read_text(),
-        (exported.directory / "pyproject.toml").read_text(),
-        order.machine,
-        order.python,
-    )
     kept = (cache or scratch) / f"wheels-{order.machine}-{order.python}"
-    for wheel in [ours, *wheels.gather(pins, order.machine, order.python, kept)]:
+    for wheel in wheels.whole(exported, order.machine, order.python, scratch / "own", kept):
         files[f"{WHEELS}/{wheel.name}"] = wheel
         requirements.append(wheels.requirement(*wheels.named(wheel), [wheels.digest(wheel)]))
     listed = scratch / REQUIREMENTS

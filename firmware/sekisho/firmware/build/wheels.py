@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput
-from sekisho.firmware.build.lock import PROCESSOR, Pin, canonical
+from sekisho.firmware.build.lock import PROCESSOR, Pin, canonical, needed
 from sekisho.firmware.content import Machine
 
 GLIBC: Final = 36
@@ -86,6 +86,18 @@ def own(commit: Commit, machine: Machine, into: Path) -> Path:
         raise DeviceFault(str(err)) from err
     [made] = into.glob("sekisho-*.whl")
     return made
+
+
+def whole(commit: Commit, machine: Machine, python: str, into: Path, cache: Path) -> list[Path]:
+    """Every wheel a box needs: ours, made in `into`, and the locked ones, kept in `cache`.
+
+    Raises:
+        As `own`, `lock.needed` and `gather`.
+
+    """
+    locked, product = ((commit.directory / name).read_text() for name in ("requirements.lock", "pyproject.toml"))
+    ours = own(commit, machine, into)
+    return [ours, *gather(needed(locked, product, machine, python), machine, python, cache)]
 
 
 def gather(pins: Sequence[Pin], machine: Machine, python: str, cache: Path) -> list[Path]:

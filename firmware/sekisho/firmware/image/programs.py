@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.firmware.build import lock, wheels
+from sekisho.firmware.build import wheels
 from sekisho.firmware.content import Machine
 
 VENV: Final = "usr/lib/sekisho/venv"
@@ -28,10 +28,7 @@ def gather(project: Path, root: Path, machine: Machine, into: Path, cache: Path)
     python = _python(root)
     shutil.rmtree(into, ignore_errors=True)
     exported = wheels.export(project, into / "source")
-    ours = wheels.own(exported, machine, into / "own")
-    locked, product = ((exported.directory / name).read_text() for name in ("requirements.lock", "pyproject.toml"))
-    pins = lock.needed(locked, product, machine, python)
-    for wheel in [ours, *wheels.gather(pins, machine, python, cache)]:
+    for wheel in wheels.whole(exported, machine, python, into / "own", cache):
         shutil.copy(wheel, into)
 
 

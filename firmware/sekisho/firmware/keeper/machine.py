@@ -361,9 +361,8 @@ class Machine:
             case facts.Installed(place) if attempt.state is State.INSTALLING:
                 self._change(place=place, before=self._running.place, staged=self._known())
                 self._enter(State.STAGED, now, why="customer" if attempt.tier > 1 else "")
-                return [
-                    facts.Discard(attempt.counter, self._kept())
-                ]  # not before this is journaled: it is asked for again
+                # Not before this is journaled: until then a start of the daemon asks for the bundle again.
+                return [facts.Discard(attempt.counter, self._kept())]
             case facts.Measured(seen) if attempt.state is State.ARMED:
                 self._change(
                     baseline=seen, before=self._running.place, boot=self._boot, ordered=self._known(), marked=False,
