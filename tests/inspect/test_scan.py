@@ -265,6 +265,21 @@ def test_new_rules_replace_the_workers_and_no_job_is_lost(bench: Bench, tmp_path
     assert bench.pool.lost == 0
 
 
+def test_a_worker_with_the_new_rules_is_asked_first(bench: Bench, tmp_path: Path) -> None:
+    """A rule that was withdrawn does not judge on while one worker after the other is replaced."""
+    bench.pool.size = 2
+    bench.until(lambda: bench.pool.ready == 2)
+    before = set(bench.pool.pids())
+    bench.pool.rules = compiled(tmp_path / "new", RULES.replace("Eicar ", "Eicar2 "))
+    bench.until(lambda: bench.pool.ready == 3)
+    ident = 0
+    while before & set(bench.pool.pids()):
+        ident += 1
+        assert rules_of(bench.ask(ident, EICAR)) == ["Eicar2"]
+        bench.pool.tick()
+    assert ident > 1, "there was a while with both"
+
+
 def test_memory_beyond_the_limit_is_an_outcome_of_the_file(rules: Path) -> None:
     pool = Pool(1, 160, rules)
     try:

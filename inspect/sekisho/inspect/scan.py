@@ -300,7 +300,9 @@ class Pool:
             self._refuse(path, why)
 
     def _feed(self) -> None:
-        for worker in self._workers:
+        target = self._target
+        # What has the rules in force first: a rule that was withdrawn judges no more files than it must.
+        for worker in sorted(self._workers, key=lambda w: w.rules != target):
             if not self._queue:
                 return
             if worker.task is None and worker.ready:
