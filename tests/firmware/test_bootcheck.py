@@ -14,6 +14,7 @@ import pytest
 
 from sekisho.appliance import status
 from sekisho.appliance.account import EngineState
+from sekisho.appliance.core import boot as core_boot
 from sekisho.appliance.core.settings import Paths, Settings
 from sekisho.appliance.status import Status
 from sekisho.appliance.watchdog import Part
@@ -179,7 +180,7 @@ def test_what_was_left_is_said_with_the_boot_it_was_found_in_before_the_firmware
     monkeypatch.setattr(slots, "read", lambda: Memory(tuple(order), {"A": Slot(True, 3), "B": Slot(True, 1)}))
     monkeypatch.setattr(slots, "booted", lambda _line: TOLD)
     monkeypatch.setattr(bootcheck, "Slots", lambda: rauc.slots)
-    monkeypatch.setattr(bootcheck, "BOOT_ID", boot)
+    monkeypatch.setattr(core_boot, "BOOT_ID", boot)
     monkeypatch.setattr(sys, "argv", ["bootcheck", "--settings", str(tmp_path / "box.toml")])
     monkeypatch.setenv("NOTIFY_SOCKET", str(address))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

@@ -14,6 +14,7 @@ import pytest
 from releases import Centre
 
 from sekisho.appliance.cli import main
+from sekisho.appliance.core import boot as core_boot
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
 from sekisho.appliance.core.jobs import Job
 from sekisho.appliance.core.settings import Firmware, Paths, Settings
@@ -21,14 +22,13 @@ from sekisho.firmware import errands, wishes
 from sekisho.firmware.blocks import Stopped
 from sekisho.firmware.daemon import Daemon
 from sekisho.firmware.gates import eyes
-from sekisho.firmware.keeper import commands, desk, here
+from sekisho.firmware.keeper import commands, desk
 from sekisho.firmware.keeper.desk import Shown
 from sekisho.firmware.keeper.effects import Asking, Effects
 from sekisho.firmware.keeper.journal import Attempt, Journal, State
 from sekisho.firmware.source import Source
 from sekisho.firmware.stage import path_of
 from sekisho.firmware.switch import switching
-from sekisho.portal_agent import restarts
 from sekisho.portal_agent.jobs.facts import Progress
 from sekisho.portal_agent.jobs.reboot_desk import Reboot
 from sekisho.signatures.trust import Folder
@@ -252,8 +252,7 @@ def test_a_restart_by_a_job_goes_through_the_daemons_desk_and_roots_errand_and_i
 ) -> None:
     """All but the machine's own going down: docs/jobs.md, `reboot`."""
     boot = tmp_path / "boot_id"
-    for module, name in ((here, "BOOT_ID"), (restarts, "_BOOT")):
-        monkeypatch.setattr(module, name, boot)
+    monkeypatch.setattr(core_boot, "BOOT_ID", boot)
     monkeypatch.setattr(eyes, "OVER_S", 0.0)
     box = msgspec.structs.replace(settings_of_nobody, firmware=Firmware(trial_s=20.0, steady_s=1.5))
     toml = tmp_path / "box.toml"

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from firmware_world import release
 
+from sekisho.appliance.core import boot as core_boot
 from sekisho.appliance.core.desk import Desk
 from sekisho.appliance.core.envelope import Sealed
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput
@@ -194,7 +195,7 @@ def test_why_the_machine_started_is_told_from_what_it_kept(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boot, dog = tmp_path / "boot_id", tmp_path / "bootstatus"
-    monkeypatch.setattr(here, "BOOT_ID", boot)
+    monkeypatch.setattr(core_boot, "BOOT_ID", boot)
     monkeypatch.setattr(here, "WATCHDOG", dog)
     monkeypatch.setattr(here, "PANICKED", tmp_path / "panicked")
 

@@ -15,11 +15,11 @@ from typing import Annotated, Final, Protocol
 import msgspec
 
 from sekisho.appliance.account import EngineState
+from sekisho.appliance.core.boot import boot_id
 from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.settings import Settings
 
 USERS: Final = ("sekisho-jobs",)
-_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Show(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="show"):
@@ -112,5 +112,5 @@ def engine_of(pid: int) -> str:
     """The boot, the process, and when in that boot it began (proc(5), `starttime`); empty where it does not run."""
     with contextlib.suppress(OSError, IndexError, ValueError):
         began = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-        return f"{_BOOT.read_text().strip()} {pid} {began}"
+        return f"{boot_id()} {pid} {began}"
     return ""

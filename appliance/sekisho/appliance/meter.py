@@ -23,6 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from sekisho.appliance.core import marks
+from sekisho.appliance.core.boot import boot_id
 from sekisho.appliance.core.errors import DeviceFault
 
 TABLE: Final = "sekisho_coverage"
@@ -30,7 +31,6 @@ TOOL_TIMEOUT_S: Final = 10
 SET_SIZE: Final = 4096
 REMEMBERED: Final = "2h"
 """Far longer than the time between two readings: an element that goes has been read."""
-BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _LET_GO: Final = marks.EXPRESS | marks.BYPASS
 _SEALED: Final = "{ 443, 500, 853, 4500, 51820 }"
 """UDP ports of QUIC, IKE, DNS over QUIC and WireGuard: the engine sees the handshake, nobody the content."""
@@ -198,7 +198,7 @@ def read() -> Reading:
     if done.returncode != 0:
         raise DeviceFault(f"The coverage counters cannot be read: {done.stderr.strip()[-300:]}.")
     try:
-        return parse(done.stdout, BOOT_ID.read_text().strip())
+        return parse(done.stdout, boot_id())
     except (msgspec.MsgspecError, OSError) as err:
         raise DeviceFault(f"The coverage counters are not understood: {err}.") from err
 

@@ -20,6 +20,7 @@ from typing import Final, Literal, TypeVar
 import msgspec
 
 from sekisho.appliance import status
+from sekisho.appliance.core.boot import boot_id
 from sekisho.appliance.core.errors import SekishoError
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.sdnotify import notify
@@ -28,7 +29,6 @@ from sekisho.firmware import floor, slots
 from sekisho.firmware.rauc import Slots
 
 STATE: Final = Path("/var/lib/sekisho-slots")
-BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 DEADLINE_S: Final = 300.0
 HOLD_S: Final = 10.0
 LOOK_S: Final = 1.0
@@ -182,7 +182,7 @@ class Check:
         first, why = reverted(slots.read(), self._slot, _kept("failed.json", Failed))
         last = _kept("standing.json", Standing)
         if first:
-            boot = BOOT_ID.read_text().strip()
+            boot = boot_id()
             self._standing = msgspec.structs.replace(
                 self._standing, reverted=first, reverted_why=why, reverted_boot=boot
             )

@@ -16,6 +16,7 @@ from typing import Final
 import uvicorn
 
 from sekisho.appliance.core import program, sdnotify, settings
+from sekisho.appliance.core.boot import boot_id
 from sekisho.appliance.core.errors import DeviceFault, RejectedInput, SekishoError
 from sekisho.appliance.core.settings import Settings
 from sekisho.appliance.status import try_read
@@ -24,7 +25,6 @@ from sekisho.portal_agent.app import create_app
 from sekisho.portal_agent.door import Door
 from sekisho.portal_agent.guard import Guard, guarded
 from sekisho.portal_agent.office import Office, certificate_file
-from sekisho.portal_agent.restarts import boot_id
 from sekisho.portal_agent.serving import listen, server
 
 TURN_S: Final = 2.0

@@ -8,7 +8,6 @@ the first look that finds the traffic inspected again.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import threading
 from collections.abc import Callable
@@ -26,7 +25,6 @@ LONGEST_S: Final = 3600.0
 """A box that took longer was off for another reason, or its clock was set meanwhile."""
 KEPT: Final = 5
 _CAP_BYTES: Final = 16 << 10
-_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -132,13 +130,6 @@ def tonight(hour: int, minute: int, now: dt.datetime) -> dt.datetime:
     """The next time the clock says so, in `now`'s zone."""
     at = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
     return at if at > now else at + dt.timedelta(days=1)
-
-
-def boot_id() -> str:
-    """Changes with each start of the machine."""
-    with contextlib.suppress(OSError):
-        return _BOOT.read_text().strip()
-    return ""
 
 
 def _load(path: Path) -> Kept:

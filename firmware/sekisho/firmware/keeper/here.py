@@ -11,13 +11,13 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from sekisho.appliance.core.boot import boot_id
 from sekisho.appliance.core.fsio import write_atomic
 from sekisho.appliance.core.settings import Settings
 from sekisho.firmware.keeper.facts import Boot, GivenUp, Started
 from sekisho.firmware.keeper.journal import Place, Running
 from sekisho.firmware.published import RELEASE_CAP, Release
 
-BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 COMMAND_LINE: Final = Path("/proc/cmdline")
 IMAGE: Final = Path("/usr/lib/sekisho/image.json")
 """What a system image says of itself."""
@@ -55,7 +55,7 @@ class Lived(msgspec.Struct, frozen=True):
 
 def started(settings: Settings) -> Started:
     """What runs, and how this boot came about; from now on an end without `stopping` counts as a loss of power."""
-    boot = _text(BOOT_ID)
+    boot = boot_id()
     lived = _lived(settings)
     reason = _reason(lived, boot)
     _live(settings, Lived(boot))
@@ -74,7 +74,7 @@ def given_up_file(settings: Settings) -> Path:
 
 def stopping(settings: Settings) -> None:
     """The daemon was told to stop: whatever follows was wanted."""
-    _live(settings, Lived(_text(BOOT_ID), orderly=True))
+    _live(settings, Lived(boot_id(), orderly=True))
 
 
 def running(settings: Settings) -> Running:

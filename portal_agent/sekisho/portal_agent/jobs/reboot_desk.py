@@ -10,13 +10,13 @@ from typing import Annotated, Final
 
 import msgspec
 
+from sekisho.appliance.core.boot import boot_id
 from sekisho.appliance.core.jobs import Job, State
 from sekisho.appliance.core.settings import Settings
 from sekisho.firmware.reboot import desk
 from sekisho.portal_agent.jobs.asking import args_of, asked
 from sekisho.portal_agent.jobs.facts import Progress
 from sekisho.portal_agent.jobs.runner import Never, NotNow
-from sekisho.portal_agent.restarts import boot_id
 
 _ENDS: Final[dict[str, State]] = {"succeeded": "SUCCEEDED", "failed": "FAILED", "canceled": "CANCELED"}
 

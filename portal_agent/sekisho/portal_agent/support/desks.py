@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from sekisho.appliance.core import desk, utc
+from sekisho.appliance.core.boot import boot_id
 from sekisho.appliance.core.errors import PeerError, RejectedInput
 from sekisho.appliance.core.jobs import Job, State
 from sekisho.appliance.core.journal import JournalWriter, newest_lines
@@ -20,7 +21,6 @@ from sekisho.appliance.core.settings import Settings
 from sekisho.portal_agent.jobs.asking import args_of
 from sekisho.portal_agent.jobs.facts import Progress
 from sekisho.portal_agent.jobs.runner import Never
-from sekisho.portal_agent.restarts import boot_id
 from sekisho.portal_agent.support import diagnosis
 from sekisho.portal_agent.support.session import MINUTES, Refuse, Session, Sessions, Word
 from sekisho.telemetry.events import Diagnosis, decode, encode

@@ -18,6 +18,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
+from sekisho.appliance.core.boot import boot_id
 from sekisho.appliance.core.errors import DeviceFault, PeerError
 from sekisho.appliance.core.fsio import sync_directory, write_atomic
 from sekisho.signatures.trust.source import Source
@@ -33,7 +34,6 @@ RESERVE_BYTES: Final = 64 << 20
 """Of the disk that stays free for everything else on the box."""
 OTHERS: Final = 6
 """Files that stay of earlier downloads: those of sets that were refused one after the other must not fill the disk."""
-BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -63,7 +63,7 @@ class Downloader:
     def __init__(self, folder: Path, stopping: Callable[[], bool] = lambda: False) -> None:
         """`stopping` says that the daemon ends: the download is cut, to be resumed."""
         self._folder, self._stopping = folder, stopping
-        self._boot = BOOT.read_text().strip()
+        self._boot = boot_id()
 
     def fetch(self, source: Source, target: Target) -> Path:
         """The whole file, verified.
