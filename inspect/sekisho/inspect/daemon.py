@@ -1,6 +1,6 @@
 """The inspect daemon: wires gate, engine events, scan workers, recorder. One loop, one thread for packets.
 
-    gate.run -> (engine datagrams, worker results, notes) -> HoldEngine -> commands -> gate, pool, recorder
+    gate.run -> (Hearing: the engine's files; workers' results; the gate's notes) -> HoldEngine -> Effects
 
 The loop never touches a disk or waits for anything but the gate; outcomes go to the recorder's thread.
 Every 100 ms it writes its heartbeat; appliance bypasses the gate when that stops. On SIGHUP it has a successor started,
@@ -21,31 +21,30 @@ import socket
 import struct
 import sys
 import time
-from collections import Counter, OrderedDict
-from datetime import datetime
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from sekisho.appliance.core import known, latency, marks, muting, sdnotify, utc
+from sekisho.appliance.core import known, latency, muting, sdnotify, utc
 from sekisho.appliance.core.desk import Desk
 from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput, SekishoError
-from sekisho.appliance.core.journal import JournalWriter, newest_lines
+from sekisho.appliance.core.journal import JournalWriter
 from sekisho.appliance.core.settings import Inspection, Settings, load
-from sekisho.inspect import counter, eve, gate, hold, pages, retro
+from sekisho.inspect import counter, gate, hold, pages, retro
+from sekisho.inspect.effects import Effects, Open
 from sekisho.inspect.fleet import Published
+from sekisho.inspect.hearing import Hearing
 from sekisho.inspect.janitor import Janitor
 from sekisho.inspect.kept import Entry
 from sekisho.inspect.ledger import Ledger
 from sekisho.inspect.quarantine import Quarantine
-from sekisho.inspect.ranges import Ranges
-from sekisho.inspect.recorder import Bad, NewFleet, NewRules, Record, Recorder, Stores
+from sekisho.inspect.recorder import Bad, NewFleet, NewRules, Recorder, Stores
 from sekisho.inspect.refused import Refused
 from sekisho.inspect.scan import Pool
 from sekisho.inspect.succession import Estate, Heir, Hello, Succession
 from sekisho.inspect.telling import Telling
-from sekisho.inspect.worker import Job, Result
 from sekisho.telemetry import events
 
 log = logging.getLogger(__name__)
@@ -57,19 +56,10 @@ CHECK_S = 1.0
 TELL_SHED_S = 60.0
 BUSY = 32
 """Scans waiting for a worker from which on only what is held is looked at."""
-MAX_HEARD = 65536
-HEARD_HANDED = 4096
-"""Of those, what a successor is told: the log behind them is read once a second."""
 FINISH_S = 10.0
 """So long a process that was succeeded takes for what it still looks at."""
 PAUSE_US = 10_000
 """A response that says nothing for this long has its unfinished content looked at. Shorter looks more often."""
-REPLAY_BYTES = 4 << 20
-REPLY = b"554 5.7.1 Refused by sekisho: the attachment is malicious and was not delivered.\r\n"
-MAILBOXES = ("pop3", "imap")
-KINDS = {
-    "http": marks.HTTP, "http2": marks.HTTP, "smtp": marks.MAIL, "ftp-data": marks.FTPDATA, "smb": marks.SMB,
-}  # fmt: skip
 
 
 class Inspect:
@@ -88,16 +78,8 @@ class Inspect:
         self._muting: tuple[tuple[int, int], ...] = ()
         self._mute()
         self._pages = pages.pages(settings.help_desk)
-        self.gate: gate.Gate | None = None
-        self.ranges = Ranges(inspection.memory_mb << 18, inspection.scan_limit_mb << 20)
-        self._fds: dict[int, int] = {}
-        self._paths: dict[int, str] = {}
-        self._lengths: dict[int, int] = {}
-        self._forms: dict[int, str] = {}
+        self.effects = Effects(inspection, self.engine, self.pool, lambda record: self.recorder.put(record))
         self._housekeeping = 0.0
-        self._late: list[eve.File] = []
-        self._heard: OrderedDict[tuple[str, str, int, str, int], None] = OrderedDict()
-        self._unheard: list[eve.File] = []
         self._checked = time.monotonic()
         self._told_shed = -TELL_SHED_S
         self._shed: Counter[str] = Counter()
@@ -113,16 +95,14 @@ class Inspect:
                 _bind(settings.files_socket, socket.SOCK_DGRAM), _bind(settings.inspect_socket, socket.SOCK_STREAM)
             )
             self.engine.known.update(_refused_before(settings, self._rules_file().parent.name))
-            self._late = eve.missed(
-                settings.files_log, _told(settings.journals / "inspect.jsonl"), cap_bytes=REPLAY_BYTES
-            )
+            self.hearing.look_back()
 
     def _enter(self, files: socket.socket, control: socket.socket, log_at: tuple[int, bytes] | None = None) -> None:
         """Take the places that one process has at a time."""
         settings, inspection, kept = self.settings, self.settings.inspection, self.settings.quarantine
-        self.files, self.control = files, control
+        self.control = control
         self.beat = _Beat(settings.gate_beat)
-        self._log = eve.Follower(settings.files_log, log_at)
+        self.hearing = Hearing(settings, files, self.effects, log_at)
         for folder in (settings.quarantine_dir, settings.state / "recent"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = settings.run / "inspect" / "recording.lock"
@@ -180,28 +160,28 @@ class Inspect:
         if now - self._housekeeping >= BEAT_S:
             self._housekeeping = now
             self._keep_house()
-        if self.gate is None:
+        if self.effects.gate is None:
             if self.pool.ready:
-                self.gate = self.open_gate()
-                self._replay()
+                self.effects.gate = self.open_gate()
+                self.hearing.replay()
                 sdnotify.notify("READY=1")
                 log.info("the gate is open")
             else:
                 self._wait_for_workers()
             return
         successor = self.succession.fds()
-        fds = [self.files.fileno(), self.control.fileno(), *successor, *self.pool.fds()]
-        ready, notes = self.gate.run(fds, BEAT_S)
+        fds = [self.hearing.files.fileno(), self.control.fileno(), *successor, *self.pool.fds()]
+        ready, notes = self.effects.gate.run(fds, BEAT_S)
         if fds[0] in ready:
-            self._hear()
+            self.hearing.listen()
         if fds[1] in ready:
             self._answer()
         for fd in ready:
             self.pool.handle(fd)
         self._collect()
         for note in notes:
-            ends = None if note.kind is gate.Kind.GONE else self.gate.ends(note.flow)
-            self._do(self.engine.handle(hold.NoteRaised(note, ends), time.monotonic()))
+            ends = None if note.kind is gate.Kind.GONE else self.effects.gate.ends(note.flow)
+            self.effects.handle(hold.NoteRaised(note, ends))
         if successor and successor[0] in ready and (hello := self.succession.hello()) is not None:
             self._hand_over(hello)
 
@@ -240,15 +220,13 @@ class Inspect:
         except SekishoError:
             fresh.leave()
             raise
-        self.gate, self._heir = fresh, None
+        self.effects.gate, self._heir = fresh, None
         self._enter(files, control, log_at)
-        self.ranges.take_over(estate.pieces, list(itertools.islice(given, len(estate.pieces))))
-        self._fds = dict(zip(estate.kept, given, strict=True))
-        self._lengths, self._forms, self._paths = estate.lengths, estate.forms, estate.paths
-        self._heard, self._unheard = OrderedDict.fromkeys(estate.heard), estate.unheard
+        self.effects.take_over(Open(estate.pieces, estate.kept, estate.lengths, estate.forms, estate.paths), given)
+        self.hearing.take_over(estate.heard, estate.unheard)
         self.engine.take_over(estate.engine)
         for flow, direction in estate.engine.on_its_way:
-            self.gate.again(flow, direction, gate.Kind.FRAME)
+            self.effects.gate.again(flow, direction, gate.Kind.FRAME)
         if image >= 0:
             os.close(image)
         if estate.rescan:
@@ -258,7 +236,7 @@ class Inspect:
 
     def _hand_over(self, hello: Hello) -> None:
         """The successor is ready: it has the queue from here on, or everything goes on as it was."""
-        if self.gate is None:
+        if self.effects.gate is None:
             return
         if hello.fail_open != (self.settings.inspection.fail_mode == "open"):
             self.succession.end("The queue was opened with another fail mode.", state="impossible")
@@ -266,9 +244,9 @@ class Inspect:
         began = time.monotonic()
         whole = hello.layout == gate.layout()
         self.beat.write()
-        self._hear()  # what the engine said about packets that are about to be judged
+        self.hearing.listen()  # what the engine said about packets that are about to be judged
         try:
-            former = self.gate.freeze()
+            former = self.effects.gate.freeze()
             self.beat.write()  # alive: on a slow machine writing it all down is the longest part of the stroke
         except DeviceFault as err:
             self.succession.end(str(err), state="impossible")
@@ -285,38 +263,31 @@ class Inspect:
         self.succession.main()
         log.info("handed over in %.0f ms", (time.monotonic() - began) * 1000)
         commands = self.engine.leave(time.monotonic(), whole=whole)
-        self.gate.leave(drop=not whole)
-        self.gate, self.succeeded = None, True
-        self._do(commands)
+        self.effects.gate.leave(drop=not whole)
+        self.effects.gate, self.succeeded = None, True
+        self.effects.do(commands)
 
     def _estate(self, former: gate.Former, *, whole: bool) -> tuple[Estate, list[int]]:
         """What the successor gets: words, and descriptors in their order."""
         handed = self.engine.hand_over()
-        tokens = {case.token for case in handed.cases}
-        pieces, piece_fds = self.ranges.hand_over()
-        log_fd, rest = self._log.hand_over()
-        kept = [token for token in tokens if token in self._fds]
-        open_files = [eve.key(c.sha256, c.meta) for c in self.engine.cases.values() if c.what == "file"]
+        held, held_fds = self.effects.hand_over({case.token for case in handed.cases})
+        heard, unheard, log_fd, rest = self.hearing.hand_over()
         spools = former.spools if whole else ()
         estate = Estate(
             image=whole,
             log=log_fd >= 0,
             spools=len(spools),
-            pieces=pieces,
-            kept=kept,
-            lengths={token: self._lengths[token] for token in tokens & self._lengths.keys()},
-            forms={token: self._forms[token] for token in tokens & self._forms.keys()},
-            paths={token: self._paths[token] for token in tokens & self._paths.keys()},
+            **held._asdict(),
             engine=handed if whole else handed.without_flows(),
-            heard=[*list(self._heard)[-HEARD_HANDED:], *open_files],
-            unheard=self._unheard,
+            heard=heard,
+            unheard=unheard,
             rest=rest,
             rules=str(self.pool.rules),
             rescan=self.rescan.going or bool(self._again),
         )
-        sockets = [former.queue, *([former.image] if whole else []), self.files.fileno(), self.control.fileno()]
+        sockets = [former.queue, *([former.image] if whole else []), self.hearing.files.fileno(), self.control.fileno()]
         log_fds = [log_fd] if log_fd >= 0 else []
-        return estate, [*sockets, *log_fds, *spools, *piece_fds, *(self._fds[token] for token in kept)]
+        return estate, [*sockets, *log_fds, *spools, *held_fds]
 
     def finish(self) -> None:
         """After a successor has taken over: what was being looked at without holding anything up is told by us."""
@@ -341,7 +312,7 @@ class Inspect:
             self._unannounced = None
             sdnotify.notify("READY=1")
         sdnotify.notify("WATCHDOG=1")
-        if self.succeed and self.gate is not None:
+        if self.succeed and self.effects.gate is not None:
             self.succeed = False
             self.succession.begin(self.pool.pids())
         self.succession.turn()
@@ -357,11 +328,11 @@ class Inspect:
         self.pool.tick()
         self.telling.turn()
         self.engine.overloaded = self.pool.waiting > BUSY
-        if time.monotonic() - self._checked >= CHECK_S and self.gate is not None:
+        if time.monotonic() - self._checked >= CHECK_S and self.effects.gate is not None:
             self._checked = time.monotonic()
-            self._cross_check()
+            self.hearing.cross_check()
             self._tell_shed()
-            self._do(self.engine.due(time.monotonic()))
+            self.effects.do(self.engine.due(time.monotonic()))
 
     def _other_rules(self) -> None:
         self.engine.forget_verdicts()
@@ -385,7 +356,7 @@ class Inspect:
         self._next_again -= 1
         self._again[self._next_again] = again.entry
         what: Literal["file", "stream"] = "file" if again.entry.form == "file" else "stream"
-        job = self._job(self._next_again, what, again.length, again.entry.file_name[-128:])
+        job = self.effects.job(self._next_again, what, again.length, again.entry.file_name[-128:])
         job.app, job.to_server = again.entry.app, again.entry.app == "smtp"
         self.pool.submit(job, again.fd)
 
@@ -399,65 +370,6 @@ class Inspect:
         detail = " ".join(f"{kind}={count}" for kind, count in sorted(fresh.items()))
         self.recorder.put(events.Health(at=utc.now(), part="inspect", state="shed", detail=detail))
 
-    def _cross_check(self) -> None:
-        """A datagram the engine could not deliver (it never waits) is in its log all the same: judge that file late.
-
-        A file that is still in the store a second after its line has not been judged: judging removes it.
-        """
-        for file in self._unheard:
-            if eve.key(file.sha256, file.meta) not in self._heard and self._in_store(file):
-                log.warning("a file of %s was not announced; judged late", file.meta.app)
-                self._seen(file, 0, 0, late=True)
-        self._unheard = [f for f in self._log.files() if eve.key(f.sha256, f.meta) not in self._heard]
-
-    def _in_store(self, file: eve.File) -> bool:
-        return bool(file.sha256) and file.stored and self._stored_at(file).exists()
-
-    def _stored_at(self, file: eve.File) -> Path:
-        return self.settings.filestore / file.sha256[:2] / file.sha256
-
-    def _hear(self) -> None:
-        """Take every datagram that is there: what the engine said before it let the staged packets go."""
-        while True:
-            try:
-                line = self.files.recv(eve.MAX_LINE + 1)
-            except BlockingIOError:
-                return
-            if (name := eve.parse_name(line)) is not None:
-                self.engine.name(name.ends, name.name)
-            elif (file := eve.parse(line)) is not None:
-                self._file(file)
-
-    def _file(self, file: eve.File) -> None:
-        if self.gate is None:
-            return
-        meta = file.meta
-        self._heard[eve.key(file.sha256, meta)] = None
-        if len(self._heard) > MAX_HEARD:
-            self._heard.popitem(last=False)
-        try:
-            flow, direction = self.gate.find(meta.src, meta.src_port, meta.dst, meta.dst_port, KINDS.get(meta.app, 0))
-        except ValueError:
-            return
-        self._seen(file, flow, direction, late=False)
-
-    def _seen(self, file: eve.File, flow: int, direction: int, *, late: bool) -> None:
-        path = ""
-        if file.stored and file.sha256:
-            path = str(self._stored_at(file))
-        seen = hold.FileSeen(flow, direction, file.meta, file.state, file.stored, file.sha256, file.size, path, late)
-        token = self.engine.next_token
-        if path:
-            self._paths[token] = path
-        self._do(self.engine.handle(seen, time.monotonic()))
-
-    def _replay(self) -> None:
-        """Files that completed while nobody was at the gate: too late to stop, not too late to say so."""
-        for file in self._late:
-            if self._in_store(file):
-                self._seen(file, 0, 0, late=True)
-        self._late = []
-
     def _collect(self) -> None:
         for result in self.pool.results():
             if result.id in self._again:
@@ -466,209 +378,14 @@ class Inspect:
                 if rules:
                     self.recorder.put(Bad(entry.sha256, rules, "rules"))
                 continue
-            self._do(self.engine.handle(hold.ScanDone(result.id, result), time.monotonic()))
-
-    def _do(self, commands: list[hold.Command]) -> None:
-        if self.gate is None:
-            self._tell(commands)
-            return
-        for command in commands:
-            match command:
-                case hold.Release():
-                    self.gate.release(command.flow, command.dir, command.upto, command.finished)
-                case hold.Assemble():
-                    self._assemble(command)
-                case hold.Expect():
-                    self.gate.expect(command.flow, command.dir, command.end)
-                case hold.Pass():
-                    self.gate.pass_(command.flow, command.dir, sealed=command.sealed)
-                case hold.Gather():
-                    self.gate.gather(command.flow)
-                case hold.Scan():
-                    self._scan(command)
-                case hold.Keep():
-                    self._keep(command.token)
-                case hold.Neutralise():
-                    self._neutralise(command)
-                case hold.Cut():
-                    self._cut(command)
-                case hold.Report():
-                    self._report(command)
-                case hold.Done():
-                    self._done(command.token)
-
-    def _tell(self, commands: list[hold.Command]) -> None:
-        """What is left to do of these without a gate."""
-        for command in commands:
-            match command:
-                case hold.Assemble():
-                    self._assemble(command)
-                case hold.Keep():
-                    self._keep(command.token)
-                case hold.Report():
-                    self._report(command)
-                case hold.Done():
-                    self._done(command.token)
-                case _:
-                    pass  # about packets
-
-    def _scan(self, scan: hold.Scan) -> None:
-        if self.gate is None:
-            return
-        fd, length = -1, scan.length
-        if scan.path:
-            with contextlib.suppress(OSError):
-                fd = os.open(scan.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-                length = os.fstat(fd).st_size
-            if fd >= 0 and length < scan.length:  # the store was full: half a file proves nothing
-                os.close(fd)
-                fd = -1
-        else:
-            spool, there = self.gate.spool(scan.flow, scan.dir)
-            length = min(length, there)
-            if spool >= 0:
-                fd = os.dup(spool)
-        if fd < 0:
-            error = Result(scan.token, error="not_stored" if scan.path else "")
-            self._do(self.engine.handle(hold.ScanDone(scan.token, error), time.monotonic()))
-            return
-        self._fds[scan.token] = os.dup(fd)
-        self._lengths[scan.token] = length
-        self._forms[scan.token] = "file" if scan.path else "transfer"
-        job = self._job(scan.token, scan.what, length, scan.name)
-        job.app, job.to_server = scan.app, scan.dir == gate.TO_SERVER
-        job.asked = self._known(scan)
-        job.full, job.looked, job.left = scan.full, scan.looked, scan.left
-        if scan.app in MAILBOXES and not scan.path:
-            self._mailbox_job(job, scan, self.gate.delivered(scan.flow, scan.dir))
-        self.pool.submit(job, fd)
-
-    def _job(self, token: int, what: Literal["file", "stream"], length: int, name: str) -> Job:
-        inspection = self.settings.inspection
-        return Job(
-            token, what, length, name=name,
-            timeout_s=max(1, int(inspection.scan_timeout_s)), limit=inspection.scan_limit_mb << 20,
-            expanded=inspection.container_mb << 20, depth=inspection.container_depth, files=inspection.container_files,
-        )  # fmt: skip
-
-    def _mailbox_job(self, job: Job, scan: hold.Scan, delivered: int) -> None:
-        """What only a mailbox's stream needs to be looked at."""
-        job.mend, job.delivered, job.blank = scan.mend, delivered, scan.blank
-        job.stalled = scan.stalled
-        job.refuse = sorted(self.engine.block_reasons)
-        job.at = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-
-    def _neutralise(self, order: hold.Neutralise) -> None:
-        """Keep the originals, then put the patches in their place."""
-        if self.gate is None:
-            return
-        spool, length = self.gate.spool(order.flow, order.dir)
-        for token, begin, end in order.taken:
-            if spool >= 0 and begin < (end := min(end, length)):
-                self._fds[token] = _copy(spool, begin, end - begin)
-                self._lengths[token], self._forms[token] = end - begin, "transfer"
-        done = all(self.gate.rewrite(order.flow, order.dir, p.offset, p.whole()) for p in order.patches)
-        self._do(self.engine.handle(hold.Neutralised(order.token, done), time.monotonic()))
-
-    def _assemble(self, assemble: hold.Assemble) -> None:
-        """Put a piece to the others of its download, and have all of it looked at."""
-        token, piece = assemble.token, assemble.piece
-        spool = self._fds.get(token, -1)
-        start, _, total = piece.ranged or (0, 0, 0)
-        length = max(0, min(self._lengths.get(token, 0) - piece.body_at, piece.content))
-        fd, first, last = -1, 0, 0
-        if spool >= 0:
-            fd, first, last = self.ranges.put((piece.host, piece.url), start, spool, piece.body_at, length, total)
-        alone = fd < 0 or not assemble.judge
-        whole = first == 0 and last >= total > 0
-        self._do(self.engine.handle(hold.Assembled(token, whole, alone, first > 0), time.monotonic()))
-        if not alone:
-            job = self._job(token, "file", last, piece.name[-128:])
-            job.skip = first
-            self.pool.submit(job, os.dup(fd))
-
-    def _known(self, scan: hold.Scan) -> bytes:
-        """What the splitter should know from elsewhere."""
-        if self.gate is None or not scan.flow:
-            return b""
-        if scan.app == "http":
-            return self.gate.asked(scan.flow)
-        return msgspec.msgpack.encode(self.engine.memos(scan.flow, scan.dir))
-
-    def _keep(self, token: int) -> None:
-        """Make sure the content survives the cut: from here on a descriptor holds it."""
-        if token not in self._fds and token in self._paths:
-            with contextlib.suppress(OSError):
-                fd = os.open(self._paths[token], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-                self._fds[token] = fd
-                self._lengths[token] = os.fstat(fd).st_size
-                self._forms[token] = "file"
-
-    def _cut(self, cut: hold.Cut) -> None:
-        if self.gate is None:
-            return
-        ends = self.gate.ends(cut.flow)
-        mail = ends is not None and ends.kind & marks.MAIL and cut.dir == gate.TO_SERVER
-        withheld = self.gate.cut(cut.flow, cut.dir, REPLY if mail else b"")
-        self._do(self.engine.handle(hold.CutDone(cut.token, withheld), time.monotonic()))
-
-    def _report(self, report: hold.Report) -> None:
-        meta = report.meta
-        verdict = events.FileVerdict(
-            at=utc.now(),
-            flow=events.Flow(meta.src, meta.src_port, meta.dst, meta.dst_port, "TCP"),
-            outcome=report.outcome,
-            reason=report.reason,
-            rules=list(report.rules),
-            file_name=meta.file_name,
-            inner=report.inner,
-            sha256=report.sha256,
-            size=report.size,
-            app=meta.app,
-            url=meta.url,
-            host=meta.host,
-            mail_from=meta.mail_from if report.rules else "",
-            mail_to=list(meta.mail_to) if report.rules else [],
-            mail_subject=meta.mail_subject if report.rules else "",
-            held_ms=round(report.held_ms, 2),
-        )
-        keep = report.outcome in ("blocked", "delivered_then_found")
-        if report.again and (copy := self._copy(report.token, *report.again)) is not None:
-            self.recorder.put(Record(verdict, *copy, "transfer", again=True))
-            return
-        fd = self._fds.pop(report.token, -1) if keep else -1
-        length, form = self._lengths.get(report.token, 0), self._forms.get(report.token, "")
-        self.recorder.put(Record(verdict, fd, length, form, hearsay=report.hearsay))
-
-    def _copy(self, token: int, start: int, end: int) -> tuple[int, int] | None:
-        """(descriptor, length) of a part of what is spooled, which moves on after this."""
-        length = min(end, self._lengths.get(token, 0)) - start
-        if token not in self._fds or not 0 < length <= retro.MAX_BYTES:
-            return None
-        fd = os.memfd_create("again", os.MFD_CLOEXEC)
-        try:
-            return fd, os.sendfile(fd, self._fds[token], start, length)
-        except OSError:
-            os.close(fd)
-            return None
-
-    def _done(self, token: int) -> None:
-        fd = self._fds.pop(token, -1)
-        if fd >= 0:
-            os.close(fd)
-        self._lengths.pop(token, None)
-        self._forms.pop(token, None)
-        path = self._paths.pop(token, "")
-        if path and path not in self._paths.values():
-            with contextlib.suppress(OSError):
-                Path(path).unlink()
+            self.effects.handle(hold.ScanDone(result.id, result))
 
     def status(self) -> dict[str, object]:
         """Facts for `sekisho box status` and tests."""
-        stats = self.gate.stats() if self.gate else gate.Stats()
+        stats = self.effects.gate.stats() if self.effects.gate else gate.Stats()
         facts: dict[str, object] = {field[0]: getattr(stats, field[0]) for field in gate.Stats._fields_}
         return facts | {
-            "open": self.gate is not None,
+            "open": self.effects.gate is not None,
             "workers": self.pool.pids(),
             "workers_ready": self.pool.ready,
             "workers_lost": self.pool.lost,
@@ -695,8 +412,8 @@ class Inspect:
             self.succession.close()
         else:
             self.succession.end("It was ended with the one that it was to succeed.")
-        if self.gate is not None:
-            self.gate.close()
+        if self.effects.gate is not None:
+            self.effects.gate.close()
         if self._heir is not None:  # nothing was ours
             self.pool.close()
             return
@@ -706,16 +423,9 @@ class Inspect:
         self.janitor.stop()
         self.desk.close(succeeded=self.succeeded)
         self.rescan.close()
-        self.ranges.close()
+        self.effects.close()
         self.pool.close()
         self.recorder.close()
-
-
-def _copy(fd: int, offset: int, length: int) -> int:
-    """A descriptor of its own for a part of a file in memory."""
-    copy = os.memfd_create("original", os.MFD_CLOEXEC)
-    os.pwrite(copy, os.pread(fd, length, offset), 0)
-    return copy
 
 
 def _recent(settings: Settings, *, writer: bool) -> Quarantine:
@@ -767,18 +477,6 @@ def _bind(path: Path, kind: int) -> socket.socket:
     if kind == socket.SOCK_STREAM:
         sock.listen(8)
     return sock
-
-
-def _told(journal: Path) -> set[tuple[str, str, int, str, int]]:
-    """What the last part of the journal already says, so that a restart does not say it twice."""
-    told = set()
-    for line in newest_lines(journal, REPLAY_BYTES * 2):
-        with contextlib.suppress(msgspec.MsgspecError):
-            event = events.decode(line)
-            if isinstance(event, events.FileVerdict):
-                flow = event.flow
-                told.add((event.sha256, flow.src_ip, flow.src_port, flow.dst_ip, flow.dst_port))
-    return told
 
 
 def main(argv: list[str] | None = None) -> int:

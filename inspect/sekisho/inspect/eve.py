@@ -17,6 +17,8 @@ from sekisho.telemetry.privacy import mask_url
 
 MAX_LINE = 64 << 10
 MAX_READ = 1 << 20
+Key = tuple[str, str, int, str, int]
+"""SHA-256, source and its port, destination and its port: of one delivery."""
 
 
 class _Http(msgspec.Struct, frozen=True):
@@ -136,7 +138,7 @@ def base_name(path: str) -> str:
     return path.rpartition("/")[2].partition("?")[0][:256]
 
 
-def missed(log: Path, told: set[tuple[str, str, int, str, int]], *, cap_bytes: int) -> list[File]:
+def missed(log: Path, told: set[Key], *, cap_bytes: int) -> list[File]:
     """Files in the last `cap_bytes` of the log whose (sha256, src, port, dst, port) is not in `told`.
 
     The log is rolled by renaming it to `NAME.1` at any time, so its last bytes may be there.
@@ -199,6 +201,6 @@ def _tail(path: Path, cap_bytes: int) -> bytes:
         return b""
 
 
-def key(sha256: str, meta: Meta) -> tuple[str, str, int, str, int]:
+def key(sha256: str, meta: Meta) -> Key:
     """What makes an outcome about the same delivery."""
     return sha256, meta.src, meta.src_port, meta.dst, meta.dst_port

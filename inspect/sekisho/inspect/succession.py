@@ -72,7 +72,7 @@ class Estate(msgspec.Struct):
     forms: dict[int, str]
     paths: dict[int, str]
     engine: hold.Handed
-    heard: list[tuple[str, str, int, str, int]]
+    heard: list[eve.Key]
     unheard: list[eve.File]
     rest: bytes
     """Of the followed log: the beginning of a line."""
