@@ -15,10 +15,11 @@ from sekisho.appliance.core import fsio, muting, settings, switched, utc
 from sekisho.appliance.core.muting import Muting
 from sekisho.appliance.core.sealed import load_key
 from sekisho.appliance.core.switched import Switched
-from sekisho.center import pki
+from sekisho.center import pki, tenants
 from sekisho.center.brokers.model import IMMUNITY_WRITES, Member
 from sekisho.center.database import Database
 from sekisho.center.rules import switching
+from sekisho.center.tenants import Tenant
 from sekisho.signatures.depot.tree import Published
 
 WITHIN_S = 5.0
@@ -121,6 +122,22 @@ def test_a_box_that_was_away_hears_it_at_once_also_from_a_broker_that_forgot(way
     way.site.forget()
     way.site.start("broker", "box")
     way.until_muted(8)
+
+
+def test_who_takes_no_part_is_told_so_again_by_a_broker_that_forgot(way: Way) -> None:
+    """A box on a new disk would take the fleet's list for its own otherwise."""
+    way.site.start("broker", "center", "box")
+    way.speak()
+    with way.database.transaction() as db:
+        tenants.save(db, Tenant("t1", immunity=False))
+    told = way.config.fleet / "away.json"
+    way.site.wait(told.exists)
+    way.site.kill("box")
+    told.unlink()
+    way.site.kill("broker")
+    way.site.forget()
+    way.site.start("broker", "box")
+    way.site.wait(told.exists)
 
 
 @pytest.mark.protocol("P43")

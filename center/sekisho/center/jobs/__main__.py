@@ -7,31 +7,26 @@ that keeps what is old finds no use for it. Nothing is signed here.
 
 from __future__ import annotations
 
-import logging
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from sekisho.appliance.core import jobs, program, sdnotify, utc
-from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.appliance.core import jobs, program, utc
+from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.jobs import LIFE_S, TERMINAL
 from sekisho.center import mqtt, settings
-from sekisho.center.database import Database
 from sekisho.center.jobs.book import TOLD
 from sekisho.center.jobs.tables import JOB, JOB_BOX
-from sekisho.center.settings import BrokerLink, CenterSettings
+from sekisho.center.sender import Sender
+from sekisho.center.settings import CenterSettings
 from sekisho.center.settings import Jobs as OwnSettings
 from sekisho.center.store import BOX
 from sekisho.center.views.jobs import JOB_STATE
 
 POLL_S: Final = 0.5
-RETRY_S: Final = 1.0
-"""For all that went out together: the watchdog waits as well."""
-WATCHDOG_S: Final = 2.0
 PAGE: Final = 50
 BACK_OFF_S: Final = (30, 3600)
 SETTLE_S: Final = 30
@@ -40,55 +35,29 @@ SETTLED: Final = 1000
 NEVER_AGAIN: Final = 1 << 62
 """`next_at` of what has ended or is long past its time: the look at what is due does not come upon it."""
 
-log = logging.getLogger("sekisho.center.jobs")
 
-
-class Sender:
-    """One broker connection, one database."""
+class JobSender(Sender):
+    """Puts aside what is over, sends what is due."""
 
     def __init__(self, config: CenterSettings, own: OwnSettings) -> None:
-        self._database = Database(config.store)
-        self._stop = threading.Event()
+        super().__init__(config, own, poll_s=POLL_S)
         self._settles_at = 0
-        link = config.broker
-        self._link = BrokerLink(link.host, link.ca, own.cert, own.key, link.port, own.client)
-        self._client = mqtt.make_client(self._link, on_connect=lambda: None)
 
-    def run(self) -> None:
-        """Work until `stop`."""
-        self._client.connect_async(self._link.host, self._link.port, keepalive=30)
-        self._client.loop_start()
-        sdnotify.notify("READY=1")
-        beat = 0.0
-        while not self._stop.wait(POLL_S):
-            moment = time.monotonic()
-            if moment - beat >= WATCHDOG_S:
-                beat = moment
-                sdnotify.notify("WATCHDOG=1")
-            try:
-                if self._client.is_connected():
-                    self._turn(int(time.time()))
-            except DeviceFault as err:
-                log.error("%s Trying again.", err)
-                self._stop.wait(RETRY_S)
-        self._client.disconnect()
-        self._database.close()
-
-    def stop(self) -> None:
-        self._stop.set()
-
-    def _turn(self, now: int) -> None:
+    def turn(self, *, connected: bool, anew: bool) -> None:
+        if not connected:
+            return
+        now = int(time.time())
         if now >= self._settles_at:
-            with self._database.transaction() as db:
+            with self.database.transaction() as db:
                 full = settle(db, now) == SETTLED
             self._settles_at = now + (0 if full else SETTLE_S)
-        with self._database.reading() as db:
+        with self.database.reading() as db:
             rows = db.execute(due(now)).all()
-        given = [(row, self._client.publish(_topic(row), row.envelope, qos=1)) for row in rows]
+        given = [(row, self.client.publish(_topic(row), row.envelope, qos=1)) for row in rows]
         if not given:
             return
         confirmed = mqtt.wait_for([info for _, info in given])
-        with self._database.transaction() as db:
+        with self.database.transaction() as db:
             for (row, _), there in zip(given, confirmed, strict=True):
                 pause = min(BACK_OFF_S[0] << min(row.tries, 10), BACK_OFF_S[1]) if there else BACK_OFF_S[0]
                 values: dict[str, Any] = {"next_at": now + pause, "tries": row.tries + int(there)}
@@ -138,11 +107,11 @@ def _topic(row: Any) -> str:
     return f"sk/1/{row.tenant}/{row.box}/{jobs.LEVEL}/{row.id}"
 
 
-def _make(path: Path) -> Sender:
+def _make(path: Path) -> JobSender:
     config = settings.load(path)
     if config.jobs is None:
         raise RejectedInput(f"{path}: the section [jobs] is missing.")
-    return Sender(config, config.jobs)
+    return JobSender(config, config.jobs)
 
 
 def main(argv: list[str] | None = None) -> int:

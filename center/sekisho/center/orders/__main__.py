@@ -8,10 +8,8 @@ ended) is taken from it.
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,77 +19,37 @@ import msgspec
 import paho.mqtt.client as paho
 import sqlalchemy as sa
 
-from sekisho.appliance.core import orders, program, sdnotify, utc
-from sekisho.appliance.core.errors import DeviceFault, RejectedInput
+from sekisho.appliance.core import orders, program, utc
+from sekisho.appliance.core.errors import RejectedInput
 from sekisho.appliance.core.names import NAME
 from sekisho.appliance.core.orders import Orders
 from sekisho.appliance.core.sealed import load_key
 from sekisho.center import mqtt, settings
-from sekisho.center.database import Database
 from sekisho.center.orders import wishes
 from sekisho.center.orders.tables import ORDERS
-from sekisho.center.settings import BrokerLink, CenterSettings
+from sekisho.center.sender import Sender
+from sekisho.center.settings import CenterSettings
 from sekisho.center.settings import Orders as OwnSettings
 
 POLL_S: Final = 0.2
 MEND_S: Final = 5.0
-RETRY_S: Final = 1.0
-WATCHDOG_S: Final = 2.0
 PAGE: Final = 50
 HELD_CAP: Final = 200_000
 _TOPIC: Final = re.compile(rf"sk/1/{NAME}/{NAME}/{orders.LEVEL}")
 
-log = logging.getLogger("sekisho.center.orders")
 
-
-class Publisher:
-    """One broker connection, one database."""
+class Publisher(Sender):
+    """Publishes what is new, mends what the broker holds."""
 
     def __init__(self, config: CenterSettings, own: OwnSettings) -> None:
         self._key = load_key(Path(own.orders_cert), Path(own.orders_key))
-        self._database = Database(config.store)
-        self._stop = threading.Event()
-        self._greet = threading.Event()
+        super().__init__(config, own, poll_s=POLL_S, listens_to=orders.EVERYWHERE)
+        self._mended = 0.0
         self._after: str | None = None
         """While all are published again: the box that came last."""
-        link = config.broker
-        self._link = BrokerLink(link.host, link.ca, own.cert, own.key, link.port, own.client)
         self._held: set[str] = set()
         """Topics on which the broker holds something, as far as it has been heard; changed by the client's thread."""
-        self._client = mqtt.make_client(self._link, on_connect=self._connected)
-        self._client.on_message = self._on_message
-
-    def run(self) -> None:
-        """Work until `stop`."""
-        self._client.connect_async(self._link.host, self._link.port, keepalive=30)
-        self._client.loop_start()
-        sdnotify.notify("READY=1")
-        beat = mended = 0.0
-        while not self._stop.wait(POLL_S):
-            moment = time.monotonic()
-            if moment - beat >= WATCHDOG_S:
-                beat = moment
-                sdnotify.notify("WATCHDOG=1")
-            if not self._client.is_connected():
-                continue
-            try:
-                if moment - mended >= MEND_S:
-                    mended = moment
-                    wishes.overtake(self._database)
-                    self._take_back()
-                self._turn()
-            except DeviceFault as err:
-                log.error("%s Trying again.", err)
-                self._stop.wait(RETRY_S)
-        self._client.disconnect()
-        self._database.close()
-
-    def stop(self) -> None:
-        self._stop.set()
-
-    def _connected(self) -> None:
-        self._client.subscribe(orders.EVERYWHERE, 0)
-        self._greet.set()
+        self.client.on_message = self._on_message
 
     def _on_message(self, _c: paho.Client, _u: Any, message: paho.MQTTMessage) -> None:
         if message.payload and _TOPIC.fullmatch(message.topic) and len(self._held) < HELD_CAP:
@@ -104,15 +62,20 @@ class Publisher:
         if not self._held:
             return
         held = set(self._held.copy())
-        with self._database.reading() as db:
+        with self.database.reading() as db:
             known = {_topic(row) for row in db.execute(sa.select(ORDERS.c.tenant, ORDERS.c.box)).all()}
-        given = [(topic, self._client.publish(topic, b"", qos=1, retain=True)) for topic in sorted(held - known)[:PAGE]]
+        given = [(topic, self.client.publish(topic, b"", qos=1, retain=True)) for topic in sorted(held - known)[:PAGE]]
         taken = mqtt.wait_for([info for _, info in given])
         self._held.difference_update(topic for (topic, _), there in zip(given, taken, strict=True) if there)
 
-    def _turn(self) -> None:
-        if self._greet.is_set():
-            self._greet.clear()
+    def turn(self, *, connected: bool, anew: bool) -> None:
+        if not connected:
+            return
+        if time.monotonic() - self._mended >= MEND_S:
+            self._mended = time.monotonic()
+            wishes.overtake(self.database)
+            self._take_back()
+        if anew:
             self._after = ""
         self._publish(ORDERS.c.n > ORDERS.c.sent_n)
         if self._after is not None:
@@ -120,14 +83,14 @@ class Publisher:
             self._after = page[-1].box if len(page) == PAGE else None
 
     def _publish(self, which: sa.ColumnElement[bool]) -> Sequence[sa.Row[Any]]:
-        with self._database.reading() as db:
+        with self.database.reading() as db:
             rows = db.execute(sa.select(ORDERS).where(which).order_by(ORDERS.c.box).limit(PAGE)).all()
-        given = [(row, self._client.publish(_topic(row), self._message(row), qos=1, retain=True)) for row in rows]
+        given = [(row, self.client.publish(_topic(row), self._message(row), qos=1, retain=True)) for row in rows]
         taken = mqtt.wait_for([info for _, info in given])
         sent = [row for (row, _), there in zip(given, taken, strict=True) if there]
         self._held.update(map(_topic, sent))
         if fresh := [row for row in sent if row.n > row.sent_n]:
-            with self._database.transaction() as db:
+            with self.database.transaction() as db:
                 for row in fresh:
                     db.execute(ORDERS.update().where(ORDERS.c.box == row.box).values(sent_n=row.n, sent_at=utc.now()))
         return rows
