@@ -239,7 +239,7 @@ def restart_engine(lab: Lab) -> None:
     """A change of what inspects is a reason to read the counters at once."""
     lab.wait(lab.inspecting, "the box does not inspect", 60)
     killed = time.time()
-    os.kill(lab.pid("suricata"), signal.SIGKILL)
+    lab.kill("suricata")
     lab.wait(lambda: not lab.inspecting(), "nobody notices")
     lab.wait(lab.inspecting, "the box does not inspect again", 60)
     noted(lab, "", killed)

@@ -189,12 +189,12 @@ def test_a_stopped_engine_is_led_around_within_a_second_and_inspects_again_withi
         assert box.ask("SK-CANARY", wait_s=2) == "SK-CANARY", "led around, so not inspected"
     finally:
         os.kill(box.engine_pid, signal.SIGCONT)
-    start = time.monotonic()
-    box.wait(lambda: box.ask("SK-CANARY", wait_s=0.2) == "nothing", 1.0, "inspection")
-    assert time.monotonic() - start < 1.5
+    went_on = began = time.monotonic()
+    while box.ask("SK-CANARY", wait_s=0.2) != "nothing":
+        assert began - went_on < 1.0, "what began a second later was not inspected"
+        began = time.monotonic()
     assert box.inspects()
-    box.wait(lambda: box.events("bypass")[-1]["reason"] == "hung")
-    assert box.events("bypass")[-1]["state"] == "ended"
+    box.wait(lambda: [box.events("bypass")[-1][name] for name in ("reason", "state")] == ["hung", "ended"])
 
 
 def test_a_killed_daemon_leaves_the_engine_inspecting_and_its_successor_adopts_it(box: Box) -> None:
@@ -244,10 +244,10 @@ def test_a_broken_rule_file_keeps_the_set_in_force(box: Box) -> None:
 def test_a_large_log_is_set_aside_for_its_reader_and_never_overwrites_an_unread_one(box: Box) -> None:
     eve = box.world.directory / "run" / "eve" / "eve.json"
     aside = eve.with_name("eve.json.1")
-    for _ in range(2):
+    for number in range(2):
         with eve.open("ab") as out:
             out.write(b"\n" * (33 << 20))
-        if not aside.exists():
+        if number == 0:
             box.wait(aside.exists, what="the large log set aside")
             assert aside.stat().st_size >= 33 << 20
             first = aside.stat().st_ino
@@ -259,10 +259,19 @@ def test_a_large_log_is_set_aside_for_its_reader_and_never_overwrites_an_unread_
 
 
 def test_rules_swept_away_by_another_program_are_put_back_and_that_is_said(box: Box) -> None:
-    box.world.run("box", "iptables", "-t", "mangle", "-F")
-    box.world.run("box", "sysctl", "-w", "net.bridge.bridge-nf-call-ip6tables=0")
-    assert box.ask("SK-CANARY", wait_s=2) == "SK-CANARY"
-    box.wait(lambda: any(e["state"] == "mended" for e in box.events("health")), 15, "the rules put back")
+
+    def mended() -> int:
+        return [event["state"] for event in box.events("health")].count("mended")
+
+    for _ in range(2):  # the daemon's look may come between the sweep and the question, the next one ten seconds later
+        before = mended()
+        box.world.run("box", "iptables", "-t", "mangle", "-F")
+        box.world.run("box", "sysctl", "-w", "net.bridge.bridge-nf-call-ip6tables=0")
+        if box.ask("SK-CANARY", wait_s=2) == "SK-CANARY":
+            break
+    else:
+        pytest.fail("it is inspected without rules")
+    box.wait(lambda: mended() > before, 15, "the rules put back")
     for address in ("10.79.0.1", "fd79::1"):
         assert box.ask("SK-CANARY", address) == "nothing"
 

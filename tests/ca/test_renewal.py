@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MakeBox = Callable[[str], "Box"]
 MakeCentre = Callable[..., "Centre"]
 LIFE_S = 10.0
-GRACE_S = 5.0
+GRACE_S = 12.0
 _SOURCES = itertools.count()
 
 
@@ -45,7 +45,7 @@ def short(tmp_path: Path, make_centre: MakeCentre) -> Iterator[Centre]:
 
 @pytest.fixture(scope="module")
 def brief(tmp_path_factory: pytest.TempPathFactory, make_centre: MakeCentre) -> Iterator[Centre]:
-    """A centre whose certificates live for three seconds, and may be renewed for five more."""
+    """A centre whose certificates live for three seconds, and may be renewed for `GRACE_S` more."""
     made = make_centre(tmp_path_factory.mktemp("brief"), 3.0, GRACE_S)
     made.start()
     yield made

@@ -27,16 +27,12 @@ from sekisho.center.brokers import mosquitto, nats, rabbitmq
 from sekisho.center.brokers.model import Broker, Launch, Member
 from sekisho.center.settings import Erlang
 from sekisho.center.store import Store, Stored
+from sekisho.lab.ports import free_port
 from sekisho.lab.postgres import Postgres, programs
 from sekisho.telemetry.link import LinkStatus
 from sekisho.telemetry.link import read as read_link
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "wrong_clock"))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _line(event_type: str, **fields: object) -> bytes:
@@ -248,6 +244,14 @@ class Site:
             shutil.rmtree(self.root / "broker" / name, ignore_errors=True)
         for leftover in (self.root / "broker").glob("*.db"):
             leftover.unlink()
+
+    @staticmethod
+    def content(path: Path) -> bytes:
+        """Of a file that may just have been renamed."""
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return b""
 
     def states(self) -> dict[str, str]:
         """What the centre thinks of each box."""

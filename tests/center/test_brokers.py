@@ -31,6 +31,7 @@ from sekisho.center.brokers.model import ALL_READ, Broker, Member
 from sekisho.center.ca import registry, times
 from sekisho.center.ca.tables import CERTIFICATE
 from sekisho.center.database import Database
+from sekisho.lab.ports import free_port
 from sekisho.telemetry.identity import client_id
 
 if TYPE_CHECKING:
@@ -44,11 +45,6 @@ slowest_apart = pytest.mark.parametrize(
 """RabbitMQ takes ten seconds to start."""
 ROW = b'[1,1,{"type":"alert","at":"2026-01-02T03:04:05Z","sid":666}]'
 BATCH = b'{"v":1,"e":"00000000000000aa","n":1}\n' + ROW + b"\n"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class Guest:

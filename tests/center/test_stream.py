@@ -13,13 +13,13 @@ import nats.js.errors
 import pytest
 from nats.aio.client import Client
 from nats.js.api import RetentionPolicy, StreamConfig
-from tests.center.conftest import free_port
 
 from sekisho.center.brokers.model import PACKET_CAP
 from sekisho.center.ingest import MESSAGE_CAP
 from sekisho.center.jetstream import STREAM, SUBJECTS, _ensure
 from sekisho.center.settings import JetStream
 from sekisho.lab.nats_cluster import installed
+from sekisho.lab.ports import free_port
 
 pytestmark = pytest.mark.skipif(not installed(), reason="nats-server is not installed")
 

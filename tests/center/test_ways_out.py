@@ -22,6 +22,7 @@ import pytest
 from sekisho.appliance.core import settings, told_time
 from sekisho.center import pki
 from sekisho.center.brokers import mosquitto
+from sekisho.lab.ports import free_port
 from sekisho.telemetry import opening, sender, ways
 from sekisho.telemetry.connection import Connected, Disconnected, Fact
 from sekisho.telemetry.opening import Opening, ProxyRefused, explain
@@ -38,11 +39,6 @@ websockets = pytest.mark.parametrize(
     ["mosquitto", *(pytest.param(kind, marks=pytest.mark.full) for kind in ("nats", "rabbitmq"))],
     indirect=True,
 )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @contextmanager

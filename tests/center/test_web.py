@@ -14,13 +14,9 @@ import pytest
 import requests
 
 from sekisho.center import pki
+from sekisho.lab.ports import free_port
 
 LINK = '[broker]\nhost = "127.0.0.1"\nca = "a"\ncert = "b"\nkey = "c"\n'
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class WebService:

@@ -30,7 +30,8 @@ class Watched:
         self._watch = lab.popen("box", module)
         pings = [("lan", layout.SERVER4), ("wan", layout.CLIENT4)]
         self._pings = [lab.popen(place, ["ping", "-q", "-i", "0.02", to]) for place, to in pings]  # type: ignore[arg-type]
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         lab.wait(lambda: self.all_hold(), "the gates do not see everything work", 60)
         self.before = self.seen
 
@@ -44,6 +45,8 @@ class Watched:
         self.lab.wait(lambda: failing(self.before, self.seen) == gates, f"not {gates} but {self.seen}", 60)
 
     def close(self) -> None:
+        self._watch.kill()
+        self._reader.join()
         for one in (self._watch, *self._pings):
             one.kill()
             one.communicate()

@@ -212,7 +212,7 @@ def test_successors_under_load_let_no_malicious_file_through_break_none_and_lose
         went = load_.end()
     print(f"handed over in {box.handovers_ms()[-count:]} ms; {len(asking.ports)} malicious files asked for; {went}")
     stood_still = (
-        box.away() != away
+        box.away_by_now() != away
     )  # a machine of others may stand still so long that the watchdog takes it for a hang
     assert stood_still or not (asking.whole or went.bad.got), "delivered whole"
     assert (file.end, file.sha256) == ("whole", hashlib.sha256(marked(False, SLOW_BYTES, mark)).hexdigest()), file
@@ -278,7 +278,7 @@ def test_a_successor_that_does_not_come_leaves_the_former_process_at_work(box: B
             box.succeed(bad)
             went = load_.end()
         assert box.gate() == before and succession.said(box.settings).state == "refused"
-        assert went.broken == 0 and (box.away() != away or not asking.whole)
+        assert went.broken == 0 and (box.away_by_now() != away or not asking.whole)
         box.lab.wait(lambda: gapless(box.lab), "an event is missing at the centre", 60)
         assert not box.absent(since)
     finally:
@@ -324,7 +324,7 @@ def stopped_again(box: Box) -> None:
         away = box.away()
         with Asking(box.lab) as asking:
             box.lab.wait(asking.enough, "nothing is answered", 60)
-        if box.away() == away:
+        if box.away_by_now() == away:
             assert not asking.whole, "delivered whole"
             return
     pytest.fail("the inspectors are led around again and again")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -135,7 +134,7 @@ def test_a_box_that_restarts_with_broken_settings_goes_on_inspecting(lab: Lab) -
     """The daemon says why it does not start; the engine and the gate it left behind go on."""
     engine = lab.pid("suricata")
     with broken(lab.lay.box_settings, b"box = ["):
-        os.kill(lab.pid("appliance"), signal.SIGKILL)
+        lab.kill("appliance")
         lab.wait(lambda: "box.toml" in lab.log_tail("appliance", 3), "the log does not name the file")
         assert fetch(lab, "clean")[0] == "whole"
         assert fetch(lab, "bad")[0] in ("reset", "short")
@@ -178,13 +177,13 @@ def test_a_broken_rule_is_named_and_the_good_ones_guard(lab: Lab, sources: Path,
 def test_a_broken_certificate_is_named_and_events_wait_for_a_good_one(lab: Lab, part: str) -> None:
     path = Path(getattr(load(lab.lay.box_settings).telemetry, part))
     with broken(path, b"-----BEGIN CERTIFICATE-----\nnonsense\n"):
-        os.kill(lab.pid("telemetry"), signal.SIGKILL)
+        lab.kill("telemetry")
         lab.wait(lambda: path.name in lab.log_tail("telemetry", 4), f"the log does not name {path.name}")
         end, sha = fetch(lab, "clean")
         assert end == "whole"
         assert fetch(lab, "bad")[0] in ("reset", "short")
     if part != "cert":  # one waits until the daemon tries again by itself, half a minute later
-        os.kill(lab.pid("telemetry"), signal.SIGKILL)
+        lab.kill("telemetry")
     lab.wait_event(lambda event: isinstance(event, FileVerdict) and event.sha256 == sha, 40)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -56,7 +57,7 @@ def found_elsewhere(lab: Lab, content: bytes, number: int) -> None:
     made = pki.issue(authority, OTHER)
     with (lab.lay.center / "broker" / "acl").open("a") as acl:
         acl.write(f"\nuser {OTHER}\ntopic write sk/1/default/{OTHER}/ev/0\n")
-    os.kill(lab.pid("mosquitto"), 1)
+    lab.kill("mosquitto", signal.SIGHUP)
     verdict = FileVerdict(
         at="2026-11-21T10:00:00.000000Z", outcome="blocked", rules=["ANOTHER_RULE"], size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),

@@ -90,8 +90,8 @@ def test_labs_stand_side_by_side(bare: Lab) -> None:
 
 
 def test_a_killed_program_comes_back(bare: Lab) -> None:
-    pid, starts = bare.pid("dns"), next(p.starts for p in bare.status() if p.name == "dns")
-    os.kill(pid, signal.SIGKILL)
+    starts = next(p.starts for p in bare.status() if p.name == "dns")
+    pid = bare.kill("dns")
     bare.wait(lambda: bare.pid("dns") not in (0, pid), "dns is not started again", 5)
     bare.wait_ready(5)
     assert next(p.starts for p in bare.status() if p.name == "dns") == starts + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -139,6 +138,6 @@ def test_kills_of_every_part_in_between_lose_no_decision(office: Office) -> None
         office.decide(web_guard=(), zone="Asia/Tokyo" if office.wish().overlay.zone != "Asia/Tokyo" else "UTC")
         office.lab.wait(lambda: office.http("shop.sekisho.test") == "ok", "it was not taken back", 60)
         office.decide(web_guard=(guard,))
-        os.kill(office.lab.pid(room), signal.SIGKILL)
+        office.lab.kill(room)
         office.until("shop.sekisho.test", "page")
         office.until_state("in_force")

@@ -7,7 +7,6 @@ import datetime as dt
 import itertools
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -92,7 +91,8 @@ class Office:
         argv += ["--resolve", f"{host}:80:{SERVER4}", *more, f"http://{host}{target}"]
         done = self.lab.run("lan", argv)
         code, seconds = done.stdout.decode(errors="replace").rsplit("\n", 1)[-1].split()
-        assert float(seconds) < AT_ONCE_S, (host, seconds, done.stderr)
+        if float(seconds) >= AT_ONCE_S:
+            return f"slow: {seconds} s"
         if code == "403" and "表示できません" in done.stdout.decode(errors="replace"):
             return "page"
         return "ok" if code in ("200", "404") else f"curl {done.returncode}"
@@ -102,21 +102,24 @@ class Office:
         argv = ["curl", "-skS", "--max-time", "5", "-o", "/dev/null", "-w", "%{http_code} %{time_total}"]
         done = self.lab.run("lan", [*argv, "--resolve", f"{host}:443:{SERVER4}", f"https://{host}/"])
         code, seconds = done.stdout.decode().split()
-        assert float(seconds) < AT_ONCE_S, (host, seconds, done.stderr)
+        if float(seconds) >= AT_ONCE_S:
+            return f"slow: {seconds} s"
         return "ok" if code in ("200", "404") else "reset" if done.returncode == 35 else f"curl {done.returncode}"
 
     def dns(self, host: str, *more: str) -> str:
         """How a question was answered: "ok" or "refused"; within a second, without a second try."""
         began = time.monotonic()
         done = self.lab.run("lan", ["dig", "+tries=1", "+time=4", "+short", *more, f"@{SERVER4}", host])
-        assert time.monotonic() - began < AT_ONCE_S + 0.5, (host, done.stdout)
+        if (seconds := time.monotonic() - began) >= AT_ONCE_S + 1:  # with the start of two programs; unanswered it is 4
+            return f"slow: {seconds} s"
         return "ok" if SERVER4 in done.stdout.decode() or SERVER6 in done.stdout.decode() else "refused"
 
     def quic(self, host: str) -> str:
         hello = [base64.b64encode(data).decode() for data in initials(host)]
         done = self.lab.run("lan", [sys.executable, "-c", QUIC, SERVER4], stdin=json.dumps(hello).encode())
         answer, seconds = json.loads(done.stdout)
-        assert seconds < AT_ONCE_S, (host, answer, seconds)
+        if seconds >= AT_ONCE_S:
+            return f"slow: {seconds} s"
         return {"heard": "ok", "ConnectionRefusedError": "refused"}.get(answer, str(answer))
 
     def everything(self, host: str) -> dict[str, str]:
@@ -228,7 +231,7 @@ def test_a_device_with_a_new_address_stays_in_its_group_without_a_reload(office:
 def test_an_engine_that_died_comes_back_with_the_policy_as_it_is_now(office: Office) -> None:
     group = f'[[group]]\nname = "desk"\ndevices = ["{CLIENT_MAC}"]\n'
     office.apply(group + ENTRIES["url_category"] + 'groups = ["desk"]\n')
-    os.kill(office.lab.pid("suricata"), signal.SIGKILL)
+    office.lab.kill("suricata")
     office.lab.wait(office.lab.inspecting, "the engine does not come back", 30)
     office.lab.wait(lambda: office.everything(HOSTS["url_category"]) == REFUSED, "the policy is gone", 10)
 
@@ -283,7 +286,10 @@ def test_packet_rules_of_the_same_file_are_in_force_too(office: Office) -> None:
 
 def test_a_new_policy_comes_into_force_without_a_lost_packet(office: Office) -> None:
     office.apply("")
-    ping = office.lab.popen("lan", ["ping", "-i", "0.002", "-c", "3000", "-q", SERVER4])
+    # One answer first: of two requests that begin one exchange at the same time the kernel drops one.
+    echo = ["ping", "-e", "4711", "-q", SERVER4]
+    assert office.lab.run("lan", [*echo, "-c", "1"]).returncode == 0
+    ping = office.lab.popen("lan", [*echo, "-i", "0.002", "-c", "3000"])
     argv = ["curl", "-sS", "--limit-rate", "4M", "-o", "/dev/null", "-w", "%{http_code} %{size_download}"]
     fetch = office.lab.popen("lan", [*argv, f"http://{SERVER4}/clean/20m.bin"])
     office.apply("".join(ENTRIES.values()))

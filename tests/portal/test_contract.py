@@ -56,7 +56,7 @@ def test_a_day_that_is_too_near_or_none_ends_nothing(office: Office, last: str) 
 
 
 def test_the_centre_may_agree_to_an_earlier_day(office: Office) -> None:
-    _ask(office.client("operator"), last=str(TODAY))
+    _ask(office.client("operator"), last=str(TODAY + dt.timedelta(days=1)))
     assert _state(office) == "ending"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import statistics
 import time
 from typing import Any
 
@@ -95,12 +94,12 @@ def test_an_unknown_login_takes_as_long_as_a_wrong_password(office: Office, monk
     client = office.anonymous()
     took: dict[str, list[float]] = {LOGIN: [], "nobody@example.com": []}
     sign_in(client, "somebody@example.com")
-    for _ in range(4):
+    for _ in range(6):
         for login, times in took.items():
             began = time.perf_counter()
             assert sign_in(client, login, "wrong wrong wrong").status_code == 401
             times.append(time.perf_counter() - began)
-    known, unknown = (statistics.median(times) for times in took.values())
+    known, unknown = map(min, took.values())
     passwords._nobody.cache_clear()
     assert 0.5 < known / unknown < 2.0
 
@@ -115,7 +114,7 @@ def test_guessing_costs_ever_longer_waits_and_nothing_is_locked_for_good(office:
     waits = []
     with office.store.transaction() as db:
         key = throttle.key("login", LOGIN, throttle.OF_ACCOUNT)
-        at = NOW + dt.timedelta(hours=1)
+        at = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
         for _ in range(40):
             assert throttle.take(db, at, key) == 0
             waits.append(throttle.take(db, at, key))

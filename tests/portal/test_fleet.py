@@ -21,7 +21,9 @@ from sekisho.center.views import noise
 from sekisho.center.views.noise import NOISE, NOISE_RULE
 from sekisho.telemetry.events import Alert, Bypass, Vitals
 
-TODAY = dt.datetime.now(dt.UTC).date()
+
+def today() -> dt.date:
+    return dt.datetime.now(dt.UTC).date()
 
 
 def _on(office: Office, tenant: str, box: str = "", state: str = "on") -> None:
@@ -84,7 +86,7 @@ def test_a_noisy_rule_is_counted_by_boxes_and_events(office: Office) -> None:
     office.feed(_alert(2_000_001), _alert(2_000_002, "other"), tenant=THEM)
     office.feed(_alert(0, function="keyword", policy="the customer's own words"), tenant=THEM)
     with office.store.database.reading() as db:
-        found = {(one.function, one.sid): (one.boxes, one.count) for one in fleet.noisy(db, 2, TODAY)}
+        found = {(one.function, one.sid): (one.boxes, one.count) for one in fleet.noisy(db, 2, today())}
         stored = repr(db.execute(sa.select(NOISE_RULE)).all()) + repr(db.execute(sa.select(NOISE)).all())
     assert found == {("signature", 2_000_001): (2, 21), ("signature", 2_000_002): (1, 1), ("keyword", 0): (1, 1)}
     assert "own words" not in stored
@@ -132,7 +134,7 @@ def test_boxes_behind_the_newest_version_are_named(office: Office) -> None:
 
 def test_old_days_go(office: Office) -> None:
     office.feed(_alert(7))
-    later = TODAY + dt.timedelta(days=noise.KEPT_DAYS + 1)
+    later = today() + dt.timedelta(days=noise.KEPT_DAYS + 1)
     with office.store.transaction() as db:
         assert noise.forget(db, US, Days(), later, 100) == 1
         assert noise.forget(db, US, Days(), later, 100) == 0
@@ -161,7 +163,7 @@ def test_ten_thousand_boxes_are_shown_in_time(office: Office) -> None:
             customers.add(db, f"c-{tenant:04}", "kita-cci", at=now)
         rows = [{"box": f"b-{n:05}", "tenant": f"c-{n % 500:04}", "state": "on" if n % 9 else "lost"} for n in many]
         db.execute(BOX.insert(), [{**row, "birth": 1, "epoch": "e", "next": 1, "changed_at": now} for row in rows])
-        day = {"day": str(TODAY), "function": "signature", "boxes": 1, "count": 1, "name": "x"}
+        day = {"day": str(today()), "function": "signature", "boxes": 1, "count": 1, "name": "x"}
         db.execute(NOISE_RULE.insert(), [{**day, "sid": sid} for sid in range(5_000)])
     client = office.client("operator")
     for path in (

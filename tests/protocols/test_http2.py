@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,14 +173,14 @@ def test_the_second_request_on_a_connection_is_looked_at_too(lab: Lab, tmp_path:
 
 def upload(lab: Lab, tmp: Path, file: Path) -> dict[str, object]:
     """What curl tells of it. This one (7.88) sends a part twice when it is taken slowly, without the box as well, and
-    ends well with the 400 that a server has for such a request: nothing was uploaded then.
+    ends well with the 400 that a server has for such a request: nothing was uploaded then, and it is tried again.
     """
     how = ["--http2-prior-knowledge", "--data-binary", f"@{file}", "-o", "answer"]
-    for _ in range(8):
+    until = time.monotonic() + 25
+    while True:
         (told,) = curl(lab, tmp, *how, f"http://{SERVER4}:{NGINX_PORT}/upload")
-        if told["http_code"] != 400:
-            break
-    return told
+        if told["http_code"] != 400 or time.monotonic() > until:
+            return told
 
 
 @pytest.mark.parametrize("size", ["1k", "300k"])
@@ -188,6 +189,6 @@ def test_a_malicious_upload_never_ends(lab: Lab, tmp_path: Path, size: str) -> N
     for kind, data in (("clean", clean(SIZES[size])), ("bad", malicious(SIZES[size]))):
         (tmp_path / kind).write_bytes(data)
         told = upload(lab, tmp_path, tmp_path / kind)
-        assert (told["exitcode"] == 0) == (kind == "clean"), told
+        assert told["http_code"] == 200 if kind == "clean" else told["exitcode"] or told["http_code"] == 400, told
     new = [path.read_bytes() for path in lab.lay.uploads.iterdir() if path.name not in kept]
     assert new == [clean(SIZES[size])]

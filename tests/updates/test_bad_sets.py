@@ -12,7 +12,7 @@ from sekisho.lab.load import Load
 if TYPE_CHECKING:
     from tests.updates.conftest import Office
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 
 
 def bad_sets() -> dict[str, sets.Files]:

@@ -22,10 +22,11 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from sekisho.appliance.core.errors import DeviceFault
-from sekisho.bench.center_stand import REAL_BOX, Stand, free_port
+from sekisho.bench.center_stand import REAL_BOX, Stand
 from sekisho.bench.figures import Figure, percentile
 from sekisho.bench.fleet import Phase
 from sekisho.center.store import Store
+from sekisho.lab.ports import free_port
 
 STORED_MS: Final = 300
 """p99 that must hold."""

@@ -27,6 +27,7 @@ from sekisho.center.brokers import mosquitto
 from sekisho.center.brokers.model import Broker, Member
 from sekisho.center.database import Database
 from sekisho.lab.nats_cluster import NatsCluster
+from sekisho.lab.ports import free_port
 
 _TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 START_S: Final = 30.0
@@ -221,8 +222,3 @@ def cpu_s(pid: int) -> float:
     """User and system time of a process and of its children that ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) * _TICK_S
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -175,6 +175,14 @@ class Lab:
             return status.engine.pid  # the other one is only just being started, or ended
         return engines[0] if engines else 0
 
+    def kill(self, name: str, sig: int = signal.SIGKILL) -> int:
+        """Send a running program of the lab, or "suricata", a signal; returns the process id it had."""
+        self.wait(lambda: self.pid(name) != 0, f"{name} does not run")
+        pid = self.pid(name)
+        if pid:  # 0 would be every process of ours
+            os.kill(pid, sig)
+        return pid
+
     def wait(self, fact: Callable[[], bool], otherwise: str, timeout_s: float = 30) -> None:
         """Return when `fact` is true.
 

@@ -14,6 +14,7 @@ from sekisho.center import pki
 from sekisho.center.brokers import nats
 from sekisho.center.brokers.model import Broker, Member
 from sekisho.center.settings import NatsNode
+from sekisho.lab.ports import free_port
 
 NODES: Final = 3
 START_S: Final = 20.0
@@ -30,7 +31,7 @@ class NatsCluster:
         """Write every node's configuration below `root`; `authority` holds the CA."""
         self.root = root
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
-        self.port, clients, routing = _free_ports(3)
+        self.port, clients, routing = (free_port() for _ in range(3))
         self.hosts = [f"127.0.0.{number + 1}" for number in range(NODES)]
         """Where boxes connect, by node, all on `port`."""
         self.servers = [f"{host}:{clients}" for host in self.hosts]
@@ -85,15 +86,6 @@ class NatsCluster:
 
     def log(self, number: int) -> Path:
         return self.root / f"node-{number}.log"
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that are free on every address of this machine."""
-    servers = [socket.create_server(("", 0)) for _ in range(count)]
-    ports = [int(server.getsockname()[1]) for server in servers]
-    for server in servers:
-        server.close()
-    return ports
 
 
 def _listens(host: str, port: int) -> bool:

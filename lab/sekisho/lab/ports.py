@@ -1,10 +1,14 @@
-"""Which TCP ports are listened on in the network namespace of a process, without connecting to any."""
+"""TCP ports: those that are listened on where a process lives, without connecting to any, and those that nobody has."""
 
 from __future__ import annotations
 
+import socket
+from collections import deque
 from pathlib import Path
+from typing import Final
 
 _LISTEN = "0A"
+_GIVEN: Final[deque[int]] = deque(maxlen=1000)
 
 
 def listening(pid: int) -> set[int]:
@@ -21,3 +25,13 @@ def listening(pid: int) -> set[int]:
     except (OSError, ValueError):
         return set()
     return ports
+
+
+def free_port() -> int:
+    """A port that is free on every address here; none of the last thousand that were given, which are bound soon."""
+    while True:
+        with socket.create_server(("", 0)) as server:
+            port = int(server.getsockname()[1])
+        if port not in _GIVEN:
+            _GIVEN.append(port)
+            return port

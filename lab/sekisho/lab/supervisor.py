@@ -66,6 +66,8 @@ class _Keeper:
         self._wanted.clear()
         if self.pid:
             os.kill(self.pid, signal.SIGTERM)
+        elif self.state == "dead":  # by itself, a moment ago: nobody starts it again
+            self.state = "stopped"
 
     async def keep(self) -> None:
         while True:

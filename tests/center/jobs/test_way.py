@@ -108,7 +108,7 @@ def test_a_job_waits_for_a_box_that_is_away_and_survives_a_broker_that_forgets(w
     second = way.submit(signed(now_job()))
     way.start("broker")
     way.site.wait(lambda: (way.settings.jobs_inbox / second).exists())
-    assert way.state(second).state == "SENT"
+    way.site.wait(lambda: way.state(second).state == "SENT")
     way.start("jobs")
     way.wait(second, "SUCCEEDED")
     assert [one.state for one in way.told(second)] == ["RECEIVED", "ACCEPTED", "SUCCEEDED"]

@@ -20,6 +20,7 @@ from sekisho.appliance.status import Status
 from sekisho.appliance.watchdog import Part
 from sekisho.inspect.kept import Entry
 from sekisho.inspect.quarantine import Quarantine
+from sekisho.lab.ports import free_port
 from sekisho.portal_agent.certificate import note_file
 from sekisho.portal_agent.daemon import Page
 from sekisho.portal_agent.office import certificate_file
@@ -27,11 +28,6 @@ from sekisho.telemetry.events import Event, Health
 from sekisho.telemetry.spool import Spool
 
 PASSWORD = "correct horse battery"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 class Box:

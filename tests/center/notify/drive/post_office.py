@@ -7,7 +7,6 @@ import datetime as dt
 import email
 import email.policy
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -30,14 +29,10 @@ from sekisho.center.notify.queue import Shown
 from sekisho.center.notify.tables import mail
 from sekisho.center.settings import Notify
 from sekisho.center.store import NewRow, Store
+from sekisho.lab.ports import free_port
 from sekisho.telemetry.events import Alert, Event, Flow, encode, lane_of
 
 PASSWORD = "open sesame"
-
-
-def free_port() -> int:
-    with socket.create_server(("localhost", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class MailServer:
