@@ -32,6 +32,8 @@ from sekisho.telemetry.enrolment.wire import CA_PATH, ENROL_PATH
 if TYPE_CHECKING:
     from tests.ca.conftest import Box, Centre
 
+pytestmark = pytest.mark.timeout(120)  # more than `Centre.wait`, which says what it waited for
+
 _SOURCES = itertools.count()
 """Each request comes from an address of its own, so that only the test of the pace meets the pace."""
 

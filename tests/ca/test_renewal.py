@@ -27,6 +27,8 @@ from sekisho.telemetry.enrolment.wire import RENEW_PATH, RENEWAL_CONTEXT
 if TYPE_CHECKING:
     from tests.ca.conftest import Box, Centre
 
+pytestmark = pytest.mark.timeout(120)  # more than `Centre.wait`, which says what it waited for
+
 MakeBox = Callable[[str], "Box"]
 MakeCentre = Callable[..., "Centre"]
 LIFE_S = 10.0

@@ -24,6 +24,8 @@ from sekisho.center.database import Database
 if TYPE_CHECKING:
     from tests.ca.conftest import Box, Centre
 
+pytestmark = pytest.mark.timeout(120)  # more than `Centre.wait`, which says what it waited for
+
 MakeBox = Callable[[str], "Box"]
 CUT_S = 5.0
 

@@ -1,10 +1,10 @@
 """The pool of scan workers: jobs out, results back, the dead and the stuck replaced.
 
 Owns the children. Another set of rules comes in with one worker more: once that has read it whole and found the canary
-with it, the old workers are replaced one after the other, none in the middle of a file. A set that no worker can begin
-with is refused, and the last good one stays, held open here: its file may be gone. A job whose worker died is tried
-once more on another; then its result says "worker_lost". Nothing here blocks: `submit` and `handle` return at once,
-`fds` are to be polled.
+with it, it is asked before the old ones, and these are replaced one after the other, none in the middle of a file. A
+set that no worker can begin with is refused, and the last good one stays, held open here: its file may be gone. A job
+whose worker died is tried once more on another; then its result says "worker_lost". Nothing here blocks: `submit` and
+`handle` return at once, `fds` are to be polled.
 """
 
 from __future__ import annotations
