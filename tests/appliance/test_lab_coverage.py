@@ -202,8 +202,8 @@ def test_what_passes_while_the_engine_is_away_is_said(lab: Lab, reason: str, by:
     whole = Measured(lab)
     sender = lab.popen("lan", [sys.executable, "-c", SEND_UDP, str(SENDING_S), "9"])
     try:
-        engine, gone = lab.pid("suricata"), time.time()
-        os.kill(engine, by)
+        gone = time.time()
+        engine = lab.kill("suricata", by)
         began = noted(lab, reason, gone)
         if reason == "hung":
             lab.wait(lambda: Measured(lab).off_s - whole.off_s > 3, "no time goes by")

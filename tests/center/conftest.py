@@ -245,13 +245,13 @@ class Site:
         for leftover in (self.root / "broker").glob("*.db"):
             leftover.unlink()
 
-    @staticmethod
-    def content(path: Path) -> bytes:
-        """Of a file that may just have been renamed."""
+    def contents(self, *patterns: str) -> dict[Path, bytes]:
+        """Every file here that fits; listed again when one has been renamed meanwhile."""
         try:
-            return path.read_bytes()
+            found = [path for pattern in patterns for path in self.root.glob(pattern)]
+            return {path: path.read_bytes() for path in found if path.is_file()}
         except FileNotFoundError:
-            return b""
+            return self.contents(*patterns)
 
     def states(self) -> dict[str, str]:
         """What the centre thinks of each box."""

@@ -52,9 +52,8 @@ def test_what_leaves_names_devices_by_pseudonyms_only(site: Site, heard: Heard, 
     site.write(lines(site))
     site.wait(lambda: len(site.events()) == EVENTS)
     site.wait(lambda: sum(len(rows(*message)) for message in heard.messages) >= EVENTS)
-    kept = [path for path in (site.root / "state" / "telemetry").iterdir() if not path.name.startswith("aliases")]
-    kept += [*site.root.glob("events.db*"), *(path for path in site.root.glob("broker/*") if path.suffix == ".db")]
-    searched = b"".join(site.content(path) for path in kept)
+    kept = site.contents("state/telemetry/*", "events.db*", "broker/*.db")
+    searched = b"".join(content for path, content in kept.items() if not path.name.startswith("aliases"))
     searched += b"".join(payload + b"".join(rows(topic, payload)) for topic, payload in heard.messages)
     found = [secret for secret in SECRETS if secret in searched.lower()]
     assert found == ([] if masked else SECRETS)

@@ -291,7 +291,8 @@ def test_a_successor_that_does_not_come_leaves_the_former_process_at_work(box: B
 @pytest.mark.timeout(240)
 def test_a_slow_machine_that_writes_all_down_and_gives_it_in_its_time_is_taken_for_no_hang(box: Box) -> None:
     """Neither part takes as long as the watchdog waits, both together do."""
-    slow = broken(box, 150, "daemon", "former = self.gate.freeze()", "time.sleep(0.45); former = self.gate.freeze()")
+    freezes = "former = self.effects.gate.freeze()"
+    slow = broken(box, 150, "daemon", freezes, f"time.sleep(0.45); {freezes}")
     giving = releases.module(slow, "sekisho.inspect.succession")
     begins = "link, until = self._link(), "
     assert giving.read_text().count(begins) == 1
@@ -359,7 +360,7 @@ def test_a_death_in_the_middle_is_a_bypass_that_is_counted_and_ends(box: Box, wh
         box.lab.wait(lambda: not Path(f"/proc/{before}").exists(), "it does not end", 130)
         box.point(kept)
         box.back()
-    assert box.away() > away or not asking.whole, "what passed is accounted for"
+    assert box.away_by_now() > away or not asking.whole, "what passed is accounted for"
     stopped_again(box)
     box.lab.wait(lambda: gapless(box.lab), "an event is missing at the centre", 60)
     assert box.absent(since) == ("last" not in who), (
@@ -380,7 +381,7 @@ def test_a_release_whose_gate_remembers_otherwise_takes_the_queue_without_a_gap(
             box.succeed(to)
             box.runs(to)
         went = load_.end()
-    assert (went.lost, went.broken) == (0, 0) and (box.away() != away or not (asking.whole or went.bad.got))
+    assert (went.lost, went.broken) == (0, 0) and (box.away_by_now() != away or not (asking.whole or went.bad.got))
     box.lab.wait(lambda: gapless(box.lab), "an event is missing at the centre", 60)
     assert not box.absent(since)
 

@@ -17,7 +17,6 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -215,11 +214,10 @@ def places(lab: Lab, told: Path) -> dict[str, bytes]:
     found += [path for path in lab.lay.center.iterdir() if path.name.startswith(lab.lay.center_store.name)]
     found += [path for path in lab.lay.logs.iterdir() if path.stem in ("telemetry", "mosquitto", "center", "inspect")]
     found += [path for path in lab.lay.logs.iterdir() if path.stem == "appliance"]
-    contents = {}
-    for path in found:
-        with suppress(FileNotFoundError, IsADirectoryError):  # renamed meanwhile: what it is called now was found too
-            contents[str(path.relative_to(lab.lay.root))] = path.read_bytes().lower()
-    return contents
+    try:
+        return {str(path.relative_to(lab.lay.root)): path.read_bytes().lower() for path in found if path.is_file()}
+    except FileNotFoundError:  # renamed meanwhile
+        return places(lab, told)
 
 
 def test_no_canary_leaves_the_box_or_waits_to(lab: Lab, told: Path) -> None:

@@ -182,8 +182,7 @@ def test_the_death_of_one_that_does_not_inspect_lets_nothing_through_meanwhile(l
     tasks = [Web((SERVER4, SERVER6)[n % 2], SHAPES, [path]) for n, path in enumerate(paths)]
     with office.Busy(lab, tasks) as busy:
         lab.wait(lambda: str(SHAPES) in under_way(lab), "the traffic does not start", 10)
-        old = lab.pid(name)
-        os.kill(old, signal.SIGKILL)
+        old = lab.kill(name)
         lab.wait(lambda: lab.pid(name) not in (0, old), f"{name} is not back", 15)
         lab.wait_ready(30)
         leaked = [done.got[0] for done in busy.result() if done.got[0].eicar]
@@ -200,6 +199,7 @@ def test_a_hung_inspector_is_led_around_within_a_second_and_is_back_within_a_sec
         download, sending, mark = stack.enter_context(traffic(lab))
         ping = stack.enter_context(pings(lab, 0.01))
         hung = pid(lab, name)
+        assert hung
         os.kill(hung, signal.SIGSTOP)
         try:
             stopped_at = time.monotonic()

@@ -122,8 +122,7 @@ def test_it_talks_on_over_a_hung_and_a_dead_gate_and_after_it_is_back(lab: Lab, 
     before = opened(lab, lines, host)
     port = before.connected()
     assert before.says(LITTLE)
-    old = lab.pid("inspect")
-    os.kill(old, signal.SIGSTOP)
+    old = lab.kill("inspect", signal.SIGSTOP)
     try:
         meanwhile = opened(lab, lines, host)
         before.begin(MORE)

@@ -86,7 +86,7 @@ class Office:
         return state.engine.reloads
 
     def http(self, host: str, target: str = "/", *more: str) -> str:
-        """How a page was answered: "ok", "page" (the box's own), or how curl failed; within a second."""
+        """How a page was answered: "ok", "page" (the box's own), how curl failed, or "slow: ..." after a second."""
         argv = ["curl", "-sS", "--max-time", "5", "-o", "-", "-w", "\n%{http_code} %{time_total}", "--noproxy", "*"]
         argv += ["--resolve", f"{host}:80:{SERVER4}", *more, f"http://{host}{target}"]
         done = self.lab.run("lan", argv)
@@ -98,7 +98,7 @@ class Office:
         return "ok" if code in ("200", "404") else f"curl {done.returncode}"
 
     def tls(self, host: str) -> str:
-        """How a handshake ended: "ok" or "reset"; within a second."""
+        """How a handshake ended: "ok", "reset", or "slow: ..." after a second."""
         argv = ["curl", "-skS", "--max-time", "5", "-o", "/dev/null", "-w", "%{http_code} %{time_total}"]
         done = self.lab.run("lan", [*argv, "--resolve", f"{host}:443:{SERVER4}", f"https://{host}/"])
         code, seconds = done.stdout.decode().split()
@@ -107,7 +107,7 @@ class Office:
         return "ok" if code in ("200", "404") else "reset" if done.returncode == 35 else f"curl {done.returncode}"
 
     def dns(self, host: str, *more: str) -> str:
-        """How a question was answered: "ok" or "refused"; within a second, without a second try."""
+        """How a question was answered: "ok", "refused", or "slow: ..."; without a second try."""
         began = time.monotonic()
         done = self.lab.run("lan", ["dig", "+tries=1", "+time=4", "+short", *more, f"@{SERVER4}", host])
         if (seconds := time.monotonic() - began) >= AT_ONCE_S + 1:  # with the start of two programs; unanswered it is 4

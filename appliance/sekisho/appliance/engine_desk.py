@@ -110,7 +110,8 @@ class Counter:
 
 def engine_of(pid: int) -> str:
     """The boot, the process, and when in that boot it began (proc(5), `starttime`); empty where it does not run."""
+    boot = boot_id()
     with contextlib.suppress(OSError, IndexError, ValueError):
         began = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-        return f"{boot_id()} {pid} {began}"
+        return f"{boot} {pid} {began}" if boot else ""
     return ""

@@ -41,6 +41,7 @@ class Sender(abc.ABC):
 
         Raises:
             RejectedInput: the certificate or its key cannot be used.
+            DeviceFault: the database cannot be opened.
 
         """
         self.database = Database(config.store)

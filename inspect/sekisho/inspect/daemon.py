@@ -33,7 +33,7 @@ from sekisho.appliance.core.errors import DeviceFault, PeerError, RejectedInput,
 from sekisho.appliance.core.journal import JournalWriter
 from sekisho.appliance.core.settings import Inspection, Settings, load
 from sekisho.inspect import counter, gate, hold, pages, retro
-from sekisho.inspect.effects import Effects, Open
+from sekisho.inspect.effects import Belongings, Effects
 from sekisho.inspect.fleet import Published
 from sekisho.inspect.hearing import Hearing
 from sekisho.inspect.janitor import Janitor
@@ -222,7 +222,8 @@ class Inspect:
             raise
         self.effects.gate, self._heir = fresh, None
         self._enter(files, control, log_at)
-        self.effects.take_over(Open(estate.pieces, estate.kept, estate.lengths, estate.forms, estate.paths), given)
+        held = Belongings(estate.pieces, estate.kept, estate.lengths, estate.forms, estate.paths)
+        self.effects.take_over(held, given)
         self.hearing.take_over(estate.heard, estate.unheard)
         self.engine.take_over(estate.engine)
         for flow, direction in estate.engine.on_its_way:

@@ -31,7 +31,7 @@ REPLY: Final = b"554 5.7.1 Refused by sekisho: the attachment is malicious and w
 MAILBOXES: Final = ("pop3", "imap")
 
 
-class Open(NamedTuple):
+class Belongings(NamedTuple):
     """What is open, as it is handed to another process beside the descriptors."""
 
     pieces: list[Piece]
@@ -266,11 +266,11 @@ class Effects:
             with contextlib.suppress(OSError):
                 Path(path).unlink()
 
-    def hand_over(self, tokens: set[int]) -> tuple[Open, list[int]]:
-        """What is open for these cases and of downloads in pieces; the descriptors of both in that order."""
+    def hand_over(self, tokens: set[int]) -> tuple[Belongings, list[int]]:
+        """What is open for these cases and of downloads in pieces; the descriptors, those of the pieces first."""
         pieces, piece_fds = self._ranges.hand_over()
         kept = [token for token in tokens if token in self._fds]
-        held = Open(
+        held = Belongings(
             pieces,
             kept,
             {token: self._lengths[token] for token in tokens & self._lengths.keys()},
@@ -279,7 +279,7 @@ class Effects:
         )
         return held, [*piece_fds, *(self._fds[token] for token in kept)]
 
-    def take_over(self, held: Open, fds: Iterable[int]) -> None:
+    def take_over(self, held: Belongings, fds: Iterable[int]) -> None:
         """Go on with what `hand_over` gave; the descriptors are ours."""
         given = iter(fds)
         self._ranges.take_over(held.pieces, list(itertools.islice(given, len(held.pieces))))

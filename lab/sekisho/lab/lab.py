@@ -177,11 +177,16 @@ class Lab:
 
     def kill(self, name: str, sig: int = signal.SIGKILL) -> int:
         """Send a running program of the lab, or "suricata", a signal; returns the process id it had."""
-        self.wait(lambda: self.pid(name) != 0, f"{name} does not run")
-        pid = self.pid(name)
-        if pid:  # 0 would be every process of ours
-            os.kill(pid, sig)
-        return pid
+        found = 0
+
+        def runs() -> bool:
+            nonlocal found
+            found = self.pid(name)
+            return found != 0  # which would be every process of ours
+
+        self.wait(runs, f"{name} does not run")
+        os.kill(found, sig)
+        return found
 
     def wait(self, fact: Callable[[], bool], otherwise: str, timeout_s: float = 30) -> None:
         """Return when `fact` is true.

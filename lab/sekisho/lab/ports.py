@@ -28,7 +28,7 @@ def listening(pid: int) -> set[int]:
 
 
 def free_port() -> int:
-    """A port that is free on every address here; none of the last thousand that were given, which are bound soon."""
+    """A port free on every IPv4 address here; none of the last thousand that were given, which are bound soon."""
     while True:
         with socket.create_server(("", 0)) as server:
             port = int(server.getsockname()[1])

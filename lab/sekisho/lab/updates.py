@@ -100,7 +100,7 @@ def silence(lab: Lab) -> float:
             for path in rule_files(lab):
                 if path.is_relative_to(lab.lay.root):  # not the package's own
                     os.truncate(path, 0)
-            os.kill(lab.pid("suricata"), signal.SIGUSR2)
+            lab.kill("suricata", signal.SIGUSR2)
         with suppress(PeerError):  # it does not answer while it loads
             if control.ruleset_stats(box.control_socket).rules_loaded <= _packaged(lab):
                 return had

@@ -27,7 +27,7 @@ POLL_S: Final = 0.2
 MOVES_S: Final = 1.0
 
 
-class FleetImmunity(Sender):
+class ImmunitySender(Sender):
     """Judges always, speaks while the broker is there."""
 
     def __init__(self, config: CenterSettings, own: Immunity) -> None:
@@ -72,11 +72,11 @@ class FleetImmunity(Sender):
                 listing.note_away(self.database, box, tenant, gone=False)
 
 
-def _make(path: Path) -> FleetImmunity:
+def _make(path: Path) -> ImmunitySender:
     config = settings.load(path)
     if config.immunity is None:
         raise RejectedInput(f"{path}: the section [immunity] is missing.")
-    return FleetImmunity(config, config.immunity)
+    return ImmunitySender(config, config.immunity)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -36,7 +36,7 @@ NEVER_AGAIN: Final = 1 << 62
 """`next_at` of what has ended or is long past its time: the look at what is due does not come upon it."""
 
 
-class JobSender(Sender):
+class JobsSender(Sender):
     """Puts aside what is over, sends what is due."""
 
     def __init__(self, config: CenterSettings, own: OwnSettings) -> None:
@@ -107,11 +107,11 @@ def _topic(row: Any) -> str:
     return f"sk/1/{row.tenant}/{row.box}/{jobs.LEVEL}/{row.id}"
 
 
-def _make(path: Path) -> JobSender:
+def _make(path: Path) -> JobsSender:
     config = settings.load(path)
     if config.jobs is None:
         raise RejectedInput(f"{path}: the section [jobs] is missing.")
-    return JobSender(config, config.jobs)
+    return JobsSender(config, config.jobs)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -38,7 +38,7 @@ HELD_CAP: Final = 200_000
 _TOPIC: Final = re.compile(rf"sk/1/{NAME}/{NAME}/{orders.LEVEL}")
 
 
-class Publisher(Sender):
+class OrdersSender(Sender):
     """Publishes what is new, mends what the broker holds."""
 
     def __init__(self, config: CenterSettings, own: OwnSettings) -> None:
@@ -103,11 +103,11 @@ def _topic(row: Any) -> str:
     return f"sk/1/{row.tenant}/{row.box}/{orders.LEVEL}"
 
 
-def _make(path: Path) -> Publisher:
+def _make(path: Path) -> OrdersSender:
     config = settings.load(path)
     if config.orders is None:
         raise RejectedInput(f"{path}: the section [orders] is missing.")
-    return Publisher(config, config.orders)
+    return OrdersSender(config, config.orders)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -143,7 +143,7 @@ class Downloader:
     def _resume(self, out: BinaryIO, note: _Note, target: Target) -> int:
         """How many bytes of the part may be right; cuts the rest off."""
         at = min(os.fstat(out.fileno()).st_size, target.length)
-        if note.boot != self._boot:  # the power was away: the tail may be anything
+        if not self._boot or note.boot != self._boot:  # the power was away: the tail may be anything
             sound = note.boot and note.synced <= at and _Digest(out, note.synced).hex == note.sha256
             at = note.synced if sound else 0
         out.truncate(at)
