@@ -259,17 +259,19 @@ def test_any_bytes_give_objects_within_the_stream(pieces: list[bytes], to_server
     assert all(0 <= one.start <= len(stream) + 1 and one.end <= len(stream) + 1 for one in found)
 
 
+def passes(stream: bytes, full: int = 300_000, looked: int = 400_000) -> tuple[int, int]:
+    return http2.may_pass(memoryview(stream), full=full, looked=looked, limit=LIMIT)
+
+
 def test_of_long_bodies_that_go_on_all_but_the_last_bytes_may_pass() -> None:
     """Whatever passes without a look leaves the end of each open body behind."""
     frames = [frame(0, 0, number, clean(9000)) for _ in range(40) for number in (1, 3)]
     small = [frame(0, 0, 5, clean(500)) for _ in range(20)]
     stream = b"".join(frames)
-    passed = http2.may_pass(memoryview(stream), full=300_000, looked=400_000)
-    assert passed == len(stream) - len(frames[0]) - http2.TAIL
-    passed = http2.may_pass(memoryview(stream + b"".join(small)), full=300_000, looked=400_000)
-    assert passed == len(stream) - len(frames[0]) - http2.TAIL
+    assert passes(stream) == (len(stream) - len(frames[0]) - http2.TAIL, 0)
+    assert passes(stream + b"".join(small)) == (len(stream) - len(frames[0]) - http2.TAIL, 0)
     only = b"".join(small * 80)
-    passed = http2.may_pass(memoryview(only), full=300_000, looked=400_000)
+    passed, _ = passes(only)
     assert http2.TAIL <= len(only) - passed < 2 * http2.TAIL
     for ending in (
         frame(0, 1, 3, b"x"),
@@ -277,6 +279,36 @@ def test_of_long_bodies_that_go_on_all_but_the_last_bytes_may_pass() -> None:
         frame(3, 0, 1, bytes(4)),
         frame(0, 1, 1, clean(9000))[:20],
     ):
-        assert http2.may_pass(memoryview(stream + ending), full=300_000, looked=len(stream)) == 0
-    assert http2.may_pass(memoryview(stream), full=300_000, looked=len(stream)) == 0, "nothing more comes"
-    assert http2.may_pass(memoryview(stream), full=1000, looked=2000) == 0, "short"
+        assert passes(stream + ending, looked=len(stream)) == (0, 0)
+    assert passes(stream, looked=len(stream)) == (0, 0), "nothing more comes"
+    assert passes(stream, full=1000, looked=2000) == (0, 0), "short"
+
+
+def test_a_body_is_looked_at_where_it_is_as_long_as_it_has_said_and_not_again_for_what_follows() -> None:
+    head = Peer().head(1, ("content-length", "700000"))
+    frames = [frame(0, 0, 1, clean(10_000)) for _ in range(70)]
+    before, until = head + b"".join(frames[:60]), head + b"".join(frames)
+    passed, expected = passes(before)
+    assert (passed > 0, expected) == (True, len(before) + 100_000)
+    assert passes(until[:-1])[1] == len(until), "its last byte is the next one"
+    assert passes(until, looked=len(before)) == (0, 0)
+    behind = until + frames[0]
+    assert passes(behind, looked=len(before)) == (0, 0), "the end came and more with it"
+    passed, expected = passes(behind, looked=len(until))
+    assert (passed > 0, expected) == (True, 0)
+
+
+@pytest.mark.parametrize("to_server", [False, True])
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [(["900"], 800), (["100"], 0), (["50"], 0), ([], 0), (["900", "901"], 0), (["9e9"], 0), ([str(LIMIT)], 0)],
+)
+def test_where_a_body_may_end_is_told_and_never_a_place_behind_it(
+    to_server: bool, said: list[str], expected: int
+) -> None:
+    stream = SETTINGS + Peer().head(1, *(("content-length", one) for one in said)) + frame(0, 0, 1, bytes(100))
+    *_, last = split(stream, to_server=to_server)
+    assert last.expected == (len(stream) + expected if expected else 0)
+    two = stream + Peer().head(3, ("content-length", "300")) + frame(0, 0, 3, bytes(7))
+    *_, last = split(two, to_server=to_server)
+    assert last.expected == len(two) + 293, "the next one"

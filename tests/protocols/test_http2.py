@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from sekisho.lab.lab import Lab
 from sekisho.lab.layout import SERVER4, SERVER6, SHAPES
+from sekisho.lab.ports import listening
 from sekisho.lab.samples import EICAR, SIZES, clean, malicious
 from sekisho.telemetry.events import FileVerdict
 
@@ -192,3 +194,64 @@ def test_a_malicious_upload_never_ends(lab: Lab, tmp_path: Path, size: str) -> N
         assert told["http_code"] == 200 if kind == "clean" else told["exitcode"] or told["http_code"] == 400, told
     new = [path.read_bytes() for path in lab.lay.uploads.iterdir() if path.name not in kept]
     assert new == [clean(SIZES[size])]
+
+
+SPEAK = r"""
+import socket, struct, sys, time
+role, does, address, evil, size, pause = sys.argv[1:]
+def frame(kind, flags, number, data=b""):
+    return len(data).to_bytes(3, "big") + bytes([kind, flags]) + struct.pack(">I", number) + data
+def literal(index, value):
+    return (bytes([0x0F, index - 15]) if index > 14 else bytes([index])) + bytes([len(value)]) + value
+content = b"a" * int(size) + open(evil, "rb").read()
+said = literal(28, str(len(content)).encode())
+if role == "server":
+    with socket.create_server(("", 9099)) as door: line = door.accept()[0]
+else:
+    line = socket.create_connection((address, 9099))
+    line.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+line.settimeout(8)
+line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+room = struct.pack(">I", 1 << 24)
+line.sendall(frame(4, 0, 0) + frame(4, 1, 0) + frame(8, 0, 0, room))
+came = b""
+try:
+    if role == "client":
+        method = b"\x83" if does == "sends" else b"\x82"
+        request = method + b"\x86" + literal(4, b"/") + literal(1, b"x") + (said if does == "sends" else b"")
+        line.sendall(frame(1, 4 if does == "sends" else 5, 1, request) + frame(8, 0, 1, room))
+    if does == "sends":
+        while b"PRI" not in came and role == "server": came += line.recv(65536)
+        if role == "server": line.sendall(frame(1, 4, 1, b"\x88" + said))
+        for data in (content, b"b" * 600_000):
+            for at in range(0, len(data), 8000): line.sendall(frame(0, 0, 1, data[at : at + 8000]))
+            time.sleep(float(pause))
+    while data := line.recv(65536): came += data
+except OSError:
+    pass
+sys.stdout.buffer.write(came)
+"""
+
+
+@pytest.mark.parametrize("pause", ["0", "0.02"])
+@pytest.mark.parametrize("size", ["20000", "300000", "2000000"])
+@pytest.mark.parametrize("sender", ["client", "server"])
+def test_a_body_that_goes_on_behind_the_length_it_said_does_not_bring_a_malicious_file(
+    lab: Lab, tmp_path: Path, sender: str, size: str, pause: str
+) -> None:
+    """A reader that has what was announced may not wait for the stream's end (RFC 9113 8.1.1 has it refuse all)."""
+    (tmp_path / "evil").write_bytes(EICAR)
+
+    def speak(role: str) -> list[str]:
+        does = "sends" if role == sender else "takes"
+        return [sys.executable, "-c", SPEAK, role, does, SERVER4, str(tmp_path / "evil"), size, pause]
+
+    server = lab.popen("wan", speak("server"))
+    lab.wait(lambda: 9099 in listening(server.pid), "nobody listens", 20)
+    before = len(blocked(lab))
+    at_client = lab.run("lan", speak("client"), timeout_s=40).stdout
+    at_server = server.communicate(timeout=40)[0]
+    came = at_server if sender == "client" else at_client
+    assert came.count(b"a") > 5000, "it began to arrive"
+    assert EICAR not in came
+    lab.wait(lambda: len(blocked(lab)) > before, "the centre was not told", 20)

@@ -1363,7 +1363,7 @@ static void data_packet(struct gate *g, struct flow *f, const struct packet *p) 
     if (tail && p->plen && !d->anchored && !d->stream && !d->pass && before && before < 65536) spool_prepend(g, d, before);
     int64_t offset = (int32_t)(p->seq - d->base), end = offset + p->plen;
     if (d->pass) {
-        if (d->expect && end > (int64_t)d->expect) {
+        if (d->expect && !f->mixed && end > (int64_t)d->expect) { /* mixed: a place near an end, not where one begins */
             d->stream += d->contig;
             d->contig = 0;
             d->base = p->seq;

@@ -728,7 +728,8 @@ class HoldEngine:
             flow, fresh = self._flow(case.flow), case.base + case.length - self._flow(case.flow).looked
             if fresh > 0:
                 flow.left, flow.looked, flow.since = max(0, flow.left - fresh), flow.looked + fresh, now
-            return [Release(case.flow, case.dir, result.passes, 0), *self._close(case)]
+            expected = [Expect(case.flow, case.dir, case.base + result.end)] if result.end else []
+            return [*expected, Release(case.flow, case.dir, result.passes, 0), *self._close(case)]
         if case.mended is None and not case.on_its_way and any(seen.mail for seen in result.objects):
             return self._mails(case, result, now)
         for number, seen in enumerate(result.objects):

@@ -167,11 +167,12 @@ class Result(msgspec.Struct, omit_defaults=True):
 _encoder = msgspec.msgpack.Encoder()
 
 
-def _may_pass(job: Job, data: memoryview) -> int:
-    """How much of a long object may go on before all of it is looked at again; 0 = look now."""
+def _may_pass(job: Job, data: memoryview) -> tuple[int, int]:
+    """(how much of a long object may go on before all of it is looked at again, 0 = look now; where one may end)."""
     if job.app == "http2":
-        return http2.may_pass(data, full=job.full, looked=job.looked)
-    return mailbox.may_pass(data, app=job.app, full=job.full, looked=job.looked, left=job.left, stalled=job.stalled)
+        return http2.may_pass(data, full=job.full, looked=job.looked, limit=job.limit)
+    passes = mailbox.may_pass(data, app=job.app, full=job.full, looked=job.looked, left=job.left, stalled=job.stalled)
+    return passes, 0
 
 
 class Worker:
@@ -214,7 +215,7 @@ class Worker:
 
     def _stream(self, job: Job, data: memoryview, limits: Limits, result: Result) -> None:
         if job.full:
-            result.passes = _may_pass(job, data)
+            result.passes, result.end = _may_pass(job, data)
             if result.passes:
                 return
         split = registry.splitter(job.app, to_server=job.to_server)

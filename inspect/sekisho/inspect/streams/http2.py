@@ -30,6 +30,7 @@ MAX_STREAMS: Final = 1024
 """Open at once; a server that holds more open has agreed to none of the usual limits."""
 MAX_BLOCK: Final = 256 << 10
 MAX_TABLE: Final = 1 << 20
+MAX_DIGITS: Final = 15
 MAX_NAMED: Final = 128
 """Requests whose names are remembered for their responses."""
 OFTEN: Final = 256 << 10
@@ -94,8 +95,19 @@ class _Stream:
     """Its headers have been seen, all of them."""
     fields: dict[bytes, list[bytes]] = field(default_factory=dict)
     data: list[memoryview] = field(default_factory=list)
+    size: int = 0
+    """Bytes of `data`."""
+    full_at: int = 0
+    """Place of the byte with which the body is as long as it has said; 0 = not yet, or it says nothing."""
     ended: bool = False
     trouble: str = ""
+
+    def left(self) -> int:
+        """Bytes of the body still to come by its own word (RFC 9113 8.1.1); below 0: more came, or it says nothing."""
+        said = self.fields.get(b"content-length", [])
+        if len(said) != 1 or not said[0].isdigit() or len(said[0]) > MAX_DIGITS:
+            return -1
+        return int(said[0]) - self.size
 
     def first(self, name: bytes) -> str:
         return self.fields.get(name, [b""])[0].decode("latin-1")
@@ -157,11 +169,37 @@ class _Reader:
         self._open: dict[int, _Stream] = {}
         self._block: tuple[int, int, bytearray] | None = None
         """(stream, its frame's flags, fragments) of headers that a CONTINUATION goes on with."""
+        self._safe, self._trouble = at, ""
 
     def objects(self) -> Iterator[tuple[Found, _Stream | None]]:
         """Each stream as it ends, then (with None) what can be forgotten, then those that are open."""
+        for ended in self.walk():
+            yield self._object(ended), ended
+        safe = self._safe
+        yield Found(safe, safe, True), None
+        if self._trouble:
+            yield Found(safe, 0, False, [self._stream[safe:]], trouble=self._trouble), None
+        expected = self.expected()
+        for one in self._open.values():
+            yield replace(self._object(one), expected=expected), one
+
+    def expected(self) -> int:
+        """No body that has said how long it is ends before this place of the stream, and one may end there; 0 = none.
+
+        Its bytes still travel in frames, of which nobody knows how many: it ends a little later, or in this frame.
+        """
+        left = [left for one in self._open.values() if (left := one.left()) > 0]
+        end = len(self._stream) + min(left, default=0)
+        return end if left and end <= self._limit else 0
+
+    def filled(self, since: int) -> bool:
+        """Whether a body of which the stream goes on was as long as it has said at a place behind `since`."""
+        return any(one.full_at > since for one in self._open.values())
+
+    def walk(self) -> Iterator[_Stream]:
+        """Read all frames; each stream as it ends."""
         stream, at = self._stream, self._skip(self._at)
-        safe, trouble = at, ""
+        self._safe, self._trouble = at, ""
         for _ in range(MAX_FRAMES):
             if at + _FRAME > len(stream):
                 break
@@ -176,19 +214,14 @@ class _Reader:
             ended = self._frame(kind, flags, number, payload, at)
             at += _FRAME + size
             if ended is not None:
-                yield self._object(ended), ended
+                yield ended
             if not self._open and self._block is None:
-                safe = at
+                self._safe = at
             if len(self._open) > MAX_STREAMS:
-                trouble = "more streams are open than anybody allows"
+                self._trouble = "more streams are open than anybody allows"
                 break
         else:
-            trouble = "more frames than content needs"
-        yield Found(safe, safe, True), None
-        if trouble:
-            yield Found(safe, 0, False, [stream[safe:]], trouble=trouble), None
-        for one in self._open.values():
-            yield self._object(one), one
+            self._trouble = "more frames than content needs"
 
     def _skip(self, at: int) -> int:
         """Behind what precedes the first frame: the client's preface, or the answer that changed to HTTP/2."""
@@ -240,8 +273,12 @@ class _Reader:
         one = self._of(number, at)
         content, trouble = _unpadded(payload, flags, size)
         one.trouble = one.trouble or trouble
-        if len(content):
-            one.data.append(content)
+        if not len(content):
+            return
+        if 0 < (left := one.left()) <= len(content):
+            one.full_at = at + _FRAME + bool(flags & _PADDED) + left
+        one.data.append(content)
+        one.size += len(content)
 
     def _ended(self, number: int, flags: int) -> _Stream | None:
         if not flags & _END_STREAM:
@@ -261,17 +298,26 @@ class _Reader:
         return Found(one.start, 0, one.ended, parts, trouble=one.trouble or trouble)
 
 
-def may_pass(stream: memoryview, *, full: int, looked: int) -> int:
-    """How many bytes of an unfinished body may go on before all of it is looked at again; 0 = look now.
+def may_pass(stream: memoryview, *, full: int, looked: int, limit: int) -> tuple[int, int]:
+    """(bytes of an unfinished body that may go on before all of it is looked at again, 0 = look now; `expected`).
 
     `full` and `looked` are how much was there at the last whole look and at the last look. Long bodies are looked at
-    when they have grown to four times that, when one ends and when nothing more comes. The last bytes of each stay.
+    when they have grown to four times that, when one ends, also by its own word, and when nothing more comes. The last
+    bytes of each stay.
     """
+    there = len(stream)
+    if full < OFTEN or there <= looked or there >= full * 4:
+        return 0, 0
+    reader = _Reader(stream, 0, limit)
+    deque(reader.walk(), maxlen=0)
+    return (0, 0) if reader.filled(looked) else (_behind_tails(stream, looked), reader.expected())
+
+
+def _behind_tails(stream: memoryview, looked: int) -> int:
+    """The place before the last bytes of every body; 0 where one has ended behind `looked`."""
     there, at = len(stream), 0
     tails: dict[int, deque[tuple[int, int]]] = {}
     """By stream: place and length of the frames in which its last bytes are."""
-    if full < OFTEN or there <= looked or there >= full * 4:
-        return 0
     while at + _FRAME <= there:
         size, kind, flags = int.from_bytes(stream[at : at + 3], "big"), stream[at + 3], stream[at + 4]
         number = int.from_bytes(stream[at + 5 : at + 9], "big")
