@@ -67,7 +67,7 @@ def body(number: int, data: bytes, *, size: int = 1000, pad: int = 0) -> Iterato
 
 
 def split(stream: bytes, *, to_server: bool = False, asked: bytes = b"", other: bytes = b"") -> list[Found]:
-    peer = asked or msgspec.msgpack.encode((b"", other))
+    peer = asked or msgspec.msgpack.encode((b"", other, 0))
     app = "http" if asked or stream.startswith((b"PRI", b"GET")) else "http2"
     return list(registry.splitter(app, to_server=to_server)(memoryview(stream), memoryview(peer), limit=LIMIT))
 
@@ -150,6 +150,35 @@ def test_a_coding_is_undone_even_when_its_name_was_said_before_the_stream_was_me
     assert malicious(5000) in bodies(split(later))
 
 
+def test_what_was_said_before_is_known_when_it_has_left_the_spool() -> None:
+    """Also when the same place is looked at again, and not at a place that nobody has told of."""
+    peer = Peer()
+    first = SETTINGS + peer.head(1, ("content-length", "700"), ("x-name", "x")) + b"".join(body(1, clean(700)))
+    second = peer.head(3, ("content-length", "700"), ("x-name", "x")) + frame(0, 0, 3, bytes(100))
+    assert len(second) < 30 + 100, "by reference"
+
+    def expected(memo: bytes, base: int) -> tuple[int, bytes]:
+        peer = memoryview(msgspec.msgpack.encode((memo, b"", base)))
+        found = list(http2.responses(memoryview(second), peer, limit=LIMIT))
+        return found[-1].expected, next(one.memo for one in found if one.memo)
+
+    before = split(first + second)
+    assert (end_of(before), before[-1].expected) == (len(first), len(first + second) + 600)
+    memo = next(one.memo for one in before if one.memo)
+    for _ in range(3):
+        place, memo = expected(memo, len(first))
+        assert place == len(second) + 600
+    assert expected(memo, len(first) - 1)[0] == expected(b"", len(first))[0] == 0
+
+
+def test_a_table_too_large_to_be_kept_is_not() -> None:
+    peer = Peer()
+    peer.encoder.header_table_size = 60_000
+    fields = [(f"x-{number}", "v" * 900) for number in range(40)]
+    memos = [one.memo for one in split(SETTINGS + peer.head(1, *fields, end=True)) if one.memo]
+    assert memos and max(map(len, memos)) < 1000
+
+
 def test_names_come_from_the_requests() -> None:
     peer = Encoder()
     ask = http2.PREFACE + SETTINGS
@@ -192,7 +221,7 @@ def test_a_client_that_goes_on_before_the_answer_is_looked_at_changes_nothing() 
 
 def test_a_server_that_declines_is_read_as_http1() -> None:
     answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 900\r\n\r\n" + malicious(900)
-    peer = memoryview(msgspec.msgpack.encode((b"", b"")))
+    peer = memoryview(msgspec.msgpack.encode((b"", b"", 0)))
     (found,) = http2.responses(memoryview(answer), peer, limit=LIMIT)
     assert bytes(found.parts[0]) == malicious(900) and found.complete
 
@@ -260,7 +289,7 @@ def test_any_bytes_give_objects_within_the_stream(pieces: list[bytes], to_server
 
 
 def passes(stream: bytes, full: int = 300_000, looked: int = 400_000) -> tuple[int, int]:
-    return http2.may_pass(memoryview(stream), full=full, looked=looked, limit=LIMIT)
+    return http2.may_pass(memoryview(stream), memoryview(b""), full=full, looked=looked, limit=LIMIT)
 
 
 def test_of_long_bodies_that_go_on_all_but_the_last_bytes_may_pass() -> None:

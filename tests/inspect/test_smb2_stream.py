@@ -77,7 +77,7 @@ class Talk:
         return self._look(smb2.responses, "from", "to", stream)
 
     def _look(self, splitter: object, own: str, other: str, stream: bytes) -> list[Found]:
-        peer = memoryview(msgspec.msgpack.encode((self.memo[own], self.memo[other])))
+        peer = memoryview(msgspec.msgpack.encode((self.memo[own], self.memo[other], 0)))
         found = list(splitter(memoryview(stream), peer, limit=LIMIT))  # type: ignore[operator]  # either of two
         self.memo[own] = next((one.memo for one in found if one.memo), self.memo[own])
         return found

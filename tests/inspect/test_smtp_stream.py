@@ -22,7 +22,7 @@ CLEAN = message([("clean", 500)], "m")
 
 
 def split(stream: bytes, *, told: bool = False) -> list[Found]:
-    peer = msgspec.msgpack.encode((b"told" if told else b"", b""))
+    peer = msgspec.msgpack.encode((b"told" if told else b"", b"", 0))
     return list(smtp.objects(memoryview(stream), memoryview(peer), limit=LIMIT))
 
 

@@ -196,7 +196,7 @@ class Effects:
             return b""
         if scan.app == "http":
             return self.gate.asked(scan.flow)
-        return msgspec.msgpack.encode(self.engine.memos(scan.flow, scan.dir))
+        return msgspec.msgpack.encode(self.engine.memos(scan.token))
 
     def _keep(self, token: int) -> None:
         """Make sure the content survives the cut: from here on a descriptor holds it."""

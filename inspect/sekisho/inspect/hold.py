@@ -697,10 +697,11 @@ class HoldEngine:
         if len(self.cache) > CACHE_SIZE:
             self.cache.popitem(last=False)
 
-    def memos(self, flow: int, direction: int) -> tuple[bytes, bytes]:
-        """(of this direction, of the other): what a look at the flow must know beyond its spool."""
-        known = self.flows.get(flow, _NO_FLOW).memo
-        return known.get(direction, b""), known.get(TO_CLIENT + TO_SERVER - direction, b"")
+    def memos(self, token: int) -> tuple[bytes, bytes, int]:
+        """(memo of its direction, of the other, the spool's place in the stream): what a look must know beyond it."""
+        case = self.cases[token]
+        known = self.flows.get(case.flow, _NO_FLOW).memo
+        return known.get(case.dir, b""), known.get(TO_CLIENT + TO_SERVER - case.dir, b""), case.base
 
     def _learn(self, case: _Case, result: Result) -> list[Command]:
         if not case.flow:

@@ -170,7 +170,7 @@ _encoder = msgspec.msgpack.Encoder()
 def _may_pass(job: Job, data: memoryview) -> tuple[int, int]:
     """(how much of a long object may go on before all of it is looked at again, 0 = look now; where one may end)."""
     if job.app == "http2":
-        return http2.may_pass(data, full=job.full, looked=job.looked, limit=job.limit)
+        return http2.may_pass(data, memoryview(job.asked), full=job.full, looked=job.looked, limit=job.limit)
     passes = mailbox.may_pass(data, app=job.app, full=job.full, looked=job.looked, left=job.left, stalled=job.stalled)
     return passes, 0
 

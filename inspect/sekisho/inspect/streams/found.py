@@ -55,12 +55,12 @@ class Found:
 MAX_MEMO = 64 << 10
 
 
-def memos(peer: Bytes) -> tuple[bytes, bytes]:
-    """(memo of the direction itself, memo of the other) from a splitter's `peer`."""
+def memos(peer: Bytes) -> tuple[bytes, bytes, int]:
+    """(memo of the direction itself, memo of the other, place of `stream` in all that was sent) from a `peer`."""
     try:
-        return msgspec.msgpack.decode(peer, type=tuple[bytes, bytes])
+        return msgspec.msgpack.decode(peer, type=tuple[bytes, bytes, int])
     except msgspec.MsgspecError:
-        return b"", b""
+        return b"", b"", 0
 
 
 class Splitter(Protocol):
@@ -69,8 +69,8 @@ class Splitter(Protocol):
     def __call__(self, stream: memoryview, peer: memoryview, *, limit: int) -> Iterator[Found]:
         """Objects of `stream` in order; only the last may be incomplete.
 
-        `peer` is what is known from elsewhere: of HTTP the newest request's beginning, else both directions' memos
-        (`memos`). May be empty.
+        `peer` is what is known from elsewhere: of HTTP the newest request's beginning, else both directions' memos and
+        the stream's place (`memos`). May be empty.
         `limit` bounds decoded bytes per object.
         """
         ...

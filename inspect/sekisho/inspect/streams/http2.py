@@ -1,9 +1,10 @@
 """HTTP/2 in clear text (RFC 9113), from its first frame or from any later one: the bodies of all its streams.
 
 Frames of many streams travel mixed; each stream is one object. What is finished leaves the spool only up to a
-place at which no stream is open, so that what is kept always begins with a whole frame. Header compression
-(RFC 7541) then lacks what was said before: names that cannot be known any more are empty, and a body whose
-headers are not all known is tried in every coding. Nothing is skipped because it could not be read.
+place at which no stream is open, so that what is kept always begins with a whole frame. What header compression
+(RFC 7541) has said until then is in the memo. Of a connection that was met later, names that cannot be known are
+empty, and a body whose headers are not all known is tried in every coding. Nothing is skipped because it could not be
+read.
 
 Both directions are read the same way; requests leave their names to the responses in the memo.
 """
@@ -11,7 +12,7 @@ Both directions are read the same way; requests leave their names to the respons
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -30,6 +31,8 @@ MAX_STREAMS: Final = 1024
 """Open at once; a server that holds more open has agreed to none of the usual limits."""
 MAX_BLOCK: Final = 256 << 10
 MAX_TABLE: Final = 1 << 20
+MAX_KEPT: Final = 12 << 10
+"""Bytes of a table that is handed to the next look; browsers and servers have 4 KiB."""
 MAX_DIGITS: Final = 15
 MAX_NAMED: Final = 128
 """Requests whose names are remembered for their responses."""
@@ -52,7 +55,22 @@ class _Names(msgspec.Struct, array_like=True):
     host: str = ""
 
 
-_MEMO: Final = msgspec.msgpack.Decoder(dict[int, _Names])
+class _Said(msgspec.Struct, array_like=True):
+    """The table of header compression as it was at a place of all that was sent."""
+
+    at: int
+    maxsize: int
+    entries: list[tuple[bytes, bytes]]
+    """Newest first (RFC 7541 2.3.2)."""
+
+
+class _Memo(msgspec.Struct, array_like=True):
+    named: dict[int, _Names] = {}
+    tables: list[_Said] = []
+    """At the place where the look began, and where the next one does when what is finished has left the spool."""
+
+
+_MEMO: Final = msgspec.msgpack.Decoder(_Memo)
 
 
 class _Table(HeaderTable):
@@ -76,6 +94,17 @@ class _Fields:
         self._decoder = Decoder(MAX_BLOCK)
         self._decoder.max_allowed_table_size = MAX_TABLE
         self._table = self._decoder.header_table = _Table()
+
+    def said(self, at: int) -> _Said:
+        """What is known so far; none of it where it is too much to be kept."""
+        entries = list(self._table.dynamic_entries)
+        small = sum(len(name) + len(value) for name, value in entries) <= MAX_KEPT
+        return _Said(at, self._table.maxsize, entries if small else [])
+
+    def go_on(self, said: _Said) -> None:
+        self._table.maxsize = min(said.maxsize, MAX_TABLE)
+        for name, value in reversed(said.entries):
+            self._table.add(name, value)
 
     def read(self, block: bytes) -> tuple[Fields, bool]:
         """(fields, whether they are all known)."""
@@ -118,10 +147,12 @@ def responses(stream: memoryview, peer: memoryview, *, limit: int, at: int = 0) 
     if bytes(stream[at : at + 7]) == b"HTTP/1." and bytes(stream[at + 8 : at + 12]) != b" 101":
         yield from http1.responses(stream[at:], memoryview(b""), limit=limit)  # it has declined
         return
-    asked = _asked(memos(peer)[1])
-    for found, one in _Reader(stream, at, limit).objects():
+    own, other, base = memos(peer)
+    asked = _memo(other).named
+    reader = _Reader(stream, at, limit, _memo(own).tables, base)
+    for found, one in reader.objects():
         if one is None:
-            yield found
+            yield replace(found, memo=msgspec.msgpack.encode(_Memo({}, reader.tables())))
             continue
         names = asked.get(one.number, _Names())
         head = _head(one)
@@ -135,11 +166,13 @@ def responses(stream: memoryview, peer: memoryview, *, limit: int, at: int = 0) 
 
 def requests(stream: memoryview, peer: memoryview, *, limit: int, at: int = 0) -> Iterator[Found]:
     """A `found.Splitter` for what travels from the client: uploads, and names for the answers."""
-    named = _asked(memos(peer)[0])
-    for found, one in _Reader(stream, at, limit).objects():
+    own, _, base = memos(peer)
+    memo = _memo(own)
+    named, reader = memo.named, _Reader(stream, at, limit, memo.tables, base)
+    for found, one in reader.objects():
         if one is None:
-            memo = msgspec.msgpack.encode(dict(sorted(named.items())[-MAX_NAMED:]))
-            yield replace(found, memo=memo)
+            left = _Memo(dict(sorted(named.items())[-MAX_NAMED:]), reader.tables())
+            yield replace(found, memo=msgspec.msgpack.encode(left))
             continue
         if one.known:
             named[one.number] = _Names(one.first(b":path")[:200], one.first(b":authority")[:40])
@@ -150,11 +183,11 @@ def requests(stream: memoryview, peer: memoryview, *, limit: int, at: int = 0) -
         yield replace(found, parts=parts, trouble="", name=name[:256], url=names.path, host=names.host)
 
 
-def _asked(memo: bytes) -> dict[int, _Names]:
+def _memo(memo: bytes) -> _Memo:
     try:
-        return _MEMO.decode(memo) if memo else {}
+        return _MEMO.decode(memo) if memo else _Memo()
     except msgspec.MsgspecError:
-        return {}
+        return _Memo()
 
 
 def _head(one: _Stream) -> Head:
@@ -163,9 +196,16 @@ def _head(one: _Stream) -> Head:
 
 
 class _Reader:
-    def __init__(self, stream: memoryview, at: int, limit: int) -> None:
-        self._stream, self._at, self._limit = stream, at, limit
+    def __init__(self, stream: memoryview, at: int, limit: int, tables: Iterable[_Said] = (), base: int = 0) -> None:
+        """`base`: place of `stream` in all that was sent; `tables`: what is known of earlier looks."""
+        self._stream, self._at, self._limit, self._base = stream, at, limit, base
         self._fields = _Fields()
+        self._begun = next((said for said in tables if said.at == base), None)
+        if self._begun is not None:
+            self._fields.go_on(self._begun)
+        self._said = self._begun or self._fields.said(base)
+        self._blocks = 0
+        """Header blocks that were read behind `_said`."""
         self._open: dict[int, _Stream] = {}
         self._block: tuple[int, int, bytearray] | None = None
         """(stream, its frame's flags, fragments) of headers that a CONTINUATION goes on with."""
@@ -182,6 +222,11 @@ class _Reader:
         expected = self.expected()
         for one in self._open.values():
             yield replace(self._object(one), expected=expected), one
+
+    def tables(self) -> list[_Said]:
+        """For the memo: of where this look began, and of where the next one does."""
+        then = msgspec.structs.replace(self._said, at=self._base + self._safe)
+        return [then, *([self._begun] if self._begun is not None and self._begun.at != then.at else [])]
 
     def expected(self) -> int:
         """No body that has said how long it is ends before this place of the stream, and one may end there; 0 = none.
@@ -217,6 +262,8 @@ class _Reader:
                 yield ended
             if not self._open and self._block is None:
                 self._safe = at
+                if self._blocks:
+                    self._said, self._blocks = self._fields.said(self._base + at), 0
             if len(self._open) > MAX_STREAMS:
                 self._trouble = "more streams are open than anybody allows"
                 break
@@ -258,6 +305,7 @@ class _Reader:
             return None
         self._block = None
         fields, whole = self._fields.read(bytes(fragments))
+        self._blocks += 1
         if not number:
             return None
         one = self._of(number, at)
@@ -298,7 +346,7 @@ class _Reader:
         return Found(one.start, 0, one.ended, parts, trouble=one.trouble or trouble)
 
 
-def may_pass(stream: memoryview, *, full: int, looked: int, limit: int) -> tuple[int, int]:
+def may_pass(stream: memoryview, peer: memoryview, *, full: int, looked: int, limit: int) -> tuple[int, int]:
     """(bytes of an unfinished body that may go on before all of it is looked at again, 0 = look now; `expected`).
 
     `full` and `looked` are how much was there at the last whole look and at the last look. Long bodies are looked at
@@ -308,7 +356,8 @@ def may_pass(stream: memoryview, *, full: int, looked: int, limit: int) -> tuple
     there = len(stream)
     if full < OFTEN or there <= looked or there >= full * 4:
         return 0, 0
-    reader = _Reader(stream, 0, limit)
+    own, _, base = memos(peer)
+    reader = _Reader(stream, 0, limit, _memo(own).tables, base)
     deque(reader.walk(), maxlen=0)
     return (0, 0) if reader.filled(looked) else (_behind_tails(stream, looked), reader.expected())
 

@@ -232,7 +232,7 @@ class _Reader(ABC):
 class _Requests(_Reader):
     def __init__(self, stream: memoryview, peer: memoryview) -> None:
         super().__init__(stream)
-        own, other = memos(peer)
+        own, other, _ = memos(peer)
         self._asked, self._known = _decode(own, _Asked), _decode(other, _Known).files
         self._looked, self._seen = self._asked.looked, self._asked.seen
         self._created = _SAME
@@ -287,7 +287,7 @@ class _Responses(_Reader):
 
     def __init__(self, stream: memoryview, peer: memoryview) -> None:
         super().__init__(stream)
-        own, other = memos(peer)
+        own, other, _ = memos(peer)
         mine, self._asked = _decode(own, _Known), _decode(other, _Asked)
         self._known, self._looked, self._seen, self._effort = mine.files, mine.looked, mine.seen, mine.effort
         for name, size, number in self._known.values():
