@@ -8,11 +8,13 @@ import threading
 import time
 from typing import Final, Protocol
 
+import msgspec
+
 from sekisho.appliance.core import sdnotify
 from sekisho.appliance.core.errors import DeviceFault
 from sekisho.center import mqtt
 from sekisho.center.database import Database
-from sekisho.center.settings import BrokerLink, CenterSettings
+from sekisho.center.settings import CenterSettings
 
 RETRY_S: Final = 1.0
 WATCHDOG_S: Final = 2.0
@@ -47,8 +49,7 @@ class Sender(abc.ABC):
         self.database = Database(config.store)
         self._poll_s = poll_s
         self._stop = threading.Event()
-        link = config.broker
-        self._link = BrokerLink(link.host, link.ca, own.cert, own.key, link.port, own.client)
+        self._link = msgspec.structs.replace(config.broker, cert=own.cert, key=own.key, client=own.client)
         self._listens_to = listens_to
         self._anew = threading.Event()
         self.client = mqtt.make_client(self._link, on_connect=self._connected)

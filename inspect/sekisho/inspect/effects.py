@@ -70,37 +70,7 @@ class Effects:
         self.handle(file)
 
     def do(self, commands: list[hold.Command]) -> None:
-        """Carry them out in their order."""
-        if self.gate is None:
-            self._tell(commands)
-            return
-        for command in commands:
-            match command:
-                case hold.Release():
-                    self.gate.release(command.flow, command.dir, command.upto, command.finished)
-                case hold.Assemble():
-                    self._assemble(command)
-                case hold.Expect():
-                    self.gate.expect(command.flow, command.dir, command.end)
-                case hold.Pass():
-                    self.gate.pass_(command.flow, command.dir, sealed=command.sealed)
-                case hold.Gather():
-                    self.gate.gather(command.flow)
-                case hold.Scan():
-                    self._scan(command)
-                case hold.Keep():
-                    self._keep(command.token)
-                case hold.Neutralise():
-                    self._neutralise(command)
-                case hold.Cut():
-                    self._cut(command)
-                case hold.Report():
-                    self._report(command)
-                case hold.Done():
-                    self._done(command.token)
-
-    def _tell(self, commands: list[hold.Command]) -> None:
-        """What is left to do of these without a gate."""
+        """Carry them out in their order; what is about packets, where there is a gate."""
         for command in commands:
             match command:
                 case hold.Assemble():
@@ -111,12 +81,27 @@ class Effects:
                     self._report(command)
                 case hold.Done():
                     self._done(command.token)
-                case _:
-                    pass  # about packets
+                case _ if self.gate is not None:
+                    self._at(self.gate, command)
 
-    def _scan(self, scan: hold.Scan) -> None:
-        if self.gate is None:
-            return
+    def _at(self, at: gate.Gate, command: hold.Command) -> None:
+        match command:
+            case hold.Release():
+                at.release(command.flow, command.dir, command.upto, command.finished)
+            case hold.Expect():
+                at.expect(command.flow, command.dir, command.end)
+            case hold.Pass():
+                at.pass_(command.flow, command.dir, sealed=command.sealed)
+            case hold.Gather():
+                at.gather(command.flow)
+            case hold.Scan():
+                self._scan(at, command)
+            case hold.Neutralise():
+                self._neutralise(at, command)
+            case hold.Cut():
+                self._cut(at, command)
+
+    def _scan(self, at: gate.Gate, scan: hold.Scan) -> None:
         fd, length = -1, scan.length
         if scan.path:
             with contextlib.suppress(OSError):
@@ -126,7 +111,7 @@ class Effects:
                 os.close(fd)
                 fd = -1
         else:
-            spool, there = self.gate.spool(scan.flow, scan.dir)
+            spool, there = at.spool(scan.flow, scan.dir)
             length = min(length, there)
             if spool >= 0:
                 fd = os.dup(spool)
@@ -139,10 +124,10 @@ class Effects:
         self._forms[scan.token] = "file" if scan.path else "transfer"
         job = self.job(scan.token, scan.what, length, scan.name)
         job.app, job.to_server = scan.app, scan.dir == gate.TO_SERVER
-        job.asked = self._known(scan)
+        job.asked = self._known(at, scan)
         job.full, job.looked, job.left = scan.full, scan.looked, scan.left
         if scan.app in MAILBOXES and not scan.path:
-            self._mailbox_job(job, scan, self.gate.delivered(scan.flow, scan.dir))
+            self._mailbox_job(job, scan, at.delivered(scan.flow, scan.dir))
         self._pool.submit(job, fd)
 
     def job(self, token: int, what: Literal["file", "stream"], length: int, name: str) -> Job:
@@ -161,16 +146,14 @@ class Effects:
         job.refuse = sorted(self.engine.block_reasons)
         job.at = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
 
-    def _neutralise(self, order: hold.Neutralise) -> None:
+    def _neutralise(self, at: gate.Gate, order: hold.Neutralise) -> None:
         """Keep the originals, then put the patches in their place."""
-        if self.gate is None:
-            return
-        spool, length = self.gate.spool(order.flow, order.dir)
+        spool, length = at.spool(order.flow, order.dir)
         for token, begin, end in order.taken:
             if spool >= 0 and begin < (end := min(end, length)):
                 self._fds[token] = _copy(spool, begin, end - begin)
                 self._lengths[token], self._forms[token] = end - begin, "transfer"
-        done = all(self.gate.rewrite(order.flow, order.dir, p.offset, p.whole()) for p in order.patches)
+        done = all(at.rewrite(order.flow, order.dir, p.offset, p.whole()) for p in order.patches)
         self.handle(hold.Neutralised(order.token, done))
 
     def _assemble(self, assemble: hold.Assemble) -> None:
@@ -190,12 +173,12 @@ class Effects:
             job.skip = first
             self._pool.submit(job, os.dup(fd))
 
-    def _known(self, scan: hold.Scan) -> bytes:
+    def _known(self, at: gate.Gate, scan: hold.Scan) -> bytes:
         """What the splitter should know from elsewhere."""
-        if self.gate is None or not scan.flow:
+        if not scan.flow:
             return b""
         if scan.app == "http":
-            return self.gate.asked(scan.flow)
+            return at.asked(scan.flow)
         return msgspec.msgpack.encode(self.engine.memos(scan.token))
 
     def _keep(self, token: int) -> None:
@@ -207,12 +190,10 @@ class Effects:
                 self._lengths[token] = os.fstat(fd).st_size
                 self._forms[token] = "file"
 
-    def _cut(self, cut: hold.Cut) -> None:
-        if self.gate is None:
-            return
-        ends = self.gate.ends(cut.flow)
+    def _cut(self, at: gate.Gate, cut: hold.Cut) -> None:
+        ends = at.ends(cut.flow)
         mail = ends is not None and ends.kind & marks.MAIL and cut.dir == gate.TO_SERVER
-        withheld = self.gate.cut(cut.flow, cut.dir, REPLY if mail else b"")
+        withheld = at.cut(cut.flow, cut.dir, REPLY if mail else b"")
         self.handle(hold.CutDone(cut.token, withheld))
 
     def _report(self, report: hold.Report) -> None:

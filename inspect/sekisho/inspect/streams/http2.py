@@ -204,8 +204,8 @@ class _Reader:
         if self._begun is not None:
             self._fields.go_on(self._begun)
         self._said = self._begun or self._fields.said(base)
-        self._blocks = 0
-        """Header blocks that were read behind `_said`."""
+        self._news = False
+        """Header blocks were read behind `_said`."""
         self._open: dict[int, _Stream] = {}
         self._block: tuple[int, int, bytearray] | None = None
         """(stream, its frame's flags, fragments) of headers that a CONTINUATION goes on with."""
@@ -262,8 +262,8 @@ class _Reader:
                 yield ended
             if not self._open and self._block is None:
                 self._safe = at
-                if self._blocks:
-                    self._said, self._blocks = self._fields.said(self._base + at), 0
+                if self._news:
+                    self._said, self._news = self._fields.said(self._base + at), False
             if len(self._open) > MAX_STREAMS:
                 self._trouble = "more streams are open than anybody allows"
                 break
@@ -305,7 +305,7 @@ class _Reader:
             return None
         self._block = None
         fields, whole = self._fields.read(bytes(fragments))
-        self._blocks += 1
+        self._news = True
         if not number:
             return None
         one = self._of(number, at)
